@@ -1,0 +1,112 @@
+"""build(): from a Pipeline and a Config to a live pipe. What is measured and what production runs are this same code."""
+
+import functools
+import inspect
+from typing import Any
+
+from autotune.config import Config
+from autotune.errors import UserError
+from autotune.knob import Effect, Stage
+from autotune.knobs import all_knobs
+from autotune.pipeline import Pipeline
+from autotune.workload import Workload
+
+
+class NoEffect(Exception):
+    """A knob was asked for a value other than its default, and changed nothing."""
+
+    def __init__(self, knob: str, value: object, what: str) -> None:
+        super().__init__(f"{knob}={value} had no effect here: 0 {what}")
+        self.knob = knob
+
+
+def load(pipeline: Pipeline, config: Config, device: str, *, local_files_only: bool = False) -> Any:
+    """The pipe as the loading knobs want it, nothing else done to it. `device` is torch's name of one."""
+    from autotune.pipelines import loading
+
+    arguments: dict[str, Any] = {}
+    for knob in all_knobs().values():
+        if knob.load is not None:
+            arguments |= knob.load(config[knob.name])
+    return loading.load(pipeline, device=device, local_files_only=local_files_only, **arguments)
+
+
+def apply(pipe: Any, config: Config, workload: Workload, device: str) -> dict[str, Effect]:
+    """Change the loaded pipe in place, knob by knob in the order of the stages, and say what each one changed.
+
+    Raises NoEffect for a knob that changed nothing, UserError for one that could only have acted while loading.
+    """
+    effects: dict[str, Effect] = {}
+    for name, value in _acting(config):
+        knob = all_knobs()[name]
+        if knob.apply is None:
+            continue
+        effects[name] = knob.apply(pipe, config, device)
+        if effects[name].count == 0 and knob.load is not None:
+            raise UserError(f"{name}={value} must act while loading: {_how_to_load(name, config)}.")
+        if effects[name].count == 0:
+            raise NoEffect(name, value, effects[name].what)
+    if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in _acting(config)):
+        pipe.to(device)
+    set_call_defaults(pipe, call_arguments(config, workload))
+    return effects
+
+
+def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> dict[str, Effect]:
+    """After a call: what the knobs did that only a call can show. `kernels`: the attention kernels that ran in it.
+
+    Raises NoEffect.
+    """
+    effects = {}
+    for name, value in _acting(config):
+        knob = all_knobs()[name]
+        if knob.verify is None:
+            continue
+        effects[name] = knob.verify(pipe, config, kernels)
+        if effects[name].count == 0:
+            raise NoEffect(name, value, effects[name].what)
+    return effects
+
+
+def call_arguments(config: Config, workload: Workload) -> dict[str, Any]:
+    """What the pipeline is called with when the caller says nothing else: the workload's, then the call knobs'."""
+    arguments: dict[str, Any] = {
+        "width": workload.width,
+        "height": workload.height,
+        "num_inference_steps": workload.steps,
+        "guidance_scale": workload.guidance_scale,
+    }
+    for name, value in _acting(config):
+        call = all_knobs()[name].call
+        if call is not None:
+            arguments |= call(value)
+    return arguments
+
+
+def set_call_defaults(pipe: Any, arguments: dict[str, Any]) -> None:
+    """Make these the defaults of `pipe(...)`; arguments that a caller gives win.
+
+    The pipe becomes an instance of a subclass of the same name: an ordinary pipeline in every other respect.
+    """
+    cls = type(pipe)
+    signature = inspect.signature(cls.__call__)
+    ours = {name: value for name, value in arguments.items() if name in signature.parameters}
+
+    @functools.wraps(cls.__call__)
+    def call(self: Any, *args: Any, **given: Any) -> Any:
+        bound = signature.bind_partial(self, *args, **given)
+        missing = {name: value for name, value in ours.items() if name not in bound.arguments}
+        return cls.__call__(self, *args, **given, **missing)
+
+    pipe.__class__ = type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
+
+
+def _acting(config: Config) -> list[tuple[str, Any]]:
+    """The knobs that do something, in order: those not at their default, and those that must act while loading."""
+    knobs = all_knobs()
+    return [(n, config[n]) for n in knobs if n in config and (config[n] != knobs[n].default or knobs[n].load)]
+
+
+def _how_to_load(name: str, config: Config) -> str:
+    arguments = all_knobs()[name].load(config[name])  # type: ignore[misc]
+    return "load the pipeline with " + ", ".join(f"{key}={value}" for key, value in arguments.items())

@@ -1,0 +1,183 @@
+"""argv -> calls -> words and exit codes. The only file that prints.
+
+Exit codes: 0 done, 1 nothing could be found or measured, 2 input that can't be used, 130 stopped by Ctrl-C.
+Imports of anything heavier than typer are inside the commands, so that `autotune --help` is instant.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autotune.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find the fastest, smallest settings of a diffusers pipeline on this device, with numbers you can trust.",
+)
+
+PipelineName = Annotated[str, typer.Option(help="A preset (demo, sd15, sdxl), a hub id (owner/name) or a local folder.")]
+DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
+Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
+
+
+def main() -> None:
+    """The console script: every expected error becomes one sentence and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        print(f"autotune: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nautotune: stopped; the same command continues.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def search(
+    pipeline: PipelineName = "demo",
+    budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
+    study: Annotated[Path | None, typer.Option(help="The study's folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Start no trial after this long, such as 30m.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")] = None,
+    fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value. Repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it. Repeatable.")] = None,
+    max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Most seconds of a call of the pick, such as 2s.")] = None,
+    max_quality_drop: Annotated[
+        float | None,
+        typer.Option(help="Most CLIP points that the pick may lose (default 0.3), or 100 x (1 - SSIM) (default 10)."),
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line. Best: your own.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the start noise, and of the sampler.")] = 0,
+    sampler: Annotated[str, typer.Option(help="tpe, random, nsga2 or gp.")] = "tpe",
+    timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
+    weights: Weights = "pretrained",
+    scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: judge by likeness alone.")] = None,
+    device: DeviceName = None,
+    baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """Try combinations of settings, measure each in a process of its own, export the best as JSON.
+
+    The same command continues a search that was stopped; a larger --budget continues one that was finished.
+    """
+    from autotune.goal import read_bytes, read_seconds
+    from autotune.report.show import show_search
+    from autotune.workload import read_size
+
+    time_budget_s = read_seconds(time_budget) if time_budget else None
+    at_least_one({"--steps": steps, "--batch": batch})
+    show_search(
+        as_json=as_json,
+        pipeline=pipeline,
+        budget=budget,
+        study=study,
+        time_budget_s=time_budget_s,
+        space=space,
+        fix=read_fixes(fix or []),
+        exclude=exclude or [],
+        max_vram_bytes=read_bytes(max_vram) if max_vram else None,
+        max_latency_s=read_seconds(max_latency) if max_latency else None,
+        max_quality_drop=max_quality_drop,
+        prompts=prompts,
+        steps=steps,
+        size=read_size(size) if size else None,
+        batch=batch,
+        seed=seed,
+        sampler=sampler,
+        timeout_s=read_seconds(timeout),
+        weights=read_weights(weights),
+        scorer=scorer,
+        device=device,
+        baseline=baseline,
+        command=shlex.join(["autotune", *sys.argv[1:]]),
+    )
+
+
+@app.command()
+def export(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    pick: Annotated[str, typer.Option(help="fastest, smallest, balanced, or the number of a trial.")] = "fastest",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: PICK.json in the study.")] = None,
+) -> None:
+    """Write one trial of a study as the JSON that autotune.load() reads."""
+    from autotune.export import export_from
+
+    path = output or study / f"{pick}.json"
+    tuned = export_from(study, pick)
+    tuned.save(path)
+    print(f"{path}: {tuned.about}")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
+    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture's file (.png, .jpg, .webp).")] = Path("out.png"),
+    seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
+    device: DeviceName = None,
+) -> None:
+    """Make one picture with an exported config."""
+    from autotune.run import draw
+
+    if not prompt.strip():
+        raise UserError("--prompt is empty: say what to draw.")
+    print(f"{output}: {draw(config, prompt, output, seed=seed, device=device)}")
+
+
+@app.command()
+def device() -> None:
+    """Print what hardware was found, what it can do, and why we believe so."""
+    from autotune.probe import probe_devices
+    from autotune.report.terminal import device_table
+
+    console().print(device_table(probe_devices()))
+
+
+@app.command()
+def knobs(pipeline: PipelineName = "demo", device: DeviceName = None, weights: Weights = "pretrained") -> None:
+    """Print every knob: what would be searched here, and what not and why."""
+    from autotune.probe import probe_space
+    from autotune.report.terminal import knobs_table
+
+    console().print(knobs_table(*probe_space(pipeline, read_weights(weights), device)))
+
+
+def console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def read_fixes(words: list[str]) -> dict[str, Any]:
+    from autotune.config import read_value
+
+    pairs = [word.partition("=") for word in words]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise UserError(f"--fix takes KNOB=VALUE such as dtype=bf16, not {name + equals + value!r}.")
+    return {name: read_value(value) for name, _, value in pairs}
+
+
+def read_weights(word: str) -> Any:
+    if word not in ("pretrained", "random"):
+        raise UserError(f"--weights takes pretrained or random, not {word!r}.")
+    return word
+
+
+def at_least_one(numbers: dict[str, int | None]) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UserError(f"{name} {number}: give at least 1.")
+
+
+if __name__ == "__main__":
+    main()

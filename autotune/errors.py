@@ -1,0 +1,15 @@
+"""What we tell a user whose input can't be used: one sentence, and the word they probably meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Bad input. The text is one sentence: what was wrong, what was given, what to do. The CLI exits with 2."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "Did you mean 'x'?" where something is close, otherwise the list of what is known."""
+    names = list(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

@@ -1,0 +1,79 @@
+"""From a trial of a study to the TunedConfig that production loads, with its sentence for people."""
+
+from datetime import UTC, datetime
+
+from autotune.record import Record
+from autotune.trial import Measurement, Trial
+from autotune.tuned import Confirmation, Evidence, TunedConfig
+
+
+def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> TunedConfig:
+    """The trial as a TunedConfig. Without a confirmation its numbers are of a single process, and it says so."""
+    target = record.target
+    return TunedConfig(
+        about=about(trial, baseline, confirmation),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=record.command,
+        pipeline_class=target.pipeline.known.class_name,
+        pipeline=target.pipeline.model_copy(update={"traits": None}),
+        workload=target.workload,
+        knobs=trial.values,
+        tuned=evidence(trial, baseline),
+        baseline_knobs=baseline.values,
+        baseline=evidence(baseline, baseline),
+        confirmation=confirmation,
+        device=target.device,
+        versions=target.versions,
+    )
+
+
+def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
+    """What the config brings, in one sentence, no number in it that was not measured."""
+    if trial.number == baseline.number:
+        return "The baseline itself: no other config was better beyond the noise."
+    mine, theirs = _measured(trial), _measured(baseline)
+    memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
+    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality_words(trial, baseline)}"
+    if confirmation is None:
+        once = theirs.latency_s / mine.latency_s
+        return f"{once:.2f}x the baseline's speed in one process each (not confirmed), {words}."
+    low, high = confirmation.speedups[0], confirmation.speedups[-1]
+    rounds = f"{len(confirmation.speedups)} interleaved rounds: {low:.2f} to {high:.2f}"
+    return f"{confirmation.speedup:.2f}x the baseline's speed ({rounds}), {words}."
+
+
+def quality_words(trial: Trial, baseline: Trial) -> str:
+    """How the pictures compare: the paired CLIP drop with its interval, or likeness."""
+    mine, theirs = _measured(trial).quality, _measured(baseline).quality
+    assert mine and theirs
+    likeness = f"SSIM {mine.ssim_mean:.3f} (worst {mine.ssim_worst:.3f})"
+    if mine.metric == "likeness":
+        return f"{likeness} to the baseline's pictures"
+    drop, half = mine.drop_interval(theirs)
+    return f"CLIP score {-drop:+.2f} +- {half:.2f}, {likeness}"
+
+
+def evidence(trial: Trial, baseline: Trial) -> Evidence:
+    mine, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
+    assert quality and reference
+    drop = quality.drop_interval(reference) if quality.metric == "clip" else (None, None)
+    scores = quality.clip_scores
+    return Evidence(
+        latency_s=mine.latency_s,
+        latency_samples_s=mine.latency_samples_s,
+        first_call_s=mine.first_call_s,
+        peak_memory_bytes=mine.peak_memory_bytes,
+        effects={name: str(effect) for name, effect in mine.effects.items()},
+        quality_metric=quality.metric,
+        quality_loss=quality.loss(reference),
+        clip_score=sum(scores) / len(scores) if scores else None,
+        clip_drop=drop[0],
+        clip_drop_interval=drop[1],
+        ssim_mean=quality.ssim_mean,
+        ssim_worst=quality.ssim_worst,
+    )
+
+
+def _measured(trial: Trial) -> Measurement:
+    assert trial.measured is not None, f"trial {trial.number} was not measured"
+    return trial.measured

@@ -1,0 +1,93 @@
+"""Folders: what lies where in a study, files that are never half-written, and the lock of a running search."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import UserError
+
+LEAST_FREE_BYTES = 64 * 2**20  # a trial's pictures, log and database rows fit in this many times over
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write whole or not at all: to a temporary name, flushed to the disk, then renamed. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(data, file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The decoded file; raises UserError, calling the file `what`, where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {what} at {str(path)!r}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {str(path)!r} can't be read: {error}.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{what} {str(path)!r} is not whole JSON ({error}); was it cut short?") from None
+
+
+def need_room(folder: Path) -> None:
+    """Raises UserError where the disk under `folder` is all but full."""
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        raise UserError(
+            f"no room on the disk: {str(folder)!r} has {free / 2**20:.0f} MiB free, a trial needs "
+            f"{LEAST_FREE_BYTES / 2**20:.0f} MiB; free some, then the same command continues."
+        )
+
+
+class StudyFolder:
+    """The paths of one study. Making the object touches nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path / "study.json"
+        self.database = path / "study.db"
+        self.best = path / "best.json"
+        self.probe = path / "probe"
+        self.confirm = path / "confirm"
+        self.cache = path / "cache"
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    def trial_folders(self) -> list[Path]:
+        return sorted((self.path / "trials").glob("[0-9]*"))
+
+    def create(self) -> None:
+        """Make the folder, or accept an empty one or a study; raises UserError for anything else."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{str(self.path)!r} is a file, not a study folder; name another with --study.")
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.study.exists():
+            raise UserError(f"{str(self.path)!r} is not a study folder (no study.json in it); name another with --study.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the study folder {str(self.path)!r} can't be made: {error.strerror}.") from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a search runs: two searches in one folder would time each other. Raises UserError."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                raise UserError(f"another search is running in {str(self.path)!r}; wait for it, or use another --study.") from None
+            yield

@@ -1,0 +1,47 @@
+"""Goal: what is minimised (latency, memory, quality loss), what must hold, and which of the front is picked."""
+
+import re
+from typing import Literal
+
+from autotune.errors import UserError
+from autotune.noun import Noun
+
+Pick = Literal["fastest", "smallest", "balanced"]
+PICKS: tuple[Pick, ...] = ("fastest", "smallest", "balanced")
+
+_SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_DURATIONS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+class Goal(Noun):
+    """Limits a config must keep to be picked. `max_quality_drop` is in the units of the study's quality metric."""
+
+    max_vram_bytes: int | None = None
+    max_latency_s: float | None = None
+    max_quality_drop: float
+
+    def violations(self, latency_s: float, peak_memory_bytes: int, quality_loss: float) -> dict[str, float]:
+        """Limit -> by which share it is overstepped; 0 or less holds. These are Optuna's constraint values."""
+        found = {"max_quality_drop": quality_loss - self.max_quality_drop}
+        if self.max_vram_bytes is not None:
+            found["max_vram"] = peak_memory_bytes / self.max_vram_bytes - 1
+        if self.max_latency_s is not None:
+            found["max_latency"] = latency_s / self.max_latency_s - 1
+        return found
+
+
+def read_bytes(text: str) -> int:
+    """`8GB` -> 8 000 000 000, `8GiB` -> 8 589 934 592."""
+    return int(_read(text, _SIZES, "a size such as 8GB or 500MiB"))
+
+
+def read_seconds(text: str) -> float:
+    """`90`, `90s`, `1.5m`, `2h`, `250ms` -> seconds."""
+    return _read(text, _DURATIONS, "a duration such as 30s, 10m or 2h")
+
+
+def _read(text: str, units: dict[str, float] | dict[str, int], what: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in units or float(match[1]) <= 0:
+        raise UserError(f"{text!r} is not {what}.")
+    return float(match[1]) * units[match[2].lower()]

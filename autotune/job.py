@@ -1,0 +1,53 @@
+"""Job: one errand for a child process, written as `job.json` in a folder of its own. Its result is `outcome.json`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from autotune.config import Value
+from autotune.device import Device
+from autotune.noun import Noun
+from autotune.pipeline import Pipeline
+from autotune.target import Target
+from autotune.trial import Failure
+
+DISK_FULL_STATUS = 74  # a child's exit status where not even the outcome could be written (sysexits' EX_IOERR)
+
+
+class ProbeJob(Noun):
+    """What is this pipeline, and what can torch do with this device? Downloads weights that are missing."""
+
+    kind: Literal["probe"] = "probe"
+    pipeline: Pipeline
+    device: Device
+    prompts: tuple[str, ...]  # must fit in the scorer's context
+
+
+class MeasureJob(Noun):
+    """Build the pipe that `values` describe and measure it. Pictures, if wanted, go to the job's folder."""
+
+    kind: Literal["measure"] = "measure"
+    target: Target
+    values: dict[str, Value]
+    pictures: bool
+
+
+class ScoreJob(Noun):
+    """Judge one folder of pictures against another."""
+
+    kind: Literal["score"] = "score"
+    images: str
+    baseline: str
+    prompts: tuple[str, ...]
+    scorer: str | None
+
+
+Job = Annotated[ProbeJob | MeasureJob | ScoreJob, Field(discriminator="kind")]
+JOB: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+class Report(Noun):
+    """What a child writes to `outcome.json`: a result or a failure."""
+
+    result: dict[str, Any] | None = None
+    failure: Failure | None = None

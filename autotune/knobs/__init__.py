@@ -1,0 +1,53 @@
+"""The knobs: one file each in this folder, and whatever other packages offer in the entry-point group `autotune.knobs`.
+
+A knob's module may import torch and diffusers inside its functions only: the parent lists knobs without them.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+
+from autotune.config import Config, Value
+from autotune.errors import UserError, nearest
+from autotune.knob import Knob
+
+
+@cache
+def all_knobs() -> Mapping[str, Knob]:
+    """Every knob by name, in the order in which they act."""
+    own = [import_module(f"{__name__}.{m.name}").KNOB for m in iter_modules(__path__) if m.name[0] != "_"]
+    others = [point.load() for point in entry_points(group="autotune.knobs")]
+    knobs = sorted([*own, *others], key=lambda knob: (knob.stage, knob.modifies is not None, knob.name))
+    return {knob.name: knob for knob in knobs}
+
+
+def find_knob(name: str) -> Knob:
+    """The knob of this name; raises UserError with the nearest name."""
+    if name not in all_knobs():
+        raise UserError(f"unknown knob {name!r}: {nearest(name, all_knobs())}.")
+    return all_knobs()[name]
+
+
+def check_value(name: str, value: Value) -> Value:
+    """The value, if the knob `name` has it; raises UserError with the nearest one."""
+    knob = find_knob(name)
+    if not knob.accepts(value):
+        raise UserError(f"{name} can't be {value!r}: {nearest(str(value), map(str, knob.values))}.")
+    return value
+
+
+def complete(values: Mapping[str, Value]) -> Config:
+    """The config that says what acts: a default for each knob not named, and no modifier of a knob at its default.
+
+    Raises UserError for a knob or a value that we don't know.
+    """
+    for name, value in values.items():
+        check_value(name, value)
+    full = {name: values.get(name, knob.default) for name, knob in all_knobs().items()}
+    return Config({n: v for n, v in full.items() if is_active(all_knobs()[n], full)})
+
+
+def is_active(knob: Knob, values: Mapping[str, Value]) -> bool:
+    return knob.modifies is None or values[knob.modifies] != find_knob(knob.modifies).default

@@ -1,0 +1,105 @@
+"""How attention is computed: torch's SDPA, one of its kernels by force, the vanilla formula, or in slices.
+
+A kernel is forced inside each attention processor, not around the call of the pipeline: there it travels with the pipe,
+and lies inside compiled graphs, which otherwise keep (and share through the on-disk cache) whatever kernel was current
+when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns formulas back into SDPA.
+"""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.target import Target
+
+BACKENDS = {
+    "sdpa_flash": "FLASH_ATTENTION",
+    "sdpa_efficient": "EFFICIENT_ATTENTION",
+    "sdpa_cudnn": "CUDNN_ATTENTION",
+    "sdpa_math": "MATH",
+}
+FORMULAS = ("vanilla", "sliced", "sdpa_math")  # plain matrix products and a softmax
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    kernel = str(value).removeprefix("sdpa_")
+    if value in BACKENDS and kernel not in target.device.sdpa_kernels:
+        return f"torch has no {kernel} kernel for this device"
+    if value == "sdpa_flash" and target.device.kind == "cpu":
+        return "is what SDPA runs on a CPU anyway"
+    if value == "sliced" and not target.pipeline.known.slices_attention:
+        return f"{target.pipeline.known.denoiser_class} can't slice its attention"
+    return None
+
+
+def clash(config: Config, target: Target) -> str | None:
+    value = config["attention"]
+    if value in ("vanilla", "sliced") and config["qkv_fusion"]:
+        return f"{value} attention reads the separate projections, so fusing them would be wasted"
+    if value in FORMULAS and config["compile"] != "off":
+        return f"compiled, Inductor turns {value} attention back into SDPA's fused kernel"
+    if value in ("sdpa_flash", "sdpa_cudnn") and config["dtype"] == "fp32":
+        return f"{value} takes float16 and bfloat16 only"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    value = str(config["attention"])
+    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    blocks = [m for part in (denoiser, pipe.vae) for m in part.modules() if isinstance(m, Attention)]
+    if value == "sliced":
+        pipe.enable_attention_slicing("auto")
+        return Effect(count=len(denoiser.attn_processors), what="attention blocks sliced")
+    for block in blocks:
+        block.set_processor(AttnProcessor() if value == "vanilla" else _force(block.processor, BACKENDS[value]))
+    return Effect(count=len(blocks), what=f"attention blocks set to {value}")
+
+
+def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
+    """The kernel asked for must be the kernel that ran, and the only one."""
+    value = str(config["attention"])
+    seen = ", ".join(f"{count} {name}" for name, count in kernels.items()) or "no SDPA"
+    if value not in BACKENDS:
+        return Effect(count=0 if kernels else 1, what=f"kind of attention as asked for, {seen}")
+    wanted = value.removeprefix("sdpa_")
+    count = kernels.get(wanted, 0) if set(kernels) <= {wanted} else 0
+    return Effect(count=count, what=f"attention calls by the {wanted} kernel alone in two steps, seen: {seen}")
+
+
+def _force(processor: Any, backend_name: str) -> Any:
+    """The processor, but SDPA may run no other kernel inside it. Its class changes, its state stays."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    backend = getattr(SDPBackend, backend_name)
+    cls = type(processor)
+
+    class Forced(cls):  # type: ignore[misc, valid-type]
+        # The names are those of diffusers' processors: it passes on only arguments that it finds in the signature.
+        def __call__(
+            self,
+            attn: Any,
+            hidden_states: Any,
+            encoder_hidden_states: Any = None,
+            attention_mask: Any = None,
+            temb: Any = None,
+        ) -> Any:
+            with sdpa_kernel(backend):
+                return cls.__call__(self, attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+    forced = object.__new__(Forced)
+    forced.__dict__.update(getattr(processor, "__dict__", {}))
+    return forced
+
+
+KNOB = Knob(
+    name="attention",
+    stage=Stage.ATTENTION,
+    values=("sdpa", *BACKENDS, "vanilla", "sliced"),
+    changes_output=False,
+    summary="how attention is computed",
+    why_not=why_not,
+    clash=clash,
+    apply=apply,
+    verify=verify,
+)

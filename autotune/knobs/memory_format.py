@@ -1,0 +1,37 @@
+"""How the weights of convolutions lie in memory. channels_last is what tensor cores read; some CPUs are slower with it."""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.target import Target
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    if value == "channels_last" and not target.pipeline.known.convolutions:
+        return f"{target.pipeline.known.denoiser_class} has no convolutions"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    import torch
+
+    changed = 0
+    for part in (getattr(pipe, name, None) for name in ("unet", "transformer", "vae")):
+        if part is None:
+            continue
+        before = {name: p.stride() for name, p in part.named_parameters()}
+        part.to(memory_format=torch.channels_last)
+        changed += sum(p.stride() != before[name] for name, p in part.named_parameters())
+    return Effect(count=changed, what="weights laid out channels last")
+
+
+KNOB = Knob(
+    name="memory_format",
+    stage=Stage.LAYOUT,
+    values=("contiguous", "channels_last"),
+    changes_output=False,
+    summary="layout of convolutions in memory",
+    why_not=why_not,
+    apply=apply,
+)

@@ -1,0 +1,47 @@
+"""Keep the weights in host memory and move them to the device when they are needed: whole models, single layers in
+sequence, or groups of layers on a stream of their own that runs ahead of the computation."""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.target import Target
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    if value != "none" and target.device.kind == "cpu":
+        return "there is no accelerator to offload from"
+    return None
+
+
+def clash(config: Config, target: Target) -> str | None:
+    if config["offload"] in ("sequential", "group") and config["compile"] != "off":
+        return f"the hooks of {config['offload']} offload break compiled graphs"
+    if config["offload"] == "group" and config["vae_tiling"]:
+        return "streams of group offload run ahead by an order of layers that tiles break"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    import torch
+
+    models = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
+    if config["offload"] == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif config["offload"] == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
+    else:
+        pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=True)
+    return Effect(count=len(models), what="models offloaded to host memory")
+
+
+KNOB = Knob(
+    name="offload",
+    stage=Stage.PLACEMENT,
+    values=("none", "model", "sequential", "group"),
+    changes_output=False,
+    summary="keep weights in host memory",
+    why_not=why_not,
+    clash=clash,
+    apply=apply,
+)

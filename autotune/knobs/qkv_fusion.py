@@ -1,0 +1,35 @@
+"""Fuse the query, key and value projections of each attention block into one matrix product.
+
+Keeps the separate weights beside the fused ones, so memory grows a little. Must come before quantization.
+"""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.target import Target
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    if value and not target.pipeline.known.fuses_qkv:
+        return f"{target.pipeline.known.class_name} has no fused projections"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    from diffusers import AutoencoderKL
+
+    pipe.fuse_qkv_projections(vae=isinstance(pipe.vae, AutoencoderKL))
+    parts = [m for part in (pipe.unet, pipe.vae) for m in part.modules()]
+    return Effect(count=sum(getattr(m, "fused_projections", False) for m in parts), what="attention blocks fused")
+
+
+KNOB = Knob(
+    name="qkv_fusion",
+    stage=Stage.SURGERY,
+    values=(False, True),
+    changes_output=False,
+    summary="one matrix product for query, key and value",
+    why_not=why_not,
+    apply=apply,
+)

@@ -1,0 +1,47 @@
+"""Token merging (ToMe): merge this share of the most similar tokens before self-attention, and unmerge them after it.
+
+Where tokens merge is chosen without randomness (tomesd's `use_rand=False`): tomesd draws from a generator that lives on
+between calls, so the same seed would give another picture at every call, and torch.compile could not capture it.
+"""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.target import Target
+
+
+def also(value: Value) -> bool:
+    return isinstance(value, float) and 0 < value <= 0.75
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    if value and not target.pipeline.known.attention_downsamples:
+        return f"{target.pipeline.known.denoiser_class} has no blocks that tomesd can patch"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    import tomesd
+    import torch
+
+    from autotune.pipelines.inspect import downsample_of, transformer_blocks
+
+    deepest = int(config["tome_max_downsample"])
+    tomesd.apply_patch(pipe.unet, ratio=float(config["tome_ratio"]), max_downsample=deepest, use_rand=False)
+    # Never drawn from, but tomesd makes one inside the forward pass otherwise, which breaks compiled graphs.
+    pipe.unet._tome_info["args"]["generator"] = torch.Generator(device)
+    merging = [name for name in transformer_blocks(pipe.unet) if downsample_of(name, pipe.unet) <= deepest]
+    return Effect(count=len(merging), what="transformer blocks merge tokens")
+
+
+KNOB = Knob(
+    name="tome_ratio",
+    stage=Stage.PATCH,
+    values=(0.0, 0.25, 0.5, 0.75),
+    changes_output=True,
+    summary="share of tokens merged before self-attention",
+    also=also,
+    why_not=why_not,
+    apply=apply,
+)

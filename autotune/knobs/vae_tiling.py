@@ -1,0 +1,34 @@
+"""Decode large pictures in overlapping tiles: bounded memory, slightly other pixels at the seams."""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.target import Target
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    if value and target.pipeline.known.vae_class is None:
+        return f"{target.pipeline.known.class_name} has no VAE"
+    tile, work = target.pipeline.known.vae_tile_px, target.workload
+    if value and tile is None:
+        return f"{target.pipeline.known.vae_class} has no tiles"
+    if value and tile is not None and max(work.width, work.height) <= tile:
+        return f"{work.width}x{work.height} fits in one tile of {tile} pixels"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    pipe.vae.enable_tiling()
+    return Effect(count=int(pipe.vae.use_tiling), what="VAE set to tiling")
+
+
+KNOB = Knob(
+    name="vae_tiling",
+    stage=Stage.PATCH,
+    values=(False, True),
+    changes_output=True,
+    summary="decode large pictures in tiles",
+    why_not=why_not,
+    apply=apply,
+)

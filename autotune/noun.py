@@ -1,0 +1,26 @@
+"""The base of every noun: a frozen pydantic model that can be read from JSON, and says in a sentence why not."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autotune.errors import UserError
+
+
+class Noun(BaseModel):
+    """Frozen, and strict about unknown fields: a typo in a file is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, data: Any, where: str) -> Self:
+        """The noun in `data` (decoded JSON or TOML); raises UserError naming the first bad field of `where`."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise UserError(f"{where} can't be used: {field}: {first['msg'].lower()}.") from None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")

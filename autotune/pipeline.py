@@ -1,0 +1,70 @@
+"""Pipeline: our description of what is tuned. Which model, from where, and the traits that decide what can act on it.
+
+No torch here: the traits are read off the real classes by the probe (`pipelines/inspect.py`), in a child process.
+"""
+
+from typing import Literal
+
+from autotune.noun import Noun
+
+Weights = Literal["pretrained", "random"]
+
+
+class Traits(Noun):
+    """What a pipeline's classes and configuration can do. Knobs decide by these; no weights are needed to know them."""
+
+    class_name: str  # diffusers' pipeline class
+    denoiser: str  # the component that runs once a step: "unet" or "transformer"
+    denoiser_class: str
+    vae_class: str | None
+    fuses_qkv: bool
+    slices_attention: bool
+    repeated_blocks: tuple[str, ...]  # the classes that regional compilation compiles
+    attention_downsamples: tuple[int, ...]  # levels with transformer blocks: 1 is the latent's full resolution
+    linear_shapes: tuple[tuple[int, int], ...]  # (in, out) of every linear layer of the denoiser, without repeats
+    convolutions: int
+    vae_tile_px: int | None  # pictures up to this side are decoded in one tile
+    vae_upcasts_fp16: bool  # the VAE overflows in float16, so the pipeline casts it to float32 and back (SDXL)
+    size_multiple: int  # width and height must be multiples of this
+    default_width: int
+    default_height: int
+    default_steps: int
+    default_guidance_scale: float
+    prompt_tokens: int  # of the text encoder's context, the two end markers included
+
+
+class Pipeline(Noun):
+    """Which pipeline: a preset, a hub id or a local folder. `traits` are known once it has been probed."""
+
+    name: str  # as the user gave it
+    source: str  # "demo", a hub id or an absolute folder
+    revision: str | None = None  # the hub's commit, or a digest of a local folder's file list; set by the probe
+    weights: Weights = "pretrained"
+    scorer: str | None = None  # the CLIP model that judges its pictures: "demo" or a hub id
+    traits: Traits | None = None
+
+    @property
+    def known(self) -> Traits:
+        """The traits, of a pipeline that was probed."""
+        assert self.traits is not None, "this pipeline was not probed yet"
+        return self.traits
+
+    @property
+    def slug(self) -> str:
+        """The pipeline's name as a part of a folder's name."""
+        return self.name.rstrip("/").split("/")[-1].lower()
+
+
+class Preset(Noun):
+    """A pipeline known by a short name, with the workload its users mean when they say nothing else."""
+
+    name: str
+    source: str
+    architecture: str | None = None  # its folder of configurations under pipelines/architectures, for random weights
+    scorer: str
+    prompts: str  # a file in autotune/prompts
+    space: str  # a file in search_spaces
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float

@@ -1,0 +1,45 @@
+"""Which pipelines can be named: the presets (one file each in this folder), hub ids and local diffusers folders.
+
+`resolve` needs no torch and runs in the parent; `locate`, `loading` and `inspect` run in child processes.
+"""
+
+import re
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from autotune.errors import UserError, nearest
+from autotune.pipeline import Pipeline, Preset, Weights
+
+CLIP_FOR_OTHERS = "openai/clip-vit-large-patch14"
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """Every PRESET of this folder's modules, by name."""
+    modules = [import_module(f"{__name__}.{m.name}") for m in iter_modules(__path__)]
+    found = [module.PRESET for module in modules if hasattr(module, "PRESET")]
+    return {preset.name: preset for preset in found}
+
+
+def resolve(word: str, weights: Weights = "pretrained") -> Pipeline:
+    """The pipeline that a user named: a preset, a hub id or a local folder. Raises UserError; loads nothing."""
+    if word in presets():
+        preset = presets()[word]
+        if weights == "random" and preset.architecture is None:
+            raise UserError(f"--weights random is for pipelines whose weights are elsewhere; {word} ships its own.")
+        scorer = preset.scorer if weights == "pretrained" else None
+        return Pipeline(name=word, source=preset.source, weights=weights, scorer=scorer)
+    scorer = CLIP_FOR_OTHERS if weights == "pretrained" else None
+    folder = Path(word).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise UserError(f"{word!r} is not a diffusers pipeline: it has no model_index.json.")
+        return Pipeline(name=word, source=str(folder.resolve()), weights=weights, scorer=scorer)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", word) and not word.startswith("."):
+        return Pipeline(name=word, source=word, weights=weights, scorer=scorer)
+    raise UserError(
+        f"unknown pipeline {word!r} ({nearest(word, presets())}); "
+        "it can be a preset, a hub id (owner/name) or a folder with a model_index.json."
+    )

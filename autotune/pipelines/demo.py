@@ -1,0 +1,15 @@
+"""The pipeline that ships with autotune: 64x64 pictures of coloured shapes. No GPU, no network, no account."""
+
+from autotune.pipeline import Preset
+
+PRESET = Preset(
+    name="demo",
+    source="demo",
+    scorer="demo",
+    prompts="demo.txt",
+    space="demo.toml",
+    width=64,
+    height=64,
+    steps=20,
+    guidance_scale=4.0,
+)

@@ -1,0 +1,62 @@
+"""A study as it lies on disk: what it is (`study.json`) and its trials (`trials/*/trial.json`). Needs no optuna.
+
+Both are written whole or not at all, a trial before Optuna hears of it: what these files say is what happened.
+"""
+
+from autotune.config import Config, Value
+from autotune.errors import UserError
+from autotune.folders import StudyFolder, read_json, write_json
+from autotune.goal import Goal
+from autotune.noun import Noun
+from autotune.target import Target
+from autotune.trial import Trial
+
+SCHEMA_VERSION = 1
+
+
+class Record(Noun):
+    """What makes a study this study. A search with another record needs a folder of its own."""
+
+    schema_version: int = SCHEMA_VERSION
+    target: Target
+    goal: Goal
+    baseline: dict[str, Value]
+    space: dict[str, tuple[Value, ...]]
+    command: str
+
+    @property
+    def baseline_config(self) -> Config:
+        return Config(self.baseline)
+
+    def difference(self, other: "Record") -> str | None:
+        """The first thing in which the studies differ, in words. The command may."""
+        found = self.target.difference(other.target)
+        if found:
+            return found
+        for what in ("goal", "baseline", "space"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                return f"another {what}"
+        return None
+
+
+def read_record(folder: StudyFolder) -> Record:
+    """Raises UserError where the folder is not a study, or one of a newer autotune."""
+    if not folder.path.is_dir() or not folder.study.exists():
+        raise UserError(f"{str(folder.path)!r} is not a study folder (no study.json in it).")
+    data = read_json(folder.study, "study")
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{str(folder.study)!r} was written by a newer autotune (schema {version}); upgrade autotune.")
+    return Record.parse(data, f"the study {str(folder.study)!r}")
+
+
+def read_trials(folder: StudyFolder) -> list[Trial]:
+    """The finished trials, by number. One that was cut short has no trial.json and does not count."""
+    paths = [path / "trial.json" for path in folder.trial_folders()]
+    found = [Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}") for path in paths if path.exists()]
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def write_trial(folder: StudyFolder, trial: Trial) -> None:
+    write_json(folder.trial(trial.number) / "trial.json", trial.to_json())

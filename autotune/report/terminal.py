@@ -1,0 +1,144 @@
+"""A study in a terminal: the header, the live view of a running search, the table of the front, the knobs."""
+
+import time
+from collections import Counter
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autotune.device import Device
+from autotune.front import objectives, pick_trial
+from autotune.goal import Goal
+from autotune.knobs import all_knobs
+from autotune.report import words
+from autotune.space import SearchSpace
+from autotune.target import Target
+from autotune.trial import Failure, Trial
+from autotune.tuner import Confirming, Ended, Event, Probed, Result, Started, median_seconds
+
+
+def header(event: Probed) -> str:
+    """What is tuned, where, and how large the space is: three lines."""
+    target, space = event.target, event.space
+    count = space.count()
+    allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
+    return (
+        f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}, {target.workload}\n"
+        f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values can't act here "
+        f"(autotune knobs --pipeline {target.pipeline.name})\n"
+        f"study in {event.folder}"
+    )
+
+
+class LiveView:
+    """The state of a running search, as one small table: hears the events, renders itself whenever asked."""
+
+    def __init__(self, budget: int, time_budget_s: float | None) -> None:
+        self.budget, self.time_budget_s = budget, time_budget_s
+        self.started = self.since = time.monotonic()
+        self.trials: list[Trial] = []
+        self.doing = "looking at the pipeline and the device"
+        self.goal = Goal(max_quality_drop=float("inf"))
+
+    def hear(self, event: Event) -> None:
+        self.since = time.monotonic()
+        if isinstance(event, Probed):
+            self.doing = "getting ready"
+        elif isinstance(event, Started):
+            self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
+        elif isinstance(event, Ended):
+            self.trials.append(event.trial)
+        elif isinstance(event, Confirming):
+            self.doing = f"confirming trial {event.trial.number} against the baseline, round {event.round}"
+
+    def __rich__(self) -> RenderableType:
+        now = time.monotonic()
+        table = Table.grid(padding=(0, 1))
+        table.add_row("now", f"{self.doing}  [{words.seconds(now - self.since)}]")
+        table.add_row("best", self._best())
+        causes = Counter(t.outcome.cause for t in self.trials if isinstance(t.outcome, Failure))
+        failed = ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "none"
+        table.add_row("failed", failed)
+        table.add_row("done", f"{len(self.trials)} of {self.budget} trials, {self._left(now)}")
+        return table
+
+    def _best(self) -> str:
+        if not self.trials or self.trials[0].number != 0:
+            return "nothing yet" if not self.trials else f"{len(self.trials)} trials since the search went on"
+        best = pick_trial(self.trials, self.trials[0], self.goal)
+        return f"trial {best.number}: {words.outcome(best, self.trials[0])}" if best else "nothing yet"
+
+    def _left(self, now: float) -> str:
+        typical = median_seconds(self.trials)
+        if typical is None:
+            return "time left unknown"
+        left = typical * (self.budget - len(self.trials))
+        if self.time_budget_s is not None:
+            left = min(left, self.time_budget_s - (now - self.started))
+        return f"about {words.seconds(max(left, 0))} left"
+
+
+def front_table(result: Result) -> Table:
+    """The front, fastest first, with the baseline below it. * marks the trial in best.json."""
+    baseline = result.trials[0]
+    table = Table(title="Pareto front", box=None, title_justify="left", pad_edge=False)
+    for name in ("", "latency", "speed", "memory", "quality", "config"):
+        table.add_column(name, justify="left" if name in ("", "quality", "config") else "right", no_wrap=name != "config")
+    rows = [*result.front, *([baseline] if baseline not in result.front else [])]
+    for trial in rows:
+        latency_s, memory_bytes, _ = objectives(trial, baseline)
+        base_s = objectives(baseline, baseline)[0]
+        config = "baseline" if trial.number == 0 else words.config(trial.config)
+        table.add_row(
+            f"{trial.number}{'*' if trial.number == result.best.number else ''}",
+            words.seconds(latency_s),
+            f"{base_s / latency_s:.2f}x",
+            words.memory(memory_bytes),
+            Text(words.quality(trial, baseline).replace(", ", "\n")),
+            config,
+        )
+    return table
+
+
+def summary(result: Result) -> RenderableType:
+    """How a search ended: the front, the sentence about the pick, what to do next."""
+    best = result.folder / "best.json"
+    failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
+    lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
+    if failed:
+        lines.append(f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json.")
+    if result.exhausted:
+        lines.append("Every config that the space allows has been tried.")
+    prompt = result.record.target.workload.prompts[0]
+    lines.append(f'\nnext: autotune run {best} --prompt "{prompt}" -o out.png')
+    return Group(front_table(result), Text("\n".join(lines)))
+
+
+def knobs_table(target: Target, space: SearchSpace) -> Table:
+    """Every knob: what would be searched here, and what not and why."""
+    table = Table(box=None, pad_edge=False, title=f"Knobs of {target.pipeline.name} on {target.device.name}")
+    for name in ("knob", "searched", "not possible here"):
+        table.add_column(name, overflow="fold")
+    for name, knob in all_knobs().items():
+        impossible = [f"{value}: {why}" for (n, value), why in space.impossible.items() if n == name]
+        label = f"{name}\n  of {knob.modifies}" if knob.modifies else name
+        table.add_row(label, " ".join(map(str, space.values[name])) or "-", "\n".join(impossible))
+    return table
+
+
+def device_table(devices: list[Device]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("device", "name", "memory", "can do", "because"):
+        table.add_column(name, overflow="fold")
+    for device in devices:
+        capability = ".".join(map(str, device.compute_capability)) if device.compute_capability else ""
+        can = [f"compute capability {capability}" if capability else "", f"SDPA: {', '.join(device.sdpa_kernels)}"]
+        if device.kind == "cuda":
+            can.append("bf16, TF32" if device.at_least(8) else "fp16")
+            can.append("fp8" if device.at_least(8, 9) else "no fp8")
+        can_do = "\n".join(word for word in can if word and not word.endswith(": "))
+        table.add_row(
+            device.torch_name, device.name, words.memory(device.memory_bytes), can_do, "\n".join(device.evidence)
+        )
+    return table

@@ -1,0 +1,51 @@
+"""Numbers and configs as people read them."""
+
+from autotune.config import Config
+from autotune.knobs import all_knobs
+from autotune.trial import Failure, Trial
+
+
+def seconds(value: float) -> str:
+    """0.4213 -> "421 ms", 12.34 -> "12.3 s", 754 -> "12 min 34 s"."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def memory(value: float) -> str:
+    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+def config(values: Config) -> str:
+    """What differs from the defaults: "compile=regional dtype=bf16"."""
+    knobs = all_knobs()
+    changed = [f"{name}={value}" for name, value in values.items() if name in knobs and value != knobs[name].default]
+    return " ".join(changed) or "all defaults"
+
+
+def outcome(trial: Trial, baseline: Trial) -> str:
+    """One line for a finished trial."""
+    if isinstance(trial.outcome, Failure):
+        return f"{trial.outcome.cause}: {trial.outcome.reason}"
+    mine, theirs = trial.outcome, baseline.measured
+    assert theirs is not None
+    ratio = f"{theirs.latency_s / mine.latency_s:.2f}x"
+    spread = f"+-{mine.latency_spread / 2:.1%}"
+    words = f"{seconds(mine.latency_s)} {spread} ({ratio}), {memory(mine.peak_memory_bytes)}"
+    if mine.quality is None or theirs.quality is None:
+        return words
+    return f"{words}, {quality(trial, baseline)}"
+
+
+def quality(trial: Trial, baseline: Trial) -> str:
+    mine, theirs = trial.measured, baseline.measured
+    assert mine is not None
+    assert theirs is not None
+    if mine.quality is None or theirs.quality is None:
+        return "not judged"
+    if mine.quality.metric == "likeness":
+        return f"SSIM {mine.quality.ssim_mean:.3f}"
+    drop, half = mine.quality.drop_interval(theirs.quality)
+    return f"CLIP {-drop:+.2f} +-{half:.2f}, SSIM {mine.quality.ssim_mean:.3f}"

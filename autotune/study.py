@@ -1,0 +1,251 @@
+"""Study: asks Optuna for the next Config and tells it what became of it. The only file that imports optuna.
+
+Optuna proposes, our rules dispose: a proposal that can't run here, or that was run before, never becomes a trial. A
+config that failed is told as a violated constraint with finite values; Optuna forgets trials told as FAIL, and its
+samplers then propose the same config again. What happened is in the trials' own files; `study.db` is Optuna's view of
+them, and is mended from them whenever a study is opened.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune.config import Config, Value
+from autotune.errors import UserError, nearest
+from autotune.folders import StudyFolder, read_json
+from autotune.front import objectives
+from autotune.knobs import complete
+from autotune.record import Record, read_trials, write_trial
+from autotune.space import Recipe, SearchSpace
+from autotune.trial import Failure, Trial
+
+SAMPLERS = ("tpe", "random", "nsga2", "gp")
+ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
+DIRECTIONS = ("minimize", "minimize", "minimize")  # latency_s, peak_memory_bytes, quality_loss
+
+
+def check_sampler(name: str) -> str:
+    if name not in SAMPLERS:
+        raise UserError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}.")
+    return name
+
+
+class Study:
+    """The trials so far and where the next one comes from. `trials[0]` is the baseline."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        record: Record,
+        space: SearchSpace,
+        *,
+        recipes: Sequence[Recipe] = (),
+        sampler: str = "tpe",
+        seed: int = 0,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder, self.record, self.space = folder, record, space
+        self.trials: list[Trial] = read_trials(folder)
+        self._asked: optuna.trial.Trial | None = None
+        self._recipes = list(recipes)
+        self._rng = random.Random(seed + len(self.trials))
+        inner = make_sampler(sampler, seed + len(self.trials))
+        self._optuna = _open(folder, _Valid(inner, space, self._rng, self.tried))
+        self._mend()
+
+    @property
+    def baseline(self) -> Trial:
+        return self.trials[0]
+
+    def tried(self) -> set[Config]:
+        return {trial.config for trial in self.trials}
+
+    def ask(self) -> tuple[int, Config, str] | None:
+        """(number, config, origin) of the next trial; None where every allowed config was tried."""
+        number = len(self.trials)
+        if number == 0:
+            return 0, self.record.baseline_config, "baseline"
+        queued = self._interrupted(number) or self._next_recipe()
+        if queued is None and self.space.random(self._rng, self.tried()) is None:
+            return None
+        if queued:
+            self._optuna.enqueue_trial(_params(queued[0], self.space))
+        self._asked = self._optuna.ask()
+        params = {n: self._asked.suggest_categorical(n, values) for n, values in self.space.free.items()}
+        return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
+
+    def tell(self, trial: Trial) -> None:
+        """Keep the trial on disk, then tell Optuna."""
+        write_trial(self.folder, trial)
+        self.trials.append(trial)
+        self._note_no_effect(trial)
+        asked, self._asked = self._asked, None
+        if asked is None:
+            self._add(trial)
+            return
+        asked.set_user_attr("trial", trial.number)
+        for name, value in _attributes(trial).items():
+            asked.set_user_attr(name, value)
+        for name, value in self._constraints(trial).items():
+            asked.set_constraint(name, value)
+        self._optuna.tell(asked, self._values(trial))
+
+    def _interrupted(self, number: int) -> tuple[Config, str] | None:
+        """The config of the trial that was running when an earlier search was killed."""
+        job = self.folder.trial(number) / "job.json"
+        if not job.exists():
+            return None
+        config = complete(read_json(job, "job")["values"])
+        known = config not in self.tried() and not self.space.objection(config)
+        return (config, "interrupted") if known else None
+
+    def _next_recipe(self) -> tuple[Config, str] | None:
+        """The next recipe that can run here and was not tried."""
+        while self._recipes:
+            recipe = self._recipes.pop(0)
+            offered = all(value in self.space.values[name] for name, value in recipe.values.items())
+            config = self.space.config(recipe.values)
+            if offered and config not in self.tried() and not self.space.objection(config):
+                return config, recipe.name
+        return None
+
+    def _note_no_effect(self, trial: Trial) -> None:
+        """A value that changed nothing, and never did anything in another trial, leaves the space."""
+        if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
+            name = trial.outcome.knob
+            value = trial.values[name]
+            if not any(t.measured and t.values.get(name) == value for t in self.trials):
+                self.space.no_effect.add((name, value))
+
+    def _values(self, trial: Trial) -> list[float]:
+        """The objectives; of a failed trial the worst of the others, which with its violated constraint ranks last."""
+        if trial.measured:
+            return list(objectives(trial, self.baseline))
+        known = [objectives(t, self.baseline) for t in self.trials if t.measured]
+        return [max(column) for column in zip(*known, strict=True)]
+
+    def _constraints(self, trial: Trial) -> dict[str, float]:
+        """Optuna's constraints: 0 or less holds."""
+        if trial.measured is None:
+            return {"failed": 1.0}
+        latency_s, memory_bytes, loss = objectives(trial, self.baseline)
+        return {"failed": 0.0, **self.record.goal.violations(latency_s, int(memory_bytes), loss)}
+
+    def _mend(self) -> None:
+        """Make Optuna's view agree with the trials on disk, after a kill at whatever moment."""
+        known = set()
+        for frozen in self._optuna.get_trials(deepcopy=False):
+            if not frozen.state.is_finished():
+                self._optuna.tell(frozen.number, state=TrialState.FAIL)  # cut short: not a trial, forgotten
+            known.add(frozen.user_attrs.get("trial"))
+        for trial in self.trials:
+            self._note_no_effect(trial)
+            if trial.number not in known:
+                self._add(trial)
+
+    def _add(self, trial: Trial) -> None:
+        """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
+        params = _params(trial.config, self.space)
+        inside = self.space.config(params) == trial.config
+        attributes = {"trial": trial.number, **_attributes(trial)}
+        self._optuna.add_trial(
+            optuna.trial.create_trial(
+                params=params,
+                distributions=_distributions(self.space),
+                values=self._values(trial),
+                constraints=self._constraints(trial),
+                user_attrs=attributes,
+            )
+            if inside
+            else optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
+        )
+
+
+class _Valid(BaseSampler):  # type: ignore[misc]
+    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, at random among those that are."""
+
+    def __init__(self, inner: BaseSampler, space: SearchSpace, rng: random.Random, tried: Any) -> None:
+        self._inner, self._space, self._rng, self._tried = inner, space, rng, tried
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return _distributions(self._space)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        tried = self._tried()
+        for _ in range(ATTEMPTS):
+            proposal = self._inner.sample_relative(study, trial, search_space)
+            if not proposal:
+                break  # too few trials to learn from
+            config = self._space.config(proposal)
+            if config not in tried and not self._space.objection(config):
+                return _params(config, self._space)
+        config_or_none = self._space.random(self._rng, tried)
+        return _params(config_or_none, self._space) if config_or_none else {}
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
+        value: Value = distribution.choices[0]  # only of an enqueued trial, which names every parameter itself
+        return value
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._inner.before_trial(study, trial)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """Optuna's sampler of this name, every choice that matters said aloud."""
+    if name == "tpe":
+        # Univariate TPE proposes the same config for ever once it has failed; 5 random trials after the recipes do.
+        return TPESampler(multivariate=True, constant_liar=False, n_startup_trials=5, seed=seed)
+    if name == "nsga2":
+        return NSGAIISampler(population_size=10, seed=seed)
+    if name == "gp":
+        return GPSampler(n_startup_trials=5, seed=seed, warn_independent_sampling=False)
+    return RandomSampler(seed=seed)
+
+
+def _open(folder: StudyFolder, sampler: BaseSampler) -> optuna.Study:
+    from sqlalchemy.exc import DatabaseError
+
+    try:
+        return optuna.create_study(
+            study_name="autotune",
+            storage=f"sqlite:///{folder.database}",
+            sampler=sampler,
+            directions=DIRECTIONS,
+            load_if_exists=True,
+        )
+    except (DatabaseError, RuntimeError) as error:
+        raise UserError(
+            f"{str(folder.database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
+            "it again from the trials."
+        ) from None
+
+
+def _distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    return {name: CategoricalDistribution(values) for name, values in space.free.items()}
+
+
+def _params(config: Config, space: SearchSpace) -> dict[str, Value]:
+    """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
+    return {name: config.get(name, values[0]) for name, values in space.free.items()}
+
+
+def _attributes(trial: Trial) -> dict[str, Any]:
+    """What researchers who open study.db with Optuna see of a trial."""
+    failure = trial.outcome if isinstance(trial.outcome, Failure) else None
+    return {
+        "config": dict(trial.config),
+        "origin": trial.origin,
+        "outcome": failure.cause if failure else "measured",
+        "reason": failure.reason if failure else "",
+        "seconds": trial.seconds,
+    }

@@ -1,0 +1,116 @@
+"""Trial: one config and what became of it. An Outcome is a Measurement or a Failure: a failure is a value, too."""
+
+import math
+import statistics
+from typing import Literal
+
+from autotune.config import Config, Value
+from autotune.knob import Effect
+from autotune.noun import Noun
+
+Cause = Literal[
+    "out_of_memory",
+    "timeout",
+    "crash",
+    "unsupported",
+    "no_effect",
+    "broken_output",
+    "error",
+    "environment",  # not the config's fault (disk full, killed by a user): retried, never told to the sampler
+    "bad_input",  # the user's fault: ends the command with its sentence
+]
+
+
+class Failure(Noun):
+    """Why there is no measurement. `knob` is set where one knob is to blame: its value then leaves the space."""
+
+    cause: Cause
+    reason: str
+    knob: str | None = None
+
+
+class Quality(Noun):
+    """How good the pictures of a trial are, one number a prompt, judged against the baseline's of the same seeds."""
+
+    metric: Literal["clip", "likeness"]
+    scorer: str | None  # the CLIP model and the digest of its weights; None where only likeness can be judged
+    clip_scores: tuple[float, ...] = ()  # 100 x cosine(picture, prompt)
+    ssim: tuple[float, ...]  # to the baseline's picture; 1 is the same
+    psnr_db: tuple[float | None, ...]  # None: bit for bit the same picture
+
+    @property
+    def ssim_mean(self) -> float:
+        return statistics.fmean(self.ssim)
+
+    @property
+    def ssim_worst(self) -> float:
+        return min(self.ssim)
+
+    @property
+    def psnr_worst_db(self) -> float | None:
+        """None where every picture is bit for bit the baseline's."""
+        return min((p for p in self.psnr_db if p is not None), default=None)
+
+    def drops(self, baseline: "Quality") -> tuple[float, ...]:
+        """What each prompt lost: CLIP points, or 100 x (1 - SSIM) where only likeness can be judged."""
+        if self.metric == "likeness":
+            return tuple(100 * (1 - s) for s in self.ssim)
+        return tuple(b - c for b, c in zip(baseline.clip_scores, self.clip_scores, strict=True))
+
+    def loss(self, baseline: "Quality") -> float:
+        """The objective: the mean paired drop, never below 0: a config can't win by drifting above the baseline."""
+        return max(0.0, statistics.fmean(self.drops(baseline)))
+
+    def drop_interval(self, baseline: "Quality") -> tuple[float, float]:
+        """Mean of the paired drop and half the width of its 95 % interval (normal approximation)."""
+        drops = self.drops(baseline)
+        spread = statistics.stdev(drops) if len(drops) > 1 else math.inf
+        return statistics.fmean(drops), 1.96 * spread / math.sqrt(len(drops))
+
+
+class Measurement(Noun):
+    """What a config costs and gives. Raw samples are kept, everything else is derived. Units are in the names.
+
+    Latency is of one call, which makes `workload.batch` pictures. Memory of a GPU is what torch's allocator reserved
+    at its peak plus the CUDA context; of a CPU, the process's peak resident memory above its state before loading.
+    """
+
+    load_s: float
+    apply_s: float
+    first_call_s: float  # compilation happens here
+    warmup_s: tuple[float, ...]
+    latency_samples_s: tuple[float, ...]
+    load_peak_memory_bytes: int
+    run_peak_memory_bytes: int  # after the first call
+    peak_memory_bytes: int  # of everything, the first call included
+    effects: dict[str, Effect]
+    attention_kernels: dict[str, int]  # of the denoiser, as the profiler saw them: name -> calls in two steps
+    quality: Quality | None = None
+
+    @property
+    def latency_s(self) -> float:
+        return statistics.median(self.latency_samples_s)
+
+    @property
+    def latency_spread(self) -> float:
+        """Interquartile range over the median."""
+        low, _, high = statistics.quantiles(self.latency_samples_s, n=4)
+        return (high - low) / self.latency_s
+
+
+class Trial(Noun):
+    """Trial 0 is the baseline. `origin` is "baseline", a recipe's name or the sampler's."""
+
+    number: int
+    origin: str
+    values: dict[str, Value]
+    outcome: Measurement | Failure
+    seconds: float
+
+    @property
+    def config(self) -> Config:
+        return Config(self.values)
+
+    @property
+    def measured(self) -> Measurement | None:
+        return self.outcome if isinstance(self.outcome, Measurement) else None

@@ -1,0 +1,142 @@
+"""TunedConfig: what leaves the house. Config, the numbers that justify it, and the fingerprint of where they hold.
+
+The exported JSON is data: nothing in it is ever run, and a value that no knob knows is refused.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from autotune import build
+from autotune.config import Config, Value
+from autotune.device import Device, find_device
+from autotune.errors import UserError
+from autotune.folders import read_json, write_json
+from autotune.knobs import complete
+from autotune.noun import Noun
+from autotune.pipeline import Pipeline
+from autotune.workload import Workload
+
+SCHEMA_VERSION = 1
+
+
+class Evidence(Noun):
+    """One config's numbers. Latency is of one call, which makes `workload.batch` pictures."""
+
+    latency_s: float
+    latency_samples_s: tuple[float, ...]
+    first_call_s: float
+    peak_memory_bytes: int
+    effects: dict[str, str]
+    quality_metric: str
+    quality_loss: float  # CLIP points, or 100 x (1 - SSIM) where only likeness could be judged
+    clip_score: float | None = None
+    clip_drop: float | None = None
+    clip_drop_interval: float | None = None  # half the width of the 95 % interval
+    ssim_mean: float
+    ssim_worst: float
+
+
+class Confirmation(Noun):
+    """The config and the baseline measured again, in turn, each time in a fresh process: one median a round."""
+
+    baseline_latency_s: tuple[float, ...]
+    tuned_latency_s: tuple[float, ...]
+
+    @property
+    def speedups(self) -> tuple[float, ...]:
+        pairs = zip(self.baseline_latency_s, self.tuned_latency_s, strict=True)
+        return tuple(sorted(baseline / tuned for baseline, tuned in pairs))
+
+    @property
+    def speedup(self) -> float:
+        """The median over the rounds."""
+        return self.speedups[len(self.speedups) // 2]
+
+    @property
+    def is_faster(self) -> bool:
+        """Faster in every round by more than 1 %: less is noise between processes."""
+        return self.speedups[0] > 1.01
+
+
+class TunedConfig(Noun):
+    """A config that was measured, as JSON on disk: `TunedConfig.load(path).pipeline_on(device)` builds what was measured."""
+
+    schema_version: int = SCHEMA_VERSION
+    about: str
+    created: str
+    command: str
+    pipeline_class: str
+    pipeline: Pipeline
+    workload: Workload
+    knobs: dict[str, Value]
+    tuned: Evidence
+    baseline_knobs: dict[str, Value]
+    baseline: Evidence
+    confirmation: Confirmation | None
+    device: Device
+    versions: dict[str, str]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TunedConfig":
+        """Read and check a JSON file that autotune has exported. Raises UserError saying what is wrong with it."""
+        where = f"the config {str(path)!r}"
+        data = read_json(Path(path), "config")
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(version, int):
+            raise UserError(f"{where} is not one of autotune's: it has no schema_version.")
+        if version > SCHEMA_VERSION:
+            raise UserError(f"{where} was written by a newer autotune (schema {version}): upgrade autotune.")
+        tuned = cls.parse(data, where)
+        try:
+            complete(tuned.knobs)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        return tuned
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON, whole or not at all. Raises UserError where it can't be written."""
+        try:
+            write_json(Path(path), self.to_json())
+        except OSError as error:
+            raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
+
+    @property
+    def config(self) -> Config:
+        return complete(self.knobs)
+
+    def pipeline_on(self, device: str | None = None) -> Any:
+        """An ordinary diffusers pipeline, built by the code that was measured. `device`: "cuda:0", "cpu" ...
+
+        Its call's defaults are the workload's (size, steps, guidance): what the numbers hold for.
+        """
+        where = self._choose(device)
+        pipe = build.load(self.pipeline, self.config, where)
+        build.apply(pipe, self.config, self.workload, where)
+        return pipe
+
+    def apply(self, pipe: Any, device: str | None = None) -> Any:
+        """Do the same, in place, to a pipeline that is loaded already; returns it.
+
+        Raises UserError where a knob must act while loading, as the number format must.
+        """
+        build.apply(pipe, self.config, self.workload, self._choose(device))
+        return pipe
+
+    def _choose(self, device: str | None) -> str:
+        """torch's name of the device; warns where it is not the one that was measured."""
+        here = find_device(device or self.device.kind)
+        if (here.kind, here.name) != (self.device.kind, self.device.name):
+            warnings.warn(
+                f"this config was measured on {self.device.name}, this is {here.name}: its numbers do not hold here.",
+                stacklevel=3,
+            )
+        return here.torch_name
+
+
+def load(path: str | Path, *, device: str | None = None) -> Any:
+    """The diffusers pipeline of an exported config: `pipe = autotune.load("best.json"); pipe("a prompt").images[0]`.
+
+    Raises UserError with a sentence where the file or the device can't be used.
+    """
+    return TunedConfig.load(path).pipeline_on(device)

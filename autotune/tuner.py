@@ -1,0 +1,363 @@
+"""search(): the story of a run, top to bottom: probe, baseline, explore, confirm, export.
+
+Loads no torch: whatever touches a pipeline happens in child processes. Prints nothing: `listen` hears the events.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from autotune import isolate
+from autotune.config import Config, Value
+from autotune.device import Device, find_device
+from autotune.errors import UserError
+from autotune.export import export
+from autotune.folders import StudyFolder, write_json
+from autotune.front import pareto_front, pick_trial
+from autotune.goal import Goal
+from autotune.job import MeasureJob, ProbeJob, ScoreJob
+from autotune.knobs import check_value, complete
+from autotune.pipeline import Pipeline, Weights
+from autotune.pipelines import presets, resolve
+from autotune.record import Record, read_record
+from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, read_space_file, shipped_space_file
+from autotune.study import Study, check_sampler
+from autotune.target import Target
+from autotune.trial import Failure, Measurement, Quality, Trial
+from autotune.tuned import Confirmation, TunedConfig
+from autotune.workload import PROMPTS, Workload, read_prompts
+
+PROBE_TIMEOUT_S = 4 * 3600.0  # it may have to download the weights
+SCORE_TIMEOUT_S = 1800.0
+LEAST_TIMEOUT_S = 300.0
+PROMPTS_IN_SEARCH = 16
+CONFIRM_ROUNDS = 3
+CONFIRM_CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
+ENVIRONMENT_RETRIES = 2
+DEFAULT_QUALITY_DROP = {"clip": 0.3, "likeness": 10.0}  # CLIP points (1 % or less); 100 x (1 - SSIM of 0.9)
+
+
+@dataclass(frozen=True)
+class Probed:
+    target: Target
+    space: SearchSpace
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Started:
+    number: int
+    config: Config
+    origin: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Confirming:
+    trial: Trial
+    round: int  # from 1 to CONFIRM_ROUNDS
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search leaves: the trials, the front, and what was written to best.json."""
+
+    folder: Path
+    record: Record
+    trials: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    best: Trial
+    tuned: TunedConfig
+    exhausted: bool  # every config that the space allows was tried
+
+
+Event = Probed | Started | Ended | Confirming
+Listener = Callable[[Event], None]
+
+
+def search(
+    pipeline: str = "demo",
+    *,
+    budget: int = 50,
+    study: str | Path | None = None,
+    time_budget_s: float | None = None,
+    space: str | Path | None = None,
+    fix: Mapping[str, Value] | None = None,
+    exclude: Iterable[str] = (),
+    max_vram_bytes: int | None = None,
+    max_latency_s: float | None = None,
+    max_quality_drop: float | None = None,
+    prompts: str | Path | None = None,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    seed: int = 0,
+    sampler: str = "tpe",
+    timeout_s: float = 1800.0,
+    weights: Weights = "pretrained",
+    scorer: str | None = None,
+    device: str | None = None,
+    baseline: str = "default",
+    command: str = "autotune.search(...)",
+    listen: Listener = lambda event: None,
+) -> Result:
+    """Search the settings of a pipeline on a device and export the best as `best.json` in the study's folder.
+
+    pipeline  a preset ("demo", "sd15", "sdxl"), a hub id or a local folder
+    budget    trials of the whole study, the baseline among them; a larger one continues a finished study
+    study     its folder; the same call continues a study that was cut short
+    fix       knobs held at a value;  exclude  knobs left at the baseline's
+    size      (width, height) in pixels
+    baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
+    scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
+
+    Raises UserError for input that can't be used, before anything heavy is loaded where that can be known.
+    """
+    described = resolve(pipeline, weights)
+    if scorer is not None:
+        described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
+    where = find_device(device)
+    file = read_space_file(Path(space)) if space else _default_space(described)
+    start = _read_baseline(baseline)
+    fixed = {name: check_value(name, value) for name, value in (fix or {}).items()}
+    texts = read_prompts(Path(prompts)) if prompts else _default_prompts(described)
+    check_sampler(sampler)
+    if budget < 1:
+        raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
+    goal = Goal(
+        max_vram_bytes=max_vram_bytes,
+        max_latency_s=max_latency_s,
+        max_quality_drop=max_quality_drop
+        if max_quality_drop is not None
+        else DEFAULT_QUALITY_DROP["clip" if described.scorer else "likeness"],
+    )
+    folder = StudyFolder(Path(study) if study else default_folder(described, where))
+    folder.create()
+    with folder.lock():
+        target = probe(folder, described, where, texts, steps=steps, size=size, batch=batch, seed=seed)
+        allowed = make_space(target, file, fix=fixed, exclude=exclude, baseline=start)
+        objection = allowed.objection(start)
+        if objection:
+            raise UserError(f"the baseline can't run here: {objection}.")
+        record = Record(
+            target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command
+        )
+        run = _Run(folder, _agree(folder, record), allowed, file.recipes, sampler, seed, timeout_s, listen)
+        listen(Probed(target, allowed, folder.path))
+        return run.search(budget, time_budget_s)
+
+
+def default_folder(pipeline: Pipeline, device: Device) -> Path:
+    return Path("reports") / f"{date.today().isoformat()}-{pipeline.slug}-{device.slug}"
+
+
+def probe(
+    folder: StudyFolder,
+    pipeline: Pipeline,
+    device: Device,
+    prompts: tuple[str, ...],
+    *,
+    steps: int | None,
+    size: tuple[int, int] | None,
+    batch: int,
+    seed: int,
+) -> Target:
+    """Ask a child what the pipeline and the device are, and complete the workload by it. Raises UserError."""
+    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts)
+    answer = isolate.run(folder.probe, job, timeout_s=PROBE_TIMEOUT_S)
+    if isinstance(answer, Failure):
+        log = "" if answer.cause == "bad_input" else f"; see {folder.probe / 'log.txt'}"
+        raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
+    known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
+    preset, traits = presets().get(pipeline.name), known.known
+    width, height = size or (
+        (preset.width, preset.height) if preset else (traits.default_width, traits.default_height)
+    )
+    if width % traits.size_multiple or height % traits.size_multiple:
+        raise UserError(f"--size {width}x{height}: {pipeline.name} needs multiples of {traits.size_multiple}.")
+    workload = Workload(
+        prompts=prompts,
+        width=width,
+        height=height,
+        batch=batch,
+        steps=steps or (preset.steps if preset else traits.default_steps),
+        guidance_scale=preset.guidance_scale if preset else traits.default_guidance_scale,
+        seed=seed,
+    )
+    found = Device.parse(answer["device"], "the probe's device")
+    return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
+
+
+def _agree(folder: StudyFolder, record: Record) -> Record:
+    """The record of the study in this folder, written now if it is new. Raises UserError where it is another study."""
+    if not folder.study.exists():
+        write_json(folder.study, record.to_json())
+        return record
+    old = read_record(folder)
+    difference = old.difference(record)
+    if difference:
+        raise UserError(f"{str(folder.path)!r} holds a study of another kind ({difference}); use another --study.")
+    return old
+
+
+class _Run:
+    """One run of search(): what every step of it needs."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        record: Record,
+        space: SearchSpace,
+        recipes: Iterable[Recipe],
+        sampler: str,
+        seed: int,
+        timeout_s: float,
+        listen: Listener,
+    ) -> None:
+        self.folder, self.record, self.listen, self.timeout_s = folder, record, listen, timeout_s
+        self.study = Study(folder, record, space, recipes=tuple(recipes), sampler=sampler, seed=seed)
+
+    def search(self, budget: int, time_budget_s: float | None) -> Result:
+        exhausted = self.explore(budget, time_budget_s)
+        best, confirmation = self.confirm()
+        trials = self.study.trials
+        tuned = export(self.record, best, self.study.baseline, confirmation)
+        tuned.save(self.folder.best)
+        shutil.rmtree(self.folder.cache, ignore_errors=True)
+        front = pareto_front(trials, self.study.baseline)
+        return Result(self.folder.path, self.record, tuple(trials), tuple(front), best, tuned, exhausted)
+
+    def explore(self, budget: int, time_budget_s: float | None) -> bool:
+        """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
+        end = time.monotonic() + (time_budget_s or float("inf"))
+        while len(self.study.trials) < budget and (time.monotonic() < end or not self.study.trials):
+            asked = self.study.ask()
+            if asked is None:
+                return True
+            number, config, origin = asked
+            self.listen(Started(number, config, origin))
+            started = time.monotonic()
+            outcome = self.try_config(self.folder.trial(number), config, pictures=True)
+            seconds = time.monotonic() - started
+            trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
+            if number == 0 and isinstance(outcome, Failure):
+                log = self.folder.trial(0) / "log.txt"
+                raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
+            self.study.tell(trial)
+            self.listen(Ended(trial))
+        return False
+
+    def confirm(self) -> tuple[Trial, Confirmation | None]:
+        """The best trial that is still faster than the baseline when both are measured again, or the baseline."""
+        baseline, rejected = self.study.baseline, set[int]()
+        for _ in range(CONFIRM_CANDIDATES):
+            left = [t for t in self.study.trials if t.number not in rejected]
+            best = pick_trial(left, baseline, self.record.goal)
+            if best is None or best.number == baseline.number:
+                return self._keeps_the_goal(best), None
+            confirmation = self.measure_in_turn(best)
+            if confirmation is not None and (confirmation.is_faster or not self._faster_at_first(best)):
+                return best, confirmation
+            rejected.add(best.number)
+        return baseline, None
+
+    def _keeps_the_goal(self, best: Trial | None) -> Trial:
+        if best is None:
+            raise UserError(
+                "no config keeps the limits that were set (the trials are kept; loosen --max-vram, --max-latency or "
+                "--max-quality-drop in another study, or go on with a larger --budget)."
+            )
+        return best
+
+    def _faster_at_first(self, trial: Trial) -> bool:
+        mine, theirs = trial.measured, self.study.baseline.measured
+        return bool(mine and theirs and mine.latency_s < theirs.latency_s)
+
+    def measure_in_turn(self, trial: Trial) -> Confirmation | None:
+        """Baseline and trial in turn, CONFIRM_ROUNDS times, each in a fresh process. None where one of them fails."""
+        medians: dict[int, list[float]] = {self.study.baseline.number: [], trial.number: []}
+        for number in range(CONFIRM_ROUNDS):
+            self.listen(Confirming(trial, number + 1))
+            for one in (self.study.baseline, trial):
+                place = self.folder.confirm / f"{trial.number:04d}" / f"{number}-{one.number:04d}"
+                outcome = self.try_config(place, one.config, pictures=False)
+                if isinstance(outcome, Failure):
+                    return None
+                medians[one.number].append(outcome.latency_s)
+        return Confirmation(
+            baseline_latency_s=tuple(medians[self.study.baseline.number]), tuned_latency_s=tuple(medians[trial.number])
+        )
+
+    def try_config(self, folder: Path, config: Config, *, pictures: bool) -> Measurement | Failure:
+        """Measure a config in a child, and judge its pictures in another. Faults of the environment are retried."""
+        for _ in range(1 + ENVIRONMENT_RETRIES):
+            outcome = self._try_once(folder, config, pictures=pictures)
+            if not isinstance(outcome, Failure) or outcome.cause != "environment":
+                return outcome
+        raise UserError(f"trials keep being cut short: {outcome.reason}; when that is mended, the same command continues.")
+
+    def _try_once(self, folder: Path, config: Config, *, pictures: bool) -> Measurement | Failure:
+        job = MeasureJob(target=self.record.target, values=dict(config), pictures=pictures)
+        # Compiled code is shared between runs of the same config only: Inductor's cache does not know every setting.
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str((self.folder.cache / config.digest).resolve()), "HF_HUB_OFFLINE": "1"}
+        fields = isolate.run(folder, job, timeout_s=self.time_limit_s(), env=cache)
+        if isinstance(fields, Failure):
+            return fields
+        measured = Measurement.parse(fields, f"the outcome in {str(folder)!r}")
+        if not pictures:
+            return measured
+        quality = self._judge(folder)
+        if isinstance(quality, Failure):
+            return quality
+        return measured.model_copy(update={"quality": quality})
+
+    def _judge(self, folder: Path) -> Quality | Failure:
+        job = ScoreJob(
+            images=str((folder / "images").resolve()),
+            baseline=str((self.folder.trial(0) / "images").resolve()),
+            prompts=self.record.target.workload.prompts,
+            scorer=self.record.target.pipeline.scorer,
+        )
+        fields = isolate.run(folder / "score", job, timeout_s=SCORE_TIMEOUT_S)
+        if isinstance(fields, Failure):
+            return fields
+        return Quality.parse(fields, f"the score in {str(folder)!r}")
+
+    def time_limit_s(self) -> float:
+        """Five times the longest trial so far, but never under LEAST_TIMEOUT_S nor over the user's limit."""
+        longest = max((t.seconds for t in self.study.trials if t.measured), default=self.timeout_s)
+        return min(self.timeout_s, max(LEAST_TIMEOUT_S, 5 * longest))
+
+
+def median_seconds(trials: Iterable[Trial]) -> float | None:
+    """How long a trial takes, to tell how much time is left."""
+    seconds = [trial.seconds for trial in trials]
+    return statistics.median(seconds) if seconds else None
+
+
+def _default_space(pipeline: Pipeline) -> SpaceFile:
+    preset = presets().get(pipeline.name)
+    return shipped_space_file(preset.space if preset else "default.toml")
+
+
+def _default_prompts(pipeline: Pipeline) -> tuple[str, ...]:
+    preset = presets().get(pipeline.name)
+    return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))[:PROMPTS_IN_SEARCH]
+
+
+def _read_baseline(word: str) -> Config:
+    """The config that `--baseline` names. Raises UserError."""
+    if word in ("default", "fp16", "bf16"):
+        return complete({} if word == "default" else {"dtype": word})
+    if not word.endswith(".json"):
+        raise UserError(f"--baseline takes default, fp16, bf16 or an exported config (FILE.json), not {word!r}.")
+    return TunedConfig.load(word).config

@@ -1,0 +1,159 @@
+"""The child's main: `job.json` in, `outcome.json` out. Rerun any trial by hand: python -m autotune.worker FOLDER
+
+Knows no search. Started by `isolate.py` in a process group of its own, with a pipe (AUTOTUNE_LIFELINE) whose other end
+only the parent holds: when that end closes, however the parent died, the whole group is killed.
+"""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    _die_with_parent()
+    # Imported late: the watcher above is forked while this process is small and has one thread.
+    from autotune.folders import read_json, write_json
+    from autotune.job import DISK_FULL_STATUS, JOB, Report
+
+    try:
+        report = Report(result=run(JOB.validate_python(read_json(folder / "job.json", "job")), folder))
+    except Exception as error:
+        traceback.print_exc()
+        report = Report(failure=classify(error))
+    try:
+        write_json(folder / "outcome.json", report.to_json())
+    except OSError as error:
+        traceback.print_exc()
+        sys.exit(DISK_FULL_STATUS if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1)
+
+
+def run(job: Any, folder: Path) -> dict[str, Any]:
+    """Do the job; returns its result as JSON."""
+    return {"probe": _probe, "measure": _measure, "score": _score}[job.kind](job, folder)
+
+
+def _probe(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.probe import probe_device, versions
+    from autotune.measure.quality import Scorer
+    from autotune.pipelines.inspect import traits_of
+    from autotune.pipelines.locate import folder_of, revision_of
+
+    device = probe_device(job.device)
+    where = folder_of(job.pipeline)
+    pipeline = job.pipeline.model_copy(update={"revision": revision_of(where), "traits": traits_of(where)})
+    if pipeline.scorer is not None:
+        Scorer(pipeline.scorer).check_prompts(job.prompts)
+    return {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
+
+
+def _measure(job: Any, folder: Path) -> dict[str, Any]:
+    import diffusers  # noqa: F401  # the libraries' own memory and time are not the config's
+    import torch
+
+    from autotune import build
+    from autotune.config import Config
+    from autotune.measure import health, measure_pipe, stopwatch
+    from autotune.measure.memory import meter_for
+    from autotune.measure.quality import picture_name
+
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    meter, lap = meter_for(device), stopwatch()
+    meter.start("load")
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    load_s = lap()
+    effects = build.apply(pipe, config, target.workload, device)
+    apply_s = lap()
+    meter.stop()
+    pipe.set_progress_bar_config(disable=True)
+
+    def check(kernels: dict[str, int]) -> None:
+        effects.update(build.verify(pipe, config, kernels))
+
+    with torch.no_grad():
+        fields, images = measure_pipe(
+            pipe, target.workload, meter, device=device, pictures=job.pictures, check=check
+        )
+    health.check_pictures(
+        images,
+        width=target.workload.width,
+        height=target.workload.height,
+        may_be_flat=target.pipeline.weights == "random",
+    )
+    for index, image in enumerate(images):
+        (folder / "images").mkdir(exist_ok=True)
+        image.save(folder / "images" / picture_name(index))
+    return {
+        "load_s": load_s,
+        "apply_s": apply_s,
+        "load_peak_memory_bytes": meter.peaks["load"],
+        "effects": {name: effect.to_json() for name, effect in effects.items()},
+        **fields,
+    }
+
+
+def _score(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.quality import judge
+
+    return judge(Path(job.images), Path(job.baseline), job.prompts, job.scorer).to_json()
+
+
+def classify(error: BaseException) -> Any:
+    """The Failure that an exception means, by its type and those behind it."""
+    from autotune.build import NoEffect
+    from autotune.errors import UserError
+    from autotune.measure.health import BrokenOutput
+    from autotune.trial import Failure
+
+    chain = list(_chain(error))
+    text = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no message')}"
+    for link in chain:
+        if isinstance(link, NoEffect):
+            return Failure(cause="no_effect", reason=str(link), knob=link.knob)
+        if isinstance(link, BrokenOutput):
+            return Failure(cause="broken_output", reason=str(link))
+        if isinstance(link, UserError):
+            return Failure(cause="bad_input", reason=str(link))
+        if _is_disk_full(link):
+            return Failure(cause="environment", reason="no room left on the disk")
+        if _is_out_of_memory(link):
+            return Failure(cause="out_of_memory", reason=text)
+    unsupported = isinstance(error, NotImplementedError | ImportError) or "No available kernel" in str(error)
+    return Failure(cause="unsupported" if unsupported else "error", reason=text)
+
+
+def _chain(error: BaseException | None) -> Any:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "can't allocate memory" in str(error)
+
+
+def _die_with_parent() -> None:
+    """Fork a watcher that kills this process group when the parent's end of the lifeline closes."""
+    lifeline = os.environ.pop("AUTOTUNE_LIFELINE", None)
+    if lifeline is None:
+        return  # run by hand
+    if os.fork() == 0:
+        os.read(int(lifeline), 1)  # the parent never writes: this returns when its end has closed
+        os.killpg(0, signal.SIGKILL)
+    os.close(int(lifeline))
+
+
+if __name__ == "__main__":
+    main()
