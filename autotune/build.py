@@ -1,4 +1,4 @@
-"""build(): from a Pipeline and a Config to a live pipe. What is measured and what production runs are this same code."""
+"""From a Pipeline and a Config to a live pipe. What is measured and what production runs are this same code."""
 
 import functools
 import inspect

@@ -1,10 +1,39 @@
 """From a trial of a study to the TunedConfig that production loads, with its sentence for people."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
-from autotune.record import Record
-from autotune.trial import Measurement, Trial
+from autotune.errors import UserError
+from autotune.folders import StudyFolder, read_json
+from autotune.front import pick_trial
+from autotune.goal import PICKS
+from autotune.record import Record, read_record, read_trials
+from autotune.trial import Failure, Measurement, Trial
 from autotune.tuned import Confirmation, Evidence, TunedConfig
+
+
+def export_from(study: Path, word: str) -> TunedConfig:
+    """The trial of a study on disk that `word` names: a way to pick, or a number. Raises UserError."""
+    folder = StudyFolder(study)
+    record, trials = read_record(folder), read_trials(folder)
+    if not trials:
+        raise UserError(f"the study {str(study)!r} has no finished trial yet.")
+    baseline = trials[0]
+    if word.isdigit():
+        trial = next((t for t in trials if t.number == int(word)), None)
+        if trial is None:
+            raise UserError(f"the study {str(study)!r} has trials 0 to {trials[-1].number}, no {word}.")
+        if isinstance(trial.outcome, Failure):
+            raise UserError(f"trial {word} failed ({trial.outcome.cause}: {trial.outcome.reason}); pick another.")
+    elif word in PICKS:
+        trial = pick_trial(trials, baseline, record.goal, word)  # type: ignore[arg-type]
+        if trial is None:
+            raise UserError(f"no trial of {str(study)!r} keeps the limits that its search was given.")
+    else:
+        raise UserError(f"--pick takes {', '.join(PICKS)} or the number of a trial, not {word!r}.")
+    kept = folder.confirmation(trial.number)
+    confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
+    return export(record, trial, baseline, confirmation)
 
 
 def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> TunedConfig:
@@ -45,7 +74,8 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
 def quality_words(trial: Trial, baseline: Trial) -> str:
     """How the pictures compare: the paired CLIP drop with its interval, or likeness."""
     mine, theirs = _measured(trial).quality, _measured(baseline).quality
-    assert mine and theirs
+    assert mine is not None
+    assert theirs is not None
     likeness = f"SSIM {mine.ssim_mean:.3f} (worst {mine.ssim_worst:.3f})"
     if mine.metric == "likeness":
         return f"{likeness} to the baseline's pictures"
@@ -55,7 +85,8 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
 
 def evidence(trial: Trial, baseline: Trial) -> Evidence:
     mine, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
-    assert quality and reference
+    assert quality is not None
+    assert reference is not None
     drop = quality.drop_interval(reference) if quality.metric == "clip" else (None, None)
     scores = quality.clip_scores
     return Evidence(

@@ -60,11 +60,13 @@ class StudyFolder:
         self.database = path / "study.db"
         self.best = path / "best.json"
         self.probe = path / "probe"
-        self.confirm = path / "confirm"
         self.cache = path / "cache"
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
+
+    def confirmation(self, number: int) -> Path:
+        return self.path / "confirm" / f"{number:04d}" / "confirmation.json"
 
     def trial_folders(self) -> list[Path]:
         return sorted((self.path / "trials").glob("[0-9]*"))
@@ -74,7 +76,9 @@ class StudyFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is a file, not a study folder; name another with --study.")
         if self.path.is_dir() and any(self.path.iterdir()) and not self.study.exists():
-            raise UserError(f"{str(self.path)!r} is not a study folder (no study.json in it); name another with --study.")
+            raise UserError(
+                f"{str(self.path)!r} holds no study.json: it is no study; name another folder with --study."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,5 +93,6 @@ class StudyFolder:
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     raise
-                raise UserError(f"another search is running in {str(self.path)!r}; wait for it, or use another --study.") from None
+                where = repr(str(self.path))
+                raise UserError(f"another search is running in {where}: wait for it, or use another --study.") from None
             yield

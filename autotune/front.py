@@ -1,6 +1,6 @@
 """The Pareto front of a study, and the one config to pick from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from autotune.goal import Goal, Pick
 from autotune.trial import Trial
@@ -9,7 +9,8 @@ from autotune.trial import Trial
 def objectives(trial: Trial, baseline: Trial) -> tuple[float, float, float]:
     """(latency in s, peak memory in bytes, quality loss) of a measured trial; all three are minimised."""
     mine, theirs = trial.measured, baseline.measured
-    assert mine and theirs and mine.quality and theirs.quality, "only measured trials have objectives"
+    if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
+        raise ValueError(f"trial {trial.number} has no objectives: it was not measured")
     return mine.latency_s, float(mine.peak_memory_bytes), mine.quality.loss(theirs.quality)
 
 
@@ -37,10 +38,10 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
     balanced: the least product of latency and memory, so that a tenth less of either counts the same.
     """
     kept = [t for t in pareto_front(trials, baseline) if keeps(t, baseline, goal)]
-    keys = {
+    keys: dict[Pick, Callable[[Trial], tuple[float, ...]]] = {
         "fastest": lambda t: objectives(t, baseline),
         "smallest": lambda t: objectives(t, baseline)[1::-1],
-        "balanced": lambda t: objectives(t, baseline)[0] * objectives(t, baseline)[1],
+        "balanced": lambda t: (objectives(t, baseline)[0] * objectives(t, baseline)[1],),
     }
     return min(kept, key=keys[how], default=None)
 

@@ -14,6 +14,13 @@ from autotune.trial import Failure
 DISK_FULL_STATUS = 74  # a child's exit status where not even the outcome could be written (sysexits' EX_IOERR)
 
 
+class DeviceJob(Noun):
+    """What can torch do with this device?"""
+
+    kind: Literal["device"] = "device"
+    device: Device
+
+
 class ProbeJob(Noun):
     """What is this pipeline, and what can torch do with this device? Downloads weights that are missing."""
 
@@ -42,7 +49,7 @@ class ScoreJob(Noun):
     scorer: str | None
 
 
-Job = Annotated[ProbeJob | MeasureJob | ScoreJob, Field(discriminator="kind")]
+Job = Annotated[DeviceJob | ProbeJob | MeasureJob | ScoreJob, Field(discriminator="kind")]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 

@@ -128,7 +128,7 @@ class TunedConfig(Noun):
         here = find_device(device or self.device.kind)
         if (here.kind, here.name) != (self.device.kind, self.device.name):
             warnings.warn(
-                f"this config was measured on {self.device.name}, this is {here.name}: its numbers do not hold here.",
+                f"this config was measured on {self.device.name}, this is {here.name}: its numbers don't hold here.",
                 stacklevel=3,
             )
         return here.torch_name

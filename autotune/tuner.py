@@ -10,32 +10,30 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from autotune import isolate
 from autotune.config import Config, Value
 from autotune.device import Device, find_device
 from autotune.errors import UserError
 from autotune.export import export
-from autotune.folders import StudyFolder, write_json
+from autotune.folders import StudyFolder, read_json, write_json
 from autotune.front import pareto_front, pick_trial
 from autotune.goal import Goal
-from autotune.job import MeasureJob, ProbeJob, ScoreJob
+from autotune.job import MeasureJob, ScoreJob
 from autotune.knobs import check_value, complete
 from autotune.pipeline import Pipeline, Weights
-from autotune.pipelines import presets, resolve
+from autotune.pipelines import resolve
+from autotune.probe import default_prompts, default_space, probe
 from autotune.record import Record, read_record
-from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, read_space_file, shipped_space_file
+from autotune.space import Recipe, SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
 from autotune.trial import Failure, Measurement, Quality, Trial
 from autotune.tuned import Confirmation, TunedConfig
-from autotune.workload import PROMPTS, Workload, read_prompts
+from autotune.workload import read_prompts
 
-PROBE_TIMEOUT_S = 4 * 3600.0  # it may have to download the weights
 SCORE_TIMEOUT_S = 1800.0
 LEAST_TIMEOUT_S = 300.0
-PROMPTS_IN_SEARCH = 16
 CONFIRM_ROUNDS = 3
 CONFIRM_CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
 ENVIRONMENT_RETRIES = 2
@@ -47,6 +45,7 @@ class Probed:
     target: Target
     space: SearchSpace
     folder: Path
+    trials: tuple[Trial, ...]  # of an earlier run that this one continues
 
 
 @dataclass(frozen=True)
@@ -126,10 +125,10 @@ def search(
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     where = find_device(device)
-    file = read_space_file(Path(space)) if space else _default_space(described)
+    file = read_space_file(Path(space)) if space else default_space(described)
     start = _read_baseline(baseline)
     fixed = {name: check_value(name, value) for name, value in (fix or {}).items()}
-    texts = read_prompts(Path(prompts)) if prompts else _default_prompts(described)
+    texts = read_prompts(Path(prompts)) if prompts else default_prompts(described)
     check_sampler(sampler)
     if budget < 1:
         raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
@@ -143,58 +142,19 @@ def search(
     folder = StudyFolder(Path(study) if study else default_folder(described, where))
     folder.create()
     with folder.lock():
-        target = probe(folder, described, where, texts, steps=steps, size=size, batch=batch, seed=seed)
+        target = probe(folder.probe, described, where, texts, steps=steps, size=size, batch=batch, seed=seed)
         allowed = make_space(target, file, fix=fixed, exclude=exclude, baseline=start)
         objection = allowed.objection(start)
         if objection:
             raise UserError(f"the baseline can't run here: {objection}.")
-        record = Record(
-            target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command
-        )
+        record = Record(target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command)
         run = _Run(folder, _agree(folder, record), allowed, file.recipes, sampler, seed, timeout_s, listen)
-        listen(Probed(target, allowed, folder.path))
+        listen(Probed(target, allowed, folder.path, tuple(run.study.trials)))
         return run.search(budget, time_budget_s)
 
 
 def default_folder(pipeline: Pipeline, device: Device) -> Path:
     return Path("reports") / f"{date.today().isoformat()}-{pipeline.slug}-{device.slug}"
-
-
-def probe(
-    folder: StudyFolder,
-    pipeline: Pipeline,
-    device: Device,
-    prompts: tuple[str, ...],
-    *,
-    steps: int | None,
-    size: tuple[int, int] | None,
-    batch: int,
-    seed: int,
-) -> Target:
-    """Ask a child what the pipeline and the device are, and complete the workload by it. Raises UserError."""
-    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts)
-    answer = isolate.run(folder.probe, job, timeout_s=PROBE_TIMEOUT_S)
-    if isinstance(answer, Failure):
-        log = "" if answer.cause == "bad_input" else f"; see {folder.probe / 'log.txt'}"
-        raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
-    known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
-    preset, traits = presets().get(pipeline.name), known.known
-    width, height = size or (
-        (preset.width, preset.height) if preset else (traits.default_width, traits.default_height)
-    )
-    if width % traits.size_multiple or height % traits.size_multiple:
-        raise UserError(f"--size {width}x{height}: {pipeline.name} needs multiples of {traits.size_multiple}.")
-    workload = Workload(
-        prompts=prompts,
-        width=width,
-        height=height,
-        batch=batch,
-        steps=steps or (preset.steps if preset else traits.default_steps),
-        guidance_scale=preset.guidance_scale if preset else traits.default_guidance_scale,
-        seed=seed,
-    )
-    found = Device.parse(answer["device"], "the probe's device")
-    return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
 
 
 def _agree(folder: StudyFolder, record: Record) -> Record:
@@ -283,19 +243,27 @@ class _Run:
         return bool(mine and theirs and mine.latency_s < theirs.latency_s)
 
     def measure_in_turn(self, trial: Trial) -> Confirmation | None:
-        """Baseline and trial in turn, CONFIRM_ROUNDS times, each in a fresh process. None where one of them fails."""
+        """Baseline and trial in turn, CONFIRM_ROUNDS times, each in a fresh process. None where one of them fails.
+
+        What was confirmed before, and lies on disk, is not measured again.
+        """
+        kept = self.folder.confirmation(trial.number)
+        if kept.exists():
+            return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
         medians: dict[int, list[float]] = {self.study.baseline.number: [], trial.number: []}
         for number in range(CONFIRM_ROUNDS):
             self.listen(Confirming(trial, number + 1))
             for one in (self.study.baseline, trial):
-                place = self.folder.confirm / f"{trial.number:04d}" / f"{number}-{one.number:04d}"
+                place = kept.parent / f"round-{number + 1}-trial-{one.number}"
                 outcome = self.try_config(place, one.config, pictures=False)
                 if isinstance(outcome, Failure):
                     return None
                 medians[one.number].append(outcome.latency_s)
-        return Confirmation(
+        confirmation = Confirmation(
             baseline_latency_s=tuple(medians[self.study.baseline.number]), tuned_latency_s=tuple(medians[trial.number])
         )
+        write_json(kept, confirmation.to_json())
+        return confirmation
 
     def try_config(self, folder: Path, config: Config, *, pictures: bool) -> Measurement | Failure:
         """Measure a config in a child, and judge its pictures in another. Faults of the environment are retried."""
@@ -303,7 +271,8 @@ class _Run:
             outcome = self._try_once(folder, config, pictures=pictures)
             if not isinstance(outcome, Failure) or outcome.cause != "environment":
                 return outcome
-        raise UserError(f"trials keep being cut short: {outcome.reason}; when that is mended, the same command continues.")
+        assert isinstance(outcome, Failure)
+        raise UserError(f"trials are being cut short: {outcome.reason}. Mend that, and the same command continues.")
 
     def _try_once(self, folder: Path, config: Config, *, pictures: bool) -> Measurement | Failure:
         job = MeasureJob(target=self.record.target, values=dict(config), pictures=pictures)
@@ -342,16 +311,6 @@ def median_seconds(trials: Iterable[Trial]) -> float | None:
     """How long a trial takes, to tell how much time is left."""
     seconds = [trial.seconds for trial in trials]
     return statistics.median(seconds) if seconds else None
-
-
-def _default_space(pipeline: Pipeline) -> SpaceFile:
-    preset = presets().get(pipeline.name)
-    return shipped_space_file(preset.space if preset else "default.toml")
-
-
-def _default_prompts(pipeline: Pipeline) -> tuple[str, ...]:
-    preset = presets().get(pipeline.name)
-    return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))[:PROMPTS_IN_SEARCH]
 
 
 def _read_baseline(word: str) -> Config:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 
-
 def main() -> None:
     folder = Path(sys.argv[1])
     _die_with_parent()
@@ -35,7 +34,13 @@ def main() -> None:
 
 def run(job: Any, folder: Path) -> dict[str, Any]:
     """Do the job; returns its result as JSON."""
-    return {"probe": _probe, "measure": _measure, "score": _score}[job.kind](job, folder)
+    return {"device": _device, "probe": _probe, "measure": _measure, "score": _score}[job.kind](job, folder)
+
+
+def _device(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.probe import probe_device
+
+    return probe_device(job.device).to_json()
 
 
 def _probe(job: Any, folder: Path) -> dict[str, Any]:
@@ -76,9 +81,7 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
         effects.update(build.verify(pipe, config, kernels))
 
     with torch.no_grad():
-        fields, images = measure_pipe(
-            pipe, target.workload, meter, device=device, pictures=job.pictures, check=check
-        )
+        fields, images = measure_pipe(pipe, target.workload, meter, device=device, pictures=job.pictures, check=check)
     health.check_pictures(
         images,
         width=target.workload.width,

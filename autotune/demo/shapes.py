@@ -132,9 +132,7 @@ def render(scene: Scene, rng: random.Random) -> Picture:
     return np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
-def _stamp(
-    pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, fill: tuple[int, int, int]
-) -> None:
+def _stamp(pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
     """Draws one shape: its middle at (x, y), about `r` from there to its edge, all in canvas pixels."""
     if shape == "circle":
         pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)

@@ -1,4 +1,4 @@
-"""How the weights of convolutions lie in memory. channels_last is what tensor cores read; some CPUs are slower with it."""
+"""How the weights of convolutions lie in memory. channels_last is what tensor cores read; some CPUs lose by it."""
 
 from typing import Any
 

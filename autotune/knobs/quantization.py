@@ -18,6 +18,7 @@ CONFIGS = {
     "fp8_weight_only": "Float8WeightOnlyConfig",
 }
 
+
 def why_not(value: Value, target: Target) -> str | None:
     device = target.device
     if not target.pipeline.known.linear_shapes and value != "none":

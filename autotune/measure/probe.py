@@ -1,4 +1,4 @@
-"""What torch itself says of a device: can it be used, which attention kernels has this build, which versions are here."""
+"""What torch itself says of a device: can it be used, which attention kernels has it, which versions are here?"""
 
 import platform
 from importlib.metadata import version
@@ -20,9 +20,7 @@ def probe_device(device: Device) -> Device:
 
     if device.kind == "cpu":
         said = f"torch {torch.__version__} with {torch.get_num_threads()} threads"
-        return device.model_copy(
-            update={"sdpa_kernels": ("flash", "math"), "evidence": (*device.evidence, said)}
-        )
+        return device.model_copy(update={"sdpa_kernels": ("flash", "math"), "evidence": (*device.evidence, said)})
     if not torch.cuda.is_available():
         raise UserError(
             f"{device.name} is here, but this torch ({torch.__version__}) can't use it: install a CUDA build "

@@ -25,9 +25,7 @@ def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | No
     if scorer is None:
         return Quality(metric="likeness", scorer=None, ssim=ssim, psnr_db=psnr_db)
     clip = Scorer(scorer)
-    return Quality(
-        metric="clip", scorer=clip.name, clip_scores=clip.scores(mine, prompts), ssim=ssim, psnr_db=psnr_db
-    )
+    return Quality(metric="clip", scorer=clip.name, clip_scores=clip.scores(mine, prompts), ssim=ssim, psnr_db=psnr_db)
 
 
 def picture_name(index: int) -> str:

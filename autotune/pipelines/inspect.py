@@ -30,7 +30,7 @@ def traits_of(folder: Path) -> Traits:
         linear_shapes=tuple(sorted({(m.in_features, m.out_features) for m in _all(denoiser, torch.nn.Linear)})),
         convolutions=len(_all(denoiser, torch.nn.Conv2d)),
         vae_tile_px=getattr(vae, "tile_sample_min_size", None),
-        vae_upcasts_fp16=bool(vae is not None and getattr(vae.config, "force_upcast", False) and "XL" in type(pipe).__name__),
+        vae_upcasts_fp16="XL" in type(pipe).__name__ and bool(getattr(vae.config, "force_upcast", False)),
         size_multiple=scale,
         default_width=side,
         default_height=side,

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
+from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
-from autotune.pipelines.locate import DEMO, folder_of
-
-NO_WEIGHTS = "no weights file that we may read (safetensors only)"
+from autotune.pipelines.locate import folder_of
 
 
 def load(pipeline: Pipeline, *, dtype: torch.dtype, device: str, local_files_only: bool = False) -> Any:
@@ -62,8 +61,9 @@ def _component(folder: Path, spec: list[str | None], dtype: torch.dtype, device:
 def _tokenizer(cls: Any, folder: Path) -> Any:
     if folder.is_dir():
         return cls.from_pretrained(folder)
-    encoder = json.loads((folder.with_name(folder.name.replace("tokenizer", "text_encoder")) / "config.json").read_text())
-    return cls.from_pretrained(DEMO / "pipeline" / "tokenizer", model_max_length=encoder["max_position_embeddings"])
+    encoder = folder.with_name(folder.name.replace("tokenizer", "text_encoder"))
+    context = json.loads((encoder / "config.json").read_text())["max_position_embeddings"]
+    return cls.from_pretrained(demo.PIPELINE / "tokenizer", model_max_length=context)
 
 
 def randomize(make: Any, dtype: torch.dtype, device: str) -> Any:

@@ -1,13 +1,12 @@
 """From a pipeline's source to a folder on this disk. Downloads from the hub, only ever safetensors."""
 
 import hashlib
-from importlib.resources import files
 from pathlib import Path
 
+from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 
-DEMO = Path(str(files("autotune"))) / "demo"
 ARCHITECTURES = Path(__file__).parent / "architectures"
 
 
@@ -20,7 +19,7 @@ def folder_of(pipeline: Pipeline, *, local_files_only: bool = False) -> Path:
 
     preset = presets().get(pipeline.name)
     if pipeline.source == "demo":
-        return DEMO / "pipeline"
+        return demo.PIPELINE
     if pipeline.weights == "random" and preset and preset.architecture:
         return ARCHITECTURES / preset.architecture
     if Path(pipeline.source).is_absolute():
@@ -64,7 +63,7 @@ def revision_of(folder: Path) -> str:
 def scorer_folder(scorer: str) -> Path:
     """The folder of a CLIP model; raises UserError where it can't be had."""
     if scorer == "demo":
-        return DEMO / "clip"
+        return demo.CLIP
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.txt", "*.safetensors"]

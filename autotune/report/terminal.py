@@ -44,7 +44,7 @@ class LiveView:
     def hear(self, event: Event) -> None:
         self.since = time.monotonic()
         if isinstance(event, Probed):
-            self.doing = "getting ready"
+            self.trials = list(event.trials)
         elif isinstance(event, Started):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
         elif isinstance(event, Ended):
@@ -64,8 +64,8 @@ class LiveView:
         return table
 
     def _best(self) -> str:
-        if not self.trials or self.trials[0].number != 0:
-            return "nothing yet" if not self.trials else f"{len(self.trials)} trials since the search went on"
+        if not self.trials:
+            return "nothing yet"
         best = pick_trial(self.trials, self.trials[0], self.goal)
         return f"trial {best.number}: {words.outcome(best, self.trials[0])}" if best else "nothing yet"
 
@@ -84,7 +84,9 @@ def front_table(result: Result) -> Table:
     baseline = result.trials[0]
     table = Table(title="Pareto front", box=None, title_justify="left", pad_edge=False)
     for name in ("", "latency", "speed", "memory", "quality", "config"):
-        table.add_column(name, justify="left" if name in ("", "quality", "config") else "right", no_wrap=name != "config")
+        table.add_column(
+            name, justify="left" if name in ("", "quality", "config") else "right", no_wrap=name != "config"
+        )
     rows = [*result.front, *([baseline] if baseline not in result.front else [])]
     for trial in rows:
         latency_s, memory_bytes, _ = objectives(trial, baseline)
@@ -107,7 +109,9 @@ def summary(result: Result) -> RenderableType:
     failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
     if failed:
-        lines.append(f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json.")
+        lines.append(
+            f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json."
+        )
     if result.exhausted:
         lines.append("Every config that the space allows has been tried.")
     prompt = result.record.target.workload.prompts[0]

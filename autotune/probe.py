@@ -1,0 +1,86 @@
+"""The parent's side of the probe: what is this pipeline, what is this device? Asked of a child, which may load torch."""
+
+import tempfile
+from pathlib import Path
+
+from autotune import isolate
+from autotune.device import Device, find_device, find_devices
+from autotune.errors import UserError
+from autotune.job import DeviceJob, ProbeJob
+from autotune.knobs import complete
+from autotune.pipeline import Pipeline, Weights
+from autotune.pipelines import presets, resolve
+from autotune.space import SearchSpace, SpaceFile, make_space, shipped_space_file
+from autotune.target import Target
+from autotune.trial import Failure
+from autotune.workload import PROMPTS, Workload, read_prompts
+
+PROBE_TIMEOUT_S = 4 * 3600.0  # it may have to download the weights
+PROMPTS_IN_SEARCH = 16
+
+
+def probe(
+    folder: Path,
+    pipeline: Pipeline,
+    device: Device,
+    prompts: tuple[str, ...],
+    *,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    seed: int = 0,
+) -> Target:
+    """Ask a child what the pipeline and the device are, and complete the workload by it. Raises UserError."""
+    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts)
+    answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
+    if isinstance(answer, Failure):
+        log = "" if answer.cause == "bad_input" else f"; see {folder / 'log.txt'}"
+        raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
+    known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
+    preset, traits = presets().get(pipeline.name), known.known
+    width, height = size or ((preset.width, preset.height) if preset else (traits.default_width, traits.default_height))
+    if width % traits.size_multiple or height % traits.size_multiple:
+        raise UserError(f"--size {width}x{height}: {pipeline.name} needs multiples of {traits.size_multiple}.")
+    workload = Workload(
+        prompts=prompts,
+        width=width,
+        height=height,
+        batch=batch,
+        steps=steps or (preset.steps if preset else traits.default_steps),
+        guidance_scale=preset.guidance_scale if preset else traits.default_guidance_scale,
+        seed=seed,
+    )
+    found = Device.parse(answer["device"], "the probe's device")
+    return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
+
+
+def probe_devices() -> list[Device]:
+    """Every device here, with what torch says of each; the sentence why, where it can't use one."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [_probe_device(Path(folder) / str(i), device) for i, device in enumerate(find_devices())]
+
+
+def _probe_device(folder: Path, device: Device) -> Device:
+    answer = isolate.run(folder, DeviceJob(device=device), timeout_s=PROBE_TIMEOUT_S)
+    if isinstance(answer, Failure):
+        return device.model_copy(update={"evidence": (*device.evidence, answer.reason)})
+    return Device.parse(answer, "the probe's device")
+
+
+def probe_space(word: str, weights: Weights, device: str | None) -> tuple[Target, SearchSpace]:
+    """The space that a search of this pipeline would have here."""
+    # The scorer plays no part in what is possible, and it may have to be downloaded.
+    pipeline = resolve(word, weights).model_copy(update={"scorer": None})
+    with tempfile.TemporaryDirectory() as folder:
+        target = probe(Path(folder) / "probe", pipeline, find_device(device), default_prompts(pipeline))
+    return target, make_space(target, default_space(pipeline), fix={}, exclude=(), baseline=complete({}))
+
+
+def default_space(pipeline: Pipeline) -> SpaceFile:
+    preset = presets().get(pipeline.name)
+    return shipped_space_file(preset.space if preset else "default.toml")
+
+
+def default_prompts(pipeline: Pipeline) -> tuple[str, ...]:
+    preset = presets().get(pipeline.name)
+    return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))[:PROMPTS_IN_SEARCH]

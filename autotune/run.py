@@ -1,0 +1,28 @@
+"""One picture with an exported config: `autotune run`. The pipeline's libraries live in this process, as in production."""
+
+import time
+from pathlib import Path
+
+from autotune.errors import UserError
+from autotune.tuned import TunedConfig
+
+FORMATS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str | None = None) -> str:
+    """Write the picture and say how long it took. Raises UserError before anything heavy is loaded where it can."""
+    tuned = TunedConfig.load(config)
+    if output.suffix.lower() not in FORMATS:
+        raise UserError(f"{str(output)!r} is no picture file: end its name in {', '.join(FORMATS)}.")
+    if not output.parent.is_dir():
+        raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
+    started = time.perf_counter()
+    pipe = tuned.pipeline_on(device)
+    pipe.set_progress_bar_config(disable=True)
+    loaded = time.perf_counter()
+    from autotune.measure import call_pipe
+
+    image = call_pipe(pipe, [prompt] * tuned.workload.batch, list(range(seed, seed + tuned.workload.batch)))[0]
+    done = time.perf_counter()
+    image.save(output)
+    return f"loaded in {loaded - started:.1f} s, drawn in {done - loaded:.1f} s (a first call, compilation included)"
