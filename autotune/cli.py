@@ -20,9 +20,7 @@ app = typer.Typer(
     help="Find the fastest, smallest settings of a diffusers pipeline on this device, with numbers you can trust.",
 )
 
-PipelineName = Annotated[
-    str, typer.Option(help="A preset (demo, sd15, sdxl), a hub id (owner/name) or a local folder.")
-]
+PipelineName = Annotated[str, typer.Option(help="A preset (demo, sd15, sdxl), a hub id or a local folder.")]
 DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
 
@@ -43,15 +41,11 @@ def main() -> None:
 def search(
     pipeline: PipelineName = "demo",
     budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
-    study: Annotated[
-        Path | None, typer.Option(help="The study's folder. Default: reports/DATE-PIPELINE-DEVICE.")
-    ] = None,
+    study: Annotated[Path | None, typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Start no trial after this long, such as 30m.")] = None,
     space: Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")] = None,
-    fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value. Repeatable.")] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it. Repeatable.")
-    ] = None,
+    fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it.")] = None,
     max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
     max_latency: Annotated[str | None, typer.Option(help="Most seconds of a call of the pick, such as 2s.")] = None,
     max_quality_drop: Annotated[
@@ -66,9 +60,7 @@ def search(
     sampler: Annotated[str, typer.Option(help="tpe, random, nsga2 or gp.")] = "tpe",
     timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
     weights: Weights = "pretrained",
-    scorer: Annotated[
-        str | None, typer.Option(help="A CLIP model of the hub, or none: judge by likeness alone.")
-    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
     device: DeviceName = None,
     baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
@@ -129,9 +121,7 @@ def export(
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The picture's file (.png, .jpg, .webp).")] = Path(
-        "out.png"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .png, .jpg or .webp.")] = Path("out.png"),
     seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
     device: DeviceName = None,
 ) -> None:

@@ -26,7 +26,7 @@ def export_from(study: Path, word: str) -> TunedConfig:
         if isinstance(trial.outcome, Failure):
             raise UserError(f"trial {word} failed ({trial.outcome.cause}: {trial.outcome.reason}); pick another.")
     elif word in PICKS:
-        trial = pick_trial(trials, baseline, record.goal, word)  # type: ignore[arg-type]
+        trial = pick_trial(trials, baseline, record.goal, word)
         if trial is None:
             raise UserError(f"no trial of {str(study)!r} keeps the limits that its search was given.")
     else:

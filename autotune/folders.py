@@ -76,9 +76,7 @@ class StudyFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is a file, not a study folder; name another with --study.")
         if self.path.is_dir() and any(self.path.iterdir()) and not self.study.exists():
-            raise UserError(
-                f"{str(self.path)!r} holds no study.json: it is no study; name another folder with --study."
-            )
+            raise UserError(f"{str(self.path)!r} holds no study.json: it is no study; name another --study.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The parent's side of the probe: what is this pipeline, what is this device? Asked of a child, which may load torch."""
+"""The parent's side of the probe: what are this pipeline and this device? Asked of a child, which may load torch."""
 
 import tempfile
 from pathlib import Path

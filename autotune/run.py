@@ -1,4 +1,4 @@
-"""One picture with an exported config: `autotune run`. The pipeline's libraries live in this process, as in production."""
+"""One picture with an exported config: `autotune run`. The libraries live in this process, as in production."""
 
 import time
 from pathlib import Path

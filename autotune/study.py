@@ -123,7 +123,7 @@ class Study:
                 self.space.no_effect.add((name, value))
 
     def _values(self, trial: Trial) -> list[float]:
-        """The objectives; of a failed trial the worst of the others: with its violated constraint it ranks last."""
+        """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last."""
         if trial.measured:
             return list(objectives(trial, self.baseline))
         known = [objectives(t, self.baseline) for t in self.trials if t.measured]

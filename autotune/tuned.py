@@ -60,7 +60,7 @@ class Confirmation(Noun):
 
 
 class TunedConfig(Noun):
-    """A config that was measured, as JSON on disk: `TunedConfig.load(path).pipeline_on(device)` builds what was measured."""
+    """A config that was measured, as JSON on disk; `pipeline_on` builds what was measured."""
 
     schema_version: int = SCHEMA_VERSION
     about: str

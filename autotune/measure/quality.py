@@ -54,13 +54,13 @@ class Scorer:
                     f"the prompt {prompt[:40]!r}... has {tokens} tokens, the scorer reads {self.context}: shorten it."
                 )
 
-    @torch.no_grad()
     def scores(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[float, ...]:
         """100 x cosine for each pair."""
         self.check_prompts(prompts)
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         text = self.tokenizer(list(prompts), padding="max_length", max_length=self.context, return_tensors="pt")
-        output = self.model(pixel_values=pixels, input_ids=text.input_ids, attention_mask=text.attention_mask)
+        with torch.no_grad():
+            output = self.model(pixel_values=pixels, input_ids=text.input_ids, attention_mask=text.attention_mask)
         a, b = (torch.nn.functional.normalize(x, dim=-1) for x in (output.image_embeds, output.text_embeds))
         return tuple((100 * (a * b).sum(-1)).tolist())
 

@@ -14,7 +14,8 @@ def traits_of(folder: Path) -> Traits:
     """What the pipeline in this folder can do. Reads configurations only."""
     pipe = assemble(folder, dtype=torch.float32, device="meta")
     name = "unet" if hasattr(pipe, "unet") else "transformer"
-    denoiser, vae = getattr(pipe, name), getattr(pipe, "vae", None)
+    denoiser: Any = getattr(pipe, name)
+    vae: Any = getattr(pipe, "vae", None)
     scale = getattr(pipe, "vae_scale_factor", 8)
     call = inspect.signature(type(pipe).__call__).parameters
     side = _side(denoiser) * scale
@@ -42,8 +43,11 @@ def traits_of(folder: Path) -> Traits:
 
 def transformer_blocks(denoiser: Any) -> dict[str, Any]:
     """The UNet's transformer blocks (diffusers' BasicTransformerBlock and what was derived from it), by name."""
-    is_block = lambda module: any(cls.__name__ == "BasicTransformerBlock" for cls in type(module).__mro__)  # noqa: E731
-    return {name: module for name, module in denoiser.named_modules() if is_block(module)}
+    return {
+        name: module
+        for name, module in denoiser.named_modules()
+        if any(cls.__name__ == "BasicTransformerBlock" for cls in type(module).__mro__)
+    }
 
 
 def downsample_of(block: str, denoiser: Any) -> int:
@@ -51,7 +55,8 @@ def downsample_of(block: str, denoiser: Any) -> int:
     levels = len(denoiser.config.block_out_channels)
     part, _, rest = block.partition(".")
     index = int(rest.split(".")[0]) if rest[:1].isdigit() else 0
-    return 2 ** {"down_blocks": index, "up_blocks": levels - 1 - index}.get(part, levels - 1)
+    depth = {"down_blocks": index, "up_blocks": levels - 1 - index}.get(part, levels - 1)
+    return int(2**depth)
 
 
 def _all(module: Any, cls: type) -> list[Any]:
