@@ -1,0 +1,75 @@
+"""Tiny real things that many tests share: a target, checkpoints saved to disk, one finished study of the demo."""
+
+from pathlib import Path
+
+import pytest
+
+from autotune.device import Device
+from autotune.pipeline import Pipeline, Traits
+from autotune.target import Target
+from autotune.workload import Workload
+
+TRAITS = Traits(
+    class_name="StableDiffusionPipeline",
+    denoiser="unet",
+    denoiser_class="UNet2DConditionModel",
+    vae_class="AutoencoderKL",
+    fuses_qkv=True,
+    slices_attention=True,
+    repeated_blocks=("BasicTransformerBlock",),
+    attention_downsamples=(1, 2),
+    linear_shapes=((64, 64), (128, 128), (128, 1024)),
+    convolutions=40,
+    vae_tile_px=64,
+    vae_upcasts_fp16=False,
+    size_multiple=4,
+    default_width=64,
+    default_height=64,
+    default_steps=50,
+    default_guidance_scale=7.5,
+    prompt_tokens=24,
+)
+CPU = Device(kind="cpu", name="a test's processor", memory_bytes=2**34, cores=2, sdpa_kernels=("flash", "math"))
+
+
+def gpu(major: int, minor: int, *, multiprocessors: int = 108) -> Device:
+    """A GPU that is not there."""
+    return Device(
+        kind="cuda",
+        name=f"NVIDIA sm_{major}{minor}",
+        memory_bytes=40 * 10**9,
+        compute_capability=(major, minor),
+        multiprocessors=multiprocessors,
+        sdpa_kernels=("flash", "efficient", "cudnn", "math"),
+    )
+
+
+def make_target(device: Device = CPU, *, batch: int = 1, side: int = 64, **traits: object) -> Target:
+    """The demo's target without having probed it; `traits` overrides single ones."""
+    return Target(
+        pipeline=Pipeline(
+            name="demo", source="demo", scorer="demo", revision="test", traits=TRAITS.model_copy(update=traits)
+        ),
+        workload=Workload(
+            prompts=("a large red circle at the top on a white background",),
+            width=side,
+            height=side,
+            batch=batch,
+            steps=20,
+            guidance_scale=4.0,
+        ),
+        device=device,
+        versions={"torch": "0"},
+    )
+
+
+@pytest.fixture
+def target() -> Target:
+    return make_target()
+
+
+@pytest.fixture
+def demo_folder() -> Path:
+    from autotune import demo
+
+    return demo.PIPELINE
