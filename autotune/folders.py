@@ -59,6 +59,7 @@ class StudyFolder:
         self.study = path / "study.json"
         self.database = path / "study.db"
         self.best = path / "best.json"
+        self.pictures = path / "pictures.png"
         self.probe = path / "probe"
         self.cache = path / "cache"
 

@@ -167,7 +167,7 @@ class Study:
 
 
 class _Valid(BaseSampler):  # type: ignore[misc]
-    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, at random among those that are."""
+    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, at random from what is."""
 
     def __init__(self, inner: BaseSampler, space: SearchSpace, rng: random.Random, tried: Any) -> None:
         self._inner, self._space, self._rng, self._tried = inner, space, rng, tried

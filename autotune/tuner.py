@@ -25,6 +25,7 @@ from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve
 from autotune.probe import default_prompts, default_space, probe
 from autotune.record import Record, read_record
+from autotune.report.pictures import contact_sheet
 from autotune.space import Recipe, SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
@@ -192,6 +193,7 @@ class _Run:
         trials = self.study.trials
         tuned = export(self.record, best, self.study.baseline, confirmation)
         tuned.save(self.folder.best)
+        contact_sheet(self.folder, best.number).save(self.folder.pictures)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         front = pareto_front(trials, self.study.baseline)
         return Result(self.folder.path, self.record, tuple(trials), tuple(front), best, tuned, exhausted)

@@ -1,7 +1,7 @@
 """The number format of the weights and of the arithmetic.
 
 The default is float32, said aloud: left out, diffusers loads its own models in float32, while transformers takes
-whatever a checkpoint was saved in. SDXL's VAE overflows in float16; its pipeline casts it to float32 and back by itself.
+whatever a checkpoint was saved in. SDXL's VAE overflows in float16: its pipeline casts it to float32 and back itself.
 """
 
 from typing import Any

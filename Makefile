@@ -1,0 +1,29 @@
+# Everything is set up by the first target that needs it: a virtual environment with the pinned versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
+	$(RUN) -m autotune.cli search --pipeline demo --budget 10 --study demo-study
+
+test: $(VENV)/installed
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf $(VENV) demo-study build dist
+
+# torch comes first and alone: where its pinned version is at hand as a small CPU build, nothing larger is fetched.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "autotune needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt torch
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(VENV)/installed

@@ -1,0 +1,193 @@
+"""Every way in which a child can end, with real children: each is one typed outcome, and nothing is left of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import CPU, make_target
+
+from autotune import isolate
+from autotune.errors import UserError
+from autotune.job import DeviceJob, MeasureJob, ScoreJob
+from autotune.trial import Failure
+
+JOB = DeviceJob(device=CPU)
+
+
+def run_script(folder: Path, script: str, *, timeout_s: float = 60) -> dict | Failure:
+    return isolate.run(folder / "job", JOB, timeout_s=timeout_s, command=(sys.executable, "-c", script))
+
+
+def failure(outcome: dict | Failure) -> Failure:
+    assert isinstance(outcome, Failure), outcome
+    return outcome
+
+
+def living(folder: Path, parent: int | None = None) -> list[int]:
+    return isolate.marked(f"{parent or os.getpid()}:{(folder / 'job').resolve()}")
+
+
+def test_a_child_that_writes_its_outcome_is_believed(tmp_path: Path) -> None:
+    script = "import sys; open(sys.argv[1] + '/outcome.json', 'w').write('{\"result\": {\"answer\": 42}}')"
+    assert run_script(tmp_path, script) == {"answer": 42}
+
+
+def test_an_exit_without_an_outcome_is_a_crash(tmp_path: Path) -> None:
+    found = failure(run_script(tmp_path, "raise SystemExit(3)"))
+    assert found.cause == "crash"
+    assert "status 3" in found.reason
+
+
+def test_a_segmentation_fault_is_a_crash_that_says_so(tmp_path: Path) -> None:
+    found = failure(run_script(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
+    assert found.cause == "crash"
+    assert "SIGSEGV" in found.reason
+
+
+def test_a_child_that_somebody_else_killed_is_not_the_configs_fault(tmp_path: Path) -> None:
+    found = failure(run_script(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    assert found.cause == "environment"
+    assert "SIGKILL" in found.reason
+
+
+def test_an_exception_is_an_error_with_its_type_and_message(tmp_path: Path) -> None:
+    job = ScoreJob(images=str(tmp_path), baseline=str(tmp_path), prompts=("a",), scorer=None)
+    found = failure(isolate.run(tmp_path / "job", job, timeout_s=60))
+    assert found.cause == "error"
+    assert found.reason.startswith("FileNotFoundError: ")
+    assert "Traceback" in (tmp_path / "job" / "log.txt").read_text()
+
+
+def test_a_hang_with_grandchildren_ends_at_the_time_limit_and_leaves_nothing(tmp_path: Path) -> None:
+    script = """
+import subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+subprocess.Popen(sleep)
+subprocess.Popen(sleep, start_new_session=True)  # flees the process group
+print("ready", flush=True)
+time.sleep(600)
+"""
+    started = time.monotonic()
+    found = failure(run_script(tmp_path, script, timeout_s=3))
+    assert found.cause == "timeout"
+    assert time.monotonic() - started < 13
+    assert (tmp_path / "job" / "log.txt").read_text() == "ready\n"
+    assert living(tmp_path) == []
+
+
+def test_a_gigabyte_of_output_leaves_a_small_log_with_its_start_and_its_end(tmp_path: Path) -> None:
+    script = """
+import sys
+print("the start", flush=True)
+block = b"x" * 2**20
+for _ in range(1024):
+    sys.stdout.buffer.write(block)
+print("\\nthe end", flush=True)
+raise SystemExit(1)
+"""
+    assert failure(run_script(tmp_path, script)).cause == "crash"
+    log = (tmp_path / "job" / "log.txt").read_bytes()
+    assert len(log) < 5 * 2**20
+    assert log.startswith(b"the start")
+    assert log.endswith(b"the end\n")
+    assert b"autotune left out" in log
+
+
+def test_nothing_of_an_earlier_run_survives_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "outcome.json").write_text('{"result": {"stale": 1}}')
+    assert failure(run_script(tmp_path, "pass")).cause == "crash"
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from autotune import isolate
+from autotune.device import Device
+from autotune.job import DeviceJob
+script = '''
+import subprocess, sys, time
+from autotune.worker import _die_with_parent
+_die_with_parent()
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("ready", flush=True)
+while True: pass
+'''
+job = DeviceJob(device=Device(kind="cpu", name="x", memory_bytes=1))
+isolate.run(Path(sys.argv[1]), job, timeout_s=600, command=(sys.executable, "-c", script))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_parent_is_killed_its_child_and_grandchild_die_within_10_s(tmp_path: Path, how: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "job")])
+    log = tmp_path / "job" / "log.txt"
+    wait_until(lambda: log.exists() and "ready" in log.read_text(), 60)
+    assert len(living(tmp_path, parent.pid)) >= 2
+    os.kill(parent.pid, how)
+    parent.wait()
+    wait_until(lambda: living(tmp_path, parent.pid) == [], 10)
+
+
+def test_a_full_disk_is_the_environments_fault_and_no_outcome_is_half_written(tmp_path: Path) -> None:
+    """On a real file system of 128 KiB, in a mount namespace of its own, which needs no privileges."""
+    inside = tmp_path / "disk"
+    inside.mkdir()
+    script = f"""
+import json, subprocess, sys
+from pathlib import Path
+from autotune import isolate, folders
+from autotune.device import Device
+from autotune.job import DeviceJob
+folders.LEAST_FREE_BYTES = 0  # the check before a trial would not let it start
+fill = '''
+import sys
+from pathlib import Path
+from autotune.folders import write_json
+from autotune.job import DISK_FULL_STATUS
+folder = Path(sys.argv[1])
+try:
+    with (folder / "big").open("wb") as file:
+        while True: file.write(b"x" * 4096); file.flush()
+except OSError: pass
+sys.argv[0] = "worker"
+from autotune import worker
+worker.run = lambda job, folder: {{"much": "x" * 100000}}
+worker.main()
+'''
+job = DeviceJob(device=Device(kind="cpu", name="x", memory_bytes=1))
+found = isolate.run(Path({str(inside)!r}) / "job", job, timeout_s=100, command=(sys.executable, "-c", fill))
+print(json.dumps([found.cause, found.reason, sorted(p.name for p in (Path({str(inside)!r}) / "job").glob("*outcome*"))]))
+"""
+    mount = f"mount -t tmpfs -o size=128k none '{inside}' && exec \"$0\" -c \"$1\""
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, sys.executable, script]
+    done = subprocess.run(namespace, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["environment", "no room left on the disk", []]
+
+
+def test_a_disk_without_room_for_a_trial_is_said_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.folders.LEAST_FREE_BYTES", 2**62)
+    with pytest.raises(UserError, match="no room on the disk"):
+        run_script(tmp_path, "pass")
+
+
+def test_a_checkpoint_that_is_not_there_is_the_users_fault(tmp_path: Path) -> None:
+    target = make_target()
+    pipeline = target.pipeline.model_copy(update={"name": "gone", "source": str(tmp_path / "gone")})
+    job = MeasureJob(target=target.model_copy(update={"pipeline": pipeline}), values={"dtype": "fp32"}, pictures=True)
+    found = failure(isolate.run(tmp_path / "job", job, timeout_s=100))
+    assert found.cause == "bad_input"
+    assert "is not there" in found.reason
+
+
+def wait_until(condition, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {patience_s} s"
+        time.sleep(0.05)
