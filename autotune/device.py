@@ -6,6 +6,7 @@ tell (its build's kernels, whether it can use the card at all) the probe adds in
 
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def find_device(word: str | None) -> Device:
     if word is None:
         return devices[0]
     kind, _, index = word.partition(":")
-    if kind not in ("cuda", "cpu") or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", word):
         raise UserError(f"--device takes cuda, cuda:N or cpu, not {word!r}.")
     for device in devices:
         if device.kind == kind and device.index == int(index or 0):

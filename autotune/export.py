@@ -19,7 +19,7 @@ def export_from(study: Path, word: str) -> TunedConfig:
     if not trials:
         raise UserError(f"the study {str(study)!r} has no finished trial yet.")
     baseline = trials[0]
-    if word.isdigit():
+    if word.isdecimal():
         trial = next((t for t in trials if t.number == int(word)), None)
         if trial is None:
             raise UserError(f"the study {str(study)!r} has trials 0 to {trials[-1].number}, no {word}.")

@@ -37,7 +37,8 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
 
     balanced: the least product of latency and memory, so that a tenth less of either counts the same.
     """
-    kept = [t for t in pareto_front(trials, baseline) if keeps(t, baseline, goal)]
+    # The limits come first: rounded, a config just over a limit can hide one just under it from the front.
+    kept = pareto_front((t for t in trials if t.measured and keeps(t, baseline, goal)), baseline)
     keys: dict[Pick, Callable[[Trial], tuple[float, ...]]] = {
         "fastest": lambda t: objectives(t, baseline),
         "smallest": lambda t: objectives(t, baseline)[1::-1],

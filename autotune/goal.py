@@ -32,16 +32,17 @@ class Goal(Noun):
 
 def read_bytes(text: str) -> int:
     """`8GB` -> 8 000 000 000, `8GiB` -> 8 589 934 592."""
-    return int(_read(text, _SIZES, "a size such as 8GB or 500MiB"))
+    return int(_read(text, _SIZES, "a size such as 8GB or 500MiB", within=(1, 1e18)))
 
 
 def read_seconds(text: str) -> float:
     """`90`, `90s`, `1.5m`, `2h`, `250ms` -> seconds."""
-    return _read(text, _DURATIONS, "a duration such as 30s, 10m or 2h")
+    return _read(text, _DURATIONS, "a duration such as 30s, 10m or 2h", within=(1e-6, 1e9))
 
 
-def _read(text: str, units: dict[str, float] | dict[str, int], what: str) -> float:
+def _read(text: str, units: dict[str, float] | dict[str, int], what: str, *, within: tuple[float, float]) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if not match or match[2].lower() not in units or float(match[1]) <= 0:
+    value = float(match[1]) * units.get(match[2].lower(), 0) if match else 0.0
+    if not within[0] <= value <= within[1]:  # outside, somebody's finger slipped
         raise UserError(f"{text!r} is not {what}.")
-    return float(match[1]) * units[match[2].lower()]
+    return value

@@ -47,7 +47,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 def read_size(text: str) -> tuple[int, int]:
     """`512x768` -> (512, 768), width first, both multiples of 8 (a latent cell is 8 pixels or fewer)."""
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal()):
         raise UserError(f"--size takes WIDTHxHEIGHT such as 512x512, not {text!r}.")
     size = int(width), int(height)
     if any(side < 8 or side % 8 for side in size):

@@ -11,7 +11,7 @@ from autotune.target import Target
 
 def also(value: Value) -> bool:
     kind, _, least = str(value).partition(":")
-    return kind == "min_features" and least.isdigit() and int(least) > 0
+    return kind == "min_features" and least.isdecimal() and int(least) > 0
 
 
 def why_not(value: Value, target: Target) -> str | None:

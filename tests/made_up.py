@@ -1,0 +1,75 @@
+"""Made-up measurements: trials without processes, for the tests of whatever only reads trials."""
+
+from collections.abc import Mapping
+
+from conftest import make_target
+
+from autotune.config import Value
+from autotune.goal import Goal
+from autotune.knob import Effect
+from autotune.knobs import complete
+from autotune.record import Record
+from autotune.target import Target
+from autotune.trial import Cause, Failure, Measurement, Quality, Trial
+
+BASELINE_SCORES = (30.0, 31.0)
+
+
+def quality(loss: float = 0.0) -> Quality:
+    """A CLIP quality that lies `loss` points under the baseline's."""
+    scores = tuple(score - loss for score in BASELINE_SCORES)
+    return Quality(metric="clip", scorer="demo@0", clip_scores=scores, ssim=(0.9, 0.8), psnr_db=(30.0, None))
+
+
+def likeness(ssim: float) -> Quality:
+    return Quality(metric="likeness", scorer=None, ssim=(ssim, ssim), psnr_db=(30.0, 30.0))
+
+
+def measured(
+    number: int,
+    values: Mapping[str, Value] | None = None,
+    *,
+    latency_s: float = 1.0,
+    memory_bytes: int = 100 * 2**20,
+    loss: float = 0.0,
+    judged: Quality | None = None,
+    origin: str = "sampler",
+) -> Trial:
+    """A trial that worked; its five calls all took the same time."""
+    outcome = Measurement(
+        load_s=0.1,
+        apply_s=0.1,
+        first_call_s=2 * latency_s,
+        warmup_s=(latency_s, latency_s),
+        latency_samples_s=(latency_s,) * 5,
+        load_peak_memory_bytes=memory_bytes // 2,
+        run_peak_memory_bytes=memory_bytes,
+        peak_memory_bytes=memory_bytes,
+        effects={"dtype": Effect(count=1, what="weights of the denoiser in float32")},
+        attention_kernels={"flash": 28},
+        quality=judged or quality(loss),
+    )
+    return Trial(number=number, origin=origin, values=dict(complete(values or {})), outcome=outcome, seconds=3.0)
+
+
+def failed(
+    number: int, values: Mapping[str, Value] | None = None, cause: Cause = "error", *, knob: str | None = None
+) -> Trial:
+    outcome = Failure(cause=cause, reason="made up", knob=knob)
+    return Trial(number=number, origin="sampler", values=dict(complete(values or {})), outcome=outcome, seconds=3.0)
+
+
+def record(
+    target: Target | None = None,
+    *,
+    goal: Goal | None = None,
+    baseline: Mapping[str, Value] | None = None,
+    space: Mapping[str, tuple[Value, ...]] | None = None,
+) -> Record:
+    return Record(
+        target=target or make_target(),
+        goal=goal or Goal(max_quality_drop=0.3),
+        baseline=dict(complete(baseline or {})),
+        space=dict(space or {}),
+        command="autotune search --pipeline demo",
+    )

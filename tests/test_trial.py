@@ -1,0 +1,70 @@
+"""What a trial's numbers mean: the loss, its interval, the spread; and that trials survive their JSON."""
+
+import json
+
+import pytest
+from made_up import BASELINE_SCORES, failed, likeness, measured, quality
+
+from autotune.errors import UserError
+from autotune.trial import Quality, Trial
+
+
+def test_loss_is_the_mean_paired_drop() -> None:
+    assert quality(0.25).loss(quality()) == pytest.approx(0.25)
+
+
+def test_a_config_can_not_win_by_scoring_above_the_baseline() -> None:
+    assert quality(-0.25).loss(quality()) == 0
+
+
+def test_drops_are_paired_by_prompt() -> None:
+    mine = quality().model_copy(update={"clip_scores": tuple(reversed(BASELINE_SCORES))})
+    assert mine.drops(quality()) == (-1.0, 1.0)
+    assert mine.loss(quality()) == 0
+
+
+def test_where_only_likeness_is_judged_loss_is_what_ssim_lacks_in_percent() -> None:
+    assert likeness(0.93).loss(likeness(1.0)) == pytest.approx(7.0)
+
+
+def test_the_interval_of_equal_drops_has_no_width_and_that_of_unlike_ones_has() -> None:
+    assert quality(0.5).drop_interval(quality()) == pytest.approx((0.5, 0.0))
+    mean, half = quality().model_copy(update={"clip_scores": (29.0, 31.0)}).drop_interval(quality())
+    assert mean == pytest.approx(0.5)
+    assert half == pytest.approx(1.96 * 0.5)  # the standard error of (1, 0) is 0.5
+
+
+def test_psnr_of_pictures_that_are_the_same_bit_for_bit_is_none() -> None:
+    assert quality().psnr_worst_db == 30.0
+    assert Quality(metric="likeness", scorer=None, ssim=(1.0,), psnr_db=(None,)).psnr_worst_db is None
+
+
+def test_latency_is_the_median_and_spread_the_interquartile_range_over_it() -> None:
+    outcome = measured(1).measured
+    assert outcome is not None
+    noisy = outcome.model_copy(update={"latency_samples_s": (1.0, 2.0, 3.0, 4.0, 100.0)})
+    assert noisy.latency_s == 3.0
+    assert noisy.latency_spread == pytest.approx((52.0 - 1.5) / 3)
+
+
+@pytest.mark.parametrize("trial", [measured(3, {"dtype": "bf16", "tome_ratio": 0.5}), failed(4, cause="timeout")])
+def test_a_trial_survives_its_json(trial: Trial) -> None:
+    again = Trial.parse(json.loads(json.dumps(trial.to_json())), "a trial")
+    assert again == trial
+    assert again.config == trial.config
+    assert (again.measured is None) == (trial.measured is None)
+
+
+def test_values_keep_their_types_in_json() -> None:
+    """True is not 1, nor 1 1.0: a config with another type is another config."""
+    values = {"a": True, "b": 1, "c": 1.0, "d": "1"}
+    trial = measured(0).model_copy(update={"values": values})
+    again = Trial.parse(json.loads(json.dumps(trial.to_json())), "a trial")
+    assert [type(value) for value in again.values.values()] == [bool, int, float, str]
+    assert again.config.digest == trial.config.digest
+
+
+@pytest.mark.parametrize("change", [{"number": "x"}, {"extra": 1}, {"outcome": {"cause": "bad luck", "reason": ""}}])
+def test_a_trial_that_is_none_is_one_sentence(change: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"^the trial can't be used: .*\.$"):
+        Trial.parse({**measured(0).to_json(), **change}, "the trial")
