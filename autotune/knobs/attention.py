@@ -5,6 +5,7 @@ and lies inside compiled graphs, which otherwise keep (and share through the on-
 when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns formulas back into SDPA.
 """
 
+from functools import cache
 from typing import Any
 
 from autotune.config import Config, Value
@@ -69,12 +70,20 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
 
 def _force(processor: Any, backend_name: str) -> Any:
     """The processor, but SDPA may run no other kernel inside it. Its class changes, its state stays."""
+    forced = object.__new__(_forced(type(processor), backend_name))
+    forced.__dict__.update(getattr(processor, "__dict__", {}))
+    return forced
+
+
+@cache
+def _forced(cls: Any, backend_name: str) -> Any:
+    """One class for all processors of a kind: with one each, no two compiled blocks could share a graph, and a large
+    denoiser has more blocks than Dynamo allows graphs of one function."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     backend = getattr(SDPBackend, backend_name)
-    cls = type(processor)
 
-    class Forced(cls):  # type: ignore[misc, valid-type]
+    class Forced(cls):  # type: ignore[misc]
         # The names are those of diffusers' processors: it passes on only arguments that it finds in the signature.
         def __call__(
             self,
@@ -87,9 +96,7 @@ def _force(processor: Any, backend_name: str) -> Any:
             with sdpa_kernel(backend):
                 return cls.__call__(self, attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
-    forced = object.__new__(Forced)
-    forced.__dict__.update(getattr(processor, "__dict__", {}))
-    return forced
+    return Forced
 
 
 KNOB = Knob(

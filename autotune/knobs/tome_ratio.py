@@ -31,7 +31,13 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     tomesd.apply_patch(pipe.unet, ratio=float(config["tome_ratio"]), max_downsample=deepest, use_rand=False)
     # Never drawn from, but tomesd makes one inside the forward pass otherwise, which breaks compiled graphs.
     pipe.unet._tome_info["args"]["generator"] = torch.Generator(device)
-    merging = [name for name in transformer_blocks(pipe.unet) if downsample_of(name, pipe.unet) <= deepest]
+    # tomesd derives a class for every block. With one for all of a kind, compiled blocks share their graphs: a large
+    # UNet has more blocks than Dynamo allows graphs of one function.
+    blocks = transformer_blocks(pipe.unet)
+    kinds: dict[type, type] = {}
+    for block in blocks.values():
+        block.__class__ = kinds.setdefault(type(block)._parent, type(block))
+    merging = [name for name in blocks if downsample_of(name, pipe.unet) <= deepest]
     return Effect(count=len(merging), what="transformer blocks merge tokens")
 
 
