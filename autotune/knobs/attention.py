@@ -70,7 +70,8 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
 
 def _force(processor: Any, backend_name: str) -> Any:
     """The processor, but SDPA may run no other kernel inside it. Its class changes, its state stays."""
-    forced = object.__new__(_forced(type(processor), backend_name))
+    kind: Any = type(processor)
+    forced = object.__new__(_forced(kind, backend_name))
     forced.__dict__.update(getattr(processor, "__dict__", {}))
     return forced
 
