@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 
 from autotune.report import words
-from autotune.report.terminal import LiveView, header, summary
+from autotune.report.terminal import LiveView, front_table, header, summary
 from autotune.trial import Trial
 from autotune.tuner import Confirming, Ended, Event, Probed, Result, Started, search
 
@@ -18,13 +18,19 @@ def show_search(*, as_json: bool, **arguments: Any) -> None:
         result = search(**arguments, listen=lambda event: print(json.dumps(as_data(event)), flush=True))
         print(json.dumps({"event": "finished", "folder": str(result.folder), "best": result.tuned.to_json()}))
         return
-    console = Console(highlight=False)
-    result = _live(console, arguments) if console.is_terminal else _plain(console, arguments)
+    console, lines = Console(highlight=False), PlainLines()
+    show = _live if console.is_terminal else _plain
+    try:
+        result = show(console, lines, arguments)
+    except KeyboardInterrupt:
+        if lines.trials:
+            console.print(front_table(lines.trials))
+        raise
     console.print(summary(result))
 
 
-def _live(console: Console, arguments: dict[str, Any]) -> Result:
-    view, lines = LiveView(arguments["budget"], arguments["time_budget_s"]), PlainLines()
+def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
+    view = LiveView(arguments["budget"], arguments["time_budget_s"])
 
     # Drawn once a second: the trial is being timed on the same machine.
     with Live(view, console=console, refresh_per_second=1) as live:
@@ -37,9 +43,7 @@ def _live(console: Console, arguments: dict[str, Any]) -> Result:
         return search(**arguments, listen=listen)
 
 
-def _plain(console: Console, arguments: dict[str, Any]) -> Result:
-    lines = PlainLines()
-
+def _plain(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
     def listen(event: Event) -> None:
         for line in lines.hear(event):
             console.print(line, markup=False, soft_wrap=True)
@@ -48,21 +52,21 @@ def _plain(console: Console, arguments: dict[str, Any]) -> Result:
 
 
 class PlainLines:
-    """Events -> lines: one for each finished trial."""
+    """Events -> lines: one for each finished trial. Keeps the trials."""
 
     def __init__(self) -> None:
-        self.baseline: Trial | None = None
+        self.trials: list[Trial] = []
 
     def hear(self, event: Event) -> list[str]:
         if isinstance(event, Probed):
-            self.baseline = event.trials[0] if event.trials else None
+            self.trials = list(event.trials)
             done = [f"going on after {len(event.trials)} finished trials"] if event.trials else []
             return [*header(event).splitlines(), *done]
         if isinstance(event, Ended):
             trial = event.trial
-            self.baseline = self.baseline or trial
-            what = "baseline" if trial.number == 0 else words.config(trial.config)
-            return [f"trial {trial.number} ({trial.origin}) {what}: {words.outcome(trial, self.baseline)}"]
+            self.trials.append(trial)
+            what = f"trial {trial.number} ({trial.origin}) {words.config(trial.config)}"
+            return [f"{what}: {words.outcome(trial, self.trials[0])}"]
         if isinstance(event, Confirming) and event.round == 1:
             return [f"confirming trial {event.trial.number} against the baseline in fresh processes"]
         return []

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from autotune.device import Device
-from autotune.front import objectives, pick_trial
+from autotune.front import objectives, pareto_front, pick_trial
 from autotune.goal import Goal
 from autotune.knobs import all_knobs
 from autotune.report import words
@@ -79,21 +80,21 @@ class LiveView:
         return f"about {words.seconds(max(left, 0))} left"
 
 
-def front_table(result: Result) -> Table:
+def front_table(trials: Sequence[Trial], best: int | None = None) -> Table:
     """The front, fastest first, with the baseline below it. * marks the trial in best.json."""
-    baseline = result.trials[0]
+    baseline, front = trials[0], pareto_front(trials, trials[0])
     table = Table(title="Pareto front", box=None, title_justify="left", pad_edge=False)
     for name in ("", "latency", "speed", "memory", "quality", "config"):
         table.add_column(
             name, justify="left" if name in ("", "quality", "config") else "right", no_wrap=name != "config"
         )
-    rows = [*result.front, *([baseline] if baseline not in result.front else [])]
+    rows = [*front, *([baseline] if baseline not in front else [])]
     for trial in rows:
         latency_s, memory_bytes, _ = objectives(trial, baseline)
         base_s = objectives(baseline, baseline)[0]
         config = "baseline" if trial.number == 0 else words.config(trial.config)
         table.add_row(
-            f"{trial.number}{'*' if trial.number == result.best.number else ''}",
+            f"{trial.number}{'*' if trial.number == best else ''}",
             words.seconds(latency_s),
             f"{base_s / latency_s:.2f}x",
             words.memory(memory_bytes),
@@ -116,7 +117,7 @@ def summary(result: Result) -> RenderableType:
         lines.append("Every config that the space allows has been tried.")
     prompt = result.record.target.workload.prompts[0]
     lines.append(f'\nnext: autotune run {best} --prompt "{prompt}" -o out.png')
-    return Group(front_table(result), Text("\n".join(lines)))
+    return Group(front_table(result.trials, result.best.number), Text("\n".join(lines)))
 
 
 def knobs_table(target: Target, space: SearchSpace) -> Table:
