@@ -11,33 +11,28 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from autotune import isolate
 from autotune.config import Config, Value
 from autotune.device import Device, find_device
 from autotune.errors import UserError
 from autotune.export import export
 from autotune.folders import StudyFolder, read_json, write_json
-from autotune.front import pareto_front, pick_trial
+from autotune.front import keeps, pareto_front, pick_trial
 from autotune.goal import Goal
-from autotune.job import MeasureJob, ScoreJob
 from autotune.knobs import check_value, complete
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve
 from autotune.probe import default_prompts, default_space, probe
 from autotune.record import Record, read_record
 from autotune.report.pictures import contact_sheet
-from autotune.space import Recipe, SearchSpace, make_space, read_space_file
+from autotune.runner import Runner
+from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
-from autotune.trial import Failure, Measurement, Quality, Trial
+from autotune.trial import Failure, Trial
 from autotune.tuned import Confirmation, TunedConfig
 from autotune.workload import read_prompts
 
-SCORE_TIMEOUT_S = 1800.0
-LEAST_TIMEOUT_S = 300.0
-CONFIRM_ROUNDS = 3
 CONFIRM_CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
-ENVIRONMENT_RETRIES = 2
 DEFAULT_QUALITY_DROP = {"clip": 0.3, "likeness": 10.0}  # CLIP points (1 % or less); 100 x (1 - SSIM of 0.9)
 
 
@@ -64,7 +59,7 @@ class Ended:
 @dataclass(frozen=True)
 class Confirming:
     trial: Trial
-    round: int  # from 1 to CONFIRM_ROUNDS
+    round: int  # from 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,7 @@ def search(
     seed: int = 0,
     sampler: str = "tpe",
     timeout_s: float = 1800.0,
+    confirm_rounds: int = 3,
     weights: Weights = "pretrained",
     scorer: str | None = None,
     device: str | None = None,
@@ -117,6 +113,7 @@ def search(
     study     its folder; the same call continues a study that was cut short
     fix       knobs held at a value;  exclude  knobs left at the baseline's
     size      (width, height) in pixels
+    confirm_rounds  how often the pick and the baseline are measured again, in turn; 0 exports the first figures
     baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
@@ -149,7 +146,8 @@ def search(
         if objection:
             raise UserError(f"the baseline can't run here: {objection}.")
         record = Record(target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command)
-        run = _Run(folder, _agree(folder, record), allowed, file.recipes, sampler, seed, timeout_s, listen)
+        chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
+        run = _Run(folder, chosen, timeout_s, confirm_rounds, listen)
         listen(Probed(target, allowed, folder.path, tuple(run.study.trials)))
         return run.search(budget, time_budget_s)
 
@@ -176,16 +174,13 @@ class _Run:
     def __init__(
         self,
         folder: StudyFolder,
-        record: Record,
-        space: SearchSpace,
-        recipes: Iterable[Recipe],
-        sampler: str,
-        seed: int,
+        study: Study,
         timeout_s: float,
+        confirm_rounds: int,
         listen: Listener,
     ) -> None:
-        self.folder, self.record, self.listen, self.timeout_s = folder, record, listen, timeout_s
-        self.study = Study(folder, record, space, recipes=tuple(recipes), sampler=sampler, seed=seed)
+        self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
+        self.runner, self.confirm_rounds = Runner(folder, study.record.target, timeout_s), confirm_rounds
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
@@ -208,7 +203,7 @@ class _Run:
             number, config, origin = asked
             self.listen(Started(number, config, origin))
             started = time.monotonic()
-            outcome = self.try_config(self.folder.trial(number), config, pictures=True)
+            outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
             seconds = time.monotonic() - started
             trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
             if number == 0 and isinstance(outcome, Failure):
@@ -226,11 +221,13 @@ class _Run:
             best = pick_trial(left, baseline, self.record.goal)
             if best is None or best.number == baseline.number:
                 return self._keeps_the_goal(best), None
+            if self.confirm_rounds == 0:
+                return best, None
             confirmation = self.measure_in_turn(best)
             if confirmation is not None and (confirmation.is_faster or not self._faster_at_first(best)):
                 return best, confirmation
             rejected.add(best.number)
-        return baseline, None
+        return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.record.goal) else None), None
 
     def _keeps_the_goal(self, best: Trial | None) -> Trial:
         if best is None:
@@ -245,7 +242,7 @@ class _Run:
         return bool(mine and theirs and mine.latency_s < theirs.latency_s)
 
     def measure_in_turn(self, trial: Trial) -> Confirmation | None:
-        """Baseline and trial in turn, CONFIRM_ROUNDS times, each in a fresh process. None where one of them fails.
+        """Baseline and trial in turn, confirm_rounds times, each in a fresh process. None where one of them fails.
 
         What was confirmed before, and lies on disk, is not measured again.
         """
@@ -253,11 +250,11 @@ class _Run:
         if kept.exists():
             return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
         medians: dict[int, list[float]] = {self.study.baseline.number: [], trial.number: []}
-        for number in range(CONFIRM_ROUNDS):
+        for number in range(self.confirm_rounds):
             self.listen(Confirming(trial, number + 1))
             for one in (self.study.baseline, trial):
                 place = kept.parent / f"round-{number + 1}-trial-{one.number}"
-                outcome = self.try_config(place, one.config, pictures=False)
+                outcome = self.runner.run(place, one.config, pictures=False, earlier=self.study.trials)
                 if isinstance(outcome, Failure):
                     return None
                 medians[one.number].append(outcome.latency_s)
@@ -266,47 +263,6 @@ class _Run:
         )
         write_json(kept, confirmation.to_json())
         return confirmation
-
-    def try_config(self, folder: Path, config: Config, *, pictures: bool) -> Measurement | Failure:
-        """Measure a config in a child, and judge its pictures in another. Faults of the environment are retried."""
-        for _ in range(1 + ENVIRONMENT_RETRIES):
-            outcome = self._try_once(folder, config, pictures=pictures)
-            if not isinstance(outcome, Failure) or outcome.cause != "environment":
-                return outcome
-        assert isinstance(outcome, Failure)
-        raise UserError(f"trials are being cut short: {outcome.reason}. Mend that, and the same command continues.")
-
-    def _try_once(self, folder: Path, config: Config, *, pictures: bool) -> Measurement | Failure:
-        job = MeasureJob(target=self.record.target, values=dict(config), pictures=pictures)
-        # Compiled code is shared between runs of the same config only: Inductor's cache does not know every setting.
-        cache = {"TORCHINDUCTOR_CACHE_DIR": str((self.folder.cache / config.digest).resolve()), "HF_HUB_OFFLINE": "1"}
-        fields = isolate.run(folder, job, timeout_s=self.time_limit_s(), env=cache)
-        if isinstance(fields, Failure):
-            return fields
-        measured = Measurement.parse(fields, f"the outcome in {str(folder)!r}")
-        if not pictures:
-            return measured
-        quality = self._judge(folder)
-        if isinstance(quality, Failure):
-            return quality
-        return measured.model_copy(update={"quality": quality})
-
-    def _judge(self, folder: Path) -> Quality | Failure:
-        job = ScoreJob(
-            images=str((folder / "images").resolve()),
-            baseline=str((self.folder.trial(0) / "images").resolve()),
-            prompts=self.record.target.workload.prompts,
-            scorer=self.record.target.pipeline.scorer,
-        )
-        fields = isolate.run(folder / "score", job, timeout_s=SCORE_TIMEOUT_S)
-        if isinstance(fields, Failure):
-            return fields
-        return Quality.parse(fields, f"the score in {str(folder)!r}")
-
-    def time_limit_s(self) -> float:
-        """Five times the longest trial so far, but never under LEAST_TIMEOUT_S nor over the user's limit."""
-        longest = max((t.seconds for t in self.study.trials if t.measured), default=self.timeout_s)
-        return min(self.timeout_s, max(LEAST_TIMEOUT_S, 5 * longest))
 
 
 def median_seconds(trials: Iterable[Trial]) -> float | None:

@@ -1,0 +1,53 @@
+"""A knob that another package might offer, and that fails in every way there is. Installed for a test by `install`."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from autotune.config import Config
+from autotune.knob import Effect, Knob, Stage
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    import torch
+
+    value = config["trouble"]
+    if value == "exception":
+        raise ValueError("the plugin's own exception")
+    if value == "out_of_memory":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    if value == "exit":
+        os._exit(7)
+    if value == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if value == "hang":
+        while True:
+            signal.pause()
+    if value == "unsupported":
+        raise NotImplementedError("no kernel for this device")
+    if value == "nan":
+        pipe.vae.decoder.conv_out.weight.data.fill_(float("nan"))
+    if value == "black":
+        pipe.vae.decoder.conv_out.weight.data.zero_()
+        pipe.vae.decoder.conv_out.bias.data.fill_(-1.0)
+    return Effect(count=0 if value == "nothing" else 1, what="things broken")
+
+
+KNOB = Knob(
+    name="trouble",
+    stage=Stage.PATCH,
+    values=("none", "exception", "out_of_memory", "exit", "segfault", "hang", "unsupported", "nan", "black", "nothing"),
+    changes_output=True,
+    summary="fails as told",
+    apply=apply,
+)
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Make the knob an entry point that children and parents find; returns the environment they need."""
+    package = folder / "trouble-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[autotune.knobs]\ntrouble = plugin:KNOB\n")
+    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent}"}
