@@ -32,9 +32,6 @@ def main() -> None:
     except UserError as error:
         print(f"autotune: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nautotune: stopped; the same command continues.", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command()
@@ -76,32 +73,36 @@ def search(
 
     time_budget_s = read_seconds(time_budget) if time_budget else None
     at_least_one({"--steps": steps, "--batch": batch})
-    show_search(
-        as_json=as_json,
-        pipeline=pipeline,
-        budget=budget,
-        study=study,
-        time_budget_s=time_budget_s,
-        space=space,
-        fix=read_fixes(fix or []),
-        exclude=exclude or [],
-        max_vram_bytes=read_bytes(max_vram) if max_vram else None,
-        max_latency_s=read_seconds(max_latency) if max_latency else None,
-        max_quality_drop=max_quality_drop,
-        prompts=prompts,
-        steps=steps,
-        size=read_size(size) if size else None,
-        batch=batch,
-        seed=seed,
-        sampler=sampler,
-        timeout_s=read_seconds(timeout),
-        confirm_rounds=confirm_rounds,
-        weights=read_weights(weights),
-        scorer=scorer,
-        device=device,
-        baseline=baseline,
-        command=shlex.join(["autotune", *sys.argv[1:]]),
-    )
+    try:
+        show_search(
+            as_json=as_json,
+            pipeline=pipeline,
+            budget=budget,
+            study=study,
+            time_budget_s=time_budget_s,
+            space=space,
+            fix=read_fixes(fix or []),
+            exclude=exclude or [],
+            max_vram_bytes=read_bytes(max_vram) if max_vram else None,
+            max_latency_s=read_seconds(max_latency) if max_latency else None,
+            max_quality_drop=max_quality_drop,
+            prompts=prompts,
+            steps=steps,
+            size=read_size(size) if size else None,
+            batch=batch,
+            seed=seed,
+            sampler=sampler,
+            timeout_s=read_seconds(timeout),
+            confirm_rounds=confirm_rounds,
+            weights=read_weights(weights),
+            scorer=scorer,
+            device=device,
+            baseline=baseline,
+            command=shlex.join(["autotune", *sys.argv[1:]]),
+        )
+    except KeyboardInterrupt:
+        print("autotune: stopped; the same command continues.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -59,4 +59,5 @@ def read_trials(folder: StudyFolder) -> list[Trial]:
 
 
 def write_trial(folder: StudyFolder, trial: Trial) -> None:
+    folder.trial(trial.number).mkdir(parents=True, exist_ok=True)
     write_json(folder.trial(trial.number) / "trial.json", trial.to_json())

@@ -29,14 +29,15 @@ class Runner:
 
         Faults of the environment are retried. Raises UserError where they persist, or where the user is to blame.
         """
-        outcome: Outcome
-        for _ in range(1 + ENVIRONMENT_RETRIES):
+        for attempt in range(1 + ENVIRONMENT_RETRIES):
             outcome = self._run_once(place, config, pictures, self.time_limit_s(earlier))
             if isinstance(outcome, Measurement) or outcome.cause not in ("environment", "bad_input"):
-                return outcome
+                break
             if outcome.cause == "bad_input":
                 raise UserError(outcome.reason)
-        raise UserError(f"trials are being cut short: {outcome.reason}. Mend that, and the same command continues.")
+            if attempt == ENVIRONMENT_RETRIES:
+                raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
+        return outcome
 
     def _run_once(self, place: Path, config: Config, pictures: bool, timeout_s: float) -> Outcome:
         job = MeasureJob(target=self.target, values=dict(config), pictures=pictures)

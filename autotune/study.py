@@ -7,7 +7,7 @@ them, and is mended from them whenever a study is opened.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -54,8 +54,8 @@ class Study:
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
-        inner = make_sampler(sampler, seed + len(self.trials))
-        self._optuna = _open(folder, _Valid(inner, space, self._rng, self.tried))
+        self._sampler = _Valid(make_sampler(sampler, seed + len(self.trials)), space, self.tried)
+        self._optuna = _open(folder, self._sampler)
         self._mend()
 
     @property
@@ -71,10 +71,10 @@ class Study:
         if number == 0:
             return 0, self.record.baseline_config, "baseline"
         queued = self._interrupted(number) or self._next_recipe()
-        if queued is None and self.space.random(self._rng, self.tried()) is None:
+        spare = None if queued else self.space.random(self._rng, self.tried())
+        if queued is None and spare is None:
             return None
-        if queued:
-            self._optuna.enqueue_trial(_params(queued[0], self.space))
+        self._sampler.queued, self._sampler.spare = queued[0] if queued else None, spare
         self._asked = self._optuna.ask()
         params = {n: self._asked.suggest_categorical(n, values) for n, values in self.space.free.items()}
         return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
@@ -130,23 +130,22 @@ class Study:
         return [max(column) for column in zip(*known, strict=True)]
 
     def _constraints(self, trial: Trial) -> dict[str, float]:
-        """Optuna's constraints: 0 or less holds."""
-        if trial.measured is None:
-            return {"failed": 1.0}
-        latency_s, memory_bytes, loss = objectives(trial, self.baseline)
-        return {"failed": 0.0, **self.record.goal.violations(latency_s, int(memory_bytes), loss)}
+        """Optuna's constraints: 0 or less holds. Every trial has all of them, or the GP sampler gives up."""
+        latency_s, memory_bytes, loss = self._values(trial)
+        failed = 0.0 if trial.measured else 1.0
+        return {"failed": failed, **self.record.goal.violations(latency_s, int(memory_bytes), loss)}
 
     def _mend(self) -> None:
         """Make Optuna's view agree with the trials on disk, after a kill at whatever moment."""
-        known = set()
-        for frozen in self._optuna.get_trials(deepcopy=False):
-            if not frozen.state.is_finished():
-                self._optuna.tell(frozen.number, state=TrialState.FAIL)  # cut short: not a trial, forgotten
-            known.add(frozen.user_attrs.get("trial"))
+        ours = self._optuna.get_trials(deepcopy=False)
+        known = {frozen.user_attrs.get("trial") for frozen in ours if frozen.state.is_finished()}
         for trial in self.trials:
             self._note_no_effect(trial)
             if trial.number not in known:
                 self._add(trial)
+        for frozen in ours:
+            if not frozen.state.is_finished():
+                self._optuna.tell(frozen.number, state=TrialState.FAIL)  # cut short: not a trial, forgotten
 
     def _add(self, trial: Trial) -> None:
         """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
@@ -167,10 +166,16 @@ class Study:
 
 
 class _Valid(BaseSampler):  # type: ignore[misc]
-    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, at random from what is."""
+    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, takes what was drawn at random.
 
-    def __init__(self, inner: BaseSampler, space: SearchSpace, rng: random.Random, tried: Any) -> None:
-        self._inner, self._space, self._rng, self._tried = inner, space, rng, tried
+    queued  the config that must come next, whatever the sampler would say
+    spare   an allowed, new config, drawn at random
+    """
+
+    def __init__(self, inner: BaseSampler, space: SearchSpace, tried: Callable[[], set[Config]]) -> None:
+        self._inner, self._space, self._tried = inner, space, tried
+        self.queued: Config | None = None
+        self.spare: Config | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return _distributions(self._space)
@@ -178,6 +183,8 @@ class _Valid(BaseSampler):  # type: ignore[misc]
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if self.queued is not None:
+            return _params(self.queued, self._space)
         tried = self._tried()
         for _ in range(ATTEMPTS):
             proposal = self._inner.sample_relative(study, trial, search_space)
@@ -186,12 +193,11 @@ class _Valid(BaseSampler):  # type: ignore[misc]
             config = self._space.config(proposal)
             if config not in tried and not self._space.objection(config):
                 return _params(config, self._space)
-        config_or_none = self._space.random(self._rng, tried)
-        return _params(config_or_none, self._space) if config_or_none else {}
+        assert self.spare is not None
+        return _params(self.spare, self._space)
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
-        value: Value = distribution.choices[0]  # only of an enqueued trial, which names every parameter itself
-        return value
+        raise AssertionError(f"{name} was not sampled with the others")
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)
@@ -213,12 +219,13 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
 
 
 def _open(folder: StudyFolder, sampler: BaseSampler) -> optuna.Study:
+    from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
 
     try:
         return optuna.create_study(
             study_name="autotune",
-            storage=f"sqlite:///{folder.database}",
+            storage=URL.create("sqlite", database=str(folder.database)).render_as_string(),  # the path may hold ? and %
             sampler=sampler,
             directions=DIRECTIONS,
             load_if_exists=True,
