@@ -11,12 +11,11 @@ from autotune.folders import read_json
 from autotune.pipeline import Traits
 from autotune.pipelines.loading import assemble
 
-
 SUPPORTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 def traits_of(folder: Path) -> Traits:
-    """What the pipeline in this folder can do. Reads configurations only. Raises UserError for one that we can't feed."""
+    """What the pipeline in this folder can do. Reads configurations only; raises UserError if we can't feed it."""
     class_name = read_json(folder / "model_index.json", "pipeline").get("_class_name")
     if class_name not in SUPPORTED:
         raise UserError(f"{class_name} is not supported yet; what is: {', '.join(SUPPORTED)}.")
