@@ -1,5 +1,6 @@
 """From a trial of a study to the TunedConfig that production loads, with its sentence for people."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
     if mine.metric == "likeness":
         return f"{likeness} to the baseline's pictures"
     drop, half = mine.drop_interval(theirs)
-    return f"CLIP score {-drop:+.2f} +- {half:.2f}, {likeness}"
+    within = f"+- {half:.2f}" if math.isfinite(half) else "by one prompt alone"
+    return f"CLIP score {-drop:+.2f} {within}, {likeness}"
 
 
 def evidence(trial: Trial, baseline: Trial) -> Evidence:
@@ -99,7 +101,7 @@ def evidence(trial: Trial, baseline: Trial) -> Evidence:
         quality_loss=quality.loss(reference),
         clip_score=sum(scores) / len(scores) if scores else None,
         clip_drop=drop[0],
-        clip_drop_interval=drop[1],
+        clip_drop_interval=drop[1] if drop[1] is not None and math.isfinite(drop[1]) else None,
         ssim_mean=quality.ssim_mean,
         ssim_worst=quality.ssim_worst,
     )

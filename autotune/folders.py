@@ -1,5 +1,6 @@
 """Folders: what lies where in a study, files that are never half-written, and the lock of a running search."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -62,6 +63,8 @@ class StudyFolder:
         self.pictures = path / "pictures.png"
         self.probe = path / "probe"
         self.cache = path / "cache"
+        self.lock_file = path / ".lock"
+        self._made: list[Path] = []  # folders made by create(), the deepest first
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
@@ -76,17 +79,39 @@ class StudyFolder:
         """Make the folder, or accept an empty one or a study; raises UserError for anything else."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is a file, not a study folder; name another with --study.")
-        if self.path.is_dir() and any(self.path.iterdir()) and not self.study.exists():
+        if self.path.is_dir() and not self.study.exists() and not self._is_ours({p.name for p in self.path.iterdir()}):
             raise UserError(f"{str(self.path)!r} holds no study.json: it is no study; name another --study.")
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"the study folder {str(self.path)!r} can't be made: {error.strerror}.") from None
 
+    def _is_ours(self, names: set[str]) -> bool:
+        """Nothing, or what a search leaves that was killed before it knew what to study."""
+        mine = {self.lock_file.name, self.probe.name}
+        return not names or (
+            self.lock_file.name in names and all(n in mine or n.startswith(f".{self.study.name}.") for n in names)
+        )
+
+    def discard(self) -> None:
+        """Take back what create() and lock() have made, where no study came of it."""
+        if self.study.exists():
+            return
+        shutil.rmtree(self.probe, ignore_errors=True)
+        self.lock_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: somebody else's as well
+            for folder in self._made:
+                folder.rmdir()
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held while a search runs: two searches in one folder would time each other. Raises UserError."""
-        with (self.path / ".lock").open("w") as file:
+        try:
+            file = self.lock_file.open("w")
+        except OSError as error:
+            raise UserError(f"{str(self.path)!r} can't be written: {error.strerror}.") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -18,7 +18,7 @@ from autotune.export import export
 from autotune.folders import StudyFolder, read_json, write_json
 from autotune.front import keeps, pareto_front, pick_trial
 from autotune.goal import Goal
-from autotune.knobs import check_value, complete
+from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve
 from autotune.probe import default_prompts, default_space, probe
@@ -126,10 +126,15 @@ def search(
     file = read_space_file(Path(space)) if space else default_space(described)
     start = _read_baseline(baseline)
     fixed = {name: check_value(name, value) for name, value in (fix or {}).items()}
+    kept = {find_knob(name).name for name in exclude}
     texts = read_prompts(Path(prompts)) if prompts else default_prompts(described)
     check_sampler(sampler)
     if budget < 1:
         raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
+    if max_quality_drop is not None and not 0 <= max_quality_drop < float("inf"):
+        raise UserError(f"the most that quality may drop is {max_quality_drop}; give a number that is 0 or more.")
     goal = Goal(
         max_vram_bytes=max_vram_bytes,
         max_latency_s=max_latency_s,
@@ -140,11 +145,16 @@ def search(
     folder = StudyFolder(Path(study) if study else default_folder(described, where))
     folder.create()
     with folder.lock():
-        target = probe(folder.probe, described, where, texts, steps=steps, size=size, batch=batch, seed=seed)
-        allowed = make_space(target, file, fix=fixed, exclude=exclude, baseline=start)
-        objection = allowed.objection(start)
-        if objection:
-            raise UserError(f"the baseline can't run here: {objection}.")
+        try:
+            target = probe(folder.probe, described, where, texts, steps=steps, size=size, batch=batch, seed=seed)
+            allowed = make_space(target, file, fix=fixed, exclude=kept, baseline=start)
+            objection = allowed.objection(start)
+            if objection:
+                raise UserError(f"the baseline can't run here: {objection}.")
+        except UserError as error:
+            if str(folder.probe) not in str(error):  # otherwise it tells the user to look there
+                folder.discard()
+            raise
         record = Record(target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command)
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
         run = _Run(folder, chosen, timeout_s, confirm_rounds, listen)
