@@ -76,6 +76,18 @@ class SearchSpace:
                 return why
         return None
 
+    def clashes(self) -> dict[str, list[str]]:
+        """Why two values, each possible alone, don't go together: sentence -> pairs, as "knob=value + knob=value"."""
+        found: dict[str, list[str]] = {}
+        changed = [(n, v) for n, values in self.free.items() for v in values if v != find_knob(n).default]
+        for (a, x), (b, y) in itertools.combinations(changed, 2):
+            modified = [m for m in (find_knob(a).modifies, find_knob(b).modifies) if m in self.free and m not in (a, b)]
+            config = self.config({**{m: self.free[m][1] for m in modified}, a: x, b: y})
+            why = self.objection(config) if a != b and config.get(a) == x and config.get(b) == y else None
+            if why:
+                found.setdefault(why, []).append(f"{a}={x} + {b}={y}")
+        return found
+
     def combinations(self) -> int:
         """How many combinations there are before any rule."""
         return math.prod(len(values) for values in self.free.values())
@@ -129,8 +141,10 @@ def read_space_file(path: Path) -> SpaceFile:
 
 def _listed(data: dict[str, Any]) -> dict[str, Any]:
     """In a space file `dtype = "bf16"` fixes a knob: the same as a list of one."""
-    knobs = {name: v if isinstance(v, list) else [v] for name, v in data.get("knobs", {}).items()}
-    return {**data, "knobs": knobs}
+    knobs = data.get("knobs", {})
+    if not isinstance(knobs, dict):
+        return data  # refused where it is parsed
+    return {**data, "knobs": {name: v if isinstance(v, list) else [v] for name, v in knobs.items()}}
 
 
 def shipped_space_file(name: str) -> SpaceFile:

@@ -2,7 +2,7 @@
 
 A kernel is forced inside each attention processor, not around the call of the pipeline: there it travels with the pipe,
 and lies inside compiled graphs, which otherwise keep (and share through the on-disk cache) whatever kernel was current
-when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns formulas back into SDPA.
+when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns MATH back into a fused one.
 """
 
 from functools import cache
@@ -18,7 +18,6 @@ BACKENDS = {
     "sdpa_cudnn": "CUDNN_ATTENTION",
     "sdpa_math": "MATH",
 }
-FORMULAS = ("vanilla", "sliced", "sdpa_math")  # plain matrix products and a softmax
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -36,8 +35,8 @@ def clash(config: Config, target: Target) -> str | None:
     value = config["attention"]
     if value in ("vanilla", "sliced") and config["qkv_fusion"]:
         return f"{value} attention reads the separate projections, so fusing them would be wasted"
-    if value in FORMULAS and config["compile"] != "off":
-        return f"compiled, Inductor turns {value} attention back into SDPA's fused kernel"
+    if value == "sdpa_math" and config["compile"] != "off":
+        return "compiled, Inductor's fuse_attention pass turns the math kernel back into a fused one"
     if value in ("sdpa_flash", "sdpa_cudnn") and config["dtype"] == "fp32":
         return f"{value} takes float16 and bfloat16 only"
     return None

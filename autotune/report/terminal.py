@@ -120,8 +120,8 @@ def summary(result: Result) -> RenderableType:
     return Group(front_table(result.trials, result.best.number), Text("\n".join(lines)))
 
 
-def knobs_table(target: Target, space: SearchSpace) -> Table:
-    """Every knob: what would be searched here, and what not and why."""
+def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
+    """Every knob: what would be searched here, what not and why, and which values don't go together."""
     table = Table(box=None, pad_edge=False, title=f"Knobs of {target.pipeline.name} on {target.device.name}")
     for name in ("knob", "searched", "not possible here"):
         table.add_column(name, overflow="fold")
@@ -129,7 +129,12 @@ def knobs_table(target: Target, space: SearchSpace) -> Table:
         impossible = [f"{value}: {why}" for (n, value), why in space.impossible.items() if n == name]
         label = f"{name}\n  of {knob.modifies}" if knob.modifies else name
         table.add_row(label, " ".join(map(str, space.values[name])) or "-", "\n".join(impossible))
-    return table
+    clashes = Table(box=None, pad_edge=False, title="Values that don't go together", title_justify="left")
+    clashes.add_column("pairs", overflow="fold")
+    clashes.add_column("because", overflow="fold")
+    for why, pairs in space.clashes().items():
+        clashes.add_row("\n".join(pairs), why)
+    return Group(table, "", clashes) if clashes.row_count else table
 
 
 def device_table(devices: list[Device]) -> Table:
