@@ -1,0 +1,58 @@
+"""A child that compiles: graphs, counters and caches of a process are its own. `compile_in_child` starts it.
+
+    python tests/compiled.py '[{"compile": "regional"}]'
+
+builds the demo once for each set of values, and prints as JSON what was seen. The key "pattern_matcher" is no knob:
+with false, Inductor leaves attention as it is written instead of turning formulas into the fused kernel.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a fresh process sees that shares this folder of compiled code."""
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(runs)], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    seen: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+def see(values: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from live import WORKLOAD, built, difference, picture
+    from torch._dynamo.utils import counters
+
+    from autotune import build
+    from autotune.knobs import complete
+    from autotune.measure.kernels import attention_kernels
+
+    torch._dynamo.reset()
+    counters.clear()
+    matching = values.pop("pattern_matcher", True)
+    eager = picture(built(**{name: value for name, value in values.items() if name != "compile"})[0])
+    pipe, effects = built(**values)
+    with torch._inductor.config.patch(pattern_matcher=matching):
+        seen: dict[str, Any] = {
+            "difference": difference(eager, picture(pipe)),
+            "kernels": attention_kernels(pipe, WORKLOAD),
+            "compiled": effects["compile"].count,
+        }
+    seen["graphs"] = counters["stats"]["unique_graphs"]
+    seen["read_from_disk"] = counters["inductor"]["fxgraph_cache_hit"]
+    try:
+        verified = build.verify(pipe, complete(values), seen["kernels"])
+        seen["verified"] = {name: effect.to_json() for name, effect in verified.items()}
+    except build.NoEffect as error:
+        seen["no_effect"] = str(error)
+    return seen
+
+
+if __name__ == "__main__":
+    print(json.dumps([see(values) for values in json.loads(sys.argv[1])]))

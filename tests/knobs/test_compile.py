@@ -1,0 +1,180 @@
+"""compile: whole graphs that draw the eager picture, shared by blocks of a kind; and no kernel comes out of a cache.
+
+Torch keeps the attention kernel that was current when a graph was made in neither Dynamo's guards nor the key of its
+cache on disk: a trial could silently run the kernel of the trial before. Forced inside the processor, it can't.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from compiled import compile_in_child
+from conftest import CPU, gpu, make_target
+from live import built, loaded
+
+from autotune import build
+from autotune.build import NoEffect
+from autotune.knobs import complete, find_knob
+from autotune.knobs.compile import FLAGS
+
+KNOB = find_knob("compile")
+BLOCKS = 7  # transformer blocks of the demo
+FORCED = {"compile": "regional", "attention": "sdpa_math"}  # a clash for the search; `build` asks nobody
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tmp_path_factory.mktemp("inductor")
+
+
+@pytest.fixture(scope="module")
+def first_process(cache: Any) -> list[dict[str, Any]]:
+    return compile_in_child(
+        cache,
+        {"compile": "regional"},
+        {"compile": "regional", "tome_ratio": 0.5},
+        {"compile": "regional", "pattern_matcher": False},
+    )
+
+
+@pytest.fixture(scope="module")
+def second_process(cache: Any, first_process: Any) -> list[dict[str, Any]]:
+    return compile_in_child(
+        cache,
+        FORCED,
+        {"compile": "regional"},
+        {**FORCED, "pattern_matcher": False},
+        {"compile": "regional", "pattern_matcher": False},
+    )
+
+
+def test_regional_compilation_draws_the_eager_picture_in_whole_graphs(first_process: list[dict[str, Any]]) -> None:
+    plain = first_process[0]
+    assert plain["difference"] < 1e-3
+    assert plain["compiled"] == BLOCKS
+    assert plain["verified"]["compile"]["count"] == plain["graphs"] > 0
+    assert plain["verified"]["compile"]["what"] == "graphs compiled, 0 graph breaks"
+
+
+def test_blocks_of_a_kind_share_their_graphs(
+    first_process: list[dict[str, Any]], second_process: list[dict[str, Any]]
+) -> None:
+    """Otherwise a denoiser of more blocks than Dynamo's limit of graphs for one function (8) fails to compile."""
+    graphs = [seen["graphs"] for seen in (*first_process, *second_process)]
+    assert graphs == [2] * 7  # one for each width
+
+
+def test_token_merging_lies_inside_regional_graphs(first_process: list[dict[str, Any]]) -> None:
+    merging = first_process[1]
+    assert merging["difference"] < 1e-3
+    assert merging["compiled"] == BLOCKS
+    assert merging["verified"]["compile"]["what"] == "graphs compiled, 0 graph breaks"
+
+
+def test_a_formula_that_inductor_turned_into_the_fused_kernel_is_no_effect(
+    first_process: list[dict[str, Any]], second_process: list[dict[str, Any]]
+) -> None:
+    assert set(first_process[0]["kernels"]) == {"flash"}
+    assert set(second_process[0]["kernels"]) == {"flash"}
+    assert second_process[0]["no_effect"].startswith("attention=sdpa_math had no effect here: 0 attention calls")
+
+
+def test_a_forced_kernel_runs_although_the_cache_on_disk_has_the_graph_of_another(
+    first_process: list[dict[str, Any]], second_process: list[dict[str, Any]]
+) -> None:
+    """Where Inductor does not rewrite it: the graph of SDPA's own choice is on disk since the first process."""
+    assert set(first_process[2]["kernels"]) == {"flash"}
+    assert second_process[2]["kernels"] == {}  # the formula, inlined
+    assert second_process[2]["difference"] < 1e-3
+
+
+def test_a_forced_kernel_does_not_stay_behind_in_the_cache(second_process: list[dict[str, Any]]) -> None:
+    for seen in (second_process[1], second_process[3]):
+        assert set(seen["kernels"]) == {"flash"}
+        assert seen["read_from_disk"] > 0
+        assert seen["difference"] < 1e-3
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """What would be compiled since then, and how; nothing is."""
+    seen: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: seen.append((self, how)))
+    monkeypatch.setattr(torch, "compile", lambda function, **how: seen.append((function, how)) or function)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        ("regional", ["BasicTransformerBlock"] * BLOCKS),
+        ("denoiser", ["UNet2DConditionModel"]),
+        ("denoiser+vae", ["UNet2DConditionModel", "method"]),
+    ],
+)
+def test_the_parts_asked_for_are_compiled_whole_and_counted(compiled: list[Any], value: str, kinds: list[str]) -> None:
+    _, effects = built(compile=value)
+    assert [type(what).__name__ for what, _ in compiled] == kinds
+    assert effects["compile"].count == len(kinds)
+    assert all(how["fullgraph"] and how["dynamic"] is False for _, how in compiled)
+
+
+def test_merging_blocks_are_still_found(compiled: list[Any]) -> None:
+    built(compile="regional", tome_ratio=0.5)
+    assert [type(what).__name__ for what, _ in compiled] == ["ToMeBlock"] * BLOCKS
+
+
+def test_graphs_may_break_at_the_hooks_of_model_offload_only(compiled: list[Any]) -> None:
+    built(compile="denoiser", offload="model")
+    assert [how["fullgraph"] for _, how in compiled] == [False]
+
+
+def test_mode_and_flags_reach_inductor_together(compiled: list[Any]) -> None:
+    """torch.compile takes a mode or options, not both."""
+    built(compile="denoiser", compile_mode="max-autotune", inductor_flags="fast_diffusion")
+    [(_, how)] = compiled
+    assert "mode" not in how
+    mode, flags = torch._inductor.list_mode_options("max-autotune"), FLAGS["fast_diffusion"]
+    assert how["options"] == mode | flags
+    assert how["options"].keys() > flags.keys()
+
+
+def test_without_mode_and_flags_inductor_keeps_its_defaults(compiled: list[Any]) -> None:
+    built(compile="denoiser")
+    assert compiled[0][1]["options"] is None
+
+
+def test_a_pipe_in_which_no_graph_was_made_is_no_effect() -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    with pytest.raises(NoEffect, match="compile=regional had no effect here: 0 graphs compiled"):
+        build.verify(loaded(), complete({"compile": "regional"}), {"flash": 28})
+
+
+def test_a_denoiser_that_names_no_repeated_blocks_refuses_regional_compilation() -> None:
+    target = make_target(repeated_blocks=())
+    assert KNOB.why_not("regional", target) == "UNet2DConditionModel names no repeated blocks"
+    assert KNOB.why_not("denoiser", target) is None
+
+
+def test_a_pipeline_without_a_vae_refuses_to_compile_it() -> None:
+    target = make_target(vae_class=None)
+    assert KNOB.why_not("denoiser+vae", target) == "StableDiffusionPipeline has no VAE"
+    assert KNOB.why_not("denoiser", target) is None
+
+
+@pytest.mark.parametrize("value", ["denoiser", "denoiser+vae"])
+def test_clash_of_token_merging_with_a_whole_denoiser(value: str) -> None:
+    said = KNOB.clash(complete({"compile": value, "tome_ratio": 0.5}), make_target())
+    assert said == "token merging's hook breaks the graph of a whole denoiser; regional compilation goes with it"
+    assert KNOB.clash(complete({"compile": "regional", "tome_ratio": 0.5}), make_target()) is None
+    assert KNOB.clash(complete({"compile": value}), make_target()) is None
+
+
+def test_clash_of_bfloat16_with_inductor_below_8_0() -> None:
+    config = complete({"compile": "regional", "dtype": "bf16"})
+    assert KNOB.clash(config, make_target(gpu(7, 5))) == "Inductor skips bfloat16 below compute capability 8.0"
+    assert KNOB.clash(config, make_target(gpu(8, 0))) is None
+    assert KNOB.clash(config, make_target(CPU)) is None
+    assert KNOB.clash(config.replace(dtype="fp16"), make_target(gpu(7, 5))) is None

@@ -1,0 +1,66 @@
+"""Live pipes of the demo: loaded, changed by knobs, called. Nothing here leaks from one pipe into the next."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autotune import build, demo
+from autotune.config import Config, Value
+from autotune.knob import Effect
+from autotune.knobs import complete, find_knob
+from autotune.pipelines import resolve
+from autotune.workload import Workload
+
+WORKLOAD = Workload(
+    prompts=("a large red circle at the top on a white background",),
+    width=64,
+    height=64,
+    steps=3,
+    guidance_scale=4.0,
+)
+
+
+def loaded(**values: Value) -> Any:
+    """The demo as the loading knobs want it."""
+    pipe = build.load(resolve("demo"), complete(values), "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def built(pipe: Any = None, **values: Value) -> tuple[Any, dict[str, Effect]]:
+    """The demo (or the pipe given) with these knobs, and what each one changed."""
+    pipe = pipe or loaded(**values)
+    return pipe, build.apply(pipe, complete(values), WORKLOAD, "cpu")
+
+
+def picture(pipe: Any, *, seed: int = 0, count: int = 1, **call: Any) -> np.ndarray:
+    """The pixels of one call, from 0 to 1: count x height x width x 3."""
+    generators = [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
+    prompts = list(WORKLOAD.prompts) * count
+    pixels: np.ndarray = pipe(prompt=prompts, generator=generators, output_type="np", **call).images
+    return pixels
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference of two pictures in any pixel."""
+    assert np.isfinite(one).all()
+    return float(np.abs(one - other).max())
+
+
+def acting(name: str, value: Value) -> Config:
+    """The config in which this value is all that is not default; of a modifier, what it modifies acts too."""
+    modified = find_knob(name).modifies
+    return complete({name: value} | ({modified: find_knob(modified).values[1]} if modified else {}))
+
+
+def configurations(folder: Path, **unet: Any) -> Path:
+    """A copy of the demo's folder without weights and vocabulary; `unet` overrides single settings of the UNet."""
+    ignored = shutil.ignore_patterns("*.safetensors", "tokenizer")
+    shutil.copytree(demo.PIPELINE, folder, ignore=ignored)
+    settings = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(settings | unet))
+    return folder
