@@ -167,7 +167,7 @@ def make_space(
     baseline its values are always part of the space
     """
     exclude = set(exclude)
-    for name in exclude:
+    for name in (*fix, *exclude):
         find_knob(name)
     offered: dict[str, tuple[Value, ...]] = {}
     for name, knob in all_knobs().items():
