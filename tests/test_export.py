@@ -1,0 +1,171 @@
+"""From a study to a config: its sentence has no number that was not measured, and picks are what they say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up import failed, likeness, measured, record
+
+from autotune.errors import UserError
+from autotune.export import about, export_from
+from autotune.folders import StudyFolder, write_json
+from autotune.goal import Goal
+from autotune.record import write_trial
+from autotune.tuned import Confirmation, TunedConfig
+
+MIB = 2**20
+BASELINE = measured(0, origin="baseline")
+FAST = measured(1, {"dtype": "bf16"}, latency_s=0.5, memory_bytes=150 * MIB, loss=0.1)
+SMALL = measured(2, {"quantization": "int8_weight_only"}, latency_s=1.5, memory_bytes=50 * MIB)
+BALANCED = measured(3, {"qkv_fusion": True}, latency_s=0.6, memory_bytes=70 * MIB)
+LOSSY = measured(4, {"steps": 8}, latency_s=0.1, memory_bytes=40 * MIB, loss=5.0)
+BROKEN = failed(5, {"dtype": "bf16", "qkv_fusion": True}, cause="out_of_memory")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A finished study; the pick was confirmed."""
+    folder = StudyFolder(tmp_path / "study")
+    folder.create()
+    write_json(folder.study, record().to_json())
+    for trial in (BASELINE, FAST, SMALL, BALANCED, LOSSY, BROKEN):
+        write_trial(folder, trial)
+    return folder.path
+
+
+def test_the_baseline_says_that_it_is_the_baseline() -> None:
+    assert about(BASELINE, BASELINE, None) == "The baseline itself: no other config was better beyond the noise."
+
+
+def test_an_unconfirmed_trial_says_so() -> None:
+    assert about(FAST, BASELINE, None) == (
+        "2.00x the baseline's speed in one process each (not confirmed), 50% more memory, "
+        "CLIP score -0.10 +- 0.00, SSIM 0.850 (worst 0.800)."
+    )
+
+
+def test_a_confirmed_trial_says_in_how_many_rounds_and_how_they_spread() -> None:
+    rounds = Confirmation(baseline_latency_s=(1.0, 1.2, 0.9), tuned_latency_s=(0.5, 0.5, 0.5))
+    assert about(FAST, BASELINE, rounds) == (
+        "2.00x the baseline's speed (3 interleaved rounds: 1.80 to 2.40), 50% more memory, "
+        "CLIP score -0.10 +- 0.00, SSIM 0.850 (worst 0.800)."
+    )
+
+
+def test_less_memory_is_called_less() -> None:
+    assert "50% less memory" in about(SMALL, BASELINE, None)
+
+
+def test_a_better_score_has_a_plus() -> None:
+    assert "CLIP score +0.20 +- 0.00" in about(measured(1, loss=-0.2), BASELINE, None)
+
+
+def test_where_only_likeness_is_judged_no_clip_score_is_claimed() -> None:
+    reference, trial = measured(0, judged=likeness(1.0)), measured(1, judged=likeness(0.9), latency_s=0.5)
+    assert about(trial, reference, None).endswith("SSIM 0.900 (worst 0.900) to the baseline's pictures.")
+    assert "CLIP" not in about(trial, reference, None)
+
+
+@pytest.mark.parametrize(
+    ("tuned_s", "faster"), [((0.9, 0.9, 0.9), True), ((0.9, 0.9, 1.0), False), ((0.995, 0.5, 0.5), False)]
+)
+def test_faster_is_faster_in_every_round_by_more_than_noise(tuned_s: tuple[float, ...], faster: bool) -> None:
+    assert Confirmation(baseline_latency_s=(1.0, 1.0, 1.0), tuned_latency_s=tuned_s).is_faster is faster
+
+
+@pytest.mark.parametrize(
+    ("word", "number"), [("fastest", 1), ("smallest", 2), ("balanced", 3), ("4", 4), ("0", 0), ("0002", 2)]
+)
+def test_a_trial_is_exported_by_its_pick_or_its_number(study: Path, word: str, number: int) -> None:
+    expected = [BASELINE, FAST, SMALL, BALANCED, LOSSY][number]
+    exported = export_from(study, word)
+    assert exported.knobs == expected.values
+    assert expected.measured is not None
+    assert exported.tuned.latency_s == expected.measured.latency_s
+    assert exported.baseline.latency_s == 1.0
+    assert exported.command == "autotune search --pipeline demo"
+    assert exported.pipeline.traits is None
+
+
+def test_a_confirmation_on_disk_goes_with_its_trial(study: Path) -> None:
+    kept = StudyFolder(study).confirmation(1)
+    kept.parent.mkdir(parents=True)
+    rounds = Confirmation(baseline_latency_s=(1.0,), tuned_latency_s=(0.5,))
+    write_json(kept, rounds.to_json())
+    assert export_from(study, "1").confirmation == rounds
+    assert export_from(study, "2").confirmation is None
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("5", "trial 5 failed (out_of_memory: made up); pick another."),
+        ("17", "has trials 0 to 5, no 17."),
+        ("best", "--pick takes fastest, smallest, balanced or the number of a trial, not 'best'."),
+        ("-1", "not '-1'."),
+        ("²", "not '²'."),
+        ("", "not ''."),
+    ],
+)
+def test_a_pick_that_can_not_be_is_refused(study: Path, word: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        export_from(study, word)
+    assert str(caught.value).endswith(says)
+
+
+def test_where_nothing_keeps_the_limits_nothing_is_exported(study: Path) -> None:
+    goal = Goal(max_quality_drop=0.3, max_latency_s=0.01)
+    write_json(StudyFolder(study).study, record(goal=goal).to_json())
+    with pytest.raises(UserError, match="keeps the limits"):
+        export_from(study, "fastest")
+
+
+def test_a_study_without_a_finished_trial_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", record().to_json())
+    with pytest.raises(UserError, match="no finished trial yet"):
+        export_from(tmp_path, "fastest")
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "autotune.cli", "export", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "knobs"),
+    [
+        ([], "fastest.json", FAST.values),
+        (["--pick", "smallest"], "smallest.json", SMALL.values),
+        (["--pick", "balanced"], "balanced.json", BALANCED.values),
+        (["--pick", "4"], "4.json", LOSSY.values),
+    ],
+)
+def test_the_command_writes_into_the_study_and_says_what_it_wrote(
+    study: Path, words: list[str], name: str, knobs: dict[str, object]
+) -> None:
+    before = {path.name for path in study.iterdir()}
+    done = command(study, *words)
+    assert done.returncode == 0, done.stderr
+    written = TunedConfig.load(study / name)
+    assert written.knobs == knobs
+    assert done.stdout == f"{study / name}: {written.about}\n"
+    assert {path.name for path in study.iterdir()} == before | {name}
+
+
+def test_the_command_writes_where_it_is_told(study: Path, tmp_path: Path) -> None:
+    done = command(study, "--pick", "1", "-o", tmp_path / "mine.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "mine.json").read_text())["knobs"] == FAST.values
+    assert not (study / "1.json").exists()
+
+
+@pytest.mark.parametrize("pick", ["5", "17", "best"])
+def test_the_command_refuses_in_one_line_and_writes_nothing(study: Path, pick: str) -> None:
+    before = {path.name for path in study.iterdir()}
+    done = command(study, "--pick", pick)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("autotune: ")
+    assert done.stderr.count("\n") == 1
+    assert {path.name for path in study.iterdir()} == before
