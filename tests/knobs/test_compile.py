@@ -45,6 +45,7 @@ def second_process(cache: Any, first_process: Any) -> list[dict[str, Any]]:
         {"compile": "regional"},
         {**FORCED, "pattern_matcher": False},
         {"compile": "regional", "pattern_matcher": False},
+        {"compile": "regional", "attention": "vanilla"},
     )
 
 
@@ -61,7 +62,7 @@ def test_blocks_of_a_kind_share_their_graphs(
 ) -> None:
     """Otherwise a denoiser of more blocks than Dynamo's limit of graphs for one function (8) fails to compile."""
     graphs = [seen["graphs"] for seen in (*first_process, *second_process)]
-    assert graphs == [2] * 7  # one for each width
+    assert graphs == [2] * 8  # one for each width
 
 
 def test_token_merging_lies_inside_regional_graphs(first_process: list[dict[str, Any]]) -> None:
@@ -71,7 +72,13 @@ def test_token_merging_lies_inside_regional_graphs(first_process: list[dict[str,
     assert merging["verified"]["compile"]["what"] == "graphs compiled, 0 graph breaks"
 
 
-def test_a_formula_that_inductor_turned_into_the_fused_kernel_is_no_effect(
+def test_vanilla_attention_stays_the_formula_when_compiled(second_process: list[dict[str, Any]]) -> None:
+    assert second_process[4]["kernels"] == {}
+    assert second_process[4]["difference"] < 1e-3
+    assert second_process[4]["verified"]["attention"]["count"] == 1
+
+
+def test_the_math_kernel_that_inductor_turned_into_a_fused_one_is_no_effect(
     first_process: list[dict[str, Any]], second_process: list[dict[str, Any]]
 ) -> None:
     assert set(first_process[0]["kernels"]) == {"flash"}

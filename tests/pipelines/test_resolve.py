@@ -1,0 +1,93 @@
+"""Naming a pipeline: presets, hub ids and folders, and a sentence for every word that is none of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autotune.errors import UserError
+from autotune.pipelines import CLIP_FOR_OTHERS, presets, resolve
+from autotune.pipelines.locate import ARCHITECTURES
+from autotune.workload import PROMPTS
+
+
+def test_naming_a_pipeline_loads_no_torch() -> None:
+    code = (
+        "import sys; from autotune.pipelines import resolve; resolve('demo'); resolve('a/b');"
+        "print(sorted({'torch', 'diffusers', 'transformers', 'huggingface_hub'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_presets_are_those_that_the_command_line_names() -> None:
+    assert list(presets()) == ["demo", "sdxl", "sd15"]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_names_files_that_are_there(name: str) -> None:
+    preset = presets()[name]
+    assert preset.name == name
+    assert (PROMPTS / preset.prompts).is_file()
+    assert preset.architecture is None or (ARCHITECTURES / preset.architecture / "model_index.json").is_file()
+    assert resolve(name).source == preset.source
+    assert resolve(name).scorer == preset.scorer
+
+
+def test_random_weights_have_nothing_to_score() -> None:
+    pipeline = resolve("sdxl", "random")
+    assert (pipeline.weights, pipeline.scorer) == ("random", None)
+    assert resolve("some/pipeline", "random").scorer is None
+
+
+def test_the_demo_ships_its_own_weights() -> None:
+    with pytest.raises(UserError, match="demo ships its own"):
+        resolve("demo", "random")
+
+
+@pytest.mark.parametrize("word", ["stabilityai/sdxl-turbo", "a-b/c.d_e"])
+def test_a_word_with_an_owner_is_a_hub_id(word: str) -> None:
+    pipeline = resolve(word)
+    assert (pipeline.name, pipeline.source, pipeline.scorer) == (word, word, CLIP_FOR_OTHERS)
+
+
+def test_a_folder_becomes_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("mine").source == resolve("./mine").source == resolve(str(folder)).source == str(folder.resolve())
+
+
+def test_a_folder_wins_over_a_hub_id_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    (tmp_path / "owner" / "name" / "model_index.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("owner/name").source == str((tmp_path / "owner" / "name").resolve())
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(str(tmp_path))
+    assert str(caught.value) == f"{str(tmp_path)!r} is not a diffusers pipeline: it has no model_index.json."
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("deom", "unknown pipeline 'deom' (did you mean 'demo'?)"),
+        ("sd-15", "unknown pipeline 'sd-15' (did you mean 'sd15'?)"),
+        ("flux", "unknown pipeline 'flux' (known: demo, sdxl, sd15)"),
+        ("/no/such/folder", "unknown pipeline '/no/such/folder'"),
+        ("./no-such-folder", "unknown pipeline './no-such-folder'"),
+        ("../no-such-folder", "unknown pipeline '../no-such-folder'"),
+        ("a/b/c", "unknown pipeline 'a/b/c'"),
+        ("a b/c", "unknown pipeline 'a b/c'"),
+    ],
+)
+def test_a_word_that_names_nothing_is_answered_with_the_nearest_preset(word: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(word)
+    assert str(caught.value).startswith(says)
+    assert "a hub id (owner/name) or a folder with a model_index.json" in str(caught.value)
