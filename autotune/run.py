@@ -12,6 +12,8 @@ FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str | None = None) -> str:
     """Write the picture and say how long it took. Raises UserError before anything heavy is loaded where it can."""
     tuned = TunedConfig.load(config)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"{str(output)!r} is no picture file: end its name in {', '.join(FORMATS)}.")
     if not output.parent.is_dir():

@@ -152,7 +152,7 @@ def search(
             if objection:
                 raise UserError(f"the baseline can't run here: {objection}.")
         except UserError as error:
-            if str(folder.probe) not in str(error):  # otherwise it tells the user to look there
+            if str(folder.probe / "log.txt") not in str(error):  # otherwise it tells the user to look there
                 folder.discard()
             raise
         record = Record(target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command)

@@ -12,14 +12,15 @@ from pkgutil import iter_modules
 from autotune.errors import UserError, nearest
 from autotune.pipeline import Pipeline, Preset, Weights
 
+NO_PRESETS = ("inspect", "loading", "locate")  # they load torch, which the parent must not
 CLIP_FOR_OTHERS = "openai/clip-vit-large-patch14"
 
 
 @cache
 def presets() -> dict[str, Preset]:
     """Every PRESET of this folder's modules, by name."""
-    modules = [import_module(f"{__name__}.{m.name}") for m in iter_modules(__path__)]
-    found = [module.PRESET for module in modules if hasattr(module, "PRESET")]
+    names = [module.name for module in iter_modules(__path__) if module.name not in NO_PRESETS]
+    found = [import_module(f"{__name__}.{name}").PRESET for name in names]
     return {preset.name: preset for preset in found}
 
 
