@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ "Did you mean 'x'?" where something is close, otherwise the list of what is known."""
+    """The end of a sentence: "did you mean 'x'?" where something is close, otherwise the list of what is known."""
     names = list(known)
     close = get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."

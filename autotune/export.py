@@ -60,7 +60,7 @@ def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirma
 def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
     """What the config brings, in one sentence, no number in it that was not measured."""
     if trial.number == baseline.number:
-        return "The baseline itself: no other config was better beyond the noise."
+        return "The baseline itself, no setting changed."
     mine, theirs = _measured(trial), _measured(baseline)
     memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
     words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality_words(trial, baseline)}"

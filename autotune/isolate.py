@@ -27,6 +27,7 @@ from autotune.trial import Failure
 WORKER = (sys.executable, "-m", "autotune.worker")
 LOG_HEAD_BYTES = 2 * 2**20
 LOG_TAIL_BYTES = 2**20
+FOR_ALL = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # torch counts GPUs as NVML does, not by their speed
 MARK = "AUTOTUNE_JOB"  # in the environment of every process that a job starts
 
 
@@ -66,7 +67,7 @@ def _run_child(command: Sequence[str], folder: Path, timeout_s: float, env: Mapp
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=[lifeline_read],
-            env={**os.environ, **env, MARK: mark, "AUTOTUNE_LIFELINE": str(lifeline_read)},
+            env={**os.environ, **FOR_ALL, **env, MARK: mark, "AUTOTUNE_LIFELINE": str(lifeline_read)},
         )
     except BaseException:
         os.close(lifeline_write)

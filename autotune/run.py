@@ -18,6 +18,8 @@ def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str 
         raise UserError(f"{str(output)!r} is no picture file: end its name in {', '.join(FORMATS)}.")
     if not output.parent.is_dir():
         raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
+    if output.is_dir():
+        raise UserError(f"{str(output)!r} can't be written: it is a folder.")
     started = time.perf_counter()
     pipe = tuned.pipeline_on(device)
     pipe.set_progress_bar_config(disable=True)
@@ -26,5 +28,8 @@ def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str 
 
     image = call_pipe(pipe, [prompt] * tuned.workload.batch, list(range(seed, seed + tuned.workload.batch)))[0]
     done = time.perf_counter()
-    image.save(output)
+    try:
+        image.save(output)
+    except OSError as error:
+        raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
     return f"loaded in {loaded - started:.1f} s, drawn in {done - loaded:.1f} s (a first call, compilation included)"

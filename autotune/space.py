@@ -107,7 +107,7 @@ class SearchSpace:
         return sum(1 for _ in self.all_configs()) if self.combinations() <= ENUMERABLE else None
 
     def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
-        """An allowed config that was not tried, uniformly; None where none is left."""
+        """An allowed config that was not tried, every knob drawn by itself; None where none is left."""
         tried = set(tried)
         for _ in range(attempts):
             config = self.config({name: rng.choice(values) for name, values in self.free.items()})
@@ -128,7 +128,7 @@ def read_space_file(path: Path) -> SpaceFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"the space file {str(path)!r} can't be read: {error}.") from None
     for key in data.keys() - SpaceFile.model_fields.keys():
-        raise UserError(f"the space file {str(path)!r}: {key!r} is unknown, {nearest(key, SpaceFile.model_fields)}.")
+        raise UserError(f"the space file {str(path)!r}: {key!r} is unknown, {nearest(key, SpaceFile.model_fields)}")
     file = SpaceFile.parse(_listed(data), f"the space file {str(path)!r}")
     for name, values in [*file.knobs.items(), *((n, (v,)) for r in file.recipes for n, v in r.values.items())]:
         for value in values:
@@ -183,6 +183,11 @@ def make_space(
         if not space.values[name]:
             raise UserError(f"--fix {name}={fix[name]}: {space.impossible[name, fix[name]]}.")
     _check_modifiers(space, fix)
+    for name in fix:
+        modified = find_knob(name).modifies
+        if modified and set(space.values[modified]) == {find_knob(modified).default}:
+            held = find_knob(modified).default
+            raise UserError(f"--fix {name}={fix[name]}: it can't act, because {modified} stays at {held}.")
     return space
 
 

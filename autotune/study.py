@@ -31,7 +31,7 @@ DIRECTIONS = ("minimize", "minimize", "minimize")  # latency_s, peak_memory_byte
 
 def check_sampler(name: str) -> str:
     if name not in SAMPLERS:
-        raise UserError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}.")
+        raise UserError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}")
     return name
 
 

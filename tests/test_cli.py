@@ -102,7 +102,10 @@ def test_the_trap_catches_whoever_loads_torch(here: Path, trap: Path) -> None:
 
 SEARCHES = [
     # an unknown pipeline, knob or value, with the nearest name
-    (["--pipeline", "demoo"], "unknown pipeline 'demoo' (did you mean 'demo'?)"),
+    (
+        ["--pipeline", "demoo"],
+        "nor a folder with a model_index.json: did you mean 'demo'?",
+    ),
     (["--pipeline", "no_pipeline"], "it has no model_index.json"),
     (["--pipeline", "demo", "--weights", "random"], "demo ships its own"),
     (["--fix", "dtipe=bf16"], "unknown knob 'dtipe': did you mean 'dtype'?"),
@@ -152,7 +155,10 @@ OTHERS = [
     (["export", "gone"], "'gone' is not a study folder"),
     (["export", "stranger"], "'stranger' is not a study folder"),
     (["export", "study", "-o", "gone/best.json"], "'gone/best.json' can't be written"),
-    (["knobs", "--pipeline", "demoo"], "unknown pipeline 'demoo' (did you mean 'demo'?)"),
+    (
+        ["knobs", "--pipeline", "demoo"],
+        "nor a folder with a model_index.json: did you mean 'demo'?",
+    ),
     (["knobs", "--device", "cuda"], "no NVIDIA GPU was found here"),
 ]
 

@@ -32,6 +32,7 @@ def fake_pynvml(cards: list[tuple[str, int, tuple[int, int]]] | None) -> ModuleT
         "nvmlDeviceGetCount": lambda: len(known),
         "nvmlDeviceGetHandleByIndex": lambda index: known[index],
         "nvmlDeviceGetName": lambda card: card[0],
+        "nvmlDeviceGetUUID": lambda card: f"GPU-{known.index(card)}c0ffee",
         "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(total=card[1]),
         "nvmlDeviceGetCudaComputeCapability": lambda card: card[2],
     }
@@ -118,3 +119,18 @@ def test_compute_capabilities_compare_by_number() -> None:
     assert gpu(8, 9).at_least(8, 9)
     assert not gpu(8, 6).at_least(8, 9)
     assert not Device(kind="cpu", name="x", memory_bytes=1).at_least(0)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [("1", ["B"]), ("1,0", ["B", "A"]), ("GPU-1c0", ["B"]), ("", []), ("0,7,1", ["A"]), ("-1", [])],
+)
+def test_gpus_are_counted_as_torch_counts_those_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str]
+) -> None:
+    cards = [("A", 2**34, (8, 0)), ("B", 2**34, (9, 0))]
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(cards))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = [device for device in find_devices() if device.kind == "cuda"]
+    assert [device.name for device in found] == names
+    assert [device.index for device in found] == list(range(len(names)))

@@ -11,4 +11,4 @@ def test_a_word_that_is_close_is_proposed(word: str) -> None:
 
 
 def test_where_nothing_is_close_everything_known_is_listed() -> None:
-    assert nearest("zzz", (name for name in ("attention", "dtype"))) == "known: attention, dtype"
+    assert nearest("zzz", (name for name in ("attention", "dtype"))) == "known: attention, dtype."

@@ -36,7 +36,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_the_baseline_says_that_it_is_the_baseline() -> None:
-    assert about(BASELINE, BASELINE, None) == "The baseline itself: no other config was better beyond the noise."
+    assert about(BASELINE, BASELINE, None) == "The baseline itself, no setting changed."
 
 
 def test_an_unconfirmed_trial_says_so() -> None:

@@ -160,6 +160,7 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
         "black": "broken_output",
         "nothing": "no_effect",
     }
+    assert "No other config that keeps the limits was better beyond the noise." in done.stdout
     assert "the baseline itself" in json.loads((folder / "best.json").read_text())["about"].lower()
 
 

@@ -26,15 +26,18 @@ def all_knobs() -> Mapping[str, Knob]:
 def find_knob(name: str) -> Knob:
     """The knob of this name; raises UserError with the nearest name."""
     if name not in all_knobs():
-        raise UserError(f"unknown knob {name!r}: {nearest(name, all_knobs())}.")
+        raise UserError(f"unknown knob {name!r}: {nearest(name, all_knobs())}")
     return all_knobs()[name]
 
 
 def check_value(name: str, value: Value) -> Value:
     """The value, if the knob `name` has it; raises UserError with the nearest one."""
     knob = find_knob(name)
+    whole = isinstance(knob.default, float) and isinstance(value, int) and not isinstance(value, bool)
+    if whole and knob.accepts(float(value)):
+        return float(value)  # somebody wrote 0 for 0.0
     if not knob.accepts(value):
-        raise UserError(f"{name} can't be {value!r}: {nearest(str(value), map(str, knob.values))}.")
+        raise UserError(f"{name} can't be {value!r}: {nearest(str(value), map(str, knob.values))}")
     return value
 
 
@@ -43,9 +46,8 @@ def complete(values: Mapping[str, Value]) -> Config:
 
     Raises UserError for a knob or a value that we don't know.
     """
-    for name, value in values.items():
-        check_value(name, value)
-    full = {name: values.get(name, knob.default) for name, knob in all_knobs().items()}
+    checked = {name: check_value(name, value) for name, value in values.items()}
+    full = {name: checked.get(name, knob.default) for name, knob in all_knobs().items()}
     return Config({n: v for n, v in full.items() if is_active(all_knobs()[n], full)})
 
 

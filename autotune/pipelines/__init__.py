@@ -41,6 +41,6 @@ def resolve(word: str, weights: Weights = "pretrained") -> Pipeline:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", word) and not word.startswith("."):
         return Pipeline(name=word, source=word, weights=weights, scorer=scorer)
     raise UserError(
-        f"unknown pipeline {word!r} ({nearest(word, presets())}); "
-        "it can be a preset, a hub id (owner/name) or a folder with a model_index.json."
+        f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder with a model_index.json: "
+        f"{nearest(word, presets())}"
     )

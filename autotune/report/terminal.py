@@ -109,6 +109,8 @@ def summary(result: Result) -> RenderableType:
     best = result.folder / "best.json"
     failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
+    if result.best.number == 0:
+        lines.append("No other config that keeps the limits was better beyond the noise.")
     if failed:
         lines.append(
             f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json."

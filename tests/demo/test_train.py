@@ -103,9 +103,7 @@ def test_a_folder_with_files_in_it_is_left_alone(tmp_path: Path, capsys: pytest.
     assert names(tmp_path) == {"mine.txt"}
 
 
-def test_a_file_in_the_folders_place_gets_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_in_the_folders_place_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(SystemExit):
         train.main([str(tmp_path / "out")])

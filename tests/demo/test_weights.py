@@ -32,9 +32,7 @@ def generate(captions: Sequence[str], *, steps: int) -> list[Image.Image]:
     for start in range(0, len(captions), BATCH):
         batch = list(captions[start : start + BATCH])
         generators = [torch.Generator("cpu").manual_seed(start + i) for i in range(len(batch))]
-        pictures += pipeline(
-            batch, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generators
-        ).images
+        pictures += pipeline(batch, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generators).images
     return pictures
 
 
@@ -83,9 +81,7 @@ def pictures(captions: list[str]) -> list[Image.Image]:
     return generate(captions, steps=20)
 
 
-def test_generated_pictures_score_about_as_high_as_drawn_ones(
-    pictures: list[Image.Image], captions: list[str]
-) -> None:
+def test_generated_pictures_score_about_as_high_as_drawn_ones(pictures: list[Image.Image], captions: list[str]) -> None:
     true, made = score(drawn(captions), captions), score(pictures, captions)
     assert abs(statistics.mean(true) - statistics.mean(made)) < 3
 

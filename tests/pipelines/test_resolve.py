@@ -76,18 +76,26 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("deom", "unknown pipeline 'deom' (did you mean 'demo'?)"),
-        ("sd-15", "unknown pipeline 'sd-15' (did you mean 'sd15'?)"),
-        ("flux", "unknown pipeline 'flux' (known: demo, sdxl, sd15)"),
-        ("/no/such/folder", "unknown pipeline '/no/such/folder'"),
-        ("./no-such-folder", "unknown pipeline './no-such-folder'"),
-        ("../no-such-folder", "unknown pipeline '../no-such-folder'"),
-        ("a/b/c", "unknown pipeline 'a/b/c'"),
-        ("a b/c", "unknown pipeline 'a b/c'"),
+        (
+            "deom",
+            "did you mean 'demo'?",
+        ),
+        (
+            "sd-15",
+            "did you mean 'sd15'?",
+        ),
+        ("flux", "known: demo, sdxl, sd15."),
+        ("/no/such/folder", "known: demo, sdxl, sd15."),
+        ("./no-such-folder", "known: demo, sdxl, sd15."),
+        ("../no-such-folder", "known: demo, sdxl, sd15."),
+        ("a/b/c", "known: demo, sdxl, sd15."),
+        ("a b/c", "known: demo, sdxl, sd15."),
     ],
 )
 def test_a_word_that_names_nothing_is_answered_with_the_nearest_preset(word: str, says: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve(word)
-    assert str(caught.value).startswith(says)
-    assert "a hub id (owner/name) or a folder with a model_index.json" in str(caught.value)
+    assert str(caught.value).startswith(
+        f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder"
+    )
+    assert str(caught.value).endswith(says)
