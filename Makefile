@@ -1,7 +1,8 @@
 # Everything is set up by the first target that needs it: a virtual environment with the pinned versions of constraints.txt.
 
 PYTHON ?= python3
-VENV := .venv
+# torch.compile can't link against a torch whose path has a space in it: then the environment lies in the cache folder.
+VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
 .PHONY: demo test lint clean

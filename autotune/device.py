@@ -26,6 +26,7 @@ class Device(Noun):
     driver: str | None = None
     cores: int | None = None
     sdpa_kernels: tuple[str, ...] = ()  # of torch's scaled_dot_product_attention: flash, efficient, cudnn, math
+    compile_fault: str | None = None  # why torch.compile can't work here
     evidence: tuple[str, ...] = ()
 
     @property

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -52,6 +53,11 @@ def need_room(folder: Path) -> None:
         )
 
 
+def _caches() -> Path:
+    """Where compiled code lies while a search runs: not in the study, whose path may have a space: g++ is lost then."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotune"
+
+
 class StudyFolder:
     """The paths of one study. Making the object touches nothing."""
 
@@ -62,7 +68,7 @@ class StudyFolder:
         self.best = path / "best.json"
         self.pictures = path / "pictures.png"
         self.probe = path / "probe"
-        self.cache = path / "cache"
+        self.cache = _caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
         self.lock_file = path / ".lock"
         self._made: list[Path] = []  # folders made by create(), the deepest first
 

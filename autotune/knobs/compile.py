@@ -24,6 +24,8 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 
 def why_not(value: Value, target: Target) -> str | None:
+    if value != "off" and target.device.compile_fault:
+        return target.device.compile_fault
     if value == "regional" and not target.pipeline.known.repeated_blocks:
         return f"{target.pipeline.known.denoiser_class} names no repeated blocks"
     if value == "denoiser+vae" and target.pipeline.known.vae_class is None:

@@ -1,6 +1,8 @@
 """What torch itself says of a device: can it be used, which attention kernels has it, which versions are here?"""
 
+import os
 import platform
+import shutil
 from importlib.metadata import version
 
 from autotune.device import Device
@@ -20,12 +22,15 @@ def probe_device(device: Device) -> Device:
 
     if device.kind == "cpu":
         said = f"torch {torch.__version__} with {torch.get_num_threads()} threads"
-        return device.model_copy(update={"sdpa_kernels": ("flash", "math"), "evidence": (*device.evidence, said)})
+        found = {"sdpa_kernels": ("flash", "math"), "compile_fault": _compile_fault()}
+        return device.model_copy(update={**found, "evidence": (*device.evidence, said)})
     if not torch.cuda.is_available():
         raise UserError(
             f"{device.name} is here, but this torch ({torch.__version__}) can't use it: install a CUDA build "
             "of torch that fits the driver, or use --device cpu."
         )
+    from torch.utils._triton import has_triton
+
     properties = torch.cuda.get_device_properties(device.index)
     capability = torch.cuda.get_device_capability(device.index)
     kernels = [name for name, has in _kernels(capability).items() if has]
@@ -35,9 +40,22 @@ def probe_device(device: Device) -> Device:
             "compute_capability": capability,
             "multiprocessors": properties.multi_processor_count,
             "sdpa_kernels": tuple(kernels),
+            "compile_fault": None if has_triton() else "torch.compile needs Triton, which does not work here",
             "evidence": (*device.evidence, said),
         }
     )
+
+
+def _compile_fault() -> str | None:
+    """Why Inductor can't compile for this processor, or None."""
+    import torch
+
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return f"torch.compile needs a C++ compiler, and there is no {compiler}"
+    if any(letter.isspace() for letter in torch.__file__):
+        return "torch lies in a folder with a space in its name, from where Inductor can't link"
+    return None
 
 
 def _kernels(capability: tuple[int, int]) -> dict[str, bool]:

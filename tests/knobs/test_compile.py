@@ -185,3 +185,9 @@ def test_clash_of_bfloat16_with_inductor_below_8_0() -> None:
     assert KNOB.clash(config, make_target(gpu(8, 0))) is None
     assert KNOB.clash(config, make_target(CPU)) is None
     assert KNOB.clash(config.replace(dtype="fp16"), make_target(gpu(7, 5))) is None
+
+
+def test_a_device_that_torch_cannot_compile_for_refuses_with_the_probes_reason() -> None:
+    fault = "torch.compile needs a C++ compiler, and there is no g++"
+    target = make_target(CPU.model_copy(update={"compile_fault": fault}))
+    assert [KNOB.why_not(value, target) for value in KNOB.values] == [None, fault, fault, fault]
