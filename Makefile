@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
-	$(RUN) -m autotune.cli search --pipeline demo --budget 10 --study demo-study
+	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
