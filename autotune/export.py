@@ -82,7 +82,7 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
         return f"{likeness} to the baseline's pictures"
     drop, half = mine.drop_interval(theirs)
     within = f"+- {half:.2f}" if math.isfinite(half) else "by one prompt alone"
-    return f"CLIP score {-drop:+.2f} {within}, {likeness}"
+    return f"CLIP score {0.0 - drop:+.2f} {within}, {likeness}"
 
 
 def evidence(trial: Trial, baseline: Trial) -> Evidence:

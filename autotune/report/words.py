@@ -48,4 +48,4 @@ def quality(trial: Trial, baseline: Trial) -> str:
     if mine.quality.metric == "likeness":
         return f"SSIM {mine.quality.ssim_mean:.3f}"
     drop, half = mine.quality.drop_interval(theirs.quality)
-    return f"CLIP {-drop:+.2f} +-{half:.2f}, SSIM {mine.quality.ssim_mean:.3f}"
+    return f"CLIP {0.0 - drop:+.2f} +-{half:.2f}, SSIM {mine.quality.ssim_mean:.3f}"
