@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 nothing could be found or measured, 2 input that can't be 
 Imports of anything heavier than typer are inside the commands, so that `autotune --help` is instant.
 """
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"autotune: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print("autotune: no room left on the disk; free some, then the same command continues.", file=sys.stderr)
         sys.exit(2)
 
 

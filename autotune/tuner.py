@@ -16,7 +16,7 @@ from autotune.device import Device, find_device
 from autotune.errors import UserError
 from autotune.export import export
 from autotune.folders import StudyFolder, read_json, write_json
-from autotune.front import keeps, pareto_front, pick_trial
+from autotune.front import keeps, objectives, pareto_front, pick_trial
 from autotune.goal import Goal
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
@@ -234,7 +234,7 @@ class _Run:
             if self.confirm_rounds == 0:
                 return best, None
             confirmation = self.measure_in_turn(best)
-            if confirmation is not None and (confirmation.is_faster or not self._faster_at_first(best)):
+            if confirmation is not None and self._holds_up(best, confirmation):
                 return best, confirmation
             rejected.add(best.number)
         return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.record.goal) else None), None
@@ -247,9 +247,13 @@ class _Run:
             )
         return best
 
-    def _faster_at_first(self, trial: Trial) -> bool:
-        mine, theirs = trial.measured, self.study.baseline.measured
-        return bool(mine and theirs and mine.latency_s < theirs.latency_s)
+    def _holds_up(self, trial: Trial, confirmation: Confirmation) -> bool:
+        """Is the trial still what it was picked for: within the limit, and faster if it was faster at first?"""
+        limit = self.record.goal.max_latency_s
+        if limit is not None and statistics.median(confirmation.tuned_latency_s) > limit:
+            return False
+        was_faster = objectives(trial, self.study.baseline)[0] < objectives(self.study.baseline, self.study.baseline)[0]
+        return confirmation.is_faster or not was_faster
 
     def measure_in_turn(self, trial: Trial) -> Confirmation | None:
         """Baseline and trial in turn, confirm_rounds times, each in a fresh process. None where one of them fails.
