@@ -133,15 +133,8 @@ def search(
         raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
-    if max_quality_drop is not None and not 0 <= max_quality_drop < float("inf"):
-        raise UserError(f"the most that quality may drop is {max_quality_drop}; give a number that is 0 or more.")
-    goal = Goal(
-        max_vram_bytes=max_vram_bytes,
-        max_latency_s=max_latency_s,
-        max_quality_drop=max_quality_drop
-        if max_quality_drop is not None
-        else DEFAULT_QUALITY_DROP["clip" if described.scorer else "likeness"],
-    )
+    drop = _quality_drop(max_quality_drop, described)
+    goal = Goal(max_vram_bytes=max_vram_bytes, max_latency_s=max_latency_s, max_quality_drop=drop)
     folder = StudyFolder(Path(study) if study else default_folder(described, where))
     folder.create()
     with folder.lock():
@@ -164,6 +157,15 @@ def search(
 
 def default_folder(pipeline: Pipeline, device: Device) -> Path:
     return Path("reports") / f"{date.today().isoformat()}-{pipeline.slug}-{device.slug}"
+
+
+def _quality_drop(wish: float | None, pipeline: Pipeline) -> float:
+    """The most that quality may drop, in the units of the metric that this pipeline can be judged by."""
+    if wish is None:
+        return DEFAULT_QUALITY_DROP["clip" if pipeline.scorer else "likeness"]
+    if not 0 <= wish < float("inf"):
+        raise UserError(f"the most that quality may drop is {wish}; give a number that is 0 or more.")
+    return wish
 
 
 def _agree(folder: StudyFolder, record: Record) -> Record:

@@ -11,7 +11,6 @@ from autotune.workload import Workload
 
 TRAITS = Traits(
     class_name="StableDiffusionPipeline",
-    denoiser="unet",
     denoiser_class="UNet2DConditionModel",
     vae_class="AutoencoderKL",
     fuses_qkv=True,

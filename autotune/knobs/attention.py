@@ -46,7 +46,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
     value = str(config["attention"])
-    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    denoiser = pipe.unet
     blocks = [m for part in (denoiser, pipe.vae) for m in part.modules() if isinstance(m, Attention)]
     if value == "sliced":
         pipe.enable_attention_slicing("auto")

@@ -50,7 +50,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
     options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
     how: dict[str, Any] = {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
-    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    denoiser = pipe.unet
     if config["compile"] == "regional":
         # By base classes too: token merging derives a class of its own from each block's.
         kinds = set(denoiser._repeated_blocks)

@@ -32,7 +32,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     """Changes nothing: a pipe keeps the format that it was loaded in. Counts the denoiser's weights that have it."""
     import torch
 
-    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    denoiser = pipe.unet
     wanted = getattr(torch, TORCH_NAMES[str(config["dtype"])])
     count = sum(p.numel() for p in denoiser.parameters() if p.dtype == wanted)
     return Effect(count=count, what=f"weights of the denoiser in {TORCH_NAMES[str(config['dtype'])]}")

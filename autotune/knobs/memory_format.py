@@ -17,9 +17,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     import torch
 
     changed = 0
-    for part in (getattr(pipe, name, None) for name in ("unet", "transformer", "vae")):
-        if part is None:
-            continue
+    for part in (pipe.unet, pipe.vae):
         before = {name: p.stride() for name, p in part.named_parameters()}
         part.to(memory_format=torch.channels_last)
         changed += sum(p.stride() != before[name] for name, p in part.named_parameters())

@@ -37,7 +37,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     import torch
     from torchao import quantization
 
-    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    denoiser = pipe.unet
     layers = str(config["quantization_filter"])
     chosen = [
         (name, module)

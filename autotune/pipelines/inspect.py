@@ -20,15 +20,13 @@ def traits_of(folder: Path) -> Traits:
     if class_name not in SUPPORTED:
         raise UserError(f"{class_name} is not supported yet; what is: {', '.join(SUPPORTED)}.")
     pipe = assemble(folder, dtype=torch.float32, device="meta")
-    name = "unet" if hasattr(pipe, "unet") else "transformer"
-    denoiser: Any = getattr(pipe, name)
+    denoiser: Any = pipe.unet
     vae: Any = getattr(pipe, "vae", None)
     scale = getattr(pipe, "vae_scale_factor", 8)
     call = inspect.signature(type(pipe).__call__).parameters
     side = _side(denoiser) * scale
     return Traits(
         class_name=type(pipe).__name__,
-        denoiser=name,
         denoiser_class=type(denoiser).__name__,
         vae_class=type(vae).__name__ if vae is not None else None,
         fuses_qkv=hasattr(pipe, "fuse_qkv_projections"),

@@ -124,12 +124,14 @@ def summary(result: Result) -> RenderableType:
 
 def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
     """Every knob: what would be searched here, what not and why, and which values don't go together."""
-    table = Table(box=None, pad_edge=False, title=f"Knobs of {target.pipeline.name} on {target.device.name}")
+    title = f"Knobs of {target.pipeline.name} on {target.device.name} (*: changes the picture)"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for name in ("knob", "searched", "not possible here"):
         table.add_column(name, overflow="fold")
     for name, knob in all_knobs().items():
         impossible = [f"{value}: {why}" for (n, value), why in space.impossible.items() if n == name]
-        label = f"{name}\n  of {knob.modifies}" if knob.modifies else name
+        label = f"{name} *" if knob.changes_output else name
+        label += f"\n  of {knob.modifies}" if knob.modifies else ""
         table.add_row(label, " ".join(map(str, space.values[name])) or "-", "\n".join(impossible))
     clashes = Table(box=None, pad_edge=False, title="Values that don't go together", title_justify="left")
     clashes.add_column("pairs", overflow="fold")
