@@ -14,6 +14,7 @@ class Traits(Noun):
     """What a pipeline's classes and configuration can do. Knobs decide by these; no weights are needed to know them."""
 
     class_name: str  # diffusers' pipeline class
+    denoiser: str  # the component that runs once a step
     denoiser_class: str
     vae_class: str | None
     fuses_qkv: bool

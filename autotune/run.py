@@ -1,6 +1,8 @@
 """One picture with an exported config: `autotune run`. The libraries live in this process, as in production."""
 
+import logging
 import time
+import warnings
 from pathlib import Path
 
 from autotune.errors import UserError
@@ -20,6 +22,7 @@ def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str 
         raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
     if output.is_dir():
         raise UserError(f"{str(output)!r} can't be written: it is a folder.")
+    _quieten()
     started = time.perf_counter()
     pipe = tuned.pipeline_on(device)
     pipe.set_progress_bar_config(disable=True)
@@ -33,3 +36,14 @@ def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str 
     except OSError as error:
         raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
     return f"loaded in {loaded - started:.1f} s, drawn in {done - loaded:.1f} s (a first call, compilation included)"
+
+
+def _quieten() -> None:
+    """The libraries' own remarks and progress bars would drown the one line that this command prints."""
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()

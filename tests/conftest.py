@@ -11,6 +11,7 @@ from autotune.workload import Workload
 
 TRAITS = Traits(
     class_name="StableDiffusionPipeline",
+    denoiser="unet",
     denoiser_class="UNet2DConditionModel",
     vae_class="AutoencoderKL",
     fuses_qkv=True,

@@ -27,6 +27,7 @@ def traits_of(folder: Path) -> Traits:
     side = _side(denoiser) * scale
     return Traits(
         class_name=type(pipe).__name__,
+        denoiser="unet",
         denoiser_class=type(denoiser).__name__,
         vae_class=type(vae).__name__ if vae is not None else None,
         fuses_qkv=hasattr(pipe, "fuse_qkv_projections"),
