@@ -8,8 +8,10 @@ import pytest
 from typer.main import get_command
 
 from autotune.cli import app
+from autotune.export import export_from
 from autotune.knobs import all_knobs, check_value
 from autotune.pipelines import presets
+from autotune.tuned import TunedConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,3 +108,11 @@ def test_links_to_files_lead_somewhere() -> None:
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("http")]
     assert targets
     assert [target for target in targets if not (ROOT / target.split("#")[0]).exists()] == []
+
+
+def test_the_study_that_the_readme_shows_can_still_be_read_and_exported() -> None:
+    study = ROOT / "reports" / "demo-cpu"
+    best = TunedConfig.load(study / "best.json")
+    again = export_from(study, "fastest")
+    assert (again.knobs, again.tuned, again.confirmation) == (best.knobs, best.tuned, best.confirmation)
+    assert best.about.split(" (")[0] in (ROOT / "README.md").read_text()
