@@ -5,6 +5,13 @@ from typing import Any
 
 from autotune.workload import Workload
 
+OPERATORS = {
+    "flash": r"^aten::_scaled_dot_product_flash_attention",
+    "efficient": r"^aten::_scaled_dot_product_efficient_attention",
+    "cudnn": r"^aten::_scaled_dot_product_cudnn_attention",
+    "math": r"^aten::_scaled_dot_product_attention_math",
+}
+GPU_KERNELS = {"cudnn": r"cudnn.*(sdpa|fmha)", "flash": r"flash_fwd", "efficient": r"fmha_cutlassF"}  # first match wins
 STEPS = 3  # the first is not profiled: the text encoder's attention runs before it, the VAE's after the last
 
 
@@ -32,11 +39,16 @@ def attention_kernels(pipe: Any, workload: Workload) -> dict[str, int]:
 
 
 def count_kernels(events: dict[str, int]) -> dict[str, int]:
-    """Profiler events -> SDPA kernels by their short names: flash, efficient, cudnn, math."""
-    found: dict[str, int] = {}
-    for name, count in events.items():
-        match = re.fullmatch(r"aten::_scaled_dot_product_(flash|efficient|cudnn|attention_math)\w*", name)
-        if match:
-            short = match[1].removeprefix("attention_")
-            found[short] = found.get(short, 0) + count
-    return found
+    """Profiler events -> SDPA kernels by their short names: flash, efficient, cudnn, math.
+
+    Replayed CUDA graphs dispatch no operators: then the names of the GPU's own kernels tell.
+    """
+    for patterns in (OPERATORS, GPU_KERNELS):
+        found: dict[str, int] = {}
+        for name, count in events.items():
+            short = next((short for short, pattern in patterns.items() if re.search(pattern, name)), None)
+            if short is not None:
+                found[short] = found.get(short, 0) + count
+        if found:
+            return found
+    return {}

@@ -18,3 +18,18 @@ def test_kernels_are_counted_by_their_short_names() -> None:
 
 def test_attention_without_sdpa_has_no_kernels() -> None:
     assert count_kernels({"aten::bmm": 2, "aten::softmax": 1}) == {}
+
+
+def test_in_replayed_cuda_graphs_the_gpus_own_kernels_tell() -> None:
+    events = {
+        "cudaGraphLaunch": 2,
+        "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4> >": 20,
+        "fmha_cutlassF_f16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)": 3,
+        "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_f16_knob_7_64x128x64": 5,
+    }
+    assert count_kernels(events) == {"flash": 20, "efficient": 3, "cudnn": 5}
+
+
+def test_where_operators_are_seen_their_kernels_are_not_counted_twice() -> None:
+    events = {"aten::_scaled_dot_product_flash_attention": 4, "void pytorch_flash::flash_fwd_kernel<>": 4}
+    assert count_kernels(events) == {"flash": 4}
