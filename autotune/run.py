@@ -5,6 +5,7 @@ import time
 import warnings
 from pathlib import Path
 
+from autotune.device import find_device
 from autotune.errors import UserError
 from autotune.tuned import TunedConfig
 
@@ -22,6 +23,7 @@ def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str 
         raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
     if output.is_dir():
         raise UserError(f"{str(output)!r} can't be written: it is a folder.")
+    find_device(device or tuned.device.kind)
     _quieten()
     started = time.perf_counter()
     pipe = tuned.pipeline_on(device)
