@@ -11,6 +11,8 @@ from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
 from autotune.workload import Workload
 
+CALLBACK = "callback_on_step_end"
+
 
 class NoEffect(Exception):
     """A knob was asked for a value other than its default, and changed nothing."""
@@ -24,7 +26,7 @@ def load(pipeline: Pipeline, config: Config, device: str, *, local_files_only: b
     """The pipe as the loading knobs want it, nothing else done to it. `device` is torch's name of one."""
     from autotune.pipelines import loading
 
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}  # of loading.load
     for knob in all_knobs().values():
         if knob.load is not None:
             arguments |= knob.load(config[knob.name])
@@ -48,7 +50,7 @@ def apply(pipe: Any, config: Config, workload: Workload, device: str) -> dict[st
             raise NoEffect(name, value, effects[name].what)
     if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in _acting(config)):
         pipe.to(device)
-    set_call_defaults(pipe, call_arguments(config, workload))
+    set_call_defaults(pipe, call_arguments(pipe, config, workload))
     return effects
 
 
@@ -68,7 +70,7 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> dict[str, Effe
     return effects
 
 
-def call_arguments(config: Config, workload: Workload) -> dict[str, Any]:
+def call_arguments(pipe: Any, config: Config, workload: Workload) -> dict[str, Any]:
     """What the pipeline is called with when the caller says nothing else: the workload's, then the call knobs'."""
     arguments: dict[str, Any] = {
         "width": workload.width,
@@ -79,7 +81,7 @@ def call_arguments(config: Config, workload: Workload) -> dict[str, Any]:
     for name, value in _acting(config):
         call = all_knobs()[name].call
         if call is not None:
-            arguments |= call(value)
+            arguments |= call(value, pipe)
     return arguments
 
 
@@ -96,9 +98,22 @@ def set_call_defaults(pipe: Any, arguments: dict[str, Any]) -> None:
     def call(self: Any, *args: Any, **given: Any) -> Any:
         bound = signature.bind_partial(self, *args, **given)
         missing = {name: value for name, value in ours.items() if name not in bound.arguments}
+        given |= _joined(ours, given)
         return cls.__call__(self, *args, **given, **missing)
 
     pipe.__class__ = type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
+
+
+def _joined(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A caller's own callback runs after the one of a knob, instead of taking its place without a word."""
+    if not (given.get(CALLBACK) and ours.get(CALLBACK)):
+        return {}
+    names = {*ours.get(f"{CALLBACK}_tensor_inputs", ()), *given.get(f"{CALLBACK}_tensor_inputs", ("latents",))}
+
+    def both(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+        return given[CALLBACK](pipe, step, timestep, ours[CALLBACK](pipe, step, timestep, tensors))
+
+    return {CALLBACK: both, f"{CALLBACK}_tensor_inputs": sorted(names)}
 
 
 def _acting(config: Config) -> list[tuple[str, Any]]:

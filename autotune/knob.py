@@ -55,7 +55,7 @@ class Knob:
     apply     changes the live pipe and says what it changed; called with (pipe, config, torch device name)
     verify    what it changed, as far as only a finished call can show; called with (pipe, config, the attention kernels
               that the profiler saw in the denoiser)
-    call      arguments that become the pipeline's own defaults
+    call      arguments that become the pipeline's own defaults; called with (value, pipe)
     changes_output  does it change the picture (dtype, merging, steps), or only how it is computed (compile, layout)?
     """
 
@@ -71,7 +71,7 @@ class Knob:
     load: Callable[[Value], dict[str, Any]] | None = None
     apply: Callable[[Any, Config, str], Effect] | None = None
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
-    call: Callable[[Value], dict[str, Any]] | None = None
+    call: Callable[[Value, Any], dict[str, Any]] | None = None
 
     @property
     def default(self) -> Value:

@@ -3,11 +3,15 @@
 No torch here: the traits are read off the real classes by the probe (`pipelines/inspect.py`), in a child process.
 """
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from autotune.noun import Noun
 
 Weights = Literal["pretrained", "random"]
+Task = Literal["text2image", "image2image", "inpainting"]
+TASKS: tuple[Task, ...] = ("text2image", "image2image", "inpainting")
 
 
 class Traits(Noun):
@@ -31,6 +35,19 @@ class Traits(Noun):
     default_steps: int
     default_guidance_scale: float
     prompt_tokens: int  # of the text encoder's context, the two end markers included
+    inputs: dict[str, str] = Field(default_factory=dict)  # arguments that take pictures: name -> what we put there
+    random_prompt_embeds: bool = False  # no text encoder: prompts are replaced by random embeddings of their own
+    text_encoders: tuple[str, ...] = ()  # the components that read the prompt
+    controlnet_class: str | None = None
+    attention_processors: tuple[str, ...] = ()  # the classes of the denoiser's, without repeats
+    dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
+    caches_blocks: bool = False  # diffusers' caches of blocks (FirstBlockCache) work in this pipeline
+    scheduler_class: str = ""
+    compatible_schedulers: tuple[str, ...] = ()
+    flow_matching: bool = False
+    callback_tensors: tuple[str, ...] = ()  # what callback_on_step_end may change; empty: there is no such callback
+    conv1x1_shapes: tuple[tuple[int, int], ...] = ()  # (in, out) of the denoiser's 1x1 convolutions, without repeats
+    vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it can't be had
 
 
 class Pipeline(Noun):
@@ -41,6 +58,11 @@ class Pipeline(Noun):
     revision: str | None = None  # the hub's commit, or a digest of a local folder's file list; set by the probe
     weights: Weights = "pretrained"
     scorer: str | None = None  # the CLIP model that judges its pictures: "demo" or a hub id
+    task: Task | None = None  # None: what its own model_index.json says
+    controlnet: str | None = None  # a hub id or folder of a ControlNet to load with it
+    lora: str | None = None  # a hub id, folder or .safetensors file of a LoRA, fused into the weights while loading
+    scheduler: str | None = None  # a scheduler class of diffusers to use instead of its own
+    part_revisions: dict[str, str] = Field(default_factory=dict)  # of the ControlNet and the LoRA; set by the probe
     traits: Traits | None = None
 
     @property
@@ -60,7 +82,12 @@ class Preset(Noun):
 
     name: str
     source: str
+    task: Task | None = None
+    controlnet: str | None = None
+    lora: str | None = None
+    scheduler: str | None = None
     architecture: str | None = None  # its folder of configurations under pipelines/architectures, for random weights
+    controlnet_architecture: str | None = None
     scorer: str
     prompts: str  # a file in autotune/prompts
     space: str  # a file in search_spaces
@@ -68,3 +95,7 @@ class Preset(Noun):
     height: int
     steps: int
     guidance_scale: float
+
+    def but(self, **changes: Any) -> "Preset":
+        """Another one that differs in these fields."""
+        return Preset.model_validate({**self.model_dump(), **changes})

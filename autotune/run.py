@@ -31,7 +31,8 @@ def draw(config: Path, prompt: str, output: Path, *, seed: int = 0, device: str 
     loaded = time.perf_counter()
     from autotune.measure import call_pipe
 
-    image = call_pipe(pipe, [prompt] * tuned.workload.batch, list(range(seed, seed + tuned.workload.batch)))[0]
+    batch = tuned.workload.batch
+    image = call_pipe(pipe, tuned.workload, [prompt] * batch, list(range(seed, seed + batch)))[0]
     done = time.perf_counter()
     try:
         image.save(output)

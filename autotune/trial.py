@@ -7,6 +7,7 @@ from typing import Literal
 from autotune.config import Config, Value
 from autotune.knob import Effect
 from autotune.noun import Noun
+from autotune.workload import Shape
 
 Cause = Literal[
     "out_of_memory",
@@ -68,6 +69,30 @@ class Quality(Noun):
         return statistics.fmean(drops), 1.96 * spread / math.sqrt(len(drops))
 
 
+class Compilation(Noun):
+    """What torch.compile did, all calls together."""
+
+    graphs: int
+    graph_breaks: int
+    recompilations: int  # graphs beyond the first of a function
+    fallbacks: int  # functions that were given up and run uncompiled
+    seconds: float
+
+
+class ShapeCost(Noun):
+    """What the same built pipe costs at another size of the workload."""
+
+    shape: Shape
+    first_call_s: float
+    warmup_s: tuple[float, ...]
+    latency_samples_s: tuple[float, ...]
+    graphs_added: int  # compiled anew for this size
+
+    @property
+    def latency_s(self) -> float:
+        return statistics.median(self.latency_samples_s)
+
+
 class Measurement(Noun):
     """What a config costs and gives. Raw samples are kept, everything else is derived. Units are in the names.
 
@@ -86,16 +111,24 @@ class Measurement(Noun):
     effects: dict[str, Effect]
     attention_kernels: dict[str, int]  # of the denoiser, as the profiler saw them: name -> calls in two steps
     quality: Quality | None = None
+    also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
+    compilation: Compilation | None = None
+
+    @property
+    def latencies_s(self) -> tuple[float, ...]:
+        """The median call at each size of the workload."""
+        return (statistics.median(self.latency_samples_s), *(cost.latency_s for cost in self.also))
 
     @property
     def latency_s(self) -> float:
-        return statistics.median(self.latency_samples_s)
+        """One call at each size of the workload: the sum of the medians."""
+        return sum(self.latencies_s)
 
     @property
     def latency_spread(self) -> float:
         """Interquartile range over the median."""
         low, _, high = statistics.quantiles(self.latency_samples_s, n=4)
-        return (high - low) / self.latency_s
+        return (high - low) / self.latencies_s[0]
 
 
 class Trial(Noun):

@@ -47,27 +47,31 @@ def _probe(job: Any, folder: Path) -> dict[str, Any]:
     from autotune.measure.probe import probe_device, versions
     from autotune.measure.quality import Scorer
     from autotune.pipelines.inspect import traits_of
-    from autotune.pipelines.locate import folder_of, revision_of
+    from autotune.pipelines.locate import fetch, revisions
 
     device = probe_device(job.device)
-    where = folder_of(job.pipeline)
-    pipeline = job.pipeline.model_copy(update={"revision": revision_of(where), "traits": traits_of(where)})
+    fetch(job.pipeline)
+    found = {**revisions(job.pipeline), "traits": traits_of(job.pipeline)}
+    pipeline = job.pipeline.model_copy(update=found)
     if pipeline.scorer is not None:
         Scorer(pipeline.scorer).check_prompts(job.prompts)
     return {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
 
 
 def _measure(job: Any, folder: Path) -> dict[str, Any]:
-    import diffusers  # noqa: F401  # the libraries' own memory and time are not the config's
     import torch
 
     from autotune import build
     from autotune.config import Config
     from autotune.measure import health, measure_pipe, stopwatch
+    from autotune.measure.compilation import keep_all_attempts
     from autotune.measure.memory import meter_for
     from autotune.measure.quality import picture_name
+    from autotune.pipelines.loading import import_classes
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    import_classes(target.pipeline)  # the libraries' own memory and time are not the config's
+    keep_all_attempts()
     meter, lap = meter_for(device), stopwatch()
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)

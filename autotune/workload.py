@@ -9,8 +9,23 @@ from autotune.noun import Noun
 PROMPTS = Path(__file__).parent / "prompts"
 
 
+class Shape(Noun):
+    """The size of a call: `batch` pictures of `width` x `height` pixels."""
+
+    width: int
+    height: int
+    batch: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}@{self.batch}"
+
+
 class Workload(Noun):
-    """One call of the pipeline makes `batch` pictures of `width` x `height` pixels in `steps` denoising steps."""
+    """One call of the pipeline makes `batch` pictures of `width` x `height` pixels in `steps` denoising steps.
+
+    A service that is asked for several sizes names the others in `also`: every config is then timed at each of them, in
+    the same process. Pictures are judged at the first size.
+    """
 
     prompts: tuple[str, ...]
     width: int
@@ -19,6 +34,16 @@ class Workload(Noun):
     steps: int
     guidance_scale: float
     seed: int = 0
+    also: tuple[Shape, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Every size that is asked for, the first one first."""
+        return (Shape(width=self.width, height=self.height, batch=self.batch), *self.also)
+
+    def at(self, shape: Shape) -> "Workload":
+        """The same for one size alone."""
+        return self.model_copy(update={**shape.model_dump(), "also": ()})
 
     def calls(self) -> Iterator[tuple[list[str], list[int]]]:
         """The prompts and the seeds of each call. Prompt i always has seed `seed + i`; the last call wraps around."""

@@ -26,12 +26,11 @@ def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]
 
 def see(values: dict[str, Any]) -> dict[str, Any]:
     import torch
-    from live import WORKLOAD, built, difference, picture
+    from live import built, difference, picture, profiled_kernels
     from torch._dynamo.utils import counters
 
     from autotune import build
     from autotune.knobs import complete
-    from autotune.measure.kernels import attention_kernels
 
     torch._dynamo.reset()
     counters.clear()
@@ -41,7 +40,7 @@ def see(values: dict[str, Any]) -> dict[str, Any]:
     with torch._inductor.config.patch(pattern_matcher=matching):
         seen: dict[str, Any] = {
             "difference": difference(eager, picture(pipe)),
-            "kernels": attention_kernels(pipe, WORKLOAD),
+            "kernels": profiled_kernels(pipe),
             "compiled": effects["compile"].count,
         }
     seen["graphs"] = counters["stats"]["unique_graphs"]

@@ -12,6 +12,8 @@ from autotune import build, demo
 from autotune.config import Config, Value
 from autotune.knob import Effect
 from autotune.knobs import complete, find_knob
+from autotune.measure.kernels import PROFILED_STEPS, attention_kernels
+from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
 from autotune.workload import Workload
 
@@ -45,6 +47,11 @@ def picture(pipe: Any, *, seed: int = 0, count: int = 1, **call: Any) -> np.ndar
     return pixels
 
 
+def profiled_kernels(pipe: Any) -> dict[str, int]:
+    """The attention kernels that ran, as a measurement sees them."""
+    return attention_kernels(pipe, lambda: picture(pipe, num_inference_steps=PROFILED_STEPS))
+
+
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     """The largest difference of two pictures in any pixel."""
     assert np.isfinite(one).all()
@@ -55,6 +62,11 @@ def acting(name: str, value: Value) -> Config:
     """The config in which this value is all that is not default; of a modifier, what it modifies acts too."""
     modified = find_knob(name).modifies
     return complete({name: value} | ({modified: find_knob(modified).values[1]} if modified else {}))
+
+
+def configured(folder: Path) -> Pipeline:
+    """The pipeline that a folder of configurations describes, with random weights."""
+    return resolve(str(folder), "random")
 
 
 def configurations(folder: Path, **unet: Any) -> Path:

@@ -168,8 +168,9 @@ def test_the_guidance_is_the_workloads() -> None:
 
 
 def test_a_call_knob_wins_over_the_workload() -> None:
-    assert build.call_arguments(complete({"steps": 2}), WORKLOAD)["num_inference_steps"] == 2
-    assert build.call_arguments(complete({}), WORKLOAD) == {
+    pipe = loaded()
+    assert build.call_arguments(pipe, complete({"steps": 2}), WORKLOAD)["num_inference_steps"] == 2
+    assert build.call_arguments(pipe, complete({}), WORKLOAD) == {
         "width": 64,
         "height": 64,
         "num_inference_steps": 3,
@@ -206,7 +207,7 @@ def test_a_pipe_can_be_saved_and_loaded_again(tmp_path: Any) -> None:
     again = DiffusionPipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
     assert type(again) is StableDiffusionPipeline
-    call = build.call_arguments(complete({"steps": 2}), WORKLOAD)
+    call = build.call_arguments(pipe, complete({"steps": 2}), WORKLOAD)
     assert np.array_equal(picture(again, **call), picture(pipe))
 
 

@@ -5,11 +5,12 @@ and lies inside compiled graphs, which otherwise keep (and share through the on-
 when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns MATH back into a fused one.
 """
 
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
 from autotune.target import Target
 
 BACKENDS = {
@@ -20,6 +21,9 @@ BACKENDS = {
 }
 
 
+HAVE_VANILLA = ("AttnProcessor2_0", "AttnAddedKVProcessor2_0")
+
+
 def why_not(value: Value, target: Target) -> str | None:
     kernel = str(value).removeprefix("sdpa_")
     if value in BACKENDS and kernel not in target.device.sdpa_kernels:
@@ -28,6 +32,9 @@ def why_not(value: Value, target: Target) -> str | None:
         return "is what SDPA runs on a CPU anyway"
     if value == "sliced" and not target.pipeline.known.slices_attention:
         return f"{target.pipeline.known.denoiser_class} can't slice its attention"
+    processors = set(target.pipeline.known.attention_processors)
+    if value == "vanilla" and not processors <= set(HAVE_VANILLA):
+        return f"diffusers has no vanilla attention for {target.pipeline.known.denoiser_class}"
     return None
 
 
@@ -43,16 +50,14 @@ def clash(config: Config, target: Target) -> str | None:
 
 
 def apply(pipe: Any, config: Config, device: str) -> Effect:
-    from diffusers.models.attention_processor import Attention, AttnProcessor
-
-    value = str(config["attention"])
-    denoiser = pipe.unet
-    blocks = [m for part in (denoiser, pipe.vae) for m in part.modules() if isinstance(m, Attention)]
+    value, denoiser = str(config["attention"]), parts.denoiser(pipe)
     if value == "sliced":
         pipe.enable_attention_slicing("auto")
         return Effect(count=len(denoiser.attn_processors), what="attention blocks sliced")
+    models = filter(None, (*parts.step_models(pipe).values(), parts.vae(pipe)))
+    blocks = [m for model in models for m in model.modules() if getattr(m, "processor", None) is not None]
     for block in blocks:
-        block.set_processor(AttnProcessor() if value == "vanilla" else _force(block.processor, BACKENDS[value]))
+        block.set_processor(_vanilla(block) if value == "vanilla" else _force(block.processor, BACKENDS[value]))
     return Effect(count=len(blocks), what=f"attention blocks set to {value}")
 
 
@@ -65,6 +70,13 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
     wanted = value.removeprefix("sdpa_")
     count = kernels.get(wanted, 0) if set(kernels) <= {wanted} else 0
     return Effect(count=count, what=f"attention calls by the {wanted} kernel alone in two steps, seen: {seen}")
+
+
+def _vanilla(block: Any) -> Any:
+    """The processor that writes attention out as a formula, of the kind that this block needs."""
+    from diffusers.models.attention_processor import AttnAddedKVProcessor, AttnProcessor
+
+    return AttnAddedKVProcessor() if "AddedKV" in type(block.processor).__name__ else AttnProcessor()
 
 
 def _force(processor: Any, backend_name: str) -> Any:
@@ -84,17 +96,10 @@ def _forced(cls: Any, backend_name: str) -> Any:
     backend = getattr(SDPBackend, backend_name)
 
     class Forced(cls):  # type: ignore[misc]
-        # The names are those of diffusers' processors: it passes on only arguments that it finds in the signature.
-        def __call__(
-            self,
-            attn: Any,
-            hidden_states: Any,
-            encoder_hidden_states: Any = None,
-            attention_mask: Any = None,
-            temb: Any = None,
-        ) -> Any:
+        @wraps(cls.__call__)  # diffusers passes on only the arguments that it finds in the signature
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with sdpa_kernel(backend):
-                return cls.__call__(self, attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+                return cls.__call__(self, *args, **kwargs)
 
     return Forced
 

@@ -1,14 +1,19 @@
-"""torch.compile: of the denoiser, of the denoiser and the VAE's decoder, or of the denoiser's repeated blocks only.
+"""torch.compile: of the denoiser, of its repeated blocks only, and of the parts that run once a picture besides.
 
-Regional compilation makes one graph for each kind of block and reuses it: nearly the same speed, a fraction of the time
-to compile. Shapes are static: a production call of another size compiles again. Graphs must be whole (`fullgraph`)
-except under model offload, whose hooks can't be captured.
+A ControlNet runs once a step, so it is compiled with the denoiser. Regional compilation makes one graph for each kind
+of block and reuses it: nearly the same speed, a fraction of the time to compile. Shapes are static: a production call
+of another size compiles again. Graphs must be whole (`fullgraph`) wherever no hook stands in their way.
+
+"trace" is torch.jit.trace of the denoiser, as the first guides had it. torch has deprecated it and torch.compile has
+taken its place; it is offered only where it is asked for by name.
 """
 
 from typing import Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.knobs._trace import trace_on_first_call
+from autotune.pipelines import parts
 from autotune.target import Target
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -21,52 +26,102 @@ FLAGS: dict[str, dict[str, Any]] = {
         "force_fuse_int_mm_with_mul": True,
     },
 }
+DECODES = ("denoiser+vae", "everything")
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value != "off" and target.device.compile_fault:
+    traits = target.pipeline.known
+    if value not in ("off", "trace") and target.device.compile_fault:
         return target.device.compile_fault
-    if value == "regional" and not target.pipeline.known.repeated_blocks:
-        return f"{target.pipeline.known.denoiser_class} names no repeated blocks"
-    if value == "denoiser+vae" and target.pipeline.known.vae_class is None:
-        return f"{target.pipeline.known.class_name} has no VAE"
+    if value == "regional" and not traits.repeated_blocks:
+        return f"{traits.denoiser_class} names no repeated blocks"
+    if value == "denoiser+vae" and traits.vae_class is None:
+        return f"{traits.class_name} has no VAE"
+    if value == "everything" and not traits.text_encoders:
+        return f"{traits.class_name} has no text encoder here"
+    if value == "trace" and traits.denoiser_class != "UNet2DConditionModel":
+        return f"torch.jit.trace is offered for UNets, not for {traits.denoiser_class}"
     return None
 
 
 def clash(config: Config, target: Target) -> str | None:
-    if config["compile"] == "off":
+    value = config["compile"]
+    if value == "off":
         return None
-    if config["compile"] != "regional" and config["tome_ratio"]:
+    if value != "regional" and config["tome_ratio"]:
         return "token merging's hook breaks the graph of a whole denoiser; regional compilation goes with it"
+    if value == "trace" and (config["offload"] != "none" or config["quantization"] != "none"):
+        return "torch.jit.trace can't see through offload's hooks or quantized weights"
     if config["dtype"] == "bf16" and target.device.kind == "cuda" and not target.device.at_least(8):
         return "Inductor skips bfloat16 below compute capability 8.0"
     return None
 
 
 def apply(pipe: Any, config: Config, device: str) -> Effect:
+    if config["compile"] == "trace":
+        trace_on_first_call(parts.denoiser(pipe))
+        return Effect(count=1, what="models to trace")
+    how = _how(config)
+    models = parts.step_models(pipe)
+    compiled = 0
+    for name, model in models.items():
+        if config["compile"] == "regional" and name != "controlnet":
+            compiled += _compile_blocks(model, how)
+        elif _pipeline_marks_steps(models, config):
+            setattr(pipe, name, _wrapped(model, how))
+            compiled += 1
+        else:
+            model.compile(**how)
+            compiled += 1
+    if config["compile"] in DECODES and parts.vae(pipe) is not None:
+        import torch
+
+        pipe.vae.decode = torch.compile(pipe.vae.decode, **how)
+        compiled += 1
+    if config["compile"] == "everything":
+        for encoder in parts.text_encoders(pipe).values():
+            encoder.compile(**{**how, "fullgraph": False})  # transformers' own decorators break some of them
+            compiled += 1
+    return Effect(count=compiled, what="modules to compile")
+
+
+def _how(config: Config) -> dict[str, Any]:
+    """The arguments of torch.compile."""
     import torch
 
     # A mode and options can't be given together, so the mode is spelled out as the options that it stands for.
     mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
     options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
-    how: dict[str, Any] = {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
-    denoiser = pipe.unet
-    if config["compile"] == "regional":
-        # By base classes too: token merging derives a class of its own from each block's.
-        kinds = set(denoiser._repeated_blocks)
-        blocks = [m for m in denoiser.modules() if kinds & {cls.__name__ for cls in type(m).__mro__}]
-    else:
-        blocks = [denoiser]
+    return {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
+
+
+def _pipeline_marks_steps(models: dict[str, Any], config: Config) -> bool:
+    """CUDA graphs of a UNet and a ControlNet hand tensors to each other: the pipeline must say where a step begins,
+    which it does only where both are wrapped by torch.compile instead of compiled in place."""
+    return "controlnet" in models and config["compile_mode"] in ("reduce-overhead", "max-autotune")
+
+
+def _wrapped(model: Any, how: dict[str, Any]) -> Any:
+    import torch
+
+    return torch.compile(model, **how)
+
+
+def _compile_blocks(model: Any, how: dict[str, Any]) -> int:
+    # By base classes too: token merging derives a class of its own from each block's.
+    kinds = set(model._repeated_blocks)
+    blocks = [m for m in model.modules() if kinds & {cls.__name__ for cls in type(m).__mro__}]
     for block in blocks:
         block.compile(**how)
-    if config["compile"] == "denoiser+vae":
-        pipe.vae.decode = torch.compile(pipe.vae.decode, **how)
-        return Effect(count=2, what="modules to compile")
-    return Effect(count=len(blocks), what="modules to compile")
+    return len(blocks)
 
 
 def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    """How many graphs were really made, and how often one broke."""
+    """How many graphs were really made, and how often one broke. A function that was given up runs uncompiled."""
+    from autotune.knobs._trace import traced_graphs
+
+    if config["compile"] == "trace":
+        return Effect(count=traced_graphs(parts.denoiser(pipe)), what="graphs traced (deprecated in torch)")
     from torch._dynamo.utils import counters
 
     breaks = sum(counters["graph_break"].values())
@@ -76,9 +131,10 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
 KNOB = Knob(
     name="compile",
     stage=Stage.COMPILE,
-    values=("off", "regional", "denoiser", "denoiser+vae"),
+    values=("off", "regional", "denoiser", "denoiser+vae", "everything"),
     changes_output=False,
     summary="which parts torch.compile compiles",
+    also=lambda value: value == "trace",
     why_not=why_not,
     clash=clash,
     apply=apply,

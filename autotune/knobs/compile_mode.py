@@ -18,6 +18,8 @@ def why_not(value: Value, target: Target) -> str | None:
 
 def clash(config: Config, target: Target) -> str | None:
     mode = config.get("compile_mode")
+    if mode != "default" and config["compile"] == "trace":
+        return "torch.jit.trace has no modes"
     if mode not in CUDA_GRAPHS:
         return None
     if config["offload"] != "none":

@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
 from autotune.target import Target
 
 TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -32,7 +33,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     """Changes nothing: a pipe keeps the format that it was loaded in. Counts the denoiser's weights that have it."""
     import torch
 
-    denoiser = pipe.unet
+    denoiser = parts.denoiser(pipe)
     wanted = getattr(torch, TORCH_NAMES[str(config["dtype"])])
     count = sum(p.numel() for p in denoiser.parameters() if p.dtype == wanted)
     return Effect(count=count, what=f"weights of the denoiser in {TORCH_NAMES[str(config['dtype'])]}")

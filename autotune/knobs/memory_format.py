@@ -4,6 +4,7 @@ from typing import Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
 from autotune.target import Target
 
 
@@ -17,7 +18,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     import torch
 
     changed = 0
-    for part in (pipe.unet, pipe.vae):
+    for part in filter(None, (*parts.step_models(pipe).values(), parts.vae(pipe))):
         before = {name: p.stride() for name, p in part.named_parameters()}
         part.to(memory_format=torch.channels_last)
         changed += sum(p.stride() != before[name] for name, p in part.named_parameters())

@@ -7,21 +7,25 @@ from typing import Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
 from autotune.target import Target
 
 
 def why_not(value: Value, target: Target) -> str | None:
     if value and not target.pipeline.known.fuses_qkv:
-        return f"{target.pipeline.known.class_name} has no fused projections"
+        return f"{target.pipeline.known.denoiser_class} can't fuse its projections"
     return None
 
 
 def apply(pipe: Any, config: Config, device: str) -> Effect:
     from diffusers import AutoencoderKL
 
-    pipe.fuse_qkv_projections(vae=isinstance(pipe.vae, AutoencoderKL))
-    parts = [m for part in (pipe.unet, pipe.vae) for m in part.modules()]
-    return Effect(count=sum(getattr(m, "fused_projections", False) for m in parts), what="attention blocks fused")
+    vae = parts.vae(pipe)
+    fused = [parts.denoiser(pipe), *([vae] if isinstance(vae, AutoencoderKL) else [])]
+    for model in fused:
+        model.fuse_qkv_projections()
+    blocks = [m for model in fused for m in model.modules()]
+    return Effect(count=sum(getattr(m, "fused_projections", False) for m in blocks), what="attention blocks fused")
 
 
 KNOB = Knob(

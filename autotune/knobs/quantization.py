@@ -9,6 +9,7 @@ from typing import Any
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs._linear_layers import selected
+from autotune.pipelines import parts
 from autotune.target import Target
 
 CONFIGS = {
@@ -37,20 +38,21 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     import torch
     from torchao import quantization
 
-    denoiser = pipe.unet
+    denoiser = parts.denoiser(pipe)
     layers = str(config["quantization_filter"])
     chosen = [
         (name, module)
         for name, module in denoiser.named_modules()
         if isinstance(module, torch.nn.Linear) and selected(layers, (module.in_features, module.out_features))
     ]
-    total, part = sum(p.numel() for p in denoiser.parameters()), sum(m.weight.numel() for _, m in chosen)
+    total = sum(p.numel() for p in denoiser.parameters())
     names = {name for name, _ in chosen}
     # Without set_inductor_config=False torchao changes Inductor's settings for the whole process, for good.
     how = getattr(quantization, CONFIGS[str(config["quantization"])])(set_inductor_config=False)
     quantization.quantize_(denoiser, how, filter_fn=lambda module, name: name in names)
-    done = sum(type(module.weight.data).__module__.startswith("torchao") for _, module in chosen)
-    return Effect(count=done, what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights")
+    done = [module for _, module in chosen if type(module.weight.data).__module__.startswith("torchao")]
+    part = sum(module.weight.numel() for module in done)
+    return Effect(count=len(done), what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights")
 
 
 KNOB = Knob(

@@ -17,7 +17,7 @@ def why_not(value: Value, target: Target) -> str | None:
     return None
 
 
-def call(value: Value) -> dict[str, Any]:
+def call(value: Value, pipe: Any) -> dict[str, Any]:
     return {} if value == "workload" else {"num_inference_steps": value}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
 from autotune.target import Target
 
 
@@ -27,17 +28,17 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
 
     from autotune.pipelines.inspect import downsample_of, transformer_blocks
 
-    deepest = int(config["tome_max_downsample"])
-    tomesd.apply_patch(pipe.unet, ratio=float(config["tome_ratio"]), max_downsample=deepest, use_rand=False)
+    unet, deepest = parts.denoiser(pipe), int(config["tome_max_downsample"])
+    tomesd.apply_patch(unet, ratio=float(config["tome_ratio"]), max_downsample=deepest, use_rand=False)
     # Never drawn from, but tomesd makes one inside the forward pass otherwise, which breaks compiled graphs.
-    pipe.unet._tome_info["args"]["generator"] = torch.Generator(device)
+    unet._tome_info["args"]["generator"] = torch.Generator(device)
     # tomesd derives a class for every block. With one for all of a kind, compiled blocks share their graphs: a large
     # UNet has more blocks than Dynamo allows graphs of one function.
-    blocks = transformer_blocks(pipe.unet)
+    blocks = transformer_blocks(unet)
     kinds: dict[type, type] = {}
     for block in blocks.values():
         block.__class__ = kinds.setdefault(type(block)._parent, type(block))
-    merging = [name for name in blocks if downsample_of(name, pipe.unet) <= deepest]
+    merging = [name for name in blocks if downsample_of(name, unet) <= deepest]
     return Effect(count=len(merging), what="transformer blocks merge tokens")
 
 

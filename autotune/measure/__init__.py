@@ -4,25 +4,39 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from PIL import Image
 
+from autotune.errors import UserError
 from autotune.measure import health, latency
-from autotune.measure.kernels import attention_kernels
+from autotune.measure.compilation import compilation
+from autotune.measure.kernels import PROFILED_STEPS, attention_kernels
 from autotune.measure.memory import MemoryMeter
+from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
 
 
-def call_pipe(pipe: Any, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
-    """One call of the pipe. The noise comes from CPU generators, so that it is the same on every device."""
-    import torch
+def call_pipe(
+    pipe: Any,
+    workload: Workload,
+    prompts: list[str],
+    seeds: list[int],
+    given: Mapping[str, Image.Image] | None = None,
+    **more: Any,
+) -> list[Image.Image]:
+    """One call of the pipe. `given`: pictures to start from instead of ours, by the name of the argument.
 
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    Raises BrokenOutput for NaN pixels, UserError where what comes out is no pictures.
+    """
+    arguments = call_arguments(pipe, workload, prompts, seeds, given) | more
     with health.no_silent_nan():
-        return list(pipe(prompt=prompts, generator=generators, output_type="pil").images)
+        output = pipe(**arguments, output_type="pil")
+    if not hasattr(output, "images"):
+        raise UserError(f"{type(pipe).__name__} makes {type(output).__name__}, no pictures, so autotune can't tune it.")
+    return list(output.images)
 
 
 def measure_pipe(
@@ -38,41 +52,64 @@ def measure_pipe(
 
     `check` is called with the attention kernels when the first call is over: it may raise before time is spent.
     """
-    calls = list(workload.calls())
+    first, *others = (workload.at(shape) for shape in workload.shapes)
     meter.start("first")
-    first_call_s = latency.timed(lambda: call_pipe(pipe, *calls[0]), device)[0]
+    first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
     meter.stop()
-    kernels = attention_kernels(pipe, workload)
+    kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, num_inference_steps=PROFILED_STEPS))
     check(kernels)
     meter.start("run")
-    warmup_s = latency.warm_up(lambda: call_pipe(pipe, *calls[0]), device)
-    wanted = calls if pictures else calls[: latency.LEAST_CALLS]
-    samples_s, images = _timed_calls(pipe, wanted, device)
+    warmup_s = latency.warm_up(lambda: _one_call(pipe, first), device)
+    samples_s, images = _timed_calls(pipe, first, device, pictures=pictures)
+    also = [_at_another_size(pipe, other, device) for other in others]
     meter.stop()
     fields = {
         "first_call_s": first_call_s,
         "warmup_s": warmup_s,
         "latency_samples_s": samples_s,
+        "also": also,
         "run_peak_memory_bytes": meter.peaks["run"],
         "peak_memory_bytes": max(meter.peaks.values()),
         "attention_kernels": kernels,
+        "compilation": seen.to_json() if (seen := compilation()) else None,
     }
-    return fields, images[: len(workload.prompts)] if pictures else []
+    return fields, images
+
+
+def _one_call(pipe: Any, workload: Workload, **more: Any) -> list[Image.Image]:
+    return call_pipe(pipe, workload, *next(workload.calls()), **more)
+
+
+def _at_another_size(pipe: Any, workload: Workload, device: str) -> dict[str, Any]:
+    """The fields of a ShapeCost: what the same built pipe costs at another size."""
+    before = compilation()
+    first_call_s = latency.timed(lambda: _one_call(pipe, workload), device)[0]
+    warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
+    samples_s, _ = _timed_calls(pipe, workload, device, pictures=False)
+    after = compilation()
+    return {
+        "shape": workload.shapes[0].to_json(),
+        "first_call_s": first_call_s,
+        "warmup_s": warmup_s,
+        "latency_samples_s": samples_s,
+        "graphs_added": after.graphs - before.graphs if after and before else 0,
+    }
 
 
 def _timed_calls(
-    pipe: Any, calls: list[tuple[list[str], list[int]]], device: str
+    pipe: Any, workload: Workload, device: str, *, pictures: bool
 ) -> tuple[list[float], list[Image.Image]]:
-    """Every call once, and again from the start until there are LEAST_CALLS. Pictures of the first round only."""
+    """LEAST_CALLS calls; with `pictures`, at least one for every prompt, and the pictures of the first round."""
+    calls = list(workload.calls())
+    wanted = max(len(calls), latency.LEAST_CALLS) if pictures else latency.LEAST_CALLS
     samples_s: list[float] = []
     images: list[Image.Image] = []
-    while len(samples_s) < max(len(calls), latency.LEAST_CALLS):
-        prompts, seeds = calls[len(samples_s) % len(calls)]
-        seconds, made = latency.timed(partial(call_pipe, pipe, prompts, seeds), device)
-        if len(samples_s) < len(calls):
-            images += made
+    for number in range(wanted):
+        prompts, seeds = calls[number % len(calls)]
+        seconds, made = latency.timed(partial(call_pipe, pipe, workload, prompts, seeds), device)
         samples_s.append(seconds)
-    return samples_s, images
+        images += made if pictures and number < len(calls) else []
+    return samples_s, images[: len(workload.prompts)]
 
 
 def stopwatch() -> Callable[[], float]:

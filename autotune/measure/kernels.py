@@ -1,9 +1,9 @@
 """Which attention kernels really ran, as torch's profiler saw them. Asked for is not run."""
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
-
-from autotune.workload import Workload
 
 OPERATORS = {
     "flash": r"^aten::_scaled_dot_product_flash_attention",
@@ -12,30 +12,41 @@ OPERATORS = {
     "math": r"^aten::_scaled_dot_product_attention_math",
 }
 GPU_KERNELS = {"cudnn": r"cudnn.*(sdpa|fmha)", "flash": r"flash_fwd", "efficient": r"fmha_cutlassF"}  # first match wins
-STEPS = 3  # the first is not profiled: the text encoder's attention runs before it, the VAE's after the last
+PROFILED_STEPS = 3  # the first is not profiled: the text encoder's attention runs before it, the VAE's after the last
 
 
-def attention_kernels(pipe: Any, workload: Workload) -> dict[str, int]:
-    """Kernel -> how often the denoiser called it in two steps. A short call of its own, after the timed ones.
+def attention_kernels(pipe: Any, call: Callable[[], object]) -> dict[str, int]:
+    """Kernel -> how often the denoiser called it in two steps. `call` calls the pipe with PROFILED_STEPS steps.
 
-    {"flash": 28} is torch's fused kernel; {"math": 28} its plain formula; empty: attention without SDPA.
+    {"flash": 28} is torch's fused kernel; {"math": 28} its plain formula; empty: attention without SDPA. The profiler
+    is started and stopped from the scheduler's step, which every pipeline calls after its denoiser.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
     profiler = profile(activities=[ProfilerActivity.CPU, *cuda])
+    step, steps = pipe.scheduler.step, 0
 
-    def at_step_end(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        if step == 0:
+    @functools.wraps(step)
+    def profiled(*args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        result = step(*args, **kwargs)
+        steps += 1
+        if steps == 1:
             profiler.start()
-        if step == STEPS - 1:
+        elif steps == PROFILED_STEPS:
             profiler.stop()
-        return tensors
+        return result
 
-    prompts, _ = next(workload.calls())
-    pipe(prompt=prompts, num_inference_steps=STEPS, callback_on_step_end=at_step_end)
-    return count_kernels({event.key: event.count for event in profiler.key_averages()})
+    pipe.scheduler.step = profiled
+    try:
+        call()
+    finally:
+        del pipe.scheduler.step
+        if 1 <= steps < PROFILED_STEPS:  # the call made fewer steps than it was asked for
+            profiler.stop()
+    return count_kernels({event.key: event.count for event in profiler.key_averages()}) if steps else {}
 
 
 def count_kernels(events: dict[str, int]) -> dict[str, int]:

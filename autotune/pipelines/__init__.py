@@ -1,4 +1,4 @@
-"""Which pipelines can be named: the presets (one file each in this folder), hub ids and local diffusers folders.
+"""Which pipelines can be named: the presets (a file for each family of them), hub ids and local diffusers folders.
 
 `resolve` needs no torch and runs in the parent; `locate`, `loading` and `inspect` run in child processes.
 """
@@ -12,16 +12,16 @@ from pkgutil import iter_modules
 from autotune.errors import UserError, nearest
 from autotune.pipeline import Pipeline, Preset, Weights
 
-NO_PRESETS = ("inspect", "loading", "locate")  # they load torch, which the parent must not
+NO_FAMILIES = ("inputs", "inspect", "loading", "locate", "parts", "pictures")
 CLIP_FOR_OTHERS = "openai/clip-vit-large-patch14"
 
 
 @cache
 def presets() -> dict[str, Preset]:
-    """Every PRESET of this folder's modules, by name."""
-    names = [module.name for module in iter_modules(__path__) if module.name not in NO_PRESETS]
-    found = [import_module(f"{__name__}.{name}").PRESET for name in names]
-    return {preset.name: preset for preset in found}
+    """Every preset of this folder's families, by name."""
+    names = [module.name for module in iter_modules(__path__) if module.name not in NO_FAMILIES]
+    found = [preset for name in names for preset in import_module(f"{__name__}.{name}").PRESETS]
+    return {preset.name: preset for preset in sorted(found, key=lambda preset: preset.name)}
 
 
 def resolve(word: str, weights: Weights = "pretrained") -> Pipeline:
@@ -29,9 +29,18 @@ def resolve(word: str, weights: Weights = "pretrained") -> Pipeline:
     if word in presets():
         preset = presets()[word]
         if weights == "random" and preset.architecture is None:
-            raise UserError(f"--weights random is for pipelines whose weights are elsewhere; {word} ships its own.")
-        scorer = preset.scorer if weights == "pretrained" else None
-        return Pipeline(name=word, source=preset.source, weights=weights, scorer=scorer)
+            why = "ships its own" if preset.source == "demo" else "is what its LoRA's weights make of it"
+            raise UserError(f"--weights random is for pipelines whose weights don't matter; {word} {why}.")
+        return Pipeline(
+            name=word,
+            source=preset.source,
+            weights=weights,
+            scorer=preset.scorer if weights == "pretrained" else None,
+            task=preset.task,
+            controlnet=preset.controlnet,
+            lora=preset.lora,
+            scheduler=preset.scheduler,
+        )
     scorer = CLIP_FOR_OTHERS if weights == "pretrained" else None
     folder = Path(word).expanduser()
     if folder.is_dir():

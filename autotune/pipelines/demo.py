@@ -2,7 +2,7 @@
 
 from autotune.pipeline import Preset
 
-PRESET = Preset(
+DEMO = Preset(
     name="demo",
     source="demo",
     scorer="demo",
@@ -13,3 +13,4 @@ PRESET = Preset(
     steps=20,
     guidance_scale=4.0,
 )
+PRESETS = (DEMO,)

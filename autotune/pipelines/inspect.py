@@ -1,54 +1,93 @@
 """The traits of a pipeline, read off its real classes built without weights (torch's "meta" device)."""
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from autotune.errors import UserError
-from autotune.folders import read_json
-from autotune.pipeline import Traits
-from autotune.pipelines.loading import assemble
-
-SUPPORTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+from autotune.pipeline import Pipeline, Traits
+from autotune.pipelines import inputs, loading, parts
 
 
-def traits_of(folder: Path) -> Traits:
-    """What the pipeline in this folder can do. Reads configurations only; raises UserError if we can't feed it."""
-    class_name = read_json(folder / "model_index.json", "pipeline").get("_class_name")
-    if class_name not in SUPPORTED:
-        raise UserError(f"{class_name} is not supported yet; what is: {', '.join(SUPPORTED)}.")
-    pipe = assemble(folder, dtype=torch.float32, device="meta")
-    denoiser: Any = pipe.unet
-    vae: Any = getattr(pipe, "vae", None)
-    scale = getattr(pipe, "vae_scale_factor", 8)
+def traits_of(pipeline: Pipeline) -> Traits:
+    """What the pipeline can do. Reads configurations only, apart from looking for the VAEs that could replace its own.
+
+    Raises UserError where it is no pipeline that we can feed.
+    """
+    pipe = loading.assemble(pipeline, dtype=torch.float32, device="meta")
+    inputs.check_call(pipe)
     call = inspect.signature(type(pipe).__call__).parameters
-    side = _side(denoiser) * scale
+    side = _side(pipe)
     return Traits(
         class_name=type(pipe).__name__,
-        denoiser="unet",
-        denoiser_class=type(denoiser).__name__,
-        vae_class=type(vae).__name__ if vae is not None else None,
-        fuses_qkv=hasattr(pipe, "fuse_qkv_projections"),
-        slices_attention=hasattr(denoiser, "set_attention_slice"),
-        repeated_blocks=tuple(getattr(denoiser, "_repeated_blocks", None) or ()),
-        attention_downsamples=tuple(sorted({downsample_of(n, denoiser) for n in transformer_blocks(denoiser)})),
-        linear_shapes=tuple(sorted({(m.in_features, m.out_features) for m in _all(denoiser, torch.nn.Linear)})),
-        convolutions=len(_all(denoiser, torch.nn.Conv2d)),
-        vae_tile_px=getattr(vae, "tile_sample_min_size", None),
-        vae_upcasts_fp16="XL" in type(pipe).__name__ and bool(getattr(vae.config, "force_upcast", False)),
-        size_multiple=scale,
         default_width=side,
         default_height=side,
-        default_steps=_default(call, "num_inference_steps"),
-        default_guidance_scale=_default(call, "guidance_scale"),
-        prompt_tokens=pipe.tokenizer.model_max_length,
+        default_steps=_default(call, "num_inference_steps", 50),
+        default_guidance_scale=float(_default(call, "guidance_scale", 1.0)),
+        size_multiple=_size_multiple(pipe),
+        fuses_qkv=_fuses_qkv(pipe),
+        prompt_tokens=pipe.tokenizer.model_max_length if getattr(pipe, "tokenizer", None) else inputs.EMBEDDING_TOKENS,
+        inputs=inputs.picture_arguments(pipe),
+        random_prompt_embeds=inputs.reads_no_prompt(pipe),
+        text_encoders=tuple(parts.text_encoders(pipe)),
+        callback_tensors=tuple(pipe._callback_tensor_inputs) if "callback_on_step_end" in call else (),
+        **_of_denoiser(pipe),
+        **_of_vae(pipe, pipeline),
+        **_of_scheduler(pipe),
     )
+
+
+def _of_denoiser(pipe: Any) -> dict[str, Any]:
+    denoiser, controlnet = parts.denoiser(pipe), parts.controlnet(pipe)
+    processors = [m.processor for m in denoiser.modules() if getattr(m, "processor", None) is not None]
+    convolutions = _all(denoiser, torch.nn.Conv2d)
+    linear = _all(denoiser, torch.nn.Linear)
+    caches = hasattr(denoiser, "enable_cache") and "cache_context" in inspect.getsource(type(pipe).__call__)
+    return {
+        "denoiser": parts.denoiser_name(pipe),
+        "denoiser_class": type(denoiser).__name__,
+        "controlnet_class": type(controlnet).__name__ if controlnet is not None else None,
+        "slices_attention": hasattr(denoiser, "set_attention_slice"),
+        "repeated_blocks": _repeated_blocks(denoiser),
+        "attention_downsamples": tuple(sorted({downsample_of(n, denoiser) for n in transformer_blocks(denoiser)})),
+        "attention_processors": tuple(sorted({type(processor).__name__ for processor in processors})),
+        "dispatches_attention": any(hasattr(processor, "_attention_backend") for processor in processors),
+        "caches_blocks": caches,
+        "linear_shapes": tuple(sorted({(m.in_features, m.out_features) for m in linear})),
+        "convolutions": len(convolutions),
+        "conv1x1_shapes": tuple(
+            sorted({(c.in_channels, c.out_channels) for c in convolutions if set(c.kernel_size) == {1}})
+        ),
+    }
+
+
+def _of_vae(pipe: Any, pipeline: Pipeline) -> dict[str, Any]:
+    vae: Any = parts.vae(pipe)
+    if vae is None:
+        none = {value: f"{type(pipe).__name__} has no VAE" for value in loading.REPLACEMENT_VAES}
+        return {"vae_class": None, "vae_tile_px": None, "vae_upcasts_fp16": False, "vae_faults": none}
+    faults = {value: loading.vae_fault(pipeline, value, vae.config) for value in loading.REPLACEMENT_VAES}
+    return {
+        "vae_class": type(vae).__name__,
+        "vae_tile_px": getattr(vae, "tile_sample_min_size", None) if hasattr(vae, "enable_tiling") else None,
+        "vae_upcasts_fp16": "XL" in type(pipe).__name__ and bool(getattr(vae.config, "force_upcast", False)),
+        "vae_faults": {value: fault for value, fault in faults.items() if fault},
+    }
+
+
+def _of_scheduler(pipe: Any) -> dict[str, Any]:
+    kind = type(pipe.scheduler)
+    return {
+        "scheduler_class": kind.__name__,
+        "compatible_schedulers": tuple(sorted({cls.__name__ for cls in pipe.scheduler.compatibles} - {kind.__name__})),
+        "flow_matching": "FlowMatch" in kind.__name__ or bool(getattr(pipe.scheduler.config, "use_flow_sigmas", False)),
+    }
 
 
 def transformer_blocks(denoiser: Any) -> dict[str, Any]:
     """The UNet's transformer blocks (diffusers' BasicTransformerBlock and what was derived from it), by name."""
+    if not hasattr(denoiser.config, "block_out_channels"):
+        return {}
     return {
         name: module
         for name, module in denoiser.named_modules()
@@ -65,14 +104,43 @@ def downsample_of(block: str, denoiser: Any) -> int:
     return int(2**depth)
 
 
+def _repeated_blocks(denoiser: Any) -> tuple[str, ...]:
+    """The classes that diffusers compiles one by one, those that are there."""
+    present = {type(module).__name__ for module in denoiser.modules()}
+    return tuple(name for name in getattr(denoiser, "_repeated_blocks", None) or () if name in present)
+
+
+def _fuses_qkv(pipe: Any) -> bool:
+    """Can the denoiser's projections be fused, and does it reach anything? (On some models the method does nothing.)"""
+    denoiser = parts.denoiser(pipe)
+    if not hasattr(denoiser, "fuse_qkv_projections"):
+        return False
+    attention = [m for m in denoiser.modules() if hasattr(m, "fuse_projections") and hasattr(m, "fused_projections")]
+    added = any("Added" in type(processor).__name__ for processor in getattr(denoiser, "attn_processors", {}).values())
+    return bool(attention) and not added
+
+
+def _size_multiple(pipe: Any) -> int:
+    """Width and height must be multiples of this: of a latent cell, and of a transformer's patches of them."""
+    if parts.vae(pipe) is None:
+        return 8
+    scale = int(getattr(pipe, "vae_scale_factor", 8))
+    patch = int(getattr(parts.denoiser(pipe).config, "patch_size", None) or 1)
+    processor = getattr(pipe, "image_processor", None)
+    return max(scale * patch, int(processor.config.vae_scale_factor) if processor is not None else 1)
+
+
+def _side(pipe: Any) -> int:
+    """The side in pixels of the pictures that the pipeline makes when nobody says otherwise."""
+    size = getattr(pipe, "default_sample_size", None) or parts.denoiser(pipe).config.sample_size
+    cells = int(size if isinstance(size, int) else size[0])
+    return cells * (int(getattr(pipe, "vae_scale_factor", 8)) if parts.vae(pipe) is not None else 1)
+
+
 def _all(module: Any, cls: type) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, cls)]
 
 
-def _side(denoiser: Any) -> int:
-    size = denoiser.config.sample_size
-    return int(size if isinstance(size, int) else size[0])
-
-
-def _default(call: Any, name: str) -> Any:
-    return call[name].default
+def _default(call: Any, name: str, otherwise: Any) -> Any:
+    known = name in call and call[name].default not in (None, inspect.Parameter.empty)
+    return call[name].default if known else otherwise

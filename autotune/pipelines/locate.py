@@ -2,15 +2,18 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
+CONFIGURATIONS = ("*.json", "*.txt", "*.model")  # vocabularies among them
+WEIGHTS = (*CONFIGURATIONS, "*.safetensors")
 
 
-def folder_of(pipeline: Pipeline, *, local_files_only: bool = False) -> Path:
+def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurations_only: bool = False) -> Path:
     """The folder with `model_index.json`. Of random weights, one with configurations only may do.
 
     Raises UserError where the weights are neither on this disk nor to be had.
@@ -26,7 +29,48 @@ def folder_of(pipeline: Pipeline, *, local_files_only: bool = False) -> Path:
         if not Path(pipeline.source).is_dir():
             raise UserError(f"the pipeline's folder {pipeline.source!r} is not there.")
         return Path(pipeline.source)
+    if configurations_only:
+        return part_folder(
+            pipeline.source, revision=pipeline.revision, local_files_only=local_files_only, only=CONFIGURATIONS
+        )
     return _from_hub(pipeline, local_files_only)
+
+
+def part_folder(
+    source: str, *, revision: str | None = None, local_files_only: bool = False, only: tuple[str, ...] = WEIGHTS
+) -> Path:
+    """The folder (or file) of a part that is loaded with a pipeline: a ControlNet, a LoRA, a VAE, a CLIP model.
+
+    source  a hub id, a local folder or file. Raises UserError where it can't be had.
+    """
+    if Path(source).exists():
+        return Path(source).resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    wanted = list(only)
+    try:
+        return Path(
+            snapshot_download(source, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
+        )
+    except HFValidationError:
+        raise UserError(f"{source!r} is neither here nor a hub id (owner/name).") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{source} is not on this disk and can't be downloaded ({type(error).__name__}): "
+            f"run `hf download {source}` where there is a network."
+        ) from error
+
+
+def controlnet_folder(pipeline: Pipeline) -> Path:
+    """The ControlNet that is loaded with the pipeline; of random weights its configuration only."""
+    from autotune.pipelines import presets
+
+    assert pipeline.controlnet is not None
+    preset = presets().get(pipeline.name)
+    if pipeline.weights == "random" and preset and preset.controlnet_architecture:
+        return ARCHITECTURES / preset.controlnet_architecture
+    return part_folder(pipeline.controlnet)
 
 
 def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
@@ -52,25 +96,36 @@ def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
         ) from error
 
 
+def fetch(pipeline: Pipeline) -> None:
+    """Make sure that all that the pipeline is loaded from is on this disk. Raises UserError."""
+    random = pipeline.weights == "random"
+    folder_of(pipeline, configurations_only=random)
+    if pipeline.controlnet is not None:
+        controlnet_folder(pipeline)
+    if pipeline.lora is not None:
+        part_folder(pipeline.lora)
+
+
+def revisions(pipeline: Pipeline) -> dict[str, Any]:
+    """The fields of a Pipeline that say which weights these are."""
+    folder = folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
+    parts = {"controlnet": pipeline.controlnet and controlnet_folder(pipeline)}
+    parts["lora"] = pipeline.lora and part_folder(pipeline.lora, local_files_only=True)
+    return {
+        "revision": revision_of(folder),
+        "part_revisions": {name: revision_of(where) for name, where in parts.items() if where},
+    }
+
+
 def revision_of(folder: Path) -> str:
     """The hub's commit of a snapshot folder, otherwise a digest of the names and sizes of the folder's files."""
     if folder.parent.name == "snapshots":
         return folder.name
-    listing = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.rglob("*") if p.is_file())
+    files = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
+    listing = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in files)
     return "files-" + hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
 
 
 def scorer_folder(scorer: str) -> Path:
     """The folder of a CLIP model; raises UserError where it can't be had."""
-    if scorer == "demo":
-        return demo.CLIP
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.txt", "*.safetensors"]
-    try:
-        return Path(snapshot_download(scorer, allow_patterns=wanted))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the CLIP model {scorer} that judges the pictures is not on this disk and can't be downloaded "
-            f"({type(error).__name__}): run `hf download {scorer}` where there is a network."
-        ) from error
+    return demo.CLIP if scorer == "demo" else part_folder(scorer)

@@ -1,8 +1,9 @@
-"""Stable Diffusion 1.5: 512x512 pictures, a UNet of 0.86 billion parameters."""
+"""Stable Diffusion 1.5: 512x512 pictures, a UNet of 0.86 billion parameters. From text, from a picture, into a hole in
+one, or along its edges; and the four-step LCM-LoRA on top of it."""
 
 from autotune.pipeline import Preset
 
-PRESET = Preset(
+TEXT = Preset(
     name="sd15",
     source="stable-diffusion-v1-5/stable-diffusion-v1-5",
     architecture="sd15",
@@ -13,4 +14,24 @@ PRESET = Preset(
     height=512,
     steps=50,
     guidance_scale=7.5,
+)
+PRESETS = (
+    TEXT,
+    TEXT.but(name="sd15-img2img", task="image2image"),
+    TEXT.but(
+        name="sd15-inpaint", source="stable-diffusion-v1-5/stable-diffusion-inpainting", architecture="sd15-inpaint"
+    ),
+    TEXT.but(
+        name="sd15-controlnet",
+        controlnet="lllyasviel/sd-controlnet-canny",
+        controlnet_architecture="controlnet-sd15-canny",
+    ),
+    TEXT.but(
+        name="sd15-lcm",
+        architecture=None,  # a LoRA of random numbers would show nothing
+        lora="latent-consistency/lcm-lora-sdv1-5",
+        scheduler="LCMScheduler",
+        steps=4,
+        guidance_scale=1.0,
+    ),
 )

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 from conftest import CPU, gpu, make_target
 from diffusers.models.attention_processor import Attention
-from live import WORKLOAD, built, difference, loaded, picture
+from live import built, difference, loaded, picture, profiled_kernels
 
 from autotune import build
 from autotune.build import NoEffect
 from autotune.knobs import complete, find_knob
-from autotune.measure.kernels import attention_kernels
 
 KNOB = find_knob("attention")
 ON_A_CPU = {
@@ -30,7 +29,7 @@ def blocks(pipe: Any) -> list[Any]:
 @pytest.mark.parametrize(("value", "kernels"), ON_A_CPU.items())
 def test_a_forced_kernel_is_the_kernel_that_runs(value: str, kernels: set[str]) -> None:
     pipe, _ = built(attention=value)
-    seen = attention_kernels(pipe, WORKLOAD)
+    seen = profiled_kernels(pipe)
     assert set(seen) == kernels
     verified = build.verify(pipe, complete({"attention": value}), seen)
     assert all(effect.count > 0 for effect in verified.values())
@@ -61,14 +60,14 @@ def test_a_forced_kernel_goes_with_fused_projections() -> None:
     for name, module in pipe.unet.named_modules():
         if name.endswith(".to_qkv"):
             module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    assert set(attention_kernels(pipe, WORKLOAD)) == {"math"}
+    assert set(profiled_kernels(pipe)) == {"math"}
     assert len(set(ran)) == 7
     assert difference(picture(pipe), picture(built()[0])) < 1e-4
 
 
 def test_a_forced_kernel_goes_with_token_merging() -> None:
     pipe, _ = built(attention="sdpa_math", tome_ratio=0.5)
-    assert set(attention_kernels(pipe, WORKLOAD)) == {"math"}
+    assert set(profiled_kernels(pipe)) == {"math"}
     assert difference(picture(pipe), picture(built(tome_ratio=0.5)[0])) < 1e-4
 
 
@@ -89,7 +88,7 @@ def test_a_forced_processor_stays_of_its_kind_and_keeps_its_state() -> None:
 
 def test_forcing_a_kernel_in_one_pipe_leaves_another_alone() -> None:
     built(attention="sdpa_math")
-    assert set(attention_kernels(built()[0], WORKLOAD)) == {"flash"}
+    assert set(profiled_kernels(built()[0])) == {"flash"}
 
 
 @pytest.mark.parametrize("value", ["sdpa_math", "vanilla"])

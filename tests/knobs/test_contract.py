@@ -163,7 +163,9 @@ def test_a_value_acts_or_is_refused_with_a_reason(knob: Knob) -> None:
             continue
         config = acting(knob.name, value)
         if knob.call is not None:
-            assert build.call_arguments(config, WORKLOAD) != build.call_arguments(complete({}), WORKLOAD)
+            pipe = loaded()
+            plain = build.call_arguments(pipe, complete({}), WORKLOAD)
+            assert build.call_arguments(pipe, config, WORKLOAD) != plain
         else:
             pipe = loaded(dtype=config["dtype"])
             changed = knob.name if knob.apply else str(knob.modifies)

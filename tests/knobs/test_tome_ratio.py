@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import tomesd
 from conftest import make_target
-from live import built, configurations, difference, loaded, picture
+from live import built, configurations, configured, difference, loaded, picture
 
 from autotune.knobs import complete, find_knob
 from autotune.pipelines.inspect import transformer_blocks
@@ -84,7 +84,7 @@ def test_where_no_level_merges_it_counts_nothing(tmp_path: Any, merges: list[int
         down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
         up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
     )
-    pipe = assemble(folder, dtype=torch.float32, device="cpu")
+    pipe = assemble(configured(folder), dtype=torch.float32, device="cpu")
     pipe.set_progress_bar_config(disable=True)
     assert KNOB.apply is not None
     assert KNOB.apply(pipe, complete({"tome_ratio": 0.5, "tome_max_downsample": 1}), "cpu").count == 0

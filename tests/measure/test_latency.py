@@ -56,8 +56,14 @@ class SlowAtFirst:
         return type("Output", (), {"images": [f"a picture of {one}" for one in prompt]})
 
 
+def fake_pipes(monkeypatch: pytest.MonkeyPatch, kernels: dict[str, int]) -> None:
+    """What a pipe is called with, and what the profiler sees, without a real one."""
+    monkeypatch.setattr(measure, "attention_kernels", lambda pipe, call: kernels)
+    monkeypatch.setattr(measure, "call_arguments", lambda pipe, workload, prompts, seeds, given: {"prompt": prompts})
+
+
 def test_a_slow_first_call_is_not_in_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "attention_kernels", lambda pipe, workload: {"flash": 2})
+    fake_pipes(monkeypatch, {"flash": 2})
     workload = make_target().workload.model_copy(update={"prompts": ("one", "two", "three"), "batch": 2})
     checked: list[dict[str, int]] = []
     fields, images = measure.measure_pipe(
@@ -75,7 +81,7 @@ def test_a_slow_first_call_is_not_in_the_latency(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_pictures_the_least_number_of_calls_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "attention_kernels", lambda pipe, workload: {})
+    fake_pipes(monkeypatch, {})
     workload = make_target().workload.model_copy(update={"prompts": tuple("abcdefghijkl")})
     pipe = SlowAtFirst(FakeClock(monkeypatch))
     fields, images = measure.measure_pipe(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from live import configurations, configured
 
 from autotune import demo
 from autotune.pipeline import Traits
@@ -20,11 +21,11 @@ every_folder = pytest.mark.parametrize("name", FOLDERS)
 
 @pytest.fixture(scope="module")
 def traits() -> dict[str, Traits]:
-    return {name: traits_of(folder) for name, folder in FOLDERS.items()}
+    return {name: traits_of(configured(folder)) for name, folder in FOLDERS.items()}
 
 
 def on_meta(name: str) -> Any:
-    return assemble(FOLDERS[name], dtype=torch.float32, device="meta")
+    return assemble(configured(FOLDERS[name]), dtype=torch.float32, device="meta")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,6 @@ def test_traits_survive_json(traits: dict[str, Traits], name: str) -> None:
 
 
 def test_random_weights_of_the_demo_have_the_demos_traits(traits: dict[str, Traits], tmp_path: Path) -> None:
-    from live import configurations
 
-    read = traits_of(configurations(tmp_path / "tiny"))
+    read = traits_of(configured(configurations(tmp_path / "tiny")))
     assert read == traits["demo"]

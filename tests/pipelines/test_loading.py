@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from live import configurations, difference, picture
+from live import configurations, configured, difference, picture
 from safetensors.torch import load_file
 
 from autotune import demo
@@ -39,7 +39,7 @@ def quiet(pipe: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_random_weights_have_the_format_asked_for_and_draw_a_finite_picture(tiny: Path, dtype: torch.dtype) -> None:
-    pipe = quiet(assemble(tiny, dtype=dtype, device="cpu"))
+    pipe = quiet(assemble(configured(tiny), dtype=dtype, device="cpu"))
     assert {p.dtype for m in models(pipe).values() for p in m.parameters()} == {dtype}
     assert not any(m.training for m in models(pipe).values())
     assert not any(p.requires_grad for m in models(pipe).values() for p in m.parameters())
@@ -49,7 +49,7 @@ def test_random_weights_have_the_format_asked_for_and_draw_a_finite_picture(tiny
 
 
 def test_random_weights_are_the_same_in_every_process(tiny: Path) -> None:
-    one, other = (assemble(tiny, dtype=torch.float32, device="cpu") for _ in range(2))
+    one, other = (assemble(configured(tiny), dtype=torch.float32, device="cpu") for _ in range(2))
     for name, model in models(one).items():
         theirs = models(other)[name].state_dict()
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in model.state_dict().items())
@@ -58,12 +58,12 @@ def test_random_weights_are_the_same_in_every_process(tiny: Path) -> None:
 
 def test_random_weights_do_not_touch_the_random_numbers_of_the_process(tiny: Path) -> None:
     before = torch.get_rng_state()
-    assemble(tiny, dtype=torch.float32, device="cpu")
+    assemble(configured(tiny), dtype=torch.float32, device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_random_weights_have_the_architecture_of_the_real_ones(tiny: Path) -> None:
-    made = models(assemble(tiny, dtype=torch.float32, device="cpu"))
+    made = models(assemble(configured(tiny), dtype=torch.float32, device="cpu"))
     for name, model in made.items():
         [weights] = (demo.PIPELINE / name).glob("*.safetensors")
         shapes = {key: tensor.shape for key, tensor in load_file(weights).items()}
@@ -74,14 +74,14 @@ def test_a_missing_vocabulary_is_the_demos_cut_to_the_text_encoders_context(tiny
     assert not (tiny / "tokenizer").exists()
     config = json.loads((tiny / "text_encoder" / "config.json").read_text())
     (tiny / "text_encoder" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 33}))
-    assert assemble(tiny, dtype=torch.float32, device="meta").tokenizer.model_max_length == 33
+    assert assemble(configured(tiny), dtype=torch.float32, device="meta").tokenizer.model_max_length == 33
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_the_shipped_architectures_can_be_assembled_whole(name: str) -> None:
     folder = ARCHITECTURES / name
     index = json.loads((folder / "model_index.json").read_text())
-    pipe = assemble(folder, dtype=torch.float32, device="meta")
+    pipe = assemble(configured(folder), dtype=torch.float32, device="meta")
     assert type(pipe).__name__ == index["_class_name"]
     wanted = {key for key, spec in index.items() if isinstance(spec, list) and spec[0] is not None}
     assert {key for key, part in pipe.components.items() if part is not None} == wanted

@@ -1,0 +1,108 @@
+"""The configurations that random weights are made from describe the published models: counted part by part, on meta."""
+
+import inspect
+import json
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autotune.pipelines.locate import ARCHITECTURES
+
+CLIP_L, CLIP_G, VAE = (123, 0.2), (695, 1), (83.7, 0.2)  # 492 MB, 2.78 GB and 335 MB in fp32
+T5_XXL = (4760, 5)  # 9.52 GB in bf16 as FLUX stores it; IF's own 19.6 GB in fp32 hold the embedding twice
+
+# Millions of parameters, and how far the rounding of their source lets them be off. The source is the size of the
+# weights on the hub, fp32 where nothing else is said. A folder that is one model has the part "".
+PUBLISHED = {
+    ("sd15-inpaint", "unet"): (860, 1.3),  # 3.44 GB
+    ("sd15-inpaint", "text_encoder"): CLIP_L,
+    ("sd15-inpaint", "vae"): VAE,
+    ("controlnet-sd15-canny", ""): (362.5, 1.3),  # 1.45 GB
+    ("ssd-1b", "unet"): (1332.5, 1.3),  # 5.33 GB; with no middle block at all it would have 31 less
+    ("ssd-1b", "text_encoder"): CLIP_L,
+    ("ssd-1b", "text_encoder_2"): CLIP_G,
+    ("ssd-1b", "vae"): VAE,
+    ("if-stage1", "unet"): (4305, 2.5),  # 8.61 GB in fp16; the model card: 4.3B
+    ("if-stage1", "text_encoder"): T5_XXL,
+    ("if-stage2", "unet"): (1242.5, 1.3),  # 4.97 GB; the model card: 1.2B
+    ("if-stage2", "text_encoder"): T5_XXL,
+    ("if-stage3", "unet"): (473.5, 0.3),  # 947 MB in fp16
+    ("if-stage3", "text_encoder"): (340, 1.3),  # 1.36 GB
+    ("if-stage3", "vae"): (55.3, 0.2),  # 221 MB
+}
+FOLDERS = sorted({folder for folder, _ in PUBLISHED})
+PIPELINES = [folder for folder in FOLDERS if (folder, "") not in PUBLISHED]
+
+
+def index_of(folder: str) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((ARCHITECTURES / folder / "model_index.json").read_text())
+    return index
+
+
+def parts_of(folder: str) -> dict[str, tuple[Path, Any]]:
+    """Where each part is configured, and its class; tokenizers, whose vocabularies aren't shipped, left out."""
+    if (folder, "") in PUBLISHED:
+        where = ARCHITECTURES / folder
+        name = json.loads((where / "config.json").read_text())["_class_name"]
+        return {"": (where, getattr(import_module("diffusers"), name))}
+    specs = {name: spec for name, spec in index_of(folder).items() if isinstance(spec, list) and spec[0] is not None}
+    return {
+        name: (ARCHITECTURES / folder / name, getattr(import_module(library), cls))
+        for name, (library, cls) in specs.items()
+        if "Tokenizer" not in cls
+    }
+
+
+def is_model(cls: Any) -> bool:
+    return issubclass(cls, torch.nn.Module)
+
+
+def made(where: Path, cls: Any) -> Any:
+    """The part as its configuration describes it; a model without its weights, tied ones still tied."""
+    if not is_model(cls):
+        return cls.from_pretrained(where)
+    with torch.device("meta"):
+        if hasattr(cls, "config_class"):
+            return cls(cls.config_class.from_pretrained(where))
+        return cls.from_config(cls.load_config(where))
+
+
+@pytest.mark.parametrize(("folder", "part"), PUBLISHED)
+def test_every_model_has_its_published_size(folder: str, part: str) -> None:
+    model = made(*parts_of(folder)[part])
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    millions, off = PUBLISHED[folder, part]
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=off)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_model_goes_uncounted(folder: str) -> None:
+    models = {(folder, name) for name, (_, cls) in parts_of(folder).items() if is_model(cls)}
+    assert models == {key for key in PUBLISHED if key[0] == folder}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_diffusers_knows_every_key(
+    folder: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only warns of a key that it doesn't know: a misspelled one would silently have its default."""
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    for where, cls in parts_of(folder).values():
+        if cls.__module__.startswith("diffusers"):
+            made(where, cls)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("folder", PIPELINES)
+def test_the_index_has_what_the_pipeline_is_made_from(folder: str) -> None:
+    index = index_of(folder)
+    cls = getattr(import_module("diffusers"), index.pop("_class_name"))
+    taken = inspect.signature(cls).parameters
+    needed = {name for name, parameter in taken.items() if parameter.default is parameter.empty}
+    assert needed <= set(index) <= set(taken)
+    there = {path.name for path in (ARCHITECTURES / folder).iterdir() if path.is_dir()}
+    assert set(parts_of(folder)) <= there <= set(index)
