@@ -134,9 +134,8 @@ def _if_second_stage() -> dict[str, Any]:
 
 def _upscaler() -> dict[str, Any]:
     made = _stable_diffusion(channels_in=7, scheduler=DDIMScheduler(**DDIM, prediction_type="v_prediction"))
-    for unused in ("requires_safety_checker",):
-        del made[unused]
-    made["unet"] = unet(7, num_class_embeds=1000)
+    del made["requires_safety_checker"]
+    made |= {"unet": unet(7, num_class_embeds=1000), "vae": vae(scaling_factor=0.08333)}
     return made | {"low_res_scheduler": DDPMScheduler(**ALPHAS), "watermarker": None, "max_noise_level": 350}
 
 
@@ -289,6 +288,7 @@ def t5(width: int = WIDTH) -> T5EncoderModel:
     config = T5Config(
         d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=300, feed_forward_proj="gated-gelu"
     )
+    torch.manual_seed(5)  # the same in every pipeline, as the published ones are
     return T5EncoderModel(config).eval()
 
 
