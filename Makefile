@@ -5,13 +5,16 @@ PYTHON ?= python3
 VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test gpu lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
 	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
+
+gpu: $(VENV)/installed  ## the published guides' tables at full size, into reports/gpu; needs a GPU and an hour
+	$(RUN) -m pytest tests/gpu -m gpu
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

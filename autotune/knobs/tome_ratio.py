@@ -4,6 +4,7 @@ Where tokens merge is chosen without randomness (tomesd's `use_rand=False`): tom
 between calls, so the same seed would give another picture at every call, and torch.compile could not capture it.
 """
 
+import math
 from typing import Any
 
 from autotune.config import Config, Value
@@ -42,6 +43,27 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=len(merging), what="transformer blocks merge tokens")
 
 
+def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
+    """How many tokens a step of the call merged: tomesd keeps all where a level is deeper than it may go."""
+    from autotune.pipelines.inspect import downsample_of, transformer_blocks
+
+    unet, deepest = parts.denoiser(pipe), int(config["tome_max_downsample"])
+    height, width = unet._tome_info["size"]
+    tokens = merged = 0
+    for name in transformer_blocks(unet):
+        factor = downsample_of(name, unet)
+        if factor <= deepest:
+            rows, columns = math.ceil(height / factor), math.ceil(width / factor)
+            tokens += rows * columns
+            merged += _merged(rows, columns, float(config["tome_ratio"]))
+    return Effect(count=merged, what=f"of {tokens} tokens merged in each step")
+
+
+def _merged(rows: int, columns: int, ratio: float) -> int:
+    """One token of each 2x2 cells is a destination and stays; tomesd merges no more than the others."""
+    return min(rows * columns - (rows // 2) * (columns // 2), int(rows * columns * ratio))
+
+
 KNOB = Knob(
     name="tome_ratio",
     stage=Stage.PATCH,
@@ -51,4 +73,5 @@ KNOB = Knob(
     also=also,
     why_not=why_not,
     apply=apply,
+    verify=verify,
 )

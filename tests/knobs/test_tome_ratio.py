@@ -7,6 +7,7 @@ import tomesd
 from conftest import make_target
 from live import built, configurations, configured, difference, loaded, picture
 
+from autotune import build
 from autotune.knobs import complete, find_knob
 from autotune.pipelines.inspect import transformer_blocks
 
@@ -33,6 +34,21 @@ def test_as_many_blocks_merge_as_it_says(merges: list[int], deepest: int, tokens
     picture(pipe, num_inference_steps=1)
     assert effects["tome_ratio"].count == len(merges)
     assert set(merges) == tokens  # half of 16 x 16, and of 8 x 8 where it goes deeper
+
+
+@pytest.mark.parametrize(("ratio", "deepest"), [(0.25, 1), (0.5, 2), (0.75, 2)])
+def test_the_tokens_that_merge_are_counted(monkeypatch: pytest.MonkeyPatch, ratio: float, deepest: int) -> None:
+    """By the difference of what goes into self-attention, against the count that a trial keeps."""
+    config = complete({"tome_ratio": ratio, "tome_max_downsample": deepest})
+    pipe, _ = built(**config)
+    before, after = [], []
+    for block in transformer_blocks(pipe.unet).values():
+        block.register_forward_pre_hook(lambda _, given: before.append(given[0].shape[1]))
+        block.attn1.register_forward_pre_hook(lambda _, given: after.append(given[0].shape[1]))
+    picture(pipe, num_inference_steps=1)
+    effect = build.verify(pipe, config, {})["tome_ratio"]
+    assert effect.count == sum(before) - sum(after) > 0
+    assert effect.what.startswith("of ")
 
 
 def test_each_ratio_draws_another_picture() -> None:

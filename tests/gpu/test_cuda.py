@@ -1,0 +1,82 @@
+"""What the knobs and the meters promise of CUDA, on a real one, with the demo and tiny checkpoints. A minute in all."""
+
+import pytest
+import torch
+from live import built, difference, loaded, picture, profiled_kernels
+
+from autotune import build
+from autotune.device import find_device
+from autotune.knobs import complete
+from autotune.measure.memory import CudaMeter
+from autotune.measure.probe import probe_device
+
+pytestmark = pytest.mark.gpu
+MIB = 2**20
+
+
+def on_gpu(**values: object) -> tuple[object, dict[str, object]]:
+    pipe = loaded(**values)
+    from live import WORKLOAD
+
+    return pipe, build.apply(pipe, complete(values), WORKLOAD, "cuda:0")
+
+
+@pytest.mark.parametrize("kernel", ["flash", "efficient", "cudnn", "math"])
+def test_a_forced_kernel_is_the_one_that_runs(kernel: str) -> None:
+    if kernel not in probe_device(find_device("cuda")).sdpa_kernels:
+        pytest.skip(f"the probe says that this GPU has no {kernel} kernel")
+    values = {"dtype": "fp16", "attention": f"sdpa_{kernel}"}
+    pipe, _ = on_gpu(**values)
+    seen = profiled_kernels(pipe)
+    assert set(seen) == {kernel}
+    assert build.verify(pipe, complete(values), seen)["attention"].count > 0
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune-no-cudagraphs"])
+def test_a_compiled_denoiser_draws_the_eager_picture(mode: str) -> None:
+    eager = picture(on_gpu(dtype="fp16")[0])
+    pipe, _ = on_gpu(dtype="fp16", compile="denoiser", compile_mode=mode)
+    assert difference(eager, picture(pipe)) < 0.05
+    assert difference(picture(pipe), picture(pipe)) == 0
+
+
+@pytest.mark.parametrize("value", ["model", "sequential", "group"])
+def test_offloaded_weights_leave_the_gpu_after_a_call(value: str) -> None:
+    plain = picture(on_gpu()[0])
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    pipe, _ = on_gpu(offload=value)
+    assert difference(plain, picture(pipe)) < 1e-3
+    weights = sum(p.numel() * p.element_size() for p in pipe.unet.parameters())
+    assert torch.cuda.memory_allocated() - before < weights
+
+
+def test_true_float32_differs_from_tf32() -> None:
+    if not probe_device(find_device("cuda")).at_least(8):
+        pytest.skip("TF32 needs compute capability 8.0")
+    on, off = (picture(built(loaded().to("cuda"), tf32=value)[0]) for value in ("on", "off"))
+    assert 0 < difference(on, off) < 0.1
+
+
+def test_the_schedulers_step_waits_for_nothing() -> None:
+    """The profiler sees no synchronisation inside the denoising loop once the knob is on."""
+
+    def waits(**values: object) -> int:
+        from torch.profiler import ProfilerActivity, profile
+
+        pipe, _ = on_gpu(scheduler="ddim", **values)
+        picture(pipe)
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            picture(pipe, num_inference_steps=20)
+        return sum(event.count for event in profiler.key_averages() if event.key == "aten::_local_scalar_dense")
+
+    assert waits(scheduler_sync="avoided") <= waits() - 15
+
+
+def test_the_memory_of_a_phase_is_what_the_allocator_held_and_more() -> None:
+    meter = CudaMeter("cuda:0")
+    meter.start("run")
+    block = torch.empty(256 * MIB, dtype=torch.uint8, device="cuda")
+    del block
+    meter.stop()
+    assert 256 * MIB <= meter.peaks["run"] < torch.cuda.get_device_properties(0).total_memory
