@@ -16,7 +16,7 @@ __all__ = ["TunedConfig", "UserError", "load", "search"]
 
 _HOMES = {
     "TunedConfig": "autotune.tuned",
-    "load": "autotune.tuned",
+    "load": "autotune.chain",
     "search": "autotune.tuner",
     "UserError": "autotune.errors",
 }

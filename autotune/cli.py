@@ -21,7 +21,12 @@ app = typer.Typer(
     help="Find the fastest, smallest settings of a diffusers pipeline on this device, with numbers you can trust.",
 )
 
-PipelineName = Annotated[str, typer.Option(help="A preset (demo, sd15, sdxl), a hub id or a local folder.")]
+PipelineName = Annotated[
+    str, typer.Option(help="A preset (demo, sd15, sdxl, if-stage1 ...), a hub id or a local folder.")
+]
+Task = Annotated[str | None, typer.Option(help="text2image, image2image or inpainting: the sister pipeline for it.")]
+ControlNet = Annotated[str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")]
+LoRA = Annotated[str | None, typer.Option(help="A LoRA to fuse: a hub id, a folder or a .safetensors file.")]
 DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
 
@@ -43,6 +48,9 @@ def main() -> None:
 @app.command()
 def search(
     pipeline: PipelineName = "demo",
+    task: Task = None,
+    controlnet: ControlNet = None,
+    lora: LoRA = None,
     budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
     study: Annotated[Path | None, typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Start no trial after this long, such as 30m.")] = None,
@@ -50,7 +58,13 @@ def search(
     fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it.")] = None,
     max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
-    max_latency: Annotated[str | None, typer.Option(help="Most seconds of a call of the pick, such as 2s.")] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Most seconds of a call of the pick, such as 2s. Of several sizes: of all together, with "
+            "--minimise each of the slowest."
+        ),
+    ] = None,
     max_quality_drop: Annotated[
         float | None,
         typer.Option(help="Most CLIP points that the pick may lose (default 0.3), or 100 x (1 - SSIM) (default 10)."),
@@ -58,7 +72,20 @@ def search(
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line. Best: your own.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
+    batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WIDTHxHEIGHT[@BATCH] instead of --size and --batch. Several: every config is timed at each, pictures "
+            "are judged at the first."
+        ),
+    ] = None,
+    minimise: Annotated[
+        str,
+        typer.Option(
+            help="Of several sizes: the sum of their latencies, or each one by itself (the pick has the least sum)."
+        ),
+    ] = "sum",
     seed: Annotated[int, typer.Option(help="Of the start noise, and of the sampler.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, random, nsga2 or gp.")] = "tpe",
     timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
@@ -75,7 +102,7 @@ def search(
     """
     from autotune.goal import read_bytes, read_seconds
     from autotune.report.show import show_search
-    from autotune.workload import read_size
+    from autotune.workload import read_size, read_workload
 
     time_budget_s = read_seconds(time_budget) if time_budget else None
     at_least_one({"--steps": steps, "--batch": batch})
@@ -83,6 +110,9 @@ def search(
         show_search(
             as_json=as_json,
             pipeline=pipeline,
+            task=task,
+            controlnet=controlnet,
+            lora=lora,
             budget=budget,
             study=study,
             time_budget_s=time_budget_s,
@@ -96,6 +126,8 @@ def search(
             steps=steps,
             size=read_size(size) if size else None,
             batch=batch,
+            workloads=[read_workload(text) for text in workload or []],
+            minimise=minimise,
             seed=seed,
             sampler=sampler,
             timeout_s=read_seconds(timeout),
@@ -104,6 +136,55 @@ def search(
             scorer=scorer,
             device=device,
             baseline=baseline,
+            command=shlex.join(["autotune", *sys.argv[1:]]),
+        )
+    except KeyboardInterrupt:
+        print("autotune: stopped; the same command continues.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def ladder(
+    pipeline: PipelineName = "demo",
+    recipe: Annotated[str, typer.Option(help="fast-diffusion, memory, tome, or a TOML file.")] = "fast-diffusion",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Its folder. Default: reports/DATE-PIPELINE-DEVICE-RECIPE.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line. Default: 8 of ours.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
+    timeout: Annotated[str, typer.Option(help="The longest that a rung may take.")] = "30m",
+    weights: Weights = "pretrained",
+    scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """Measure a published recipe rung by rung, each in a process of its own, beside the published figures.
+
+    The same command continues a ladder that was stopped.
+    """
+    from autotune.goal import read_seconds
+    from autotune.report.show import show_ladder
+    from autotune.workload import read_size
+
+    at_least_one({"--steps": steps, "--batch": batch})
+    try:
+        show_ladder(
+            as_json=as_json,
+            pipeline=pipeline,
+            recipe=recipe,
+            output=output,
+            prompts=prompts,
+            steps=steps,
+            size=read_size(size) if size else None,
+            batch=batch,
+            seed=seed,
+            timeout_s=read_seconds(timeout),
+            weights=read_weights(weights),
+            scorer=scorer,
+            device=device,
             command=shlex.join(["autotune", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
@@ -131,6 +212,10 @@ def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .png, .jpg or .webp.")] = Path("out.png"),
+    image: Annotated[
+        Path | None, typer.Option(help="The picture to start from, where the pipeline starts from one. Default: ours.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="What to redraw of it, in white. Default: ours.")] = None,
     seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
     device: DeviceName = None,
 ) -> None:
@@ -139,7 +224,29 @@ def run(
 
     if not prompt.strip():
         raise UserError("--prompt is empty: say what to draw.")
-    print(f"{output}: {draw(config, prompt, output, seed=seed, device=device)}")
+    print(f"{output}: {draw(config, prompt, output, image=image, mask=mask, seed=seed, device=device)}")
+
+
+@app.command()
+def chain(
+    stages: Annotated[list[Path], typer.Argument(help="Exported configs, in the order in which they run.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the chain's JSON goes.")] = Path("chain.json"),
+    rounds: Annotated[int, typer.Option(min=1, help="Measure the chain and its baseline so often, in turn.")] = 3,
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    device: DeviceName = None,
+) -> None:
+    """Measure stages that were tuned one by one (DeepFloyd IF's, say) as a whole, and export them as one JSON."""
+    from autotune.chain import chain as measure
+    from autotune.goal import read_seconds
+
+    def listen(number: int, which: str) -> None:
+        print(f"round {number} of {rounds}: the {which} chain", flush=True)
+
+    command = shlex.join(["autotune", *sys.argv[1:]])
+    seconds = read_seconds(timeout)
+    made = measure(stages, rounds=rounds, timeout_s=seconds, device=device, command=command, listen=listen)
+    made.save(output)
+    print(f"{output}: {made.about}")
 
 
 @app.command()
@@ -152,12 +259,29 @@ def device() -> None:
 
 
 @app.command()
-def knobs(pipeline: PipelineName = "demo", device: DeviceName = None, weights: Weights = "pretrained") -> None:
+def knobs(
+    pipeline: PipelineName = "demo",
+    task: Task = None,
+    controlnet: ControlNet = None,
+    lora: LoRA = None,
+    device: DeviceName = None,
+    device_spec: Annotated[
+        str | None, typer.Option(help="A GPU that is not here, such as a100, t4 or 4090: what would be on it.")
+    ] = None,
+    weights: Weights = "pretrained",
+) -> None:
     """Print every knob: what would be searched here, and what not and why."""
-    from autotune.probe import probe_space
+    from autotune.device_specs import find_spec
+    from autotune.probe import probe_space, probe_space_of
     from autotune.report.terminal import knobs_table
 
-    console().print(knobs_table(*probe_space(pipeline, read_weights(weights), device)))
+    wishes = {"task": task, "controlnet": controlnet, "lora": lora}
+    if device_spec is None:
+        console().print(knobs_table(*probe_space(pipeline, read_weights(weights), device, **wishes)))
+        return
+    if device is not None:
+        raise UserError(f"--device {device} is here, --device-spec {device_spec} is not: give one of them.")
+    console().print(knobs_table(*probe_space_of(pipeline, read_weights(weights), find_spec(device_spec), **wishes)))
 
 
 def console() -> Any:

@@ -11,6 +11,7 @@ from autotune.goal import PICKS
 from autotune.record import Record, read_record, read_trials
 from autotune.trial import Failure, Measurement, Trial
 from autotune.tuned import Confirmation, Evidence, TunedConfig
+from autotune.workload import Workload
 
 
 def export_from(study: Path, word: str) -> TunedConfig:
@@ -48,12 +49,13 @@ def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirma
         pipeline=target.pipeline.model_copy(update={"traits": None}),
         workload=target.workload,
         knobs=trial.values,
-        tuned=evidence(trial, baseline),
+        tuned=evidence(trial, baseline, target.workload),
         baseline_knobs=baseline.values,
-        baseline=evidence(baseline, baseline),
+        baseline=evidence(baseline, baseline, target.workload),
         confirmation=confirmation,
         device=target.device,
         versions=target.versions,
+        inputs=target.pipeline.known.inputs,
     )
 
 
@@ -63,13 +65,14 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
         return "The baseline itself, no setting changed."
     mine, theirs = _measured(trial), _measured(baseline)
     memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
+    faster = "the baseline's speed" + (f" over {len(mine.latencies_s)} sizes" if mine.also else "")
     words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality_words(trial, baseline)}"
     if confirmation is None:
         once = theirs.latency_s / mine.latency_s
-        return f"{once:.2f}x the baseline's speed in one process each (not confirmed), {words}."
+        return f"{once:.2f}x {faster} in one process each (not confirmed), {words}."
     low, high = confirmation.speedups[0], confirmation.speedups[-1]
     rounds = f"{len(confirmation.speedups)} interleaved rounds: {low:.2f} to {high:.2f}"
-    return f"{confirmation.speedup:.2f}x the baseline's speed ({rounds}), {words}."
+    return f"{confirmation.speedup:.2f}x {faster} ({rounds}), {words}."
 
 
 def quality_words(trial: Trial, baseline: Trial) -> str:
@@ -85,14 +88,17 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
     return f"CLIP score {0.0 - drop:+.2f} {within}, {likeness}"
 
 
-def evidence(trial: Trial, baseline: Trial) -> Evidence:
+def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
     mine, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
     assert quality is not None
     assert reference is not None
     drop = quality.drop_interval(reference) if quality.metric == "clip" else (None, None)
     scores = quality.clip_scores
+    sizes = map(str, workload.shapes)
     return Evidence(
         latency_s=mine.latency_s,
+        latency_at_s=dict(zip(sizes, mine.latencies_s, strict=True)) if mine.also else {},
+        graphs_added_at={str(cost.shape): cost.graphs_added for cost in mine.also},
         latency_samples_s=mine.latency_samples_s,
         first_call_s=mine.first_call_s,
         peak_memory_bytes=mine.peak_memory_bytes,

@@ -2,30 +2,35 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from autotune.goal import Goal, Pick
+from autotune.goal import Goal, Minimise, Pick
 from autotune.trial import Trial
 
 
-def objectives(trial: Trial, baseline: Trial) -> tuple[float, float, float]:
-    """(latency in s, peak memory in bytes, quality loss) of a measured trial; all three are minimised."""
+def objectives(trial: Trial, baseline: Trial, minimise: Minimise = "sum") -> tuple[float, ...]:
+    """What is minimised of a measured trial: latency in s, peak memory in bytes, quality loss.
+
+    Latency is of one call at each size of the workload, all together; with "each", a number a size, the main one first.
+    """
     mine, theirs = trial.measured, baseline.measured
     if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
         raise ValueError(f"trial {trial.number} has no objectives: it was not measured")
-    return mine.latency_s, float(mine.peak_memory_bytes), mine.quality.loss(theirs.quality)
+    latencies_s = mine.latencies_s if minimise == "each" else (mine.latency_s,)
+    return *latencies_s, float(mine.peak_memory_bytes), mine.quality.loss(theirs.quality)
 
 
-def pareto_front(trials: Iterable[Trial], baseline: Trial) -> list[Trial]:
-    """The measured trials that no other one beats in every objective, fastest first.
+def pareto_front(trials: Iterable[Trial], baseline: Trial, minimise: Minimise = "sum") -> list[Trial]:
+    """The measured trials that no other one beats in every objective, fastest first: the least sum over the sizes.
 
     Memory counts in whole MiB and quality loss in hundredths of a point: less is below what a run can tell apart.
     """
-    scored = [(t, _rounded(objectives(t, baseline))) for t in trials if t.measured]
+    scored = [(t, _rounded(objectives(t, baseline, minimise))) for t in trials if t.measured]
     front = [t for t, mine in scored if not any(_dominates(other, mine) for _, other in scored)]
     return sorted(front, key=lambda t: objectives(t, baseline))
 
 
-def _rounded(values: tuple[float, float, float]) -> tuple[float, float, float]:
-    return values[0], round(values[1] / 2**20), round(values[2], 2)
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    *latencies_s, memory_bytes, loss = values
+    return *latencies_s, round(memory_bytes / 2**20), round(loss, 2)
 
 
 def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -35,10 +40,12 @@ def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick = "fastest") -> Trial | None:
     """The best trial of the front that keeps the goal's limits; None where none does.
 
+    fastest: the least latency, summed over the workload's sizes (whatever the goal minimises).
     balanced: the least product of latency and memory, so that a tenth less of either counts the same.
     """
     # The limits come first: rounded, a config just over a limit can hide one just under it from the front.
-    kept = pareto_front((t for t in trials if t.measured and keeps(t, baseline, goal)), baseline)
+    allowed = [t for t in trials if t.measured and keeps(t, baseline, goal)]
+    kept = pareto_front(allowed, baseline, goal.minimise)
     keys: dict[Pick, Callable[[Trial], tuple[float, ...]]] = {
         "fastest": lambda t: objectives(t, baseline),
         "smallest": lambda t: objectives(t, baseline)[1::-1],
@@ -49,5 +56,10 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
 
 def keeps(trial: Trial, baseline: Trial, goal: Goal) -> bool:
     """Does this measured trial keep every limit of the goal?"""
-    latency_s, memory_bytes, loss = objectives(trial, baseline)
-    return all(over <= 0 for over in goal.violations(latency_s, int(memory_bytes), loss).values())
+    return all(over <= 0 for over in violations(objectives(trial, baseline, goal.minimise), goal).values())
+
+
+def violations(objectives: Sequence[float], goal: Goal) -> dict[str, float]:
+    """Limit of the goal -> by which share these objectives overstep it."""
+    *latencies_s, memory_bytes, loss = objectives
+    return goal.violations(max(latencies_s), int(memory_bytes), loss)

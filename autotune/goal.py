@@ -8,26 +8,44 @@ from autotune.noun import Noun
 
 Pick = Literal["fastest", "smallest", "balanced"]
 PICKS: tuple[Pick, ...] = ("fastest", "smallest", "balanced")
+Minimise = Literal["sum", "each"]
 
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _DURATIONS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 class Goal(Noun):
-    """Limits a config must keep to be picked. `max_quality_drop` is in the units of the study's quality metric."""
+    """Limits a config must keep to be picked. `max_quality_drop` is in the units of the study's quality metric.
 
+    Where the workload has several sizes, the latency that is minimised and limited is the sum over all of them, or with
+    `minimise` "each" every size's own: as many objectives, and the slowest must keep `max_latency_s`.
+    """
+
+    minimise: Minimise = "sum"
     max_vram_bytes: int | None = None
     max_latency_s: float | None = None
     max_quality_drop: float
 
     def violations(self, latency_s: float, peak_memory_bytes: int, quality_loss: float) -> dict[str, float]:
-        """Limit -> by which share it is overstepped; 0 or less holds. These are Optuna's constraint values."""
+        """Limit -> by which share it is overstepped; 0 or less holds. These are Optuna's constraint values.
+
+        `latency_s` is the largest of the latencies that are minimised.
+        """
         found = {"max_quality_drop": quality_loss - self.max_quality_drop}
         if self.max_vram_bytes is not None:
             found["max_vram"] = peak_memory_bytes / self.max_vram_bytes - 1
         if self.max_latency_s is not None:
             found["max_latency"] = latency_s / self.max_latency_s - 1
         return found
+
+
+def read_minimise(word: str) -> Minimise:
+    """Raises UserError for what is neither "sum" nor "each"."""
+    if word == "sum":
+        return "sum"
+    if word == "each":
+        return "each"
+    raise UserError(f"--minimise takes sum or each, not {word!r}.")
 
 
 def read_bytes(text: str) -> int:

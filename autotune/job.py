@@ -39,6 +39,33 @@ class MeasureJob(Noun):
     pictures: bool
 
 
+class Stage(Noun):
+    """One pipe of a chain: what is built, and what it is called with."""
+
+    target: Target
+    values: dict[str, Value]
+
+
+class ChainJob(Noun):
+    """Build the pipes of a chain, each with its own config, and measure the whole: prompt in, last picture out."""
+
+    kind: Literal["chain"] = "chain"
+    stages: tuple[Stage, ...]
+
+
+class CompatJob(Noun):
+    """Make the first call's pictures of many configs, each in a fork of its own. They go to `folder`."""
+
+    kind: Literal["compat"] = "compat"
+    target: Target
+    configs: tuple[dict[str, Value], ...]
+    folder: str
+    at_once: int  # forks
+    threads: int | None  # of each fork; None: as torch likes
+    budget_s: float  # begin no config after this long
+    limit_s: float  # the longest that one may take
+
+
 class ScoreJob(Noun):
     """Judge one folder of pictures against another."""
 
@@ -49,7 +76,7 @@ class ScoreJob(Noun):
     scorer: str | None
 
 
-Job = Annotated[DeviceJob | ProbeJob | MeasureJob | ScoreJob, Field(discriminator="kind")]
+Job = Annotated[DeviceJob | ProbeJob | MeasureJob | ChainJob | CompatJob | ScoreJob, Field(discriminator="kind")]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 

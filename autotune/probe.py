@@ -13,7 +13,7 @@ from autotune.pipelines import presets, resolve
 from autotune.space import SearchSpace, SpaceFile, make_space, shipped_space_file
 from autotune.target import Target
 from autotune.trial import Failure
-from autotune.workload import PROMPTS, Workload, read_prompts
+from autotune.workload import PROMPTS, Shape, Workload, read_prompts
 
 PROBE_TIMEOUT_S = 4 * 3600.0  # it may have to download the weights
 PROMPTS_IN_SEARCH = 16
@@ -28,9 +28,13 @@ def probe(
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     batch: int = 1,
+    also: tuple[Shape, ...] = (),
     seed: int = 0,
 ) -> Target:
-    """Ask a child what the pipeline and the device are, and complete the workload by it. Raises UserError."""
+    """Ask a child what the pipeline and the device are, and complete the workload by it. Raises UserError.
+
+    also  other sizes of the workload
+    """
     job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
     if isinstance(answer, Failure):
@@ -39,8 +43,10 @@ def probe(
     known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
     preset, traits = presets().get(pipeline.name), known.known
     width, height = size or ((preset.width, preset.height) if preset else (traits.default_width, traits.default_height))
-    if width % traits.size_multiple or height % traits.size_multiple:
-        raise UserError(f"--size {width}x{height}: {pipeline.name} needs multiples of {traits.size_multiple}.")
+    for wide, high in ((width, height), *((shape.width, shape.height) for shape in also)):
+        if wide % traits.size_multiple or high % traits.size_multiple:
+            option = "--workload" if also else "--size"
+            raise UserError(f"{option} {wide}x{high}: {pipeline.name} needs multiples of {traits.size_multiple}.")
     workload = Workload(
         prompts=prompts,
         width=width,
@@ -49,6 +55,7 @@ def probe(
         steps=steps or (preset.steps if preset else traits.default_steps),
         guidance_scale=preset.guidance_scale if preset else traits.default_guidance_scale,
         seed=seed,
+        also=also,
     )
     found = Device.parse(answer["device"], "the probe's device")
     return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
@@ -67,13 +74,29 @@ def _probe_device(folder: Path, device: Device) -> Device:
     return Device.parse(answer, "the probe's device")
 
 
-def probe_space(word: str, weights: Weights, device: str | None) -> tuple[Target, SearchSpace]:
-    """The space that a search of this pipeline would have here."""
+def probe_space(word: str, weights: Weights, device: str | None, **wishes: str | None) -> tuple[Target, SearchSpace]:
+    """The space that a search of this pipeline would have here. `wishes`: task, controlnet, lora, see resolve()."""
     # The scorer plays no part in what is possible, and it may have to be downloaded.
-    pipeline = resolve(word, weights).model_copy(update={"scorer": None})
+    pipeline = resolve(word, weights, **wishes).model_copy(update={"scorer": None})
     with tempfile.TemporaryDirectory() as folder:
         target = probe(Path(folder) / "probe", pipeline, find_device(device), default_prompts(pipeline))
-    return target, make_space(target, default_space(pipeline), fix={}, exclude=(), baseline=complete({}))
+    return target, _default_space_of(target)
+
+
+def probe_space_of(word: str, weights: Weights, device: Device, **wishes: str | None) -> tuple[Target, SearchSpace]:
+    """The space on a device that is not here, such as one of the capability table. Downloads no preset's weights."""
+    preset = presets().get(word)
+    shape = "random" if preset and preset.architecture else weights  # its configurations ship with autotune
+    pipeline = resolve(word, shape, **wishes).model_copy(update={"scorer": None})
+    with tempfile.TemporaryDirectory() as folder:
+        target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), default_prompts(pipeline))
+    known = target.pipeline.model_copy(update={"weights": weights})
+    target = target.model_copy(update={"pipeline": known, "device": device})
+    return target, _default_space_of(target)
+
+
+def _default_space_of(target: Target) -> SearchSpace:
+    return make_space(target, default_space(target.pipeline), fix={}, exclude=(), baseline=complete({}))
 
 
 def default_space(pipeline: Pipeline) -> SpaceFile:

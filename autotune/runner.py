@@ -66,6 +66,7 @@ class Runner:
         return Quality.parse(fields, f"the score in {str(place)!r}")
 
     def time_limit_s(self, earlier: Sequence[Trial]) -> float:
-        """Five times the longest trial so far, but never under LEAST_TIMEOUT_S nor over the user's limit."""
+        """Five times the longest trial so far, but never under LEAST_TIMEOUT_S a size nor over the user's limit."""
         longest = max((t.seconds for t in earlier if t.measured), default=self.timeout_s)
-        return min(self.timeout_s, max(LEAST_TIMEOUT_S, 5 * longest))
+        least = LEAST_TIMEOUT_S * len(self.target.workload.shapes)  # code is compiled for each size anew
+        return min(self.timeout_s, max(least, 5 * longest))

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune.config import Config, Value
 from autotune.errors import UserError, nearest
 from autotune.folders import StudyFolder, read_json
-from autotune.front import objectives
+from autotune.front import objectives, violations
 from autotune.knobs import complete
 from autotune.record import Record, read_trials, write_trial
 from autotune.space import Recipe, SearchSpace
@@ -26,7 +26,6 @@ from autotune.trial import Failure, Trial
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp")
 ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
-DIRECTIONS = ("minimize", "minimize", "minimize")  # latency_s, peak_memory_bytes, quality_loss
 
 
 def check_sampler(name: str) -> str:
@@ -55,7 +54,7 @@ class Study:
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
         self._sampler = _Valid(make_sampler(sampler, seed + len(self.trials)), space, self.tried)
-        self._optuna = _open(folder, self._sampler)
+        self._optuna = _open(folder, self._sampler, record)
         self._mend()
 
     @property
@@ -125,15 +124,14 @@ class Study:
     def _values(self, trial: Trial) -> list[float]:
         """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last."""
         if trial.measured:
-            return list(objectives(trial, self.baseline))
-        known = [objectives(t, self.baseline) for t in self.trials if t.measured]
+            return list(objectives(trial, self.baseline, self.record.goal.minimise))
+        known = [objectives(t, self.baseline, self.record.goal.minimise) for t in self.trials if t.measured]
         return [max(column) for column in zip(*known, strict=True)]
 
     def _constraints(self, trial: Trial) -> dict[str, float]:
         """Optuna's constraints: 0 or less holds. Every trial has all of them, or the GP sampler gives up."""
-        latency_s, memory_bytes, loss = self._values(trial)
         failed = 0.0 if trial.measured else 1.0
-        return {"failed": failed, **self.record.goal.violations(latency_s, int(memory_bytes), loss)}
+        return {"failed": failed, **violations(self._values(trial), self.record.goal)}
 
     def _mend(self) -> None:
         """Make Optuna's view agree with the trials on disk, after a kill at whatever moment."""
@@ -218,16 +216,17 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-def _open(folder: StudyFolder, sampler: BaseSampler) -> optuna.Study:
+def _open(folder: StudyFolder, sampler: BaseSampler, record: Record) -> optuna.Study:
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
 
+    latencies = len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
     try:
         return optuna.create_study(
             study_name="autotune",
             storage=URL.create("sqlite", database=str(folder.database)).render_as_string(),  # the path may hold ? and %
             sampler=sampler,
-            directions=DIRECTIONS,
+            directions=["minimize"] * (latencies + 2),  # peak memory and quality loss, see front.objectives
             load_if_exists=True,
         )
     except (DatabaseError, RuntimeError) as error:

@@ -28,5 +28,6 @@ class Target(Noun):
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    nouns = isinstance(value, tuple) and all(isinstance(part, Noun) for part in value)
+    text = " and ".join(map(str, value)) or "none" if isinstance(value, tuple) and nouns else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -92,6 +92,10 @@ class ShapeCost(Noun):
     def latency_s(self) -> float:
         return statistics.median(self.latency_samples_s)
 
+    @property
+    def latency_spread(self) -> float:
+        return _spread(self.latency_samples_s)
+
 
 class Measurement(Noun):
     """What a config costs and gives. Raw samples are kept, everything else is derived. Units are in the names.
@@ -126,9 +130,26 @@ class Measurement(Noun):
 
     @property
     def latency_spread(self) -> float:
-        """Interquartile range over the median."""
-        low, _, high = statistics.quantiles(self.latency_samples_s, n=4)
-        return (high - low) / self.latencies_s[0]
+        """Interquartile range over the median, at the main size."""
+        return _spread(self.latency_samples_s)
+
+
+def _spread(samples_s: tuple[float, ...]) -> float:
+    low, middle, high = statistics.quantiles(samples_s, n=4)
+    return (high - low) / middle
+
+
+class ChainCost(Noun):
+    """What a chain of pipes costs: one call of all of them, prompt in, the last one's pictures out."""
+
+    first_call_s: float
+    warmup_s: tuple[float, ...]
+    latency_samples_s: tuple[float, ...]
+    peak_memory_bytes: int
+
+    @property
+    def latency_s(self) -> float:
+        return statistics.median(self.latency_samples_s)
 
 
 class Trial(Noun):

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from autotune import build
 from autotune.config import Config, Value
 from autotune.device import Device, find_device
@@ -21,9 +23,14 @@ SCHEMA_VERSION = 1
 
 
 class Evidence(Noun):
-    """One config's numbers. Latency is of one call, which makes `workload.batch` pictures."""
+    """One config's numbers. Latency is of one call, which makes `workload.batch` pictures.
+
+    Of a workload of several sizes `latency_s` is of one call at each together, the samples are the main size's.
+    """
 
     latency_s: float
+    latency_at_s: dict[str, float] = Field(default_factory=dict)  # of several sizes: the median at each
+    graphs_added_at: dict[str, int] = Field(default_factory=dict)  # ... and what was compiled anew for it
     latency_samples_s: tuple[float, ...]
     first_call_s: float
     peak_memory_bytes: int
@@ -38,10 +45,14 @@ class Evidence(Noun):
 
 
 class Confirmation(Noun):
-    """The config and the baseline measured again, in turn, each time in a fresh process: one median a round."""
+    """The config and the baseline measured again, in turn, each time in a fresh process: one median a round.
+
+    Of a workload of several sizes, the sum of each size's median.
+    """
 
     baseline_latency_s: tuple[float, ...]
     tuned_latency_s: tuple[float, ...]
+    tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # of several sizes: each alone
 
     @property
     def speedups(self) -> tuple[float, ...]:
@@ -76,6 +87,7 @@ class TunedConfig(Noun):
     confirmation: Confirmation | None
     device: Device
     versions: dict[str, str]
+    inputs: dict[str, str] = Field(default_factory=dict)  # arguments of its call that take pictures -> of what
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedConfig":

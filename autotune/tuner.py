@@ -6,21 +6,22 @@ Loads no torch: whatever touches a pipeline happens in child processes. Prints n
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from autotune.config import Config, Value
+from autotune.confirm import Confirmer, Confirming
 from autotune.device import Device, find_device
 from autotune.errors import UserError
 from autotune.export import export
-from autotune.folders import StudyFolder, read_json, write_json
-from autotune.front import keeps, objectives, pareto_front, pick_trial
-from autotune.goal import Goal
+from autotune.folders import StudyFolder, write_json
+from autotune.front import pareto_front
+from autotune.goal import Goal, read_minimise
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
-from autotune.pipelines import resolve
+from autotune.pipelines import resolve, wished
 from autotune.probe import default_prompts, default_space, probe
 from autotune.record import Record, read_record
 from autotune.report.pictures import contact_sheet
@@ -29,10 +30,9 @@ from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
 from autotune.trial import Failure, Trial
-from autotune.tuned import Confirmation, TunedConfig
-from autotune.workload import read_prompts
+from autotune.tuned import TunedConfig
+from autotune.workload import asked_sizes, read_prompts
 
-CONFIRM_CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
 DEFAULT_QUALITY_DROP = {"clip": 0.3, "likeness": 10.0}  # CLIP points (1 % or less); 100 x (1 - SSIM of 0.9)
 
 
@@ -57,12 +57,6 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Confirming:
-    trial: Trial
-    round: int  # from 1
-
-
-@dataclass(frozen=True)
 class Result:
     """What a search leaves: the trials, the front, and what was written to best.json."""
 
@@ -82,6 +76,9 @@ Listener = Callable[[Event], None]
 def search(
     pipeline: str = "demo",
     *,
+    task: str | None = None,
+    controlnet: str | None = None,
+    lora: str | None = None,
     budget: int = 50,
     study: str | Path | None = None,
     time_budget_s: float | None = None,
@@ -94,7 +91,9 @@ def search(
     prompts: str | Path | None = None,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
-    batch: int = 1,
+    batch: int | None = None,
+    workloads: Sequence[tuple[int, int, int]] = (),
+    minimise: str = "sum",
     seed: int = 0,
     sampler: str = "tpe",
     timeout_s: float = 1800.0,
@@ -109,17 +108,22 @@ def search(
     """Search the settings of a pipeline on a device and export the best as `best.json` in the study's folder.
 
     pipeline  a preset ("demo", "sd15", "sdxl"), a hub id or a local folder
+    task      "text2image", "image2image" or "inpainting": its sister pipeline for this task
+    controlnet, lora  the hub id or folder of one to load with it; a LoRA may be a .safetensors file
     budget    trials of the whole study, the baseline among them; a larger one continues a finished study
     study     its folder; the same call continues a study that was cut short
     fix       knobs held at a value;  exclude  knobs left at the baseline's
-    size      (width, height) in pixels
+    size      (width, height) in pixels;  batch  pictures a call, 1 where nothing is said
+    workloads  (width, height, batch) of each size that is called for, instead of size and batch; every config is timed
+              at each, pictures are judged at the first
+    minimise  of several sizes: "sum" of their latencies, or "each" one by itself
     confirm_rounds  how often the pick and the baseline are measured again, in turn; 0 exports the first figures
     baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
     Raises UserError for input that can't be used, before anything heavy is loaded where that can be known.
     """
-    described = resolve(pipeline, weights)
+    described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     where = find_device(device)
@@ -133,13 +137,20 @@ def search(
         raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
-    drop = _quality_drop(max_quality_drop, described)
-    goal = Goal(max_vram_bytes=max_vram_bytes, max_latency_s=max_latency_s, max_quality_drop=drop)
+    size, batch, also = asked_sizes(size, batch, workloads)
+    goal = Goal(
+        minimise=read_minimise(minimise),
+        max_vram_bytes=max_vram_bytes,
+        max_latency_s=max_latency_s,
+        max_quality_drop=_quality_drop(max_quality_drop, described),
+    )
     folder = StudyFolder(Path(study) if study else default_folder(described, where))
     folder.create()
     with folder.lock():
         try:
-            target = probe(folder.probe, described, where, texts, steps=steps, size=size, batch=batch, seed=seed)
+            target = probe(
+                folder.probe, described, where, texts, steps=steps, size=size, batch=batch, also=also, seed=seed
+            )
             allowed = make_space(target, file, fix=fixed, exclude=kept, baseline=start)
             objection = allowed.objection(start)
             if objection:
@@ -156,7 +167,8 @@ def search(
 
 
 def default_folder(pipeline: Pipeline, device: Device) -> Path:
-    return Path("reports") / f"{date.today().isoformat()}-{pipeline.slug}-{device.slug}"
+    asked = [Path(word).name.lower().removesuffix(".safetensors") for word in wished(pipeline).values()]
+    return Path("reports") / "-".join([date.today().isoformat(), pipeline.slug, *asked, device.slug])
 
 
 def _quality_drop(wish: float | None, pipeline: Pipeline) -> float:
@@ -192,17 +204,18 @@ class _Run:
         listen: Listener,
     ) -> None:
         self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
-        self.runner, self.confirm_rounds = Runner(folder, study.record.target, timeout_s), confirm_rounds
+        self.runner = Runner(folder, study.record.target, timeout_s)
+        self.confirmer = Confirmer(folder, study, self.runner, confirm_rounds, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
-        best, confirmation = self.confirm()
+        best, confirmation = self.confirmer.best()
         trials = self.study.trials
         tuned = export(self.record, best, self.study.baseline, confirmation)
         tuned.save(self.folder.best)
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
-        front = pareto_front(trials, self.study.baseline)
+        front = pareto_front(trials, self.study.baseline, self.record.goal.minimise)
         return Result(self.folder.path, self.record, tuple(trials), tuple(front), best, tuned, exhausted)
 
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
@@ -224,61 +237,6 @@ class _Run:
             self.study.tell(trial)
             self.listen(Ended(trial))
         return False
-
-    def confirm(self) -> tuple[Trial, Confirmation | None]:
-        """The best trial that is still faster than the baseline when both are measured again, or the baseline."""
-        baseline, rejected = self.study.baseline, set[int]()
-        for _ in range(CONFIRM_CANDIDATES):
-            left = [t for t in self.study.trials if t.number not in rejected]
-            best = pick_trial(left, baseline, self.record.goal)
-            if best is None or best.number == baseline.number:
-                return self._keeps_the_goal(best), None
-            if self.confirm_rounds == 0:
-                return best, None
-            confirmation = self.measure_in_turn(best)
-            if confirmation is not None and self._holds_up(best, confirmation):
-                return best, confirmation
-            rejected.add(best.number)
-        return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.record.goal) else None), None
-
-    def _keeps_the_goal(self, best: Trial | None) -> Trial:
-        if best is None:
-            raise UserError(
-                "no config keeps the limits that were set (the trials are kept; loosen --max-vram, --max-latency or "
-                "--max-quality-drop in another study, or go on with a larger --budget)."
-            )
-        return best
-
-    def _holds_up(self, trial: Trial, confirmation: Confirmation) -> bool:
-        """Is the trial still what it was picked for: within the limit, and faster if it was faster at first?"""
-        limit = self.record.goal.max_latency_s
-        if limit is not None and statistics.median(confirmation.tuned_latency_s) > limit:
-            return False
-        was_faster = objectives(trial, self.study.baseline)[0] < objectives(self.study.baseline, self.study.baseline)[0]
-        return confirmation.is_faster or not was_faster
-
-    def measure_in_turn(self, trial: Trial) -> Confirmation | None:
-        """Baseline and trial in turn, confirm_rounds times, each in a fresh process. None where one of them fails.
-
-        What was confirmed before, and lies on disk, is not measured again.
-        """
-        kept = self.folder.confirmation(trial.number)
-        if kept.exists():
-            return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
-        medians: dict[int, list[float]] = {self.study.baseline.number: [], trial.number: []}
-        for number in range(self.confirm_rounds):
-            self.listen(Confirming(trial, number + 1))
-            for one in (self.study.baseline, trial):
-                place = kept.parent / f"round-{number + 1}-trial-{one.number}"
-                outcome = self.runner.run(place, one.config, pictures=False, earlier=self.study.trials)
-                if isinstance(outcome, Failure):
-                    return None
-                medians[one.number].append(outcome.latency_s)
-        confirmation = Confirmation(
-            baseline_latency_s=tuple(medians[self.study.baseline.number]), tuned_latency_s=tuple(medians[trial.number])
-        )
-        write_json(kept, confirmation.to_json())
-        return confirmation
 
 
 def median_seconds(trials: Iterable[Trial]) -> float | None:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def main() -> None:
 
 def run(job: Any, folder: Path) -> dict[str, Any]:
     """Do the job; returns its result as JSON."""
-    return {"device": _device, "probe": _probe, "measure": _measure, "score": _score}[job.kind](job, folder)
+    does = {"device": _device, "probe": _probe, "measure": _measure, "chain": _chain, "compat": _compat, "score": _score}
+    return does[job.kind](job, folder)
 
 
 def _device(job: Any, folder: Path) -> dict[str, Any]:
@@ -104,6 +106,50 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     }
 
 
+def _chain(job: Any, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from autotune import build
+    from autotune.config import Config
+    from autotune.measure import health, measure_chain
+    from autotune.measure.memory import meter_for
+    from autotune.pipelines.loading import import_classes
+
+    device = job.stages[0].target.device.torch_name
+    for stage in job.stages:
+        import_classes(stage.target.pipeline)
+    meter = meter_for(device)
+    meter.start("load")
+    stages = [(s.target.pipeline, Config(s.values), s.target.workload) for s in job.stages]
+    chain = build.chain(stages, device, local_files_only=True)
+    meter.stop()
+    chain.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        fields, images = measure_chain(chain, meter, device=device)
+    last = job.stages[-1].target
+    size = {"width": last.workload.width, "height": last.workload.height}
+    health.check_pictures(images, **size, may_be_flat=last.pipeline.weights == "random")
+    return fields
+
+
+def _compat(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.compat.pictures import make_pictures
+
+    return make_pictures(job, _fork, classify)
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """Do the work in a fork of this process, which then ends. Returns the fork's process id."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)  # whatever was raised, it must not run on as a second worker
+
+
 def _score(job: Any, folder: Path) -> dict[str, Any]:
     from autotune.measure.quality import judge
 
@@ -117,7 +163,7 @@ def classify(error: BaseException) -> Any:
     from autotune.measure.health import BrokenOutput
     from autotune.trial import Failure
 
-    chain = list(_chain(error))
+    chain = list(_causes(error))
     text = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no message')}"
     for link in chain:
         if isinstance(link, NoEffect):
@@ -134,7 +180,7 @@ def classify(error: BaseException) -> Any:
     return Failure(cause="unsupported" if unsupported else "error", reason=text)
 
 
-def _chain(error: BaseException | None) -> Any:
+def _causes(error: BaseException | None) -> Any:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

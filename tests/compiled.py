@@ -10,8 +10,34 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def captured() -> Iterator[Any]:
+    """In this process: graphs are captured by Dynamo and run as they are, without Inductor. Yields Dynamo's counters.
+
+    Quick, and enough to see graphs, breaks and recompilations.
+    """
+    import torch
+    from torch._dynamo.utils import clear_compilation_metrics, counters
+
+    inductor = torch._TorchCompileInductorWrapper
+    compile_graph = inductor.__call__
+    inductor.__call__ = lambda self, graph, inputs, **_: graph.forward
+    try:
+        torch._dynamo.reset()
+        counters.clear()
+        clear_compilation_metrics()
+        yield counters
+    finally:
+        inductor.__call__ = compile_graph
+        torch._dynamo.reset()
+        counters.clear()
+        clear_compilation_metrics()
 
 
 def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 from autotune.device import Device
 from autotune.pipeline import Pipeline, Traits
 from autotune.target import Target
-from autotune.workload import Workload
+from autotune.workload import Shape, Workload
 
 TRAITS = Traits(
     class_name="StableDiffusionPipeline",
@@ -28,6 +28,7 @@ TRAITS = Traits(
     default_steps=50,
     default_guidance_scale=7.5,
     prompt_tokens=24,
+    vae_faults={"tiny": "no such VAE is known for these latents", "fp16_fix": "no such VAE is known for these latents"},
 )
 CPU = Device(kind="cpu", name="a test's processor", memory_bytes=2**34, cores=2, sdpa_kernels=("flash", "math"))
 
@@ -44,8 +45,11 @@ def gpu(major: int, minor: int, *, multiprocessors: int = 108) -> Device:
     )
 
 
-def make_target(device: Device = CPU, *, batch: int = 1, side: int = 64, **traits: object) -> Target:
-    """The demo's target without having probed it; `traits` overrides single ones."""
+OTHER_SHAPES = (Shape(width=96, height=96, batch=2), Shape(width=128, height=64))
+
+
+def make_target(device: Device = CPU, *, batch: int = 1, side: int = 64, sizes: int = 1, **traits: object) -> Target:
+    """The demo's target without having probed it; `traits` overrides single ones. `sizes`: how many it is for."""
     return Target(
         pipeline=Pipeline(
             name="demo", source="demo", scorer="demo", revision="test", traits=TRAITS.model_copy(update=traits)
@@ -57,6 +61,7 @@ def make_target(device: Device = CPU, *, batch: int = 1, side: int = 64, **trait
             batch=batch,
             steps=20,
             guidance_scale=4.0,
+            also=OTHER_SHAPES[: sizes - 1],
         ),
         device=device,
         versions={"torch": "0"},

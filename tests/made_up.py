@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from conftest import make_target
+from conftest import OTHER_SHAPES, make_target
 
 from autotune.config import Value
 from autotune.goal import Goal
@@ -10,7 +10,7 @@ from autotune.knob import Effect
 from autotune.knobs import complete
 from autotune.record import Record
 from autotune.target import Target
-from autotune.trial import Cause, Failure, Measurement, Quality, Trial
+from autotune.trial import Cause, Failure, Measurement, Quality, ShapeCost, Trial
 
 BASELINE_SCORES = (30.0, 31.0)
 
@@ -30,12 +30,23 @@ def measured(
     values: Mapping[str, Value] | None = None,
     *,
     latency_s: float = 1.0,
+    also: tuple[float, ...] = (),
     memory_bytes: int = 100 * 2**20,
     loss: float = 0.0,
     judged: Quality | None = None,
     origin: str = "sampler",
 ) -> Trial:
-    """A trial that worked; its five calls all took the same time."""
+    """A trial that worked; its five calls all took the same time. `also`: the latencies at OTHER_SHAPES."""
+    others = tuple(
+        ShapeCost(
+            shape=shape,
+            first_call_s=2 * seconds,
+            warmup_s=(seconds,) * 2,
+            latency_samples_s=(seconds,) * 5,
+            graphs_added=0,
+        )
+        for shape, seconds in zip(OTHER_SHAPES, also, strict=False)
+    )
     outcome = Measurement(
         load_s=0.1,
         apply_s=0.1,
@@ -48,6 +59,7 @@ def measured(
         effects={"dtype": Effect(count=1, what="weights of the denoiser in float32")},
         attention_kernels={"flash": 28},
         quality=judged or quality(loss),
+        also=others,
     )
     return Trial(number=number, origin=origin, values=dict(complete(values or {})), outcome=outcome, seconds=3.0)
 

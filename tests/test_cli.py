@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from made_up import measured, record
 
+from autotune import demo
 from autotune.export import export
 from autotune.folders import StudyFolder, write_json
 from autotune.record import write_trial
@@ -55,6 +56,7 @@ def here(tmp_path: Path) -> Path:
         (tmp_path / name).write_text(content)
     good = export(record(), measured(1, {"qkv_fusion": True}), measured(0), None).to_json()
     write_json(tmp_path / "good.json", good)
+    write_json(tmp_path / "picture.json", {**good, "inputs": {"image": "photo"}})
     write_json(tmp_path / "newer.json", {**good, "schema_version": 2})
     write_json(tmp_path / "knob.json", {**good, "knobs": {"dtipe": "bf16"}})
     study = StudyFolder(tmp_path / "study")
@@ -107,6 +109,13 @@ SEARCHES = [
         "nor a folder with a model_index.json: did you mean 'demo'?",
     ),
     (["--pipeline", "no_pipeline"], "it has no model_index.json"),
+    (["--task", "image3image"], "unknown task 'image3image': did you mean 'image2image'?"),
+    (["--pipeline", "sd15-img2img", "--task", "inpainting"], "sd15-img2img comes with another (image2image)"),
+    (["--controlnet", "no_pipeline"], "'no_pipeline' is no ControlNet: it has no config.json"),
+    (["--controlnet", "prompts.txt"], "--controlnet takes a hub id (owner/name) or a folder"),
+    (["--lora", "prompts.txt"], "'prompts.txt' is no .safetensors file"),
+    (["--lora", "no_pipeline"], "there is no .safetensors file in it"),
+    (["--lora", "gone.safetensors"], "--lora takes a hub id (owner/name), a folder or a .safetensors file"),
     (["--pipeline", "demo", "--weights", "random"], "demo ships its own"),
     (["--fix", "dtipe=bf16"], "unknown knob 'dtipe': did you mean 'dtype'?"),
     (["--fix", "dtype=bf61"], "dtype can't be 'bf61': did you mean 'bf16'?"),
@@ -117,6 +126,12 @@ SEARCHES = [
     (["--baseline", "fp61"], "--baseline takes default, fp16, bf16 or an exported config"),
     # impossible numbers
     (["--size", "60x64"], "multiples of 8"),
+    (["--workload", "64"], "--workload takes WIDTHxHEIGHT[@BATCH]"),
+    (["--workload", "64x64@0"], "give at least 1 picture a call"),
+    (["--workload", "64x64", "--size", "64x64"], "leave --size and --batch away"),
+    (["--workload", "64x64", "--batch", "1"], "leave --size and --batch away"),
+    (["--workload", "64x64", "--workload", "64x64@1"], "--workload 64x64@1 is there twice"),
+    (["--minimise", "all"], "--minimise takes sum or each, not 'all'"),
     (["--steps", "0"], "--steps 0: give at least 1"),
     (["--batch", "0"], "--batch 0: give at least 1"),
     (["--budget", "0"], "the budget is 0 trials"),
@@ -152,6 +167,11 @@ OTHERS = [
     (["run", "good.json", "--prompt", "a", "-o", "gone/out.png"], "there is no folder 'gone'"),
     (["run", "good.json", "--prompt", "a", "--seed", "-1"], "the seed -1"),
     (["run", "good.json", "--prompt", "a", "--device", "cuda"], "no NVIDIA GPU was found here"),
+    (["run", "good.json", "--prompt", "a", "--image", "gone.png"], "starts from no picture: leave --image away"),
+    (["run", "picture.json", "--prompt", "a", "--mask", "gone.png"], "takes no mask: leave --mask away"),
+    (["run", "picture.json", "--prompt", "a", "--image", "gone.png"], "the picture 'gone.png' can't be read: No such"),
+    (["run", "picture.json", "--prompt", "a", "--image", "prompts.txt"], "it is no picture, or a damaged one"),
+    (["run", "picture.json", "--prompt", "a", "--image", "stranger"], "the picture 'stranger' can't be read: Is a dir"),
     (["export", "gone"], "'gone' is not a study folder"),
     (["export", "stranger"], "'stranger' is not a study folder"),
     (["export", "study", "-o", "gone/best.json"], "'gone/best.json' can't be written"),
@@ -160,6 +180,7 @@ OTHERS = [
         "nor a folder with a model_index.json: did you mean 'demo'?",
     ),
     (["knobs", "--device", "cuda"], "no NVIDIA GPU was found here"),
+    (["knobs", "--task", "painting"], "unknown task 'painting': did you mean 'inpainting'?"),
 ]
 
 
@@ -211,6 +232,7 @@ def test_no_room_on_the_disk_is_one_sentence_before_a_child_is_started(here: Pat
 IN_THE_CHILD = [
     (["--pipeline", "sd15"], "hf download stable-diffusion-v1-5/stable-diffusion-v1-5"),
     (["--fix", "dtype=fp16"], "--fix dtype=fp16: diffusers does not support float16 on a CPU"),
+    (["--controlnet", str(demo.PIPELINE / "unet")], "that autotune can load: it is a UNet2DConditionModel"),
 ]
 
 

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import OTHER_SHAPES, make_target
 from made_up import failed, likeness, measured, record
 
 from autotune.errors import UserError
-from autotune.export import about, export_from
+from autotune.export import about, export, export_from
 from autotune.folders import StudyFolder, write_json
 from autotune.goal import Goal
 from autotune.record import write_trial
@@ -52,6 +53,31 @@ def test_a_confirmed_trial_says_in_how_many_rounds_and_how_they_spread() -> None
         "2.00x the baseline's speed (3 interleaved rounds: 1.80 to 2.40), 50% more memory, "
         "CLIP score -0.10 +- 0.00, SSIM 0.850 (worst 0.800)."
     )
+
+
+def test_the_sentence_of_several_sizes_is_about_all_of_them() -> None:
+    trial, reference = measured(1, latency_s=0.5, also=(1.0,)), measured(0, latency_s=1.0, also=(2.0,))
+    assert about(trial, reference, None).startswith("2.00x the baseline's speed over 2 sizes in one process each")
+
+
+def test_the_evidence_of_several_sizes_names_the_latency_of_each() -> None:
+    several = record(make_target(sizes=2))
+    exported = export(several, measured(1, latency_s=0.5, also=(1.5,)), measured(0, latency_s=1.0, also=(2.0,)), None)
+    assert exported.workload.also == OTHER_SHAPES[:1]
+    assert exported.tuned.latency_s == 2.0
+    assert exported.tuned.latency_at_s == {"64x64@1": 0.5, "96x96@2": 1.5}
+    assert exported.tuned.graphs_added_at == {"96x96@2": 0}
+    assert exported.baseline.latency_at_s == {"64x64@1": 1.0, "96x96@2": 2.0}
+
+
+def test_an_export_from_before_there_were_several_sizes_can_be_read(tmp_path: Path) -> None:
+    data = export(record(), FAST, BASELINE, None).to_json()
+    for new in ("latency_at_s", "graphs_added_at"):
+        assert data["tuned"].pop(new) == data["baseline"].pop(new) == {}
+    assert data.pop("inputs") == {}
+    assert data["workload"].pop("also") == []
+    write_json(tmp_path / "old.json", data)
+    assert TunedConfig.load(tmp_path / "old.json").tuned.latency_s == 0.5
 
 
 def test_less_memory_is_called_less() -> None:

@@ -1,6 +1,7 @@
 """The Pareto front and the picks, against a plain definition of dominance on made-up trials."""
 
 import random
+from typing import Any
 
 import pytest
 from made_up import failed, likeness, measured
@@ -137,3 +138,37 @@ def test_likeness_is_an_objective_too() -> None:
     unlike = measured(1, judged=likeness(0.8))
     assert objectives(unlike, reference)[2] == pytest.approx(20.0)
     assert numbers(pareto_front([reference, unlike], reference)) == [0]
+
+
+STEADY = measured(1, latency_s=0.8, also=(0.8,))
+UNEVEN = measured(2, latency_s=0.3, also=(1.6,))
+TWO_SIZES = measured(0, latency_s=1.0, also=(1.0,))
+
+
+def test_of_several_sizes_the_latency_is_their_sum_or_each_by_itself() -> None:
+    assert objectives(UNEVEN, TWO_SIZES) == (pytest.approx(1.9), 100 * MIB, 0.0)
+    assert objectives(UNEVEN, TWO_SIZES, "each") == (0.3, 1.6, 100 * MIB, 0.0)
+
+
+def test_what_is_fastest_at_one_size_alone_is_on_the_front_only_where_each_size_counts() -> None:
+    trials = [TWO_SIZES, STEADY, UNEVEN]
+    assert numbers(pareto_front(trials, TWO_SIZES)) == [1]
+    assert numbers(pareto_front(trials, TWO_SIZES, "each")) == [1, 2]
+
+
+@pytest.mark.parametrize("minimise", ["sum", "each"])
+@pytest.mark.parametrize("how", ["fastest", "balanced", "smallest"])
+def test_a_pick_goes_by_the_sum_over_the_sizes_whatever_is_minimised(how: Any, minimise: Any) -> None:
+    goal = Goal(max_quality_drop=100.0, minimise=minimise)
+    picked = pick_trial([TWO_SIZES, STEADY, UNEVEN], TWO_SIZES, goal, how)
+    assert picked is not None
+    assert picked.number == STEADY.number
+
+
+@pytest.mark.parametrize(
+    ("minimise", "limit_s", "kept"), [("sum", 1.5, False), ("sum", 1.7, True), ("each", 0.9, True)]
+)
+def test_a_limit_on_latency_is_for_the_sum_or_for_every_size(minimise: Any, limit_s: float, kept: bool) -> None:
+    goal = Goal(max_quality_drop=100.0, max_latency_s=limit_s, minimise=minimise)
+    assert keeps(STEADY, TWO_SIZES, goal) is kept
+    assert not keeps(UNEVEN, TWO_SIZES, goal)

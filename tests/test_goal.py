@@ -3,7 +3,7 @@
 import pytest
 
 from autotune.errors import UserError
-from autotune.goal import Goal, read_bytes, read_seconds
+from autotune.goal import Goal, read_bytes, read_minimise, read_seconds
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,19 @@ def test_a_limit_that_is_just_kept_is_kept() -> None:
 
 def test_a_limit_that_was_not_set_is_no_constraint() -> None:
     assert set(Goal(max_quality_drop=0.3).violations(1e9, 10**15, 0.0)) == {"max_quality_drop"}
+
+
+def test_a_goal_from_before_there_were_several_sizes_minimises_the_sum() -> None:
+    old = {"max_vram_bytes": None, "max_latency_s": None, "max_quality_drop": 0.3}
+    assert Goal.parse(old, "an old study") == Goal(max_quality_drop=0.3, minimise="sum")
+
+
+@pytest.mark.parametrize("word", ["sum", "each"])
+def test_what_is_minimised_is_the_sum_or_each(word: str) -> None:
+    assert read_minimise(word) == word
+
+
+@pytest.mark.parametrize("word", ["", "Sum", "max", "all"])
+def test_nothing_else_is_minimised(word: str) -> None:
+    with pytest.raises(UserError, match="--minimise takes sum or each"):
+        read_minimise(word)

@@ -12,24 +12,26 @@ from pathlib import Path
 import pytest
 
 import autotune
-from autotune.pipelines import NO_PRESETS
+from autotune.pipelines import NO_FAMILIES
 
 ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
-    *("goal", "target", "knob", "trial", "job"),
+    *("goal", "target", "knob", "trial", "job", "device_specs"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"report.show", "report.terminal"},
+    {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"export", "run"},
-    {"study", "probe", "tuned"},
+    {"export", "run", "confirm", "compat", "report.ladder"},
+    {"chain", "ladder_record"},
+    {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "report.words"},
     {"knobs", "measure"},
     {"record", "front", "isolate", "pipelines", "report.pictures"},
-    {"demo", "report"},
+    {"demo", "report", "published"},
     NOUNS,
 )
 HEIGHT = {unit: -depth for depth, layer in enumerate(LAYERS) for unit in layer}
@@ -113,12 +115,12 @@ def test_only_isolate_starts_processes() -> None:
 
 def test_only_the_command_line_the_terminal_and_the_training_script_print() -> None:
     prints = {m for m in FILES for c in called(m) if c == "print" or c.endswith(("console.print", "console().print"))}
-    assert prints == {"cli", "report.show", "demo.train"}
+    assert prints == {"cli", "compat.__main__", "report.show", "demo.train"}
 
 
 def test_only_mains_end_the_process() -> None:
     endings = {"sys.exit", "exit", "quit", "os._exit", "SystemExit"}
-    assert {m for m in FILES if endings & set(called(m))} <= {"cli", "worker", "demo.train"}
+    assert {m for m in FILES if endings & set(called(m))} <= {"cli", "compat.__main__", "worker", "demo.train"}
 
 
 def test_nothing_is_evaluated_or_unpickled() -> None:
@@ -187,4 +189,4 @@ def test_only_modules_of_the_child_load_torch_when_they_are_imported() -> None:
     """The parent imports all the others: its own, every knob, every preset."""
     heavy = {module for module in FILES if HEAVY & foreign(module, at_the_top_only=True)}
     assert heavy == {"pipelines.loading", "pipelines.inspect", "measure.quality", "demo.train"}
-    assert {m.removeprefix("pipelines.") for m in heavy if m.startswith("pipelines.")} <= set(NO_PRESETS)
+    assert {m.removeprefix("pipelines.") for m in heavy if m.startswith("pipelines.")} <= set(NO_FAMILIES)

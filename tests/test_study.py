@@ -386,3 +386,44 @@ def test_the_same_seed_proposes_the_same_configs(tmp_path: Path) -> None:
 def test_the_made_up_target_is_a_cpu() -> None:
     """The counts above are of a space on a CPU."""
     assert make_target().device == CPU
+
+
+@pytest.fixture(scope="module")
+def by_size(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Study]:
+    """Sampler -> its study of a workload of two sizes, each of them minimised."""
+
+    def outcome(number: int, config: Config, origin: str) -> Trial:
+        trial = works_or_not(number, config, origin)
+        if trial.measured is None:
+            return trial
+        return measured(number, config, latency_s=trial.measured.latency_s, also=(0.5 + number,), origin=origin)
+
+    folder, goal = tmp_path_factory.mktemp("by_size"), Goal(max_quality_drop=0.3, max_latency_s=3.0, minimise="each")
+    made, space = {}, demo_space()
+    for sampler in SAMPLERS:
+        (folder / sampler).mkdir()
+        both = record(make_target(sizes=2), goal=goal, space=space.values)
+        made[sampler] = Study(StudyFolder(folder / sampler), both, space, sampler=sampler)
+        go_on(made[sampler], TRIALS["gp"], outcome)
+    return made
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_where_each_size_counts_optuna_has_an_objective_for_each(by_size: dict[str, Study], sampler: str) -> None:
+    study = by_size[sampler]
+    loaded = optuna.load_study(study_name="autotune", storage=f"sqlite:///{study.folder.database}")
+    assert [d.name for d in loaded.directions] == ["MINIMIZE"] * 4
+    for trial, frozen in zip(study.trials, loaded.get_trials(), strict=True):
+        if trial.measured:
+            assert tuple(frozen.values[:2]) == trial.measured.latencies_s
+            assert frozen.constraints["max_latency"] == pytest.approx(max(trial.measured.latencies_s) / 3.0 - 1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_failure_is_told_with_the_worst_of_the_others_at_each_size(by_size: dict[str, Study], sampler: str) -> None:
+    study = by_size[sampler]
+    for trial, frozen in zip(study.trials, seen_by_optuna(study.folder.path), strict=True):
+        if trial.measured is None:
+            known = [t.measured.latencies_s for t in study.trials[: trial.number] if t.measured]
+            assert frozen.values[:2] == [max(column) for column in zip(*known, strict=True)]
+    assert any(trial.measured is None for trial in study.trials)

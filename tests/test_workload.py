@@ -1,11 +1,12 @@
 """The workload: which calls it makes, and the prompts files and sizes that can't be used."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autotune.errors import UserError
-from autotune.workload import PROMPTS, Workload, read_prompts, read_size
+from autotune.workload import PROMPTS, Shape, Workload, asked_sizes, read_prompts, read_size, read_workload
 
 
 def workload(prompts: int, batch: int, seed: int = 0) -> Workload:
@@ -68,3 +69,60 @@ def test_a_size_that_is_no_multiple_of_8_is_refused(text: str) -> None:
 def test_a_size_that_is_none_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UserError, match="512x512"):
         read_size(text)
+
+
+SEVERAL = workload(3, 1).model_copy(update={"also": (Shape(width=96, height=64, batch=4),)})
+
+
+def test_a_workload_of_several_sizes_names_them_all_the_main_one_first() -> None:
+    assert [str(shape) for shape in SEVERAL.shapes] == ["64x64@1", "96x64@4"]
+    assert str(SEVERAL).startswith("64x64@1 and 96x64@4, 2 steps")
+    assert str(workload(3, 1)).startswith("64x64, batch 1, 2 steps")
+
+
+def test_each_size_is_a_workload_of_its_own() -> None:
+    main, other = (SEVERAL.at(shape) for shape in SEVERAL.shapes)
+    assert main == workload(3, 1)
+    assert (other.width, other.height, other.batch, other.also, other.prompts) == (96, 64, 4, (), main.prompts)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("512x768@4", (512, 768, 4)), ("512x768", (512, 768, 1)), ("8X8@12", (8, 8, 12))]
+)
+def test_a_workload_is_a_size_and_a_batch(text: str, expected: tuple[int, int, int]) -> None:
+    assert read_workload(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "@", "512", "512@4", "512x512@", "512x512@-1", "512x512@1.5", "8x8@2@2", "x@1"])
+def test_a_workload_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UserError, match="512x512@4"):
+        read_workload(text)
+
+
+@pytest.mark.parametrize(("text", "says"), [("60x64@1", "multiples of 8"), ("64x64@0", "at least 1")])
+def test_a_workload_of_an_impossible_size_or_batch_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"--workload {text}.*{says}"):
+        read_workload(text)
+
+
+def test_without_workloads_the_size_and_the_batch_are_the_workload() -> None:
+    assert asked_sizes((64, 96), 2, ()) == ((64, 96), 2, ())
+    assert asked_sizes(None, None, ()) == (None, 1, ())
+
+
+def test_the_first_workload_is_the_main_size() -> None:
+    assert asked_sizes(None, None, [(64, 64, 1), (96, 64, 4)]) == ((64, 64), 1, SEVERAL.also)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "workloads", "says"),
+    [
+        ((64, 64), None, [(64, 64, 1)], "leave --size and --batch away"),
+        (None, 1, [(64, 64, 1)], "leave --size and --batch away"),
+        (None, None, [(64, 64, 1), (96, 64, 1), (64, 64, 1)], "64x64@1 is there twice"),
+        (None, None, [(64, 0, 1)], "must be at least 1"),
+    ],
+)
+def test_workloads_that_can_not_be_are_refused(size: Any, batch: Any, workloads: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        asked_sizes(size, batch, workloads)

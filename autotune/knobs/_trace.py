@@ -37,14 +37,22 @@ class _Traced:
     def _record(self, leaves: list[Any], tensors: dict[str, Any], plain: dict[str, Any]) -> Any:
         import torch
 
-        def straight(sample: Any, timestep: Any, encoder_hidden_states: Any, *rest: Any) -> Any:
-            more = _rebuilt(tensors, iter(rest))
-            return self.forward(sample, timestep, encoder_hidden_states, **more, **plain, return_dict=False)[0]
+        class Straight(torch.nn.Module):  # type: ignore[misc]
+            """Takes tensors and gives one. It holds the UNet, so that the recording shares its weights."""
+
+            def __init__(self, unet_forward: Any) -> None:
+                super().__init__()
+                self.unet = unet_forward.__self__
+                self.unet_forward = unet_forward
+
+            def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any, *rest: Any) -> Any:
+                more = {**_rebuilt(tensors, iter(rest)), **plain}
+                return self.unet_forward(sample, timestep, encoder_hidden_states, **more, return_dict=False)[0]
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", r"`torch\.jit\.trace(_method)?` is deprecated", DeprecationWarning)
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            return torch.jit.trace(straight, tuple(leaves), check_trace=False)
+            return torch.jit.trace(Straight(self.forward).eval(), tuple(leaves), check_trace=False)
 
 
 def _holds_tensors(value: Any) -> bool:

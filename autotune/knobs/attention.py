@@ -1,8 +1,13 @@
-"""How attention is computed: torch's SDPA, one of its kernels by force, the vanilla formula, or in slices.
+"""How attention is computed: torch's SDPA, one of its kernels by force, the plain formula, in slices, or by a kernel of
+another package.
 
 A kernel is forced inside each attention processor, not around the call of the pipeline: there it travels with the pipe,
 and lies inside compiled graphs, which otherwise keep (and share through the on-disk cache) whatever kernel was current
 when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns MATH back into a fused one.
+
+flash_attn, sage and flex go through diffusers' attention dispatcher, which reaches some models only (Flux, not UNets).
+They are set on each processor: `set_attention_backend` would also change the default of every model made later. flex is
+torch's own; only compiled it is one kernel, so only compiled it is offered.
 """
 
 from functools import cache, wraps
@@ -19,32 +24,67 @@ BACKENDS = {
     "sdpa_cudnn": "CUDNN_ATTENTION",
     "sdpa_math": "MATH",
 }
-
-
+DISPATCHED = {"flash_attn": "flash", "sage": "sage", "flex": "flex"}  # value -> what diffusers' dispatcher calls it
+PACKAGES = {  # value -> the package, and the version that diffusers asks for at least
+    "xformers": ("xformers", "0.0.29"),
+    "flash_attn": ("flash-attn", "2.6.3"),
+    "sage": ("sageattention", "2.1.1"),
+}
 HAVE_VANILLA = ("AttnProcessor2_0", "AttnAddedKVProcessor2_0")
+HAVE_XFORMERS = (*HAVE_VANILLA, "JointAttnProcessor2_0")
+SDPA_KERNELS = {"flash", "efficient", "cudnn", "math"}
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    kernel = str(value).removeprefix("sdpa_")
+    traits, kernel = target.pipeline.known, str(value).removeprefix("sdpa_")
     if value in BACKENDS and kernel not in target.device.sdpa_kernels:
         return f"torch has no {kernel} kernel for this device"
     if value == "sdpa_flash" and target.device.kind == "cpu":
         return "is what SDPA runs on a CPU anyway"
-    if value == "sliced" and not target.pipeline.known.slices_attention:
-        return f"{target.pipeline.known.denoiser_class} can't slice its attention"
-    processors = set(target.pipeline.known.attention_processors)
+    if value == "sliced" and not traits.slices_attention:
+        return f"{traits.denoiser_class} can't slice its attention"
+    processors = set(traits.attention_processors)
     if value == "vanilla" and not processors <= set(HAVE_VANILLA):
-        return f"diffusers has no vanilla attention for {target.pipeline.known.denoiser_class}"
+        return f"diffusers has no vanilla attention for {traits.denoiser_class}"
+    if value in DISPATCHED and not traits.dispatches_attention:
+        return f"diffusers' attention dispatcher does not reach {traits.denoiser_class}"
+    if value == "xformers" and not traits.dispatches_attention and not processors <= set(HAVE_XFORMERS):
+        return f"diffusers has no xFormers attention for {traits.denoiser_class}"
+    return _missing(str(value), target) if value in PACKAGES else None
+
+
+def _missing(value: str, target: Target) -> str | None:
+    """What the kernels of a package need and have not here, or None."""
+    package, least = PACKAGES[value]
+    have = target.versions.get(package)
+    if target.device.kind != "cuda":
+        return f"the kernels of {package} need an NVIDIA GPU"
+    if value != "xformers" and not target.device.at_least(8):
+        return f"the kernels of {package} need compute capability 8.0"
+    if have is None:
+        return f"the package {package} is not installed"
+    if _numbers(have) < _numbers(least):
+        return f"diffusers needs {package} {least}, {have} is installed"
     return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """2.7.4.post1 -> (2, 7, 4)"""
+    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdecimal())
 
 
 def clash(config: Config, target: Target) -> str | None:
     value = config["attention"]
-    if value in ("vanilla", "sliced") and config["qkv_fusion"]:
+    separate = value == "xformers" and not target.pipeline.known.dispatches_attention
+    if (value in ("vanilla", "sliced") or separate) and config["qkv_fusion"]:
         return f"{value} attention reads the separate projections, so fusing them would be wasted"
+    if value in BACKENDS and config["compile"] == "trace":
+        return "a traced graph does not keep which kernel was forced while it was traced"
     if value == "sdpa_math" and config["compile"] != "off":
         return "compiled, Inductor's fuse_attention pass turns the math kernel back into a fused one"
-    if value in ("sdpa_flash", "sdpa_cudnn") and config["dtype"] == "fp32":
+    if value == "flex" and config["compile"] == "off":
+        return "uncompiled, flex attention is no kernel but a slow formula"
+    if value in ("sdpa_flash", "sdpa_cudnn", "flash_attn", "sage") and config["dtype"] == "fp32":
         return f"{value} takes float16 and bfloat16 only"
     return None
 
@@ -54,22 +94,64 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     if value == "sliced":
         pipe.enable_attention_slicing("auto")
         return Effect(count=len(denoiser.attn_processors), what="attention blocks sliced")
-    models = filter(None, (*parts.step_models(pipe).values(), parts.vae(pipe)))
-    blocks = [m for model in models for m in model.modules() if getattr(m, "processor", None) is not None]
+    blocks = _blocks(pipe)
+    if value in DISPATCHED or (value == "xformers" and any(map(_is_dispatched, blocks))):
+        return Effect(count=_dispatch(blocks, DISPATCHED.get(value, value)), what=f"attention blocks set to {value}")
+    if value == "xformers":
+        pipe.enable_xformers_memory_efficient_attention()
+        count = sum("XFormers" in type(block.processor).__name__ for block in blocks)
+        return Effect(count=count, what="attention blocks set to xformers")
     for block in blocks:
         block.set_processor(_vanilla(block) if value == "vanilla" else _force(block.processor, BACKENDS[value]))
     return Effect(count=len(blocks), what=f"attention blocks set to {value}")
 
 
 def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    """The kernel asked for must be the kernel that ran, and the only one."""
+    """The kernel asked for must be the kernel that ran, and the only one.
+
+    Those of a package are not always among what the profiler knows by name. Then it must be so that none of torch's own
+    ran, and that all of the denoiser's blocks are set to the package's.
+    """
     value = str(config["attention"])
     seen = ", ".join(f"{count} {name}" for name, count in kernels.items()) or "no SDPA"
+    if value in PACKAGES or value in DISPATCHED:
+        count = 0 if SDPA_KERNELS & set(kernels) else kernels.get(value) or _set_to(value, pipe)
+        return Effect(count=count, what=f"attention calls or blocks with {value} alone, seen: {seen}")
     if value not in BACKENDS:
         return Effect(count=0 if kernels else 1, what=f"kind of attention as asked for, {seen}")
     wanted = value.removeprefix("sdpa_")
     count = kernels.get(wanted, 0) if set(kernels) <= {wanted} else 0
     return Effect(count=count, what=f"attention calls by the {wanted} kernel alone in two steps, seen: {seen}")
+
+
+def _blocks(pipe: Any) -> list[Any]:
+    models = filter(None, (*parts.step_models(pipe).values(), parts.vae(pipe)))
+    return [m for model in models for m in model.modules() if getattr(m, "processor", None) is not None]
+
+
+def _is_dispatched(block: Any) -> bool:
+    return hasattr(block.processor, "_attention_backend")
+
+
+def _dispatch(blocks: list[Any], name: str) -> int:
+    """Raises RuntimeError where the package is missing."""
+    from diffusers.models import attention_dispatch
+
+    backend = attention_dispatch.AttentionBackendName(name)
+    attention_dispatch._check_attention_backend_requirements(backend)
+    reached = list(filter(_is_dispatched, blocks))
+    for block in reached:
+        block.processor._attention_backend = backend
+    return len(reached)
+
+
+def _set_to(value: str, pipe: Any) -> int:
+    """How many of the denoiser's blocks are set to a package's kernel; 0 if not all are."""
+    modules = parts.denoiser(pipe).modules()
+    processors = [m.processor for m in modules if getattr(m, "processor", None) is not None]
+    name = DISPATCHED.get(value, value)
+    done = [p for p in processors if "XFormers" in type(p).__name__ or getattr(p, "_attention_backend", None) == name]
+    return len(done) if len(done) == len(processors) else 0
 
 
 def _vanilla(block: Any) -> Any:
@@ -107,7 +189,7 @@ def _forced(cls: Any, backend_name: str) -> Any:
 KNOB = Knob(
     name="attention",
     stage=Stage.ATTENTION,
-    values=("sdpa", *BACKENDS, "vanilla", "sliced"),
+    values=("sdpa", *BACKENDS, "vanilla", "sliced", "xformers", *DISPATCHED),
     changes_output=False,
     summary="how attention is computed",
     why_not=why_not,

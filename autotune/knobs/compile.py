@@ -61,26 +61,27 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     if config["compile"] == "trace":
         trace_on_first_call(parts.denoiser(pipe))
         return Effect(count=1, what="models to trace")
+    import torch
+
     how = _how(config)
     models = parts.step_models(pipe)
     compiled = 0
     for name, model in models.items():
         if config["compile"] == "regional" and name != "controlnet":
-            compiled += _compile_blocks(model, how)
+            compiled += _compile_blocks(model, {**how, "fullgraph": True})  # hooks of offload lie around the model
         elif _pipeline_marks_steps(models, config):
-            setattr(pipe, name, _wrapped(model, how))
+            setattr(pipe, name, torch.compile(model, **how))
             compiled += 1
         else:
             model.compile(**how)
             compiled += 1
     if config["compile"] in DECODES and parts.vae(pipe) is not None:
-        import torch
-
         pipe.vae.decode = torch.compile(pipe.vae.decode, **how)
         compiled += 1
     if config["compile"] == "everything":
         for encoder in parts.text_encoders(pipe).values():
-            encoder.compile(**{**how, "fullgraph": False})  # transformers' own decorators break some of them
+            _install_hooks(encoder)
+            encoder.compile(**how)
             compiled += 1
     return Effect(count=compiled, what="modules to compile")
 
@@ -95,25 +96,40 @@ def _how(config: Config) -> dict[str, Any]:
     return {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
 
 
+def _install_hooks(encoder: Any) -> None:
+    """transformers hangs hooks into an encoder when its hidden states are asked for the first time, under a lock, which
+    breaks a graph: so it is asked once before, with one token."""
+    import torch
+
+    with torch.no_grad():
+        encoder(torch.zeros((1, 1), dtype=torch.long, device=encoder.device), output_hidden_states=True)
+
+
 def _pipeline_marks_steps(models: dict[str, Any], config: Config) -> bool:
     """CUDA graphs of a UNet and a ControlNet hand tensors to each other: the pipeline must say where a step begins,
     which it does only where both are wrapped by torch.compile instead of compiled in place."""
     return "controlnet" in models and config["compile_mode"] in ("reduce-overhead", "max-autotune")
 
 
-def _wrapped(model: Any, how: dict[str, Any]) -> Any:
+def _compile_blocks(model: Any, how: dict[str, Any]) -> int:
     import torch
 
-    return torch.compile(model, **how)
-
-
-def _compile_blocks(model: Any, how: dict[str, Any]) -> int:
     # By base classes too: token merging derives a class of its own from each block's.
     kinds = set(model._repeated_blocks)
     blocks = [m for m in model.modules() if kinds & {cls.__name__ for cls in type(m).__mro__}]
     for block in blocks:
-        block.compile(**how)
+        cache = _cache_hook(block)
+        if cache is None:
+            block.compile(**how)
+        else:  # it decides by numbers whether the block runs at all, so the graph lies inside it
+            cache.fn_ref.original_forward = torch.compile(cache.fn_ref.original_forward, **how)
     return len(blocks)
+
+
+def _cache_hook(block: Any) -> Any | None:
+    """diffusers' hook that runs in place of the block, of a cache of blocks."""
+    hooks = block._diffusers_hook.hooks.values() if hasattr(block, "_diffusers_hook") else ()
+    return next((hook for hook in hooks if hasattr(hook, "new_forward")), None)
 
 
 def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
@@ -122,10 +138,15 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
 
     if config["compile"] == "trace":
         return Effect(count=traced_graphs(parts.denoiser(pipe)), what="graphs traced (deprecated in torch)")
-    from torch._dynamo.utils import counters
+    from torch._dynamo.utils import counters, get_compilation_metrics
 
-    breaks = sum(counters["graph_break"].values())
-    return Effect(count=counters["stats"]["unique_graphs"], what=f"graphs compiled, {breaks} graph breaks")
+    attempts = get_compilation_metrics()
+    given_up = sum(attempt.fail_reason is not None for attempt in attempts)
+    again = sum(attempt.fail_reason is None and attempt.recompile_reason is not None for attempt in attempts)
+    said = f"graphs compiled, {sum(counters['graph_break'].values())} graph breaks, {again} recompilations"
+    if given_up and _how(config)["fullgraph"]:
+        return Effect(count=0, what=f"{said}, and {given_up} functions given up that then ran uncompiled")
+    return Effect(count=counters["stats"]["unique_graphs"], what=said)
 
 
 KNOB = Knob(

@@ -25,8 +25,10 @@ def clash(config: Config, target: Target) -> str | None:
     if config["offload"] != "none":
         return "weights that move at every call can't be in CUDA graphs"
     fp16_vae = target.pipeline.known.vae_upcasts_fp16 and config["dtype"] == "fp16"
-    if fp16_vae and config["compile"] == "denoiser+vae":
+    if fp16_vae and config["compile"] in ("denoiser+vae", "everything"):
         return "this VAE is cast to float32 and back at every call, so its CUDA graph would be recorded each time"
+    if target.pipeline.known.controlnet_class and config["compile"] == "regional":
+        return "with a ControlNet, CUDA graphs are told where a step begins only if the denoiser is compiled whole"
     return None
 
 

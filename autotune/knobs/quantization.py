@@ -2,6 +2,10 @@
 
 Dynamic int8 and fp8 quantize activations on the fly and compute in 8 bits; they pay only together with compilation.
 Weight-only saves memory and computes as before. Convolutions are left alone.
+
+int4 is packed for the kernel that computes with it: "tile_packed_to_4d" on a GPU, torchao's prototype for a CPU. (Its
+plain packing needs the package mslk.) It has one scale for every 64 inputs; torchao skips layers where that leaves a
+rest without a word, so only layers that were really quantized are counted.
 """
 
 from typing import Any
@@ -17,7 +21,10 @@ CONFIGS = {
     "int8_weight_only": "Int8WeightOnlyConfig",
     "fp8_dynamic": "Float8DynamicActivationFloat8WeightConfig",
     "fp8_weight_only": "Float8WeightOnlyConfig",
+    "int4_weight_only": "Int4WeightOnlyConfig",
 }
+GROUP = 64  # inputs that share a scale in int4
+CPU_OUTPUTS = 16  # the CPU's int4 kernel computes so many outputs at a time
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -31,6 +38,17 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"fp8 arithmetic needs compute capability 8.9, this is {have}"
     if value == "int8_dynamic" and device.kind == "cuda" and not device.at_least(7, 5):
         return "int8 arithmetic needs compute capability 7.5"
+    if value == "int4_weight_only" and device.kind == "cuda" and not device.at_least(8):
+        return "int4's kernel needs compute capability 8.0"
+    fits = any(_fits(str(value), shape, device.kind) for shape in target.pipeline.known.linear_shapes)
+    if value == "int4_weight_only" and not fits:
+        return f"no linear layer of {target.pipeline.known.denoiser_class} divides into int4's groups of {GROUP} inputs"
+    return None
+
+
+def clash(config: Config, target: Target) -> str | None:
+    if config["quantization"] == "int4_weight_only" and target.device.kind == "cuda" and config["dtype"] != "bf16":
+        return "int4's kernel computes in bfloat16 only"
     return None
 
 
@@ -39,20 +57,41 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     from torchao import quantization
 
     denoiser = parts.denoiser(pipe)
-    layers = str(config["quantization_filter"])
-    chosen = [
-        (name, module)
-        for name, module in denoiser.named_modules()
-        if isinstance(module, torch.nn.Linear) and selected(layers, (module.in_features, module.out_features))
-    ]
+    value, layers, kind = str(config["quantization"]), str(config["quantization_filter"]), device.partition(":")[0]
+    chosen: dict[str, Any] = {}
+    for name, module in denoiser.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            shape = (module.in_features, module.out_features)
+            if selected(layers, shape) and _fits(value, shape, kind):
+                chosen[name] = module
     total = sum(p.numel() for p in denoiser.parameters())
-    names = {name for name, _ in chosen}
-    # Without set_inductor_config=False torchao changes Inductor's settings for the whole process, for good.
-    how = getattr(quantization, CONFIGS[str(config["quantization"])])(set_inductor_config=False)
-    quantization.quantize_(denoiser, how, filter_fn=lambda module, name: name in names)
-    done = [module for _, module in chosen if type(module.weight.data).__module__.startswith("torchao")]
+    # int4 is packed by the GPU itself; the others wherever the weights are.
+    where = device if value == "int4_weight_only" and kind == "cuda" else None
+    quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, name: name in chosen, device=where)
+    done = [module for module in chosen.values() if type(module.weight.data).__module__.startswith("torchao")]
     part = sum(module.weight.numel() for module in done)
     return Effect(count=len(done), what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights")
+
+
+def _fits(value: str, shape: tuple[int, int], kind: str) -> bool:
+    """Can a layer of this (in, out) shape be int4 on this kind of device? The limits of the others torchao knows."""
+    if value != "int4_weight_only":
+        return True
+    return shape[0] % GROUP == 0 and (kind != "cpu" or shape[1] % CPU_OUTPUTS == 0)
+
+
+def _how(value: str, kind: str) -> Any:
+    """torchao's description. Without set_inductor_config=False it changes Inductor's settings for the whole process."""
+    from torchao import quantization
+
+    if value != "int4_weight_only":
+        return getattr(quantization, CONFIGS[value])(set_inductor_config=False)
+    if kind == "cpu":
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+        return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
+    packed = {"group_size": GROUP, "int4_packing_format": "tile_packed_to_4d"}
+    return quantization.Int4WeightOnlyConfig(**packed, set_inductor_config=False)
 
 
 KNOB = Knob(
@@ -60,7 +99,8 @@ KNOB = Knob(
     stage=Stage.QUANTIZE,
     values=("none", *CONFIGS),
     changes_output=True,
-    summary="8-bit linear layers of the denoiser",
+    summary="linear layers of the denoiser in 8 or 4 bits",
     why_not=why_not,
+    clash=clash,
     apply=apply,
 )

@@ -10,7 +10,7 @@ from autotune.target import Target
 def why_not(value: Value, target: Target) -> str | None:
     if value and target.pipeline.known.vae_class is None:
         return f"{target.pipeline.known.class_name} has no VAE"
-    if value and target.workload.batch == 1:
+    if value and all(shape.batch == 1 for shape in target.workload.shapes):
         return "a batch of 1 has nothing to slice"
     return None
 

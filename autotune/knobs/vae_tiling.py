@@ -10,11 +10,12 @@ from autotune.target import Target
 def why_not(value: Value, target: Target) -> str | None:
     if value and target.pipeline.known.vae_class is None:
         return f"{target.pipeline.known.class_name} has no VAE"
-    tile, work = target.pipeline.known.vae_tile_px, target.workload
+    tile = target.pipeline.known.vae_tile_px
+    largest = max(target.workload.shapes, key=lambda shape: max(shape.width, shape.height))
     if value and tile is None:
         return f"{target.pipeline.known.vae_class} has no tiles"
-    if value and tile is not None and max(work.width, work.height) <= tile:
-        return f"{work.width}x{work.height} fits in one tile of {tile} pixels"
+    if value and tile is not None and max(largest.width, largest.height) <= tile:
+        return f"{largest.width}x{largest.height} fits in one tile of {tile} pixels"
     return None
 
 

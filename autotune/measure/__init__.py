@@ -112,6 +112,30 @@ def _timed_calls(
     return samples_s, images[: len(workload.prompts)]
 
 
+def measure_chain(chain: Any, meter: MemoryMeter, *, device: str) -> tuple[dict[str, Any], list[Image.Image]]:
+    """The fields of a ChainCost, and the pictures of the last call."""
+    calls = list(chain.workloads[0].calls())
+
+    def call(number: int) -> list[Image.Image]:
+        prompts, seeds = calls[number % len(calls)]
+        with health.no_silent_nan():
+            return list(chain(prompts, seed=seeds[0]))
+
+    meter.start("first")
+    first_call_s = latency.timed(lambda: call(0), device)[0]
+    meter.start("run")
+    warmup_s = latency.warm_up(lambda: call(0), device)
+    timed = [latency.timed(partial(call, number), device) for number in range(latency.LEAST_CALLS)]
+    meter.stop()
+    fields = {
+        "first_call_s": first_call_s,
+        "warmup_s": warmup_s,
+        "latency_samples_s": [seconds for seconds, _ in timed],
+        "peak_memory_bytes": max(meter.peaks.values()),
+    }
+    return fields, timed[-1][1]
+
+
 def stopwatch() -> Callable[[], float]:
     """Seconds since the call before (or since the start), each time it is called."""
     last = [time.perf_counter()]

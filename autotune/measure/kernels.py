@@ -10,8 +10,17 @@ OPERATORS = {
     "efficient": r"^aten::_scaled_dot_product_efficient_attention",
     "cudnn": r"^aten::_scaled_dot_product_cudnn_attention",
     "math": r"^aten::_scaled_dot_product_attention_math",
+    "xformers": r"^xformers",
+    "flash_attn": r"^_?flash_attn",
+    "flex": r"(?i)flex_?attention",
 }
-GPU_KERNELS = {"cudnn": r"cudnn.*(sdpa|fmha)", "flash": r"flash_fwd", "efficient": r"fmha_cutlassF"}  # first match wins
+GPU_KERNELS = {  # the first match wins
+    "cudnn": r"cudnn.*(sdpa|fmha)",
+    "flash_attn": r"(?<!pytorch_)flash::flash_fwd",  # the package's own; torch has its copy in another namespace
+    "flash": r"flash_fwd",
+    "efficient": r"fmha_cutlassF",
+    "sage": r"(?i)sage|qk_int_sv",
+}
 PROFILED_STEPS = 3  # the first is not profiled: the text encoder's attention runs before it, the VAE's after the last
 
 

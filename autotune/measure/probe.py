@@ -3,17 +3,24 @@
 import os
 import platform
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from autotune.device import Device
 from autotune.errors import UserError
 
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "torchao", "tomesd")
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "torchao", "tomesd", "peft", "DeepCache")
+OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # other packages' attention; where installed
 
 
 def versions() -> dict[str, str]:
-    """Python's and those of the libraries that make the pictures."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    """Python's and those of the libraries that make the pictures; of the optional ones those that are installed."""
+    found = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    for name in OPTIONAL:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def probe_device(device: Device) -> Device:

@@ -14,7 +14,7 @@ from autotune.errors import UserError
 from autotune.pipelines import parts, pictures
 from autotune.workload import Workload
 
-PICTURES = {"photo": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
+PICTURES = {"photo": pictures.photo, "small": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
 EMBEDDING_TOKENS = 77  # of random prompt embeddings, as DeepFloyd IF's T5 gives
 
 
@@ -85,12 +85,17 @@ def call_arguments(
     return arguments
 
 
-def _picture(pipe: Any, what: str, number: int, workload: Workload) -> Image.Image:
+def picture_size(pipe: Any, what: str, workload: Workload) -> tuple[int, int]:
+    """Width and height of the picture that such an argument takes, in pixels."""
     if what != "small":
-        return PICTURES[what](number, workload.width, workload.height)
+        return workload.width, workload.height
     # A latent upscaler joins the small picture to the latent, cell by cell; one in pixels takes any, usually a quarter.
     scale = pipe.vae_scale_factor if parts.vae(pipe) is not None else 4
-    return pictures.photo(number, workload.width // scale, workload.height // scale)
+    return workload.width // scale, workload.height // scale
+
+
+def _picture(pipe: Any, what: str, number: int, workload: Workload) -> Image.Image:
+    return PICTURES[what](number, *picture_size(pipe, what, workload))
 
 
 def reads_no_prompt(pipe: Any) -> bool:

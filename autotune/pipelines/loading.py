@@ -1,6 +1,8 @@
 """A live diffusers pipeline: from its weights on disk, or at full size with random weights."""
 
 import json
+import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,32 @@ REPLACEMENT_VAES = {
     },
     "fp16_fix": {(4, 0.13025): "madebyollin/sdxl-vae-fp16-fix"},
 }
+REPLACED_PIXELS_PER_CELL = 8  # of all of them
+NO_REPLACEMENT = "no such VAE is known for these latents"
 
 
 def load(
-    pipeline: Pipeline, *, dtype: torch.dtype, device: str, vae: str = "own", local_files_only: bool = False
+    pipeline: Pipeline,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    vae: str = "own",
+    local_files_only: bool = False,
+    given: Mapping[str, Any] | None = None,
 ) -> Any:
     """The pipe, its floating-point weights in `dtype`. Pretrained weights arrive in host memory, random ones are made
     on `device` itself. Raises UserError where there is nothing to load.
 
-    vae  "own", a key of REPLACEMENT_VAES, or the hub id or folder of another VAE
+    given  components that are here already, by name
+    vae    "own", a key of REPLACEMENT_VAES, or the hub id or folder of another VAE
     """
     if pipeline.weights == "random":
-        pipe = assemble(pipeline, dtype=dtype, device=device)
+        pipe = assemble(pipeline, dtype=dtype, device=device, given=given)
     else:
-        pipe = _pretrained(pipeline, dtype, local_files_only)
+        pipe = _pretrained(pipeline, dtype, local_files_only, given or {})
     if vae != "own":
-        pipe.register_modules(vae=_replacement_vae(pipeline, vae, pipe.vae.config, dtype, device))
+        own = getattr(pipe, "vae", None)
+        pipe.register_modules(vae=_replacement_vae(pipeline, vae, own, dtype, device, local_files_only))
     if pipeline.scheduler is not None:
         pipe.scheduler = scheduler_class(pipeline.scheduler).from_config(pipe.scheduler.config)
     if pipeline.lora is not None:
@@ -55,13 +67,25 @@ def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
     if pipeline.task is None and pipeline.controlnet is None:
         return getattr(diffusers, name)
     auto = import_module("diffusers.pipelines.auto_pipeline")
-    wanted = name.replace("Pipeline", "ControlNetPipeline") if pipeline.controlnet else name
-    mapping = getattr(auto, f"AUTO_{TASK_MAPPINGS[pipeline.task or 'text2image']}_PIPELINES_MAPPING")
+    own = "inpainting" if "Inpaint" in name else "image2image" if "Img2Img" in name else "text2image"
+    task = pipeline.task or own
+    plain = re.sub(r"(Img2Img|Inpaint|Inpainting)?Pipeline$", "Pipeline", name)
+    wanted = plain.replace("Pipeline", "ControlNetPipeline") if pipeline.controlnet else name
+    mapping = getattr(auto, f"AUTO_{TASK_MAPPINGS[task]}_PIPELINES_MAPPING")
     found = auto._get_task_class(mapping, wanted, throw_error_if_not_exist=False)
     if found is None:
-        sort = f"{pipeline.task or 'text2image'} pipeline{' with a ControlNet' if pipeline.controlnet else ''}"
-        raise UserError(f"diffusers has no {sort} for {name}.")
+        raise UserError(
+            f"diffusers has no {task} pipeline{' with a ControlNet' if pipeline.controlnet else ''} for {name}."
+        )
+    _check_controlnet(pipeline, found)
     return found
+
+
+def _check_controlnet(pipeline: Pipeline, cls: Any) -> None:
+    """Flux and SD3 have ControlNets of their own. Raises UserError for any but diffusers' ControlNetModel."""
+    types = cls._get_signature_types().get("controlnet", ())
+    if pipeline.controlnet and "ControlNetModel" not in {getattr(kind, "__name__", "") for kind in types}:
+        raise UserError(f"{cls.__name__} takes a ControlNet of another kind than autotune can load.")
 
 
 def import_classes(pipeline: Pipeline) -> None:
@@ -82,18 +106,17 @@ def scheduler_class(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _pretrained(pipeline: Pipeline, dtype: torch.dtype, local_files_only: bool) -> Any:
+def _pretrained(pipeline: Pipeline, dtype: torch.dtype, local_files_only: bool, given: Mapping[str, Any]) -> Any:
     folder = locate.folder_of(pipeline, local_files_only=local_files_only)
     how: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    components = dict(given)
     try:
         if pipeline.controlnet is not None:
             from diffusers import ControlNetModel
 
             where = locate.part_folder(pipeline.controlnet, local_files_only=local_files_only)
-            return pipeline_class(pipeline, folder).from_pretrained(
-                folder, controlnet=ControlNetModel.from_pretrained(where, **how), **how
-            )
-        return pipeline_class(pipeline, folder).from_pretrained(folder, **how)
+            components["controlnet"] = ControlNetModel.from_pretrained(where, **how)
+        return pipeline_class(pipeline, folder).from_pretrained(folder, **components, **how)
     except (OSError, ValueError) as error:
         raise UserError(f"{pipeline.source!r} can't be loaded: {str(error).splitlines()[0]}") from error
 
@@ -105,21 +128,25 @@ def _fuse_lora(pipe: Any, pipeline: Pipeline) -> None:
     name = {"weight_name": where.name} if where.is_file() else {}
     try:
         pipe.load_lora_weights(where.parent if where.is_file() else where, use_safetensors=True, **name)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"the LoRA {pipeline.lora!r} can't be loaded: {str(error).splitlines()[0]}") from error
+    if not any(pipe.get_list_adapters().values()):
+        raise UserError(f"the LoRA {pipeline.lora!r} fits nothing in {type(pipe).__name__}.")
     pipe.fuse_lora()
     pipe.unload_lora_weights()
 
 
 def vae_fault(pipeline: Pipeline, value: str, config: Any) -> str | None:
-    """Why the VAE that `value` stands for can't be had, or None. May download it."""
+    """Why the VAE that `value` stands for can't be had, or None. May download it. `config`: the own VAE's."""
     source = _vae_source(value, config)
     if source is None:
-        return f"no such VAE is known for these latents ({config.latent_channels} channels)"
+        return NO_REPLACEMENT
     if value == "fp16_fix" and not getattr(config, "force_upcast", False):
         return "its VAE does not overflow in float16"
     if pipeline.weights == "random":
         return None
+    if _latent(config)[1] != REPLACED_PIXELS_PER_CELL:
+        return NO_REPLACEMENT
     try:
         locate.part_folder(source)
     except UserError as error:
@@ -128,28 +155,65 @@ def vae_fault(pipeline: Pipeline, value: str, config: Any) -> str | None:
 
 
 def _vae_source(value: str, config: Any) -> str | None:
-    key = int(config.latent_channels), float(getattr(config, "scaling_factor", None) or 1.0)
+    """The hub id or folder that `value` stands for; None where none is known for such latents."""
+    key = _latent(config)[0], float(getattr(config, "scaling_factor", None) or 1.0)
     return REPLACEMENT_VAES[value].get(key) if value in REPLACEMENT_VAES else value
 
 
-def _replacement_vae(pipeline: Pipeline, value: str, config: Any, dtype: torch.dtype, device: str) -> Any:
-    from diffusers import AutoencoderKL, AutoencoderTiny
+def _latent(config: Any) -> tuple[int, int]:
+    """Of a VAE's latent: its channels, and how many pixels of the picture, per side, a cell stands for."""
+    levels: Any = getattr(config, "block_out_channels", None) or getattr(config, "encoder_block_out_channels", ())
+    return int(getattr(config, "latent_channels", 0)), int(2 ** (len(levels) - 1))
 
-    cls: Any = AutoencoderTiny if value == "tiny" else AutoencoderKL
+
+def _replacement_vae(
+    pipeline: Pipeline, value: str, own: Any, dtype: torch.dtype, device: str, local_files_only: bool
+) -> Any:
+    """The VAE that `value` stands for. `own`: the pipeline's own VAE. Raises UserError."""
+    if own is None:
+        raise UserError(f"{pipeline.name} has no VAE that vae={value} could replace.")
     if pipeline.weights == "random" and value in REPLACEMENT_VAES:
-        made = {"latent_channels": config.latent_channels} if value == "tiny" else {**config, "force_upcast": False}
-        return randomize(lambda: cls.from_config(made), dtype, device)
-    source = _vae_source(value, config)
-    assert source is not None, "the space has refused it"
-    where = locate.part_folder(source, local_files_only=True)
-    cls = getattr(import_module("diffusers"), json.loads((where / "config.json").read_text())["_class_name"])
-    found = cls.from_pretrained(where, dtype=dtype, use_safetensors=True)
+        return randomize(_random_vae(value, own.config), dtype, device)
+    source = _vae_source(value, own.config)
+    if source is None:
+        raise UserError(f"vae={value}: {NO_REPLACEMENT}.")
+    where = locate.part_folder(source, local_files_only=local_files_only)
+    try:
+        class_name = json.loads((where / "config.json").read_text())["_class_name"]
+        found = getattr(import_module("diffusers"), class_name).from_pretrained(
+            where, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"the VAE {source!r} can't be loaded: {str(error).splitlines()[0]}") from error
+    if not hasattr(found, "decode"):
+        raise UserError(f"{source!r} is a {class_name}, no VAE.")
+    found.register_to_config(_name_or_path=source)  # the hub id instead of a folder of the cache
     if value == "fp16_fix":
         found.register_to_config(force_upcast=False)
+    if _latent(found.config) != _latent(own.config):
+        theirs, ours = ("{} channels, {} pixels a cell".format(*_latent(c)) for c in (found.config, own.config))
+        raise UserError(f"the VAE {source!r} decodes latents of {theirs}; those of {pipeline.name} have {ours}.")
     return found
 
 
-def assemble(pipeline: Pipeline, *, dtype: torch.dtype, device: str) -> Any:
+def _random_vae(value: str, own: Any) -> Any:
+    """Makes the stand-in of random weights: of the own VAE's latents, as large as the real one where levels agree."""
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    if value == "fp16_fix":
+        return lambda: AutoencoderKL.from_config({**own, "force_upcast": False})
+    levels = len(own.block_out_channels)
+    blocks = [1, *[3] * (levels - 1)]
+    return lambda: AutoencoderTiny(
+        encoder_block_out_channels=[64] * levels,
+        decoder_block_out_channels=[64] * levels,
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks[::-1],
+        latent_channels=own.latent_channels,
+    )
+
+
+def assemble(pipeline: Pipeline, *, dtype: torch.dtype, device: str, given: Mapping[str, Any] | None = None) -> Any:
     """The pipeline that its folder's configurations describe, with random weights made on `device` in `dtype`.
 
     On the device "meta" no weight is made at all: enough to read the traits. A CLIP tokenizer without its vocabulary is
@@ -162,8 +226,9 @@ def assemble(pipeline: Pipeline, *, dtype: torch.dtype, device: str) -> Any:
     specs = {name: spec for name, spec in index.items() if isinstance(spec, list)}
     plain = {name: value for name, value in index.items() if not isinstance(value, list) and name[0] != "_"}
     unread = _unread(folder, specs) if pipeline.weights == "random" else ()
-    made = {
-        name: None if name in unread else _component(folder / name, spec, dtype, device) for name, spec in specs.items()
+    absent = dict.fromkeys(unread) | dict(given or {})
+    made = absent | {
+        name: _component(folder / name, spec, dtype, device) for name, spec in specs.items() if name not in absent
     }
     if pipeline.controlnet is not None:
         made["controlnet"] = _controlnet(pipeline, dtype, device)

@@ -1,6 +1,8 @@
 """From a pipeline's source to a folder on this disk. Downloads from the hub, only ever safetensors."""
 
+import filecmp
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,15 @@ def controlnet_folder(pipeline: Pipeline) -> Path:
     preset = presets().get(pipeline.name)
     if pipeline.weights == "random" and preset and preset.controlnet_architecture:
         return ARCHITECTURES / preset.controlnet_architecture
-    return part_folder(pipeline.controlnet)
+    folder = part_folder(pipeline.controlnet)
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("_class_name")
+    except (OSError, ValueError):
+        kind = None
+    if kind != "ControlNetModel":
+        what = f"a {kind}" if kind else "not one at all"
+        raise UserError(f"{pipeline.controlnet!r} is no ControlNet that autotune can load: it is {what}.")
+    return folder
 
 
 def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
@@ -115,6 +125,15 @@ def revisions(pipeline: Pipeline) -> dict[str, Any]:
         "revision": revision_of(folder),
         "part_revisions": {name: revision_of(where) for name, where in parts.items() if where},
     }
+
+
+def same_files(one: Path, other: Path) -> bool:
+    """Do these folders hold the same configuration and weights? Weights in the hub's cache lie there once."""
+    listed = [sorted(p.name for p in folder.glob("*") if p.is_file()) for folder in (one, other)]
+    if not listed[0] or listed[0] != listed[1]:
+        return False
+    pairs = [((one / name).resolve(), (other / name).resolve()) for name in listed[0]]
+    return all(a == b or filecmp.cmp(a, b, shallow=False) for a, b in pairs)
 
 
 def revision_of(folder: Path) -> str:

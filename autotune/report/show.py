@@ -1,4 +1,7 @@
-"""A running search, shown in one of three ways: live in a terminal, as plain lines elsewhere, or as JSON lines."""
+"""A running search, shown in one of three ways: live in a terminal, as plain lines elsewhere, or as JSON lines.
+
+A ladder is shown as lines everywhere.
+"""
 
 import json
 from typing import Any
@@ -6,10 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from autotune import ladder as ladders
+from autotune.confirm import Confirming
+from autotune.goal import read_minimise
+from autotune.ladder_record import LadderRecord
 from autotune.report import words
+from autotune.report.ladder import ladder_table
 from autotune.report.terminal import LiveView, front_table, header, summary
-from autotune.trial import Trial
-from autotune.tuner import Confirming, Ended, Event, Probed, Result, Started, search
+from autotune.trial import Failure, Trial
+from autotune.tuner import Ended, Event, Probed, Result, Started, search
 
 
 def show_search(*, as_json: bool, **arguments: Any) -> None:
@@ -24,7 +32,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> None:
         result = show(console, lines, arguments)
     except KeyboardInterrupt:
         if lines.trials:
-            console.print(front_table(lines.trials))
+            console.print(front_table(lines.trials, minimise=read_minimise(arguments.get("minimise", "sum"))))
         raise
     console.print(summary(result))
 
@@ -81,3 +89,70 @@ def as_data(event: Event) -> dict[str, Any]:
     if isinstance(event, Ended):
         return {"event": "ended", **event.trial.to_json()}
     return {"event": "confirming", "trial": event.trial.number, "round": event.round}
+
+
+LEAST_COLUMNS = 110  # of a ladder's table where no terminal says how wide it is
+
+
+def show_ladder(*, as_json: bool, **arguments: Any) -> None:
+    """Run autotune.ladder.ladder(**arguments) and show it."""
+    if as_json:
+        result = ladders.ladder(**arguments, listen=lambda event: print(json.dumps(ladder_data(event)), flush=True))
+        print(json.dumps({"event": "finished", "folder": str(result.folder), **result.record.to_file()}))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, LEAST_COLUMNS))
+    records: list[LadderRecord] = []
+
+    def listen(event: ladders.Event) -> None:
+        records.extend([event.record] if isinstance(event, ladders.Begun | ladders.Reached) else [])
+        for line in ladder_lines(event):
+            console.print(line, markup=False, soft_wrap=True)
+
+    try:
+        result = ladders.ladder(**arguments, listen=listen)
+    except KeyboardInterrupt:
+        if records and records[-1].runs:
+            console.print(ladder_table(records[-1]))
+        raise
+    console.print()
+    console.print(ladder_table(result.record))
+    console.print(f"\nladder in {result.folder}: ladder.md is this table, ladder.json everything", soft_wrap=True)
+
+
+def ladder_lines(event: ladders.Event) -> list[str]:
+    """Events -> lines: one for each run that has ended."""
+    if isinstance(event, ladders.Begun):
+        target, recipe = event.record.target, event.record.recipe
+        done = len({run.rung for run in event.record.runs})
+        return [
+            f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}, {target.workload}",
+            f"{recipe.name}: {recipe.description}",
+            f"ladder of {len(recipe.rungs)} rungs in {event.folder}",
+            *([f"going on after {done} rungs"] if done else []),
+        ]
+    if isinstance(event, ladders.Climbing):
+        return []
+    run = event.run
+    what = f"rung {run.rung}{' again' if event.again else f' ({event.record.recipe.rungs[run.rung].name})'}"
+    if run.trial is None:
+        return [f"{what}: can't act here: {run.why_not}"]
+    if isinstance(run.trial.outcome, Failure):
+        return [f"{what}: {run.trial.outcome.cause}: {run.trial.outcome.reason}"]
+    latency = f"{words.seconds(run.trial.outcome.latency_s)} +-{run.trial.outcome.latency_spread / 2:.1%}"
+    if event.again:
+        return [f"{what}: {latency}"]
+    first = event.record.run_of(0)
+    judged = words.quality(run.trial, first.trial) if first and first.trial else "not judged"
+    memory = words.memory(run.trial.outcome.peak_memory_bytes)
+    return [f"{what} {words.config(run.trial.config)}: {latency}, {memory}, {judged}"]
+
+
+def ladder_data(event: ladders.Event) -> dict[str, Any]:
+    """An event of a ladder as JSON."""
+    if isinstance(event, ladders.Begun):
+        return {"event": "begun", "folder": str(event.folder), "target": event.record.target.to_json()}
+    if isinstance(event, ladders.Climbing):
+        return {"event": "started", "rung": event.number, "name": event.name, "config": dict(event.config)}
+    return {"event": "ended", "again": event.again, **event.run.to_json()}

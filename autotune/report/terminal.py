@@ -1,5 +1,6 @@
 """A study in a terminal: the header, the live view of a running search, the table of the front, the knobs."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -8,28 +9,42 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autotune.confirm import Confirming
 from autotune.device import Device
+from autotune.device_specs import EVIDENCE
 from autotune.front import objectives, pareto_front, pick_trial
-from autotune.goal import Goal
+from autotune.goal import Goal, Minimise
 from autotune.knobs import all_knobs
+from autotune.pipeline import Traits
+from autotune.pipelines import wished
 from autotune.report import words
 from autotune.space import SearchSpace
 from autotune.target import Target
 from autotune.trial import Failure, Trial
-from autotune.tuner import Confirming, Ended, Event, Probed, Result, Started, median_seconds
+from autotune.tuner import Ended, Event, Probed, Result, Started, median_seconds
 
 
 def header(event: Probed) -> str:
-    """What is tuned, where, and how large the space is: three lines."""
+    """What is tuned, where, what it is fed where that is not the prompts alone, and how large the space is."""
     target, space = event.target, event.space
     count = space.count()
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
-    return (
-        f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}, {target.workload}\n"
+    asked = [part for what, value in wished(target.pipeline).items() for part in (f"--{what}", value)]
+    lines = [
+        f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}, {target.workload}",
+        fed(target.pipeline.known),
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values can't act here "
-        f"(autotune knobs --pipeline {target.pipeline.name})\n"
-        f"study in {event.folder}"
-    )
+        f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *asked])})",
+        f"study in {event.folder}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def fed(traits: Traits) -> str:
+    """What a pipeline is fed instead of, or beside, the user's prompts; nothing where it is the prompts alone."""
+    found = [f"starts from pictures made by autotune ({', '.join(traits.inputs.values())})"] if traits.inputs else []
+    found += ["prompts replaced by random embeddings"] if traits.random_prompt_embeds else []
+    return "; ".join(found)
 
 
 class LiveView:
@@ -80,9 +95,12 @@ class LiveView:
         return f"about {words.seconds(max(left, 0))} left"
 
 
-def front_table(trials: Sequence[Trial], best: int | None = None) -> Table:
-    """The front, fastest first, with the baseline below it. * marks the trial in best.json."""
-    baseline, front = trials[0], pareto_front(trials, trials[0])
+def front_table(trials: Sequence[Trial], best: int | None = None, *, minimise: Minimise = "sum") -> Table:
+    """The front, fastest first, with the baseline below it. * marks the trial in best.json.
+
+    Of several sizes, the latency of them together stands above that of each.
+    """
+    baseline, front = trials[0], pareto_front(trials, trials[0], minimise)
     table = Table(title="Pareto front", box=None, title_justify="left", pad_edge=False)
     for name in ("", "latency", "speed", "memory", "quality", "config"):
         table.add_column(
@@ -95,13 +113,18 @@ def front_table(trials: Sequence[Trial], best: int | None = None) -> Table:
         config = "baseline" if trial.number == 0 else words.config(trial.config)
         table.add_row(
             f"{trial.number}{'*' if trial.number == best else ''}",
-            words.seconds(latency_s),
+            "\n".join([words.seconds(latency_s), *_each_latency(trial)]),
             f"{base_s / latency_s:.2f}x",
             words.memory(memory_bytes),
             Text(words.quality(trial, baseline).replace(", ", "\n")),
             config,
         )
     return table
+
+
+def _each_latency(trial: Trial) -> list[str]:
+    several = trial.measured is not None and trial.measured.also
+    return [words.seconds(latency_s) for latency_s in trial.measured.latencies_s] if trial.measured and several else []
 
 
 def summary(result: Result) -> RenderableType:
@@ -119,7 +142,8 @@ def summary(result: Result) -> RenderableType:
         lines.append("Every config that the space allows has been tried.")
     prompt = result.record.target.workload.prompts[0]
     lines.append(f'\nnext: autotune run {best} --prompt "{prompt}" -o out.png')
-    return Group(front_table(result.trials, result.best.number), Text("\n".join(lines)))
+    table = front_table(result.trials, result.best.number, minimise=result.record.goal.minimise)
+    return Group(table, Text("\n".join(lines)))
 
 
 def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
@@ -138,7 +162,12 @@ def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
     clashes.add_column("because", overflow="fold")
     for why, pairs in space.clashes().items():
         clashes.add_row("\n".join(pairs), why)
-    return Group(table, "", clashes) if clashes.row_count else table
+    parts: list[RenderableType] = [table]
+    if clashes.row_count:
+        parts += ["", clashes]
+    if EVIDENCE in target.device.evidence:
+        parts += ["", Text(f"What {target.device.name} can do is {EVIDENCE}.")]
+    return Group(*parts)
 
 
 def device_table(devices: list[Device]) -> Table:

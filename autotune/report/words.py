@@ -1,8 +1,10 @@
 """Numbers and configs as people read them."""
 
+import statistics
+
 from autotune.config import Config
 from autotune.knobs import all_knobs
-from autotune.trial import Failure, Trial
+from autotune.trial import Failure, Measurement, ShapeCost, Trial
 
 
 def seconds(value: float) -> str:
@@ -32,11 +34,25 @@ def outcome(trial: Trial, baseline: Trial) -> str:
     mine, theirs = trial.outcome, baseline.measured
     assert theirs is not None
     ratio = f"{theirs.latency_s / mine.latency_s:.2f}x"
-    spread = f"+-{mine.latency_spread / 2:.1%}"
-    words = f"{seconds(mine.latency_s)} {spread} ({ratio}), {memory(mine.peak_memory_bytes)}"
+    latency = f"{seconds(mine.latency_s)} ({ratio}; {_sizes(mine)})" if mine.also else f"{_call(mine)} ({ratio})"
+    words = f"{latency}, {memory(mine.peak_memory_bytes)}"
     if mine.quality is None or theirs.quality is None:
         return words
     return f"{words}, {quality(trial, baseline)}"
+
+
+def _call(cost: Measurement | ShapeCost) -> str:
+    """One call at one size: "644 ms +-9.6%", half of the interquartile range."""
+    return f"{seconds(statistics.median(cost.latency_samples_s))} +-{cost.latency_spread / 2:.1%}"
+
+
+def _sizes(measured: Measurement) -> str:
+    """Of several sizes, the main one first: "400 ms +-9.6%, 96x96@2 800 ms +-3.0% with 3 more graphs"."""
+    others = [
+        f"{cost.shape} {_call(cost)}" + (f" with {cost.graphs_added} more graphs" if cost.graphs_added else "")
+        for cost in measured.also
+    ]
+    return ", ".join([_call(measured), *others])
 
 
 def quality(trial: Trial, baseline: Trial) -> str:

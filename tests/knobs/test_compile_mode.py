@@ -47,7 +47,18 @@ def test_clash_of_cuda_graphs_with_a_vae_that_is_cast_at_every_call() -> None:
     sdxl = make_target(gpu(8, 0), vae_upcasts_fp16=True)
     config = complete({"dtype": "fp16", "compile": "denoiser+vae", "compile_mode": "reduce-overhead"})
     assert "cast to float32 and back" in str(KNOB.clash(config, sdxl))
+    assert "cast to float32 and back" in str(KNOB.clash(config.replace(compile="everything"), sdxl))
     assert KNOB.clash(config, make_target(gpu(8, 0), vae_upcasts_fp16=False)) is None
     assert KNOB.clash(config.replace(dtype="bf16"), sdxl) is None
     assert KNOB.clash(config.replace(compile="denoiser"), sdxl) is None
     assert KNOB.clash(config.replace(compile_mode="default"), sdxl) is None
+
+
+def test_clash_of_cuda_graphs_with_a_controlnet_beside_a_denoiser_in_regions() -> None:
+    """The pipeline marks the beginning of a step where both are wrapped whole, and nowhere else."""
+    target = make_target(gpu(8, 0), controlnet_class="ControlNetModel")
+    config = complete({"compile": "regional", "compile_mode": "reduce-overhead"})
+    assert "where a step begins" in str(KNOB.clash(config, target))
+    assert KNOB.clash(config.replace(compile="denoiser"), target) is None
+    assert KNOB.clash(config.replace(compile_mode="default"), target) is None
+    assert KNOB.clash(config, make_target(gpu(8, 0))) is None

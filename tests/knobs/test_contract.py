@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import CPU, gpu, make_target
@@ -26,11 +27,29 @@ FILES = sorted(Path(autotune.knobs.__file__).parent.glob("[!_]*.py"))
 every_knob = pytest.mark.parametrize("knob", all_knobs().values(), ids=all_knobs())
 
 
+PROBED: dict[str, Any] = {  # what only probing the demo tells
+    "scheduler_class": "DDIMScheduler",
+    "compatible_schedulers": ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"),
+    "callback_tensors": ("latents", "prompt_embeds", "negative_prompt_embeds"),
+}
+OF_PIXELS = {"class_name": "IFPipeline", "vae_class": None, "vae_tile_px": None, "scheduler_class": "DDPMScheduler"}
+TRANSFORMER = {
+    "class_name": "FluxPipeline",
+    "denoiser_class": "FluxTransformer2DModel",
+    "convolutions": 0,
+    "attention_downsamples": (),
+    "scheduler_class": "FlowMatchEulerDiscreteScheduler",
+    "flow_matching": True,
+}
+
+
 def targets() -> Iterator[Target]:
-    """The demo on every kind of device, in workloads where slicing and tiling act and where they don't."""
+    """The demo on every kind of device, in workloads where slicing and tiling act and where they don't; and others."""
     for device in DEVICES:
         yield make_target(device)
-        yield make_target(device, batch=2, side=128, vae_upcasts_fp16=True)
+        yield make_target(device, batch=2, side=128, vae_upcasts_fp16=True, **PROBED)
+    yield make_target(DEVICES[-1], side=1024, **OF_PIXELS)
+    yield make_target(DEVICES[-1], side=1024, **TRANSFORMER)
 
 
 def values_of(knob: Knob) -> list[Value]:
@@ -153,7 +172,7 @@ def test_a_modifier_refines_a_knob_that_exists_and_is_gone_with_it(knob: Knob) -
 @every_knob
 def test_a_value_acts_or_is_refused_with_a_reason(knob: Knob) -> None:
     """On this machine's processor, in a workload where slicing and tiling would act."""
-    target = make_target(batch=2, side=128)
+    target = make_target(batch=2, side=128, **PROBED)
     refused, acted = 0, 0
     for value in values_of(knob):
         if value == knob.default:
@@ -167,7 +186,7 @@ def test_a_value_acts_or_is_refused_with_a_reason(knob: Knob) -> None:
             plain = build.call_arguments(pipe, complete({}), WORKLOAD)
             assert build.call_arguments(pipe, config, WORKLOAD) != plain
         else:
-            pipe = loaded(dtype=config["dtype"])
+            pipe = loaded(**{name: config[name] for name, loading in all_knobs().items() if loading.load})
             changed = knob.name if knob.apply else str(knob.modifies)
             effect = build.apply(pipe, config, WORKLOAD, "cpu")[changed]
             assert effect.count > 0

@@ -29,3 +29,7 @@ def test_it_is_refused_where_there_is_nothing_to_slice() -> None:
     assert KNOB.why_not(True, make_target(batch=1)) == "a batch of 1 has nothing to slice"
     assert KNOB.why_not(True, make_target(batch=2)) is None
     assert KNOB.why_not(True, make_target(batch=2, vae_class=None)) == "StableDiffusionPipeline has no VAE"
+
+
+def test_one_size_with_a_batch_is_enough_to_slice() -> None:
+    assert KNOB.why_not(True, make_target(batch=1, sizes=2)) is None

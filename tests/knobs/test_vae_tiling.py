@@ -38,3 +38,8 @@ def test_it_is_refused_where_one_tile_holds_the_picture() -> None:
 def test_it_is_refused_without_a_vae_or_without_tiles() -> None:
     assert KNOB.why_not(True, make_target(side=128, vae_tile_px=None)) == "AutoencoderKL has no tiles"
     assert KNOB.why_not(True, make_target(side=128, vae_class=None)) == "StableDiffusionPipeline has no VAE"
+
+
+def test_one_size_larger_than_a_tile_is_enough() -> None:
+    assert KNOB.why_not(True, make_target(side=64, sizes=2, vae_tile_px=64)) is None
+    assert KNOB.why_not(True, make_target(side=64, sizes=3, vae_tile_px=128)) == "128x64 fits in one tile of 128 pixels"

@@ -33,3 +33,15 @@ def test_in_replayed_cuda_graphs_the_gpus_own_kernels_tell() -> None:
 def test_where_operators_are_seen_their_kernels_are_not_counted_twice() -> None:
     events = {"aten::_scaled_dot_product_flash_attention": 4, "void pytorch_flash::flash_fwd_kernel<>": 4}
     assert count_kernels(events) == {"flash": 4}
+
+
+def test_kernels_of_other_packages_are_told_from_torchs_own() -> None:
+    assert count_kernels({"flash_attn::_flash_attn_forward": 4}) == {"flash_attn": 4}
+    assert count_kernels({"xformers::efficient_attention_forward_cutlass": 3}) == {"xformers": 3}
+    assert count_kernels({"FlexAttentionAutogradOp": 2}) == {"flex": 2}
+    assert count_kernels({"triton_tem_fused_flex_attention_0": 2}) == {"flex": 2}
+    assert count_kernels({"void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64> >": 5}) == {"flash_attn": 5}
+    assert count_kernels({"void pytorch_flash::flash_fwd_kernel<>": 1, "sageattn_qk_int8": 2}) == {
+        "flash": 1,
+        "sage": 2,
+    }

@@ -1,9 +1,12 @@
 """What torch says of a processor, and the sentence where it can't compile for it."""
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 import torch
 from conftest import CPU
 
+from autotune.measure import probe
 from autotune.measure.probe import probe_device, versions
 
 
@@ -28,4 +31,17 @@ def test_a_space_in_torchs_path_is_a_reason_not_to_compile(monkeypatch: pytest.M
 
 def test_versions_are_of_what_makes_the_pictures() -> None:
     assert versions()["torch"] == torch.__version__
-    assert {"python", "diffusers", "transformers", "torchao", "tomesd"} <= versions().keys()
+    assert {"python", "diffusers", "transformers", "torchao", "tomesd", "peft", "DeepCache"} <= versions().keys()
+
+
+def test_optional_packages_are_named_where_they_are_installed_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"flash-attn": "2.8.3", "sageattention": "2.2.0"}
+
+    def version(name: str) -> str:
+        if name in ("xformers", "kernels"):
+            raise PackageNotFoundError(name)
+        return installed.get(name, "1.0")
+
+    monkeypatch.setattr(probe, "version", version)
+    assert installed.items() <= versions().items()
+    assert not {"xformers", "kernels"} & versions().keys()

@@ -17,7 +17,7 @@ from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
-from autotune.pipelines.loading import assemble, load
+from autotune.pipelines.loading import assemble, load, pipeline_class
 from autotune.pipelines.locate import ARCHITECTURES, folder_of, revision_of, scorer_folder
 
 CALL = {"num_inference_steps": 2, "width": 64, "height": 64}
@@ -188,3 +188,47 @@ def test_a_snapshots_revision_is_the_hubs_commit(tmp_path: Path) -> None:
     folder = tmp_path / "models--a--b" / "snapshots" / "0123abcd"
     folder.mkdir(parents=True)
     assert revision_of(folder) == "0123abcd"
+
+
+def class_for(folder: Path, name: str, **asked: Any) -> str:
+    """The class that is built of a checkpoint of the class `name`."""
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    cls: str = pipeline_class(Pipeline(name="x", source=str(folder), **asked), folder).__name__
+    return cls
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "expected"),
+    [
+        ("StableDiffusionPipeline", {}, "StableDiffusionPipeline"),
+        ("StableDiffusionPipeline", {"task": "image2image"}, "StableDiffusionImg2ImgPipeline"),
+        ("StableDiffusionPipeline", {"task": "inpainting"}, "StableDiffusionInpaintPipeline"),
+        ("StableDiffusionPipeline", {"controlnet": "a/b"}, "StableDiffusionControlNetPipeline"),
+        ("StableDiffusionInpaintPipeline", {"controlnet": "a/b"}, "StableDiffusionControlNetInpaintPipeline"),
+        (
+            "StableDiffusionXLPipeline",
+            {"controlnet": "a/b", "task": "image2image"},
+            "StableDiffusionXLControlNetImg2ImgPipeline",
+        ),
+        ("FluxPipeline", {"task": "image2image"}, "FluxImg2ImgPipeline"),
+    ],
+)
+def test_a_task_and_a_controlnet_choose_the_sister_of_the_checkpoints_class(
+    tmp_path: Path, name: str, asked: dict[str, Any], expected: str
+) -> None:
+    assert class_for(tmp_path, name, **asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "says"),
+    [
+        ("PixArtSigmaPipeline", {"task": "image2image"}, "diffusers has no image2image pipeline for PixArtSigma"),
+        ("IFPipeline", {"controlnet": "a/b"}, "diffusers has no text2image pipeline with a ControlNet for IFPipeline"),
+        ("FluxPipeline", {"controlnet": "a/b"}, "FluxControlNetPipeline takes a ControlNet of another kind"),
+    ],
+)
+def test_a_sister_that_diffusers_lacks_or_that_can_not_be_fed_is_refused(
+    tmp_path: Path, name: str, asked: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        class_for(tmp_path, name, **asked)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autotune.errors import UserError
-from autotune.pipelines import CLIP_FOR_OTHERS, presets, resolve
+from autotune.pipelines import CLIP_FOR_OTHERS, presets, resolve, wished
 from autotune.pipelines.locate import ARCHITECTURES
 from autotune.workload import PROMPTS
 
@@ -111,3 +111,37 @@ def test_a_word_that_names_nothing_is_answered_with_the_nearest_preset(word: str
         f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder"
     )
     assert says in str(caught.value)
+
+
+def test_a_task_a_controlnet_and_a_lora_can_be_asked_for_on_top_of_any_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    (tmp_path / "mine.safetensors").touch()
+    lora = str(tmp_path / "mine.safetensors")
+    found = resolve("sd15", task="image2image", controlnet=str(tmp_path), lora=lora)
+    assert (found.task, found.controlnet, found.lora) == ("image2image", str(tmp_path.resolve()), lora)
+    assert wished(found) == {"task": "image2image", "controlnet": str(tmp_path.resolve()), "lora": lora}
+    assert resolve("a/b", controlnet="c/d", lora="e/f").controlnet == "c/d"
+
+
+def test_what_a_preset_has_already_was_not_asked_for() -> None:
+    assert wished(resolve("sd15-lcm")) == wished(resolve("sd15-img2img", task="image2image")) == {}
+
+
+@pytest.mark.parametrize("what", ["task", "controlnet", "lora"])
+@pytest.mark.parametrize("name", presets())
+def test_what_a_preset_has_already_can_not_be_another(name: str, what: str) -> None:
+    other = "inpainting" if what == "task" else "some/other"
+    if getattr(presets()[name], what) in (None, other):
+        assert wished(resolve(name, **{what: other})) in ({what: other}, {})
+    else:
+        with pytest.raises(UserError, match=f"--{what} {other}: {name} comes with another"):
+            resolve(name, **{what: other})
+
+
+def test_a_folder_given_by_a_relative_path_is_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("sd15", lora="mine").lora == str(tmp_path.resolve() / "mine")

@@ -1,0 +1,75 @@
+"""The story of a run: each tiny pipeline in turn, and after every round of pictures a file with all that is known.
+
+Prints nothing. The same command goes on where a run was stopped.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from autotune.compat.checks import Checks, Wishes
+from autotune.compat.plan import choose
+from autotune.compat.record import CompatRecord, PipelineVerdicts, describe_device, read_record, write_record
+from autotune.device import Device, find_device
+from autotune.errors import UserError
+from autotune.knobs import find_knob
+from autotune.measure.probe import versions
+
+
+def compat(
+    folder: Path,
+    output: Path | None,
+    *,
+    device: str | None,
+    pipelines: str | None,
+    only: Iterable[str],
+    without: Iterable[str],
+    challenge: bool,
+    limit_s: float | None,
+    at_once: int | None,
+    command: str,
+    listen: Callable[[str, PipelineVerdicts], None],
+) -> tuple[Path, CompatRecord]:
+    """Run all checks that were asked for and that the file does not hold yet. Raises UserError.
+
+    folder  for the children's pictures and logs
+    listen  hears the name of a pipeline and its verdicts so far, whenever there are new ones
+    """
+    where, chosen = find_device(device), choose(pipelines)
+    for name in (*only, *without):
+        find_knob(name)
+    forks = at_once or (1 if where.kind == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2)))
+    wishes = Wishes(frozenset(only), frozenset(without), challenge, at_once=forks)
+    deadline = time.monotonic() + (float("inf") if limit_s is None else limit_s)
+    path = output or Path("reports") / f"compat-{where.slug}.json"
+    record = _agree(path, where, command)
+    for number, (name, pipeline) in enumerate(chosen.items()):
+        share = (deadline - time.monotonic()) / (len(chosen) - number)
+        checks = Checks(folder / name, pipeline, where, replace(wishes, deadline=time.monotonic() + share))
+        for verdicts in checks.run(record.pipelines.get(name)):
+            record = record.having(name, verdicts)
+            write_record(path, record)
+            listen(name, verdicts)
+    return path, record
+
+
+def _agree(path: Path, device: Device, command: str) -> CompatRecord:
+    """The record of the file, or a new one if there is none. Raises UserError where it is of other libraries."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    known = {"autotune": version("diffusers-autotune"), **versions()}
+    new = CompatRecord(created=now, command=command, device=describe_device(device), versions=known)
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{str(path.parent)!r} can't be made: {error.strerror}.") from None
+        return new
+    old = read_record(path)
+    difference = old.difference(new)
+    if difference:
+        raise UserError(f"{str(path)!r} holds the verdicts of another ({difference}): delete it or use another -o.")
+    return old

@@ -1,0 +1,54 @@
+"""The verdicts in a terminal: the counts, then whatever a reader may have to act on."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autotune.compat.record import CompatRecord, PipelineVerdicts, Verdict
+
+PAIRS = ("fine", "failed", "refused", "skipped", "not run")
+VALUES = ("fine", "failed", "impossible")
+
+
+def progress(name: str, verdicts: PipelineVerdicts) -> str:
+    """One line on a pipeline that is being looked at."""
+    counts = verdicts.counts()
+    return f"{name}: {len(verdicts.pairs)} pairs, {', '.join(f'{counts[o]} {o}' for o in PAIRS if counts[o])}"
+
+
+def summary(record: CompatRecord) -> RenderableType:
+    table = Table(box=None, pad_edge=False, title="values alone, and pairs of values", title_justify="left")
+    for column in ("", *VALUES, "|", *PAIRS):
+        table.add_column(column, justify="right" if column else "left")
+    for name, verdicts in record.pipelines.items():
+        alone = Counter[str](verdict.outcome for verdict in verdicts.singles.values())
+        counts = verdicts.counts()
+        values = [str(alone[outcome]) for outcome in VALUES]
+        table.add_row(name, *values, "|", *(str(counts[outcome]) for outcome in PAIRS))
+    return Group(table, Text("\n".join(["", *_failures(record), *_challenges(record)])))
+
+
+def _failures(record: CompatRecord) -> Iterator[str]:
+    failed = [line for line in _lines(record) if line[2].outcome == "failed"]
+    yield f"failed: {len(failed)}" if failed else "nothing failed"
+    for pipeline, name, verdict in failed:
+        yield f"  {pipeline}: {name}: {verdict.cause}: {verdict.reason}"
+
+
+def _challenges(record: CompatRecord) -> Iterator[str]:
+    """The refusals that were tried all the same."""
+    tried = [(p, name, verdict) for p, name, verdict in _lines(record) if verdict.challenged]
+    needless = [line for line in tried if line[2].challenged and line[2].challenged.outcome == "fine"]
+    if tried:
+        yield f"refused pairs that were run all the same: {len(tried)}, of which work here: {len(needless)}"
+    for pipeline, name, verdict in needless:
+        yield f"  {pipeline}: {name}: refused because {verdict.reason}"
+
+
+def _lines(record: CompatRecord) -> Iterator[tuple[str, str, Verdict]]:
+    for pipeline, verdicts in record.pipelines.items():
+        for name, verdict in (*verdicts.singles.items(), *verdicts.pairs.items()):
+            yield pipeline, name, verdict

@@ -1,0 +1,47 @@
+"""Compute the denoiser's 1x1 convolutions as the matrix products that they are, so that quantization sees them too.
+
+Exact but for rounding. Each one is put between two permutations of the axes, which cost nothing channels last. Only
+convolutions that look at every cell once: torchao's function would drop a stride, padding or groups without a word.
+"""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
+from autotune.target import Target
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    if value and not target.pipeline.known.conv1x1_shapes:
+        return f"{target.pipeline.known.denoiser_class} has no 1x1 convolutions"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    from torchao.quantization import swap_conv2d_1x1_to_linear
+
+    denoiser = parts.denoiser(pipe)
+    names = {name for name, module in denoiser.named_modules() if _is_plain_1x1(module)}
+    swap_conv2d_1x1_to_linear(denoiser, lambda module, name: name in names)
+    left = {name for name, module in denoiser.named_modules() if _is_plain_1x1(module)}
+    return Effect(count=len(names - left), what="1x1 convolutions computed as linear layers")
+
+
+def _is_plain_1x1(module: Any) -> bool:
+    import torch
+
+    if not isinstance(module, torch.nn.Conv2d):
+        return False
+    return (*module.kernel_size, *module.stride) == (1, 1, 1, 1) and module.padding == (0, 0) and module.groups == 1
+
+
+KNOB = Knob(
+    name="conv1x1_as_linear",
+    stage=Stage.SURGERY,
+    values=(False, True),
+    changes_output=False,
+    summary="1x1 convolutions as linear layers",
+    why_not=why_not,
+    apply=apply,
+)

@@ -1,0 +1,83 @@
+"""Which VAE turns latents into pixels: the pipeline's own, SDXL's in a version that does not overflow in float16, or a
+tiny one distilled from the original (TAESD), of a small part of its weights. Also the hub id or the folder of another.
+
+It is exchanged while the pipeline is loaded, so that the one that is not used takes no memory.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Stage
+from autotune.pipelines import parts
+from autotune.target import Target
+
+TINY_TILE_PX = 512  # diffusers' AutoencoderTiny cuts tiles of this side, whatever the model's configuration
+
+
+def also(value: Value) -> bool:
+    return isinstance(value, str) and "/" in value.strip("/")
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    traits = target.pipeline.known
+    if value == "own":
+        return None
+    if traits.vae_class is None:
+        return f"{traits.class_name} has no VAE"
+    if str(value) in traits.vae_faults:
+        return traits.vae_faults[str(value)].removesuffix(".")
+    if value == "fp16_fix" and not traits.vae_upcasts_fp16:
+        return "its VAE does not overflow in float16"
+    if Path(str(value)).is_absolute() and not Path(str(value)).is_dir():
+        return f"there is no folder {value}"
+    return None
+
+
+def clash(config: Config, target: Target) -> str | None:
+    if config["vae"] == "fp16_fix" and config["dtype"] != "fp16":
+        return f"the fixed VAE is for float16; with dtype={config['dtype']} the pipeline's own does not overflow"
+    if config["vae"] != "tiny" or not config["vae_tiling"]:
+        return None
+    side = max(max(shape.width, shape.height) for shape in target.workload.shapes)
+    if side <= TINY_TILE_PX:
+        return f"a picture of {side} pixels fits in one tile of the tiny VAE, {TINY_TILE_PX} pixels"
+    if target.pipeline.known.inputs and target.pipeline.known.flow_matching:
+        return "the tiny VAE encodes in tiles with four channels only, these latents have sixteen"
+    return None
+
+
+def load(value: Value) -> dict[str, Any]:
+    return {} if value == "own" else {"vae": value}
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    """Changes nothing: the VAE was exchanged while loading. Counts the decoder's weights if it is the one asked for."""
+    vae, value = parts.vae(pipe), str(config["vae"])
+    count = sum(p.numel() for p in vae.decoder.parameters()) if vae is not None and _is(vae, value) else 0
+    return Effect(count=count, what=f"weights in the decoder of the VAE {value}")
+
+
+def _is(vae: Any, value: str) -> bool:
+    """Does the VAE that is there show that it is the one that `value` stands for?"""
+    kind = type(vae).__name__
+    if value == "tiny":
+        return kind == "AutoencoderTiny"
+    if value == "fp16_fix":
+        return kind == "AutoencoderKL" and not vae.config.force_upcast
+    loaded_from = str(getattr(vae.config, "_name_or_path", ""))
+    return loaded_from == value or Path(loaded_from).resolve() == Path(value).expanduser().resolve()
+
+
+KNOB = Knob(
+    name="vae",
+    stage=Stage.WEIGHTS,
+    values=("own", "fp16_fix", "tiny"),
+    changes_output=True,
+    summary="which VAE decodes the latents",
+    also=also,
+    why_not=why_not,
+    clash=clash,
+    load=load,
+    apply=apply,
+)

@@ -1,0 +1,62 @@
+"""Live pipes of the tiny checkpoints: of any family, with any scheduler, changed by knobs and called."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tiny import FAMILIES, tiny_checkpoint
+
+from autotune import build
+from autotune.config import Value
+from autotune.knob import Effect
+from autotune.knobs import complete
+from autotune.measure import call_pipe
+from autotune.pipeline import Pipeline, Traits, Weights
+from autotune.pipelines import resolve
+from autotune.pipelines.inspect import traits_of
+from autotune.workload import Workload
+
+SIDES = {"IFPipeline": 16}  # of the others 32 pixels
+
+
+@cache
+def tiny_pipeline(family: str, root: Path, weights: Weights = "pretrained") -> Pipeline:
+    folder = root / family
+    return resolve(str(folder if folder.exists() else tiny_checkpoint(family, folder)), weights)
+
+
+@cache
+def tiny_traits(family: str, root: Path, weights: Weights = "pretrained") -> Traits:
+    assert family in FAMILIES
+    return traits_of(tiny_pipeline(family, root, weights))
+
+
+def tiny_workload(family: str, *, batch: int = 1, steps: int = 4, guidance_scale: float = 4.0) -> Workload:
+    side = SIDES.get(family, 32)
+    prompts = ("a red circle", "a blue star", "a green tree")
+    return Workload(prompts=prompts, width=side, height=side, batch=batch, steps=steps, guidance_scale=guidance_scale)
+
+
+def tiny_pipe(
+    family: str, root: Path, *, weights: Weights = "pretrained", own_scheduler: str | None = None, **values: Value
+) -> tuple[Any, dict[str, Effect]]:
+    """The pipe with these knobs, and what each one changed. `own_scheduler`: the class that it has before any knob."""
+    pipeline = tiny_pipeline(family, root, weights).model_copy(update={"scheduler": own_scheduler})
+    config = complete(values)
+    pipe = build.load(pipeline, config, "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, build.apply(pipe, config, tiny_workload(family), "cpu")
+
+
+def draw(pipe: Any, family: str, *, batch: int = 1, **call: Any) -> np.ndarray:
+    """The pixels of one call, from 0 to 1."""
+    with torch.no_grad():
+        images = call_pipe(pipe, *_one(family, batch), **call)
+    return np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])
+
+
+def _one(family: str, batch: int) -> tuple[Workload, list[str], list[int]]:
+    workload = tiny_workload(family, batch=batch)
+    return (workload, *next(workload.calls()))
