@@ -12,7 +12,7 @@ from autotune import build, demo
 from autotune.config import Config, Value
 from autotune.knob import Effect
 from autotune.knobs import complete, find_knob
-from autotune.measure.kernels import PROFILED_STEPS, attention_kernels
+from autotune.measure.kernels import attention_kernels, short_call
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
 from autotune.workload import Workload
@@ -49,7 +49,7 @@ def picture(pipe: Any, *, seed: int = 0, count: int = 1, **call: Any) -> np.ndar
 
 def profiled_kernels(pipe: Any) -> dict[str, int]:
     """The attention kernels that ran, as a measurement sees them."""
-    return attention_kernels(pipe, lambda: picture(pipe, num_inference_steps=PROFILED_STEPS))
+    return attention_kernels(pipe, lambda: picture(pipe, **short_call(pipe)))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:

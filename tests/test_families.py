@@ -25,7 +25,7 @@ from autotune.config import Config, Value
 from autotune.knob import Knob, Stage
 from autotune.knobs import all_knobs, complete, find_knob
 from autotune.measure import call_pipe
-from autotune.measure.kernels import PROFILED_STEPS, attention_kernels
+from autotune.measure.kernels import attention_kernels, short_call
 from autotune.pipelines import resolve
 from autotune.pipelines.inspect import traits_of
 from autotune.target import Target
@@ -65,7 +65,7 @@ class Family:
         effects: dict[str, Any] = build.apply(pipe, config, self.workload, "cpu")
         with torch.no_grad():
             pixels = self.call(pipe)
-            kernels = attention_kernels(pipe, lambda: self.call(pipe, num_inference_steps=PROFILED_STEPS))
+            kernels = attention_kernels(pipe, lambda: self.call(pipe, **short_call(pipe)))
         effects |= build.verify(pipe, config, kernels)
         return pixels, effects
 

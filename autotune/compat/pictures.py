@@ -185,12 +185,12 @@ def _rounds(pipe: Any) -> bool:
 def _verify(pipe: Any, config: Config, workload: Any) -> None:
     """Raises NoEffect for a knob that has done nothing, as far as only a call can show it."""
     from autotune import build
-    from autotune.measure.kernels import PROFILED_STEPS, attention_kernels
+    from autotune.measure.kernels import attention_kernels, short_call
     from autotune.pipelines.inputs import call_arguments
 
     def call() -> None:
         arguments: dict[str, Any] = call_arguments(pipe, workload, *next(workload.calls()))
-        pipe(**arguments, output_type="np", num_inference_steps=PROFILED_STEPS)
+        pipe(**arguments, output_type="np", **short_call(pipe))
 
     def asks(name: str, value: Value) -> bool:
         knob = all_knobs()[name]

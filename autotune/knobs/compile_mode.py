@@ -24,7 +24,7 @@ def clash(config: Config, target: Target) -> str | None:
         return None
     if config["offload"] != "none":
         return "weights that move at every call can't be in CUDA graphs"
-    fp16_vae = target.pipeline.known.vae_upcasts_fp16 and config["dtype"] == "fp16"
+    fp16_vae = target.pipeline.known.vae_upcasts_fp16 and config["dtype"] == "fp16" and config["vae"] == "own"
     if fp16_vae and config["compile"] in ("denoiser+vae", "everything"):
         return "this VAE is cast to float32 and back at every call, so its CUDA graph would be recorded each time"
     if target.pipeline.known.controlnet_class and config["compile"] == "regional":

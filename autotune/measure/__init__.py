@@ -13,7 +13,7 @@ from PIL import Image
 from autotune.errors import UserError
 from autotune.measure import health, latency
 from autotune.measure.compilation import compilation
-from autotune.measure.kernels import PROFILED_STEPS, attention_kernels
+from autotune.measure.kernels import attention_kernels, short_call
 from autotune.measure.memory import MemoryMeter
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
@@ -56,7 +56,7 @@ def measure_pipe(
     meter.start("first")
     first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
     meter.stop()
-    kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, num_inference_steps=PROFILED_STEPS))
+    kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
     check(kernels)
     meter.start("run")
     warmup_s = latency.warm_up(lambda: _one_call(pipe, first), device)

@@ -1,6 +1,7 @@
 """Which attention kernels really ran, as torch's profiler saw them. Asked for is not run."""
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -24,8 +25,14 @@ GPU_KERNELS = {  # the first match wins
 PROFILED_STEPS = 3  # the first is not profiled: the text encoder's attention runs before it, the VAE's after the last
 
 
+def short_call(pipe: Any) -> dict[str, Any]:
+    """The arguments that make a call of PROFILED_STEPS steps; from a picture too, where `strength` leaves some out."""
+    full = {"strength": 1.0} if "strength" in inspect.signature(type(pipe).__call__).parameters else {}
+    return {"num_inference_steps": PROFILED_STEPS, **full}
+
+
 def attention_kernels(pipe: Any, call: Callable[[], object]) -> dict[str, int]:
-    """Kernel -> how often the denoiser called it in two steps. `call` calls the pipe with PROFILED_STEPS steps.
+    """Kernel -> how often the denoiser called it in two steps. `call` calls the pipe with `short_call`.
 
     {"flash": 28} is torch's fused kernel; {"math": 28} its plain formula; empty: attention without SDPA. The profiler
     is started and stopped from the scheduler's step, which every pipeline calls after its denoiser.

@@ -15,6 +15,7 @@ def traits_of(pipeline: Pipeline) -> Traits:
     Raises UserError where it is no pipeline that we can feed.
     """
     pipe = loading.assemble(pipeline, dtype=torch.float32, device="meta")
+    loading.set_scheduler(pipe, pipeline)
     inputs.check_call(pipe)
     call = inspect.signature(type(pipe).__call__).parameters
     side = _side(pipe)

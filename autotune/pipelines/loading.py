@@ -51,8 +51,7 @@ def load(
     if vae != "own":
         own = getattr(pipe, "vae", None)
         pipe.register_modules(vae=_replacement_vae(pipeline, vae, own, dtype, device, local_files_only))
-    if pipeline.scheduler is not None:
-        pipe.scheduler = scheduler_class(pipeline.scheduler).from_config(pipe.scheduler.config)
+    set_scheduler(pipe, pipeline)
     if pipeline.lora is not None:
         _fuse_lora(pipe, pipeline)
     return pipe
@@ -95,6 +94,12 @@ def import_classes(pipeline: Pipeline) -> None:
     for spec in json.loads((folder / "model_index.json").read_text()).values():
         if isinstance(spec, list) and None not in spec:
             _class(*spec)
+
+
+def set_scheduler(pipe: Any, pipeline: Pipeline) -> None:
+    """The scheduler that the pipeline is used with, where it is not its own: a distilled model's."""
+    if pipeline.scheduler is not None:
+        pipe.scheduler = scheduler_class(pipeline.scheduler).from_config(pipe.scheduler.config)
 
 
 def scheduler_class(name: str) -> Any:

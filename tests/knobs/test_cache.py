@@ -140,7 +140,7 @@ def test_first_block_skips_where_little_has_changed(root: Path) -> None:
 def test_a_threshold_that_skips_nothing_is_no_effect(root: Path) -> None:
     pipe, _ = tiny_pipe(FLUX, root, cache="first_block:0.05")
     draw(pipe, FLUX)
-    with pytest.raises(NoEffect, match="cache=first_block:0.05 had no effect here: 0 of 4 calls of the denoiser"):
+    with pytest.raises(NoEffect, match=r"cache=first_block:0\.05 had no effect here: 0 of 4 calls of the denoiser"):
         build.verify(pipe, complete({"cache": "first_block:0.05"}), {})
 
 
