@@ -48,8 +48,9 @@ def _call(cost: Measurement | ShapeCost) -> str:
 
 def _sizes(measured: Measurement) -> str:
     """Of several sizes, the main one first: "400 ms +-9.6%, 96x96@2 800 ms +-3.0% with 3 more graphs"."""
+    graphs = {cost.shape: f"{cost.graphs_added} more graph{'s' * (cost.graphs_added > 1)}" for cost in measured.also}
     others = [
-        f"{cost.shape} {_call(cost)}" + (f" with {cost.graphs_added} more graphs" if cost.graphs_added else "")
+        f"{cost.shape} {_call(cost)}" + (f" with {graphs[cost.shape]}" if cost.graphs_added else "")
         for cost in measured.also
     ]
     return ", ".join([_call(measured), *others])

@@ -37,8 +37,9 @@ def test_a_trial_of_several_sizes_has_their_sum_and_each() -> None:
 
 
 def test_what_was_compiled_anew_for_a_size_is_said() -> None:
-    trial = compiled_anew(measured(1, latency_s=0.5, also=(1.0,)), 3)
-    assert "96x96@2 1 s +-0.0% with 3 more graphs)" in words.outcome(trial, TWO)
+    trial = measured(1, latency_s=0.5, also=(1.0,))
+    assert "96x96@2 1 s +-0.0% with 1 more graph)" in words.outcome(compiled_anew(trial, 1), TWO)
+    assert "96x96@2 1 s +-0.0% with 3 more graphs)" in words.outcome(compiled_anew(trial, 3), TWO)
 
 
 def test_a_failure_is_its_reason_whatever_the_sizes() -> None:
