@@ -146,7 +146,12 @@ def search(
 @app.command()
 def ladder(
     pipeline: PipelineName = "demo",
-    recipe: Annotated[str, typer.Option(help="fast-diffusion, memory, tome, or a TOML file.")] = "fast-diffusion",
+    task: Task = None,
+    controlnet: ControlNet = None,
+    lora: LoRA = None,
+    recipe: Annotated[
+        str, typer.Option(help="fast-diffusion, memory, tome, torch2, or a TOML file.")
+    ] = "fast-diffusion",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Its folder. Default: reports/DATE-PIPELINE-DEVICE-RECIPE.")
     ] = None,
@@ -174,6 +179,9 @@ def ladder(
         show_ladder(
             as_json=as_json,
             pipeline=pipeline,
+            task=task,
+            controlnet=controlnet,
+            lora=lora,
             recipe=recipe,
             output=output,
             prompts=prompts,

@@ -72,6 +72,9 @@ def ladder(
     seed: int = 0,
     timeout_s: float = 1800.0,
     weights: Weights = "pretrained",
+    task: str | None = None,
+    controlnet: str | None = None,
+    lora: str | None = None,
     scorer: str | None = None,
     device: str | None = None,
     command: str = "autotune.ladder.ladder(...)",
@@ -79,11 +82,11 @@ def ladder(
 ) -> Result:
     """Measure the rungs of a recipe one by one, each against the first; leaves ladder.json and ladder.md.
 
-    recipe    a shipped one ("fast-diffusion", "memory", "tome") or the path of a TOML file
+    recipe    a shipped one ("fast-diffusion", "memory", "tome", "torch2") or the path of a TOML file
     output    the ladder's folder; the same call continues a ladder that was cut short
     The others are as in search(). Raises UserError for input that can't be used, and where the first rung fails.
     """
-    described = resolve(pipeline, weights)
+    described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     where, steps_of = find_device(device), read_recipe(recipe)

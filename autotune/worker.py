@@ -35,8 +35,15 @@ def main() -> None:
 
 def run(job: Any, folder: Path) -> dict[str, Any]:
     """Do the job; returns its result as JSON."""
-    does = {"device": _device, "probe": _probe, "measure": _measure, "chain": _chain, "compat": _compat, "score": _score}
-    return does[job.kind](job, folder)
+    errands = {
+        "device": _device,
+        "probe": _probe,
+        "measure": _measure,
+        "chain": _chain,
+        "compat": _compat,
+        "score": _score,
+    }
+    return errands[job.kind](job, folder)
 
 
 def _device(job: Any, folder: Path) -> dict[str, Any]:

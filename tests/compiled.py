@@ -53,13 +53,14 @@ def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]
 def see(values: dict[str, Any]) -> dict[str, Any]:
     import torch
     from live import built, difference, picture, profiled_kernels
-    from torch._dynamo.utils import counters
+    from torch._dynamo.utils import clear_compilation_metrics, counters
 
     from autotune import build
     from autotune.knobs import complete
 
     torch._dynamo.reset()
     counters.clear()
+    clear_compilation_metrics()
     matching = values.pop("pattern_matcher", True)
     eager = picture(built(**{name: value for name, value in values.items() if name != "compile"})[0])
     pipe, effects = built(**values)

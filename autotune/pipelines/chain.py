@@ -39,7 +39,7 @@ class Chain:
 
 
 def shared_parts(first: Any, pipelines: tuple[Pipeline, Pipeline]) -> dict[str, Any]:
-    """What the second pipeline need not load, because the chain's first pipe has the very same: how it reads prompts."""
+    """What the second pipeline need not load, as the chain's first pipe has the very same: what reads its prompts."""
     encoder = parts.text_encoders(first).get("text_encoder")
     mine, theirs = (
         locate.folder_of(p, local_files_only=True, configurations_only=p.weights == "random") for p in pipelines

@@ -86,10 +86,15 @@ def test_int4_takes_the_layers_that_divide_into_its_groups(dtype: str) -> None:
     assert 0 < difference(picture(built(dtype=dtype)[0]), picture(pipe)) < 0.4
 
 
-@pytest.mark.parametrize("value", [*STORED, "int4_weight_only"])
 @pytest.mark.parametrize(
-    "family",
-    ["StableDiffusionXLPipeline", "IFPipeline", "FluxPipeline", "StableDiffusion3Pipeline", "PixArtSigmaPipeline"],
+    ("family", "value"),
+    [
+        *(("StableDiffusionXLPipeline", value) for value in (*STORED, "int4_weight_only")),
+        *(("FluxPipeline", value) for value in (*STORED, "int4_weight_only")),
+        ("IFPipeline", "int8_dynamic"),
+        ("StableDiffusion3Pipeline", "int8_dynamic"),
+        ("PixArtSigmaPipeline", "int8_dynamic"),
+    ],
 )
 def test_what_is_counted_is_what_is_quantized_in_every_family(family: str, value: str, root: Path) -> None:
     pipe, effects = tiny_pipe(family, root, dtype="bf16", quantization=value)

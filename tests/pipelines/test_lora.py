@@ -1,0 +1,118 @@
+"""A LoRA is fused into the weights while loading: knobs that change weights keep it. A live one stops them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from tiny_pipes import draw, tiny_pipe, tiny_pipeline, tiny_workload
+
+from autotune import build
+from autotune.config import Value
+from autotune.errors import UserError
+from autotune.knobs import complete
+
+FAMILY = "StableDiffusionPipeline"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="module")
+def lora(root: Path) -> Path:
+    """A LoRA of random numbers for the UNet's attention, as diffusers saves one."""
+    pipe, _ = tiny_pipe(FAMILY, root)
+    torch.manual_seed(1)
+    attention = ["to_q", "to_k", "to_v", "to_out.0"]
+    pipe.unet.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=attention))
+    StableDiffusionPipeline.save_lora_weights(root / "lora", unet_lora_layers=get_peft_model_state_dict(pipe.unet))
+    return root / "lora"
+
+
+@pytest.fixture(scope="module")
+def live(lora: Path, root: Path) -> Any:
+    """A user's own pipe with the LoRA on it."""
+    pipe, _ = tiny_pipe(FAMILY, root)
+    pipe.load_lora_weights(lora)
+    return pipe
+
+
+def with_lora(lora: Path, root: Path, **values: Value) -> np.ndarray:
+    config = complete(values)
+    pipe = build.load(tiny_pipeline(FAMILY, root).model_copy(update={"lora": str(lora)}), config, "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    build.apply(pipe, config, tiny_workload(FAMILY), "cpu")
+    return draw(pipe, FAMILY)
+
+
+def test_a_fused_lora_draws_what_the_live_one_draws(lora: Path, live: Any, root: Path) -> None:
+    fused, reference = with_lora(lora, root), draw(live, FAMILY)
+    assert np.abs(fused - reference).max() <= 1 / 255
+    assert np.abs(fused - draw(tiny_pipe(FAMILY, root)[0], FAMILY)).max() > 0.03
+
+
+def test_a_file_is_taken_as_its_folder_is(lora: Path, root: Path) -> None:
+    [file] = lora.glob("*.safetensors")
+    assert np.array_equal(with_lora(file, root), with_lora(lora, root))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"qkv_fusion": True},
+        {"quantization": "int8_weight_only"},
+        {"qkv_fusion": True, "conv1x1_as_linear": True, "quantization": "int8_weight_only"},
+    ],
+    ids=str,
+)
+def test_knobs_that_change_weights_keep_a_fused_lora(values: dict[str, Value], lora: Path, root: Path) -> None:
+    assert np.abs(with_lora(lora, root, **values) - with_lora(lora, root)).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("qkv_fusion", True),
+        ("conv1x1_as_linear", True),
+        ("quantization", "int8_weight_only"),
+        ("layerwise_casting", "float8_e4m3fn"),
+    ],
+)
+def test_knobs_that_change_weights_refuse_a_live_lora(name: str, value: Value, live: Any) -> None:
+    before = draw(live, FAMILY)
+    with pytest.raises(UserError) as caught:
+        build.apply(live, complete({name: value}), tiny_workload(FAMILY), "cpu")
+    assert str(caught.value) == (
+        f"{name}={value} would lose the LoRA that is on this pipe: fuse the LoRA first: "
+        "pipe.fuse_lora(); pipe.unload_lora_weights()."
+    )
+    assert np.array_equal(draw(live, FAMILY), before)
+
+
+def test_after_doing_what_it_says_they_accept_it(lora: Path, root: Path) -> None:
+    pipe, _ = tiny_pipe(FAMILY, root)
+    pipe.load_lora_weights(lora)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    effects = build.apply(pipe, complete({"qkv_fusion": True}), tiny_workload(FAMILY), "cpu")
+    assert effects["qkv_fusion"].count > 0
+    assert np.abs(draw(pipe, FAMILY) - with_lora(lora, root)).max() <= 1 / 255
+
+
+def test_other_knobs_go_with_a_live_lora(live: Any) -> None:
+    before = draw(live, FAMILY)
+    build.apply(live, complete({"memory_format": "channels_last"}), tiny_workload(FAMILY), "cpu")
+    assert np.abs(draw(live, FAMILY) - before).max() <= 1 / 255
+
+
+def test_a_folder_that_is_no_lora_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        with_lora(tmp_path, root)
+    assert str(caught.value).startswith(f"the LoRA {str(tmp_path)!r} can't be loaded: ")
+    assert "\n" not in str(caught.value)
