@@ -21,7 +21,8 @@ from autotune.noun import Noun
 from autotune.target import Target
 
 SHIPPED = (Path(__file__).parent / "search_spaces", Path(__file__).parent.parent / "search_spaces")  # wheel, checkout
-ENUMERABLE = 200_000  # spaces of up to so many combinations are counted and searched exhaustively
+ENUMERABLE = 200_000  # spaces of up to so many combinations are searched exhaustively
+COUNTABLE = 20_000  # and of so many are counted, which takes a second or two
 
 
 class Recipe(Noun):
@@ -104,7 +105,7 @@ class SearchSpace:
 
     def count(self) -> int | None:
         """How many configs are allowed; None where there are too many to count."""
-        return sum(1 for _ in self.all_configs()) if self.combinations() <= ENUMERABLE else None
+        return sum(1 for _ in self.all_configs()) if self.combinations() <= COUNTABLE else None
 
     def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
         """An allowed config that was not tried, every knob drawn by itself; None where none is left."""

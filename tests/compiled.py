@@ -6,10 +6,12 @@ builds the demo once for each set of values, and prints as JSON what was seen. T
 with false, Inductor leaves attention as it is written instead of turning formulas into the fused kernel.
 """
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,9 @@ def captured() -> Iterator[Any]:
     import torch
     from torch._dynamo.utils import clear_compilation_metrics, counters
 
+    with warnings.catch_warnings():  # torch deprecates what it imports itself
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        importlib.import_module("torch._inductor.cudagraph_trees")
     inductor = torch._TorchCompileInductorWrapper
     compile_graph = inductor.__call__
     inductor.__call__ = lambda self, graph, inputs, **_: graph.forward

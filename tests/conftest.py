@@ -28,6 +28,12 @@ TRAITS = Traits(
     default_steps=50,
     default_guidance_scale=7.5,
     prompt_tokens=24,
+    text_encoders=("text_encoder",),
+    attention_processors=("AttnProcessor2_0",),
+    scheduler_class="DDIMScheduler",
+    compatible_schedulers=("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"),
+    callback_tensors=("latents", "prompt_embeds", "negative_prompt_embeds"),
+    conv1x1_shapes=((64, 128), (128, 64)),
     vae_faults={"tiny": "no such VAE is known for these latents", "fp16_fix": "no such VAE is known for these latents"},
 )
 CPU = Device(kind="cpu", name="a test's processor", memory_bytes=2**34, cores=2, sdpa_kernels=("flash", "math"))

@@ -339,6 +339,7 @@ def ended(folder: Path, name: str, **wishes: Any) -> record.CompatRecord:
         "only": (),
         "without": (),
         "challenge": False,
+        "again": False,
         "limit_s": None,
         "at_once": None,
         "command": "test",

@@ -16,22 +16,20 @@ import pytest
 
 import autotune
 from autotune.folders import StudyFolder
+from autotune.knobs import complete
 from autotune.record import read_trials
 from autotune.trial import Failure, Measurement
 from autotune.tuned import TunedConfig
 
 SMALL = ["--pipeline", "demo", "--steps", "2", "--device", "cpu"]
-SPACE = """
-[knobs]
-attention = "sdpa"
-compile = "off"
-memory_format = "contiguous"
-qkv_fusion = [false, true]
-quantization = "none"
-tome_ratio = 0.0
-steps = "workload"
-dtype = ["fp32", "bf16"]
-"""
+SPACE = "\n".join(
+    [
+        "[knobs]",
+        *(f"{n} = {json.dumps(v)}" for n, v in complete({}).items() if n not in ("dtype", "qkv_fusion")),
+        "qkv_fusion = [false, true]",
+        'dtype = ["fp32", "bf16"]',
+    ]
+)
 
 
 def command(*words: object) -> list[str]:

@@ -30,6 +30,7 @@ def main(
     challenge_refusals: Annotated[
         bool, typer.Option("--challenge-refusals", help="Run the refused pairs too: which work with these libraries?")
     ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run once more what failed.")] = False,
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: 1 on a CPU, up to 8 on a GPU.")
     ] = None,
@@ -51,6 +52,7 @@ def main(
                 only=_words(only),
                 without=_words(without),
                 challenge=challenge_refusals,
+                again=again,
                 limit_s=limit_s,
                 at_once=at_once,
                 command=shlex.join(["python", "-m", "autotune.compat", *sys.argv[1:]]),

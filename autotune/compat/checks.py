@@ -41,7 +41,8 @@ class Wishes:
 
     only: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
-    challenge: bool = False
+    challenge: bool = False  # what the rules refuse
+    again: bool = False  # what failed
     deadline: float = float("inf")  # of time.monotonic()
     at_once: int = 1
 
@@ -85,7 +86,8 @@ class Checks:
 
     def begin(self, old: PipelineVerdicts | None) -> None:
         """What is known without a run: the rules' own verdicts, and those of the file."""
-        kept = {name: v for name, v in (*old.singles.items(), *old.pairs.items()) if _ran(v)} if old else {}
+        every = (*old.singles.items(), *old.pairs.items()) if old else ()
+        kept = {name: v for name, v in every if _ran(v) and not (self.wishes.again and v.outcome == "failed")}
         self.singles = {n: Verdict(outcome="impossible", reason=why) for n, why in self.plan.impossible.items()}
         for checks, verdicts in ((self.plan.singles, self.singles), (self.plan.pairs, self.pairs)):
             for check in checks:
@@ -165,7 +167,7 @@ class Checks:
         )
         if configs and not any((store / f"{config.digest}.json").exists() for config in configs):
             why = answer.reason if isinstance(answer, Failure) else "the child has made no picture"
-            raise UserError(f"{self.plan.target.pipeline.name} can't be tried: {why}; see {place / 'log.txt'}.")
+            raise UserError(f"{self.plan.target.pipeline.name} can't be tried: {why}; --keep FOLDER keeps its log.")
 
 
 def _ran(verdict: Verdict) -> bool:

@@ -29,6 +29,7 @@ def compat(
     only: Iterable[str],
     without: Iterable[str],
     challenge: bool,
+    again: bool,
     limit_s: float | None,
     at_once: int | None,
     command: str,
@@ -43,7 +44,7 @@ def compat(
     for name in (*only, *without):
         find_knob(name)
     forks = at_once or (1 if where.kind == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2)))
-    wishes = Wishes(frozenset(only), frozenset(without), challenge, at_once=forks)
+    wishes = Wishes(frozenset(only), frozenset(without), challenge, again, at_once=forks)
     deadline = time.monotonic() + (float("inf") if limit_s is None else limit_s)
     path = output or Path("reports") / f"compat-{where.slug}.json"
     record = _agree(path, where, command)

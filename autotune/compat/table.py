@@ -11,12 +11,15 @@ from autotune.compat.record import CompatRecord, PipelineVerdicts, Verdict
 
 PAIRS = ("fine", "failed", "refused", "skipped", "not run")
 VALUES = ("fine", "failed", "impossible")
+ALONE = ("fine", "failed", "not run")
 
 
 def progress(name: str, verdicts: PipelineVerdicts) -> str:
     """One line on a pipeline that is being looked at."""
     counts = verdicts.counts()
-    return f"{name}: {len(verdicts.pairs)} pairs, {', '.join(f'{counts[o]} {o}' for o in PAIRS if counts[o])}"
+    alone = Counter[str](verdict.outcome for verdict in verdicts.singles.values())
+    pairs = ", ".join(f"{counts[outcome]} {outcome}" for outcome in PAIRS if counts[outcome])
+    return f"{name}: values {', '.join(f'{alone[o]} {o}' for o in ALONE if alone[o])}; pairs {pairs}"
 
 
 def summary(record: CompatRecord) -> RenderableType:
