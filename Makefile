@@ -10,8 +10,8 @@ RUN := $(VENV)/bin/python
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
 	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
 
-test: $(VENV)/installed
-	$(RUN) -m pytest
+test: $(VENV)/installed  ## two files at a time, one thread each: most of a test's time is a child that imports torch
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 gpu: $(VENV)/installed  ## the published guides' tables at full size, into reports/gpu; needs a GPU and an hour
 	$(RUN) -m pytest tests/gpu -m gpu

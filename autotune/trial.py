@@ -113,7 +113,7 @@ class Measurement(Noun):
     run_peak_memory_bytes: int  # after the first call
     peak_memory_bytes: int  # of everything, the first call included
     effects: dict[str, Effect]
-    attention_kernels: dict[str, int]  # of the denoiser, as the profiler saw them: name -> calls in two steps
+    attention_kernels: dict[str, int]  # of the denoiser, as the profiler saw them: name -> how often in a short call
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None

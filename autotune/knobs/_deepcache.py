@@ -9,8 +9,8 @@ from autotune.knobs._calls import Calls
 
 class Helper(DeepCacheSDHelper):  # type: ignore[misc]
     """It counts the UNet's calls. DeepCache looks up the timestep instead: that waits for the GPU at every step, and
-    takes PNDM's repeated timestep for one. And it begins anew with each call of the pipe: DeepCache counts on from where
-    its first call began, so that a pipe that starts from a picture may begin with what is left of another one.
+    takes PNDM's repeated timestep for one. And it begins anew with each call of the pipe: DeepCache counts on from
+    where its first call began, so that a pipe that starts from a picture may begin with what is left of another one.
     """
 
     def __init__(self, pipe: Any, calls: Calls) -> None:
@@ -20,6 +20,7 @@ class Helper(DeepCacheSDHelper):  # type: ignore[misc]
 
     def wrap_unet_forward(self) -> None:
         unet = self.pipe.unet
+        unet.whole_every = self.params["cache_interval"]
         forward = self.function_dict["unet_forward"] = unet.forward
 
         def counted(*args: Any, **kwargs: Any) -> Any:

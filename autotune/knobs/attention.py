@@ -121,7 +121,7 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
         return Effect(count=0 if kernels else 1, what=f"kind of attention as asked for, {seen}")
     wanted = value.removeprefix("sdpa_")
     count = kernels.get(wanted, 0) if set(kernels) <= {wanted} else 0
-    return Effect(count=count, what=f"attention calls by the {wanted} kernel alone in two steps, seen: {seen}")
+    return Effect(count=count, what=f"attention calls by the {wanted} kernel alone in a short call, seen: {seen}")
 
 
 def _blocks(pipe: Any) -> list[Any]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from autotune.pipelines import parts
+
 OPERATORS = {
     "flash": r"^aten::_scaled_dot_product_flash_attention",
     "efficient": r"^aten::_scaled_dot_product_efficient_attention",
@@ -22,47 +24,84 @@ GPU_KERNELS = {  # the first match wins
     "efficient": r"fmha_cutlassF",
     "sage": r"(?i)sage|qk_int_sv",
 }
-PROFILED_STEPS = 3  # the first is not profiled: the text encoder's attention runs before it, the VAE's after the last
+PROFILED_STEPS = 3
 
 
 def short_call(pipe: Any) -> dict[str, Any]:
-    """The arguments that make a call of PROFILED_STEPS steps; from a picture too, where `strength` leaves some out."""
+    """The arguments that make a call of so few steps; from a picture too, where `strength` leaves some out."""
     full = {"strength": 1.0} if "strength" in inspect.signature(type(pipe).__call__).parameters else {}
-    return {"num_inference_steps": PROFILED_STEPS, **full}
+    return {"num_inference_steps": _steps(pipe), **full}
+
+
+def _steps(pipe: Any) -> int:
+    """PROFILED_STEPS, or more where a cache lets the denoiser compute all its blocks at every n-th step only: one such
+    step must be among those profiled."""
+    return max(PROFILED_STEPS, 1 + getattr(parts.denoiser(pipe), "whole_every", 1))
 
 
 def attention_kernels(pipe: Any, call: Callable[[], object]) -> dict[str, int]:
-    """Kernel -> how often the denoiser called it in two steps. `call` calls the pipe with `short_call`.
+    """Kernel -> how often the denoiser called it. `call` calls the pipe with `short_call`.
 
-    {"flash": 28} is torch's fused kernel; {"math": 28} its plain formula; empty: attention without SDPA. The profiler
-    is started and stopped from the scheduler's step, which every pipeline calls after its denoiser.
+    {"flash": 42} is torch's fused kernel; {"math": 42} its plain formula; empty: attention without SDPA. The profiler
+    runs from the first step to the last, neither before nor after: the text encoder and the VAE have attention, too.
+    Where a scheduler is not asked for its input's scale (flow matching), it runs from the end of the first step.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-    profiler = profile(activities=[ProfilerActivity.CPU, *cuda])
-    step, steps = pipe.scheduler.step, 0
-
-    @functools.wraps(step)
-    def profiled(*args: Any, **kwargs: Any) -> Any:
-        nonlocal steps
-        result = step(*args, **kwargs)
-        steps += 1
-        if steps == 1:
-            profiler.start()
-        elif steps == PROFILED_STEPS:
-            profiler.stop()
-        return result
-
-    pipe.scheduler.step = profiled
+    watch = _Watch(profile(activities=[ProfilerActivity.CPU, *cuda]))
+    scheduler = pipe.scheduler
+    watched = {"step": watch.after(scheduler.step)}
+    if hasattr(scheduler, "scale_model_input"):
+        watched["scale_model_input"] = watch.before(scheduler.scale_model_input)
+    vars(scheduler).update(watched)
     try:
         call()
     finally:
-        del pipe.scheduler.step
-        if 1 <= steps < PROFILED_STEPS:  # the call made fewer steps than it was asked for
-            profiler.stop()
-    return count_kernels({event.key: event.count for event in profiler.key_averages()}) if steps else {}
+        for name in watched:
+            del vars(scheduler)[name]
+        watch.stop()
+    if not watch.started:
+        return {}
+    return count_kernels({event.key: event.count for event in watch.profiler.key_averages()})
+
+
+class _Watch:
+    """Starts a profiler before the first step, or after it at the latest, and stops it after the last."""
+
+    def __init__(self, profiler: Any) -> None:
+        self.profiler, self.started, self.stopped, self.steps = profiler, False, False, 0
+
+    def start(self) -> None:
+        if not self.started:
+            self.started = True
+            self.profiler.start()
+
+    def stop(self) -> None:
+        if self.started and not self.stopped:
+            self.stopped = True
+            self.profiler.stop()
+
+    def before(self, method: Any) -> Any:
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.start()
+            return method(*args, **kwargs)
+
+        return watched
+
+    def after(self, method: Any) -> Any:
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            self.steps += 1
+            self.start()
+            if self.steps == PROFILED_STEPS:
+                self.stop()
+            return result
+
+        return watched
 
 
 def count_kernels(events: dict[str, int]) -> dict[str, int]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from compiled import captured
 from conftest import gpu, make_target
-from live import built, difference, picture
+from live import built, difference, picture, profiled_kernels
 from tiny_pipes import draw, tiny_pipe, tiny_traits
 
 from autotune import build
@@ -144,12 +144,29 @@ def test_a_threshold_that_skips_nothing_is_no_effect(root: Path) -> None:
         build.verify(pipe, complete({"cache": "first_block:0.05"}), {})
 
 
-def test_the_longest_call_counts_and_not_the_profiled_one(root: Path) -> None:
+def test_the_whole_call_counts_and_not_the_profiled_one_after_it(root: Path) -> None:
+    """From a picture, a call may have a single step, and the profiled one more."""
     pipe, _ = tiny_pipe(FLUX, root, cache=LOOSE)
     draw(pipe, FLUX, num_inference_steps=9)
     whole = build.verify(pipe, complete({"cache": LOOSE}), {})
-    draw(pipe, FLUX, num_inference_steps=1)
+    draw(pipe, FLUX, num_inference_steps=2)
     assert build.verify(pipe, complete({"cache": LOOSE}), {}) == whole
+
+
+def test_a_step_that_computes_everything_is_among_those_profiled() -> None:
+    """Between two of them a UNet may compute no attention at all, and a forced kernel would seem not to have run."""
+    pipe, _ = built(cache="deepcache:5", attention="sdpa_math")
+    pipe.unet.up_blocks[-1].attentions = torch.nn.ModuleList(PassOn() for _ in pipe.unet.up_blocks[-1].attentions)
+    kernels = profiled_kernels(pipe)
+    assert set(kernels) == {"math"}
+    assert build.verify(pipe, complete({"attention": "sdpa_math"}), kernels)["attention"].count > 0
+
+
+class PassOn(torch.nn.Module):
+    """No attention."""
+
+    def forward(self, hidden_states: Any, *_: Any, **__: Any) -> Any:
+        return (hidden_states,)
 
 
 @pytest.mark.parametrize(
