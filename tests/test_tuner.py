@@ -28,6 +28,7 @@ SPACE = "\n".join(
         *(f"{n} = {json.dumps(v)}" for n, v in complete({}).items() if n not in ("dtype", "qkv_fusion")),
         "qkv_fusion = [false, true]",
         'dtype = ["fp32", "bf16"]',
+        "",
     ]
 )
 

@@ -83,6 +83,7 @@ class Checks:
         yield from self.settle(self.pairs_to_run(wanted), self.pairs)
         if self.wishes.challenge:
             yield from self.challenge([check for check in wanted if check.refused])
+        yield self.verdicts()
 
     def begin(self, old: PipelineVerdicts | None) -> None:
         """What is known without a run: the rules' own verdicts, and those of the file."""

@@ -90,7 +90,7 @@ def write_record(path: Path, record: CompatRecord) -> None:
     """Whole or not at all. Sorted, and rounded to what two runs share, so that two files can be compared by `diff`."""
     ordered = {
         name: p.model_copy(update={"singles": _sorted(p.singles), "pairs": _sorted(p.pairs)})
-        for name, p in record.pipelines.items()
+        for name, p in sorted(record.pipelines.items())
     }
     whole = record.model_copy(update={"pipelines": ordered})
     try:

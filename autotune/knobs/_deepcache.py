@@ -20,7 +20,6 @@ class Helper(DeepCacheSDHelper):  # type: ignore[misc]
 
     def wrap_unet_forward(self) -> None:
         unet = self.pipe.unet
-        unet.whole_every = self.params["cache_interval"]
         forward = self.function_dict["unet_forward"] = unet.forward
 
         def counted(*args: Any, **kwargs: Any) -> Any:

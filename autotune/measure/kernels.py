@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from autotune.pipelines import parts
-
 OPERATORS = {
     "flash": r"^aten::_scaled_dot_product_flash_attention",
     "efficient": r"^aten::_scaled_dot_product_efficient_attention",
@@ -30,13 +28,7 @@ PROFILED_STEPS = 3
 def short_call(pipe: Any) -> dict[str, Any]:
     """The arguments that make a call of so few steps; from a picture too, where `strength` leaves some out."""
     full = {"strength": 1.0} if "strength" in inspect.signature(type(pipe).__call__).parameters else {}
-    return {"num_inference_steps": _steps(pipe), **full}
-
-
-def _steps(pipe: Any) -> int:
-    """PROFILED_STEPS, or more where a cache lets the denoiser compute all its blocks at every n-th step only: one such
-    step must be among those profiled."""
-    return max(PROFILED_STEPS, 1 + getattr(parts.denoiser(pipe), "whole_every", 1))
+    return {"num_inference_steps": PROFILED_STEPS, **full}
 
 
 def attention_kernels(pipe: Any, call: Callable[[], object]) -> dict[str, int]:

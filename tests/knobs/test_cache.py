@@ -29,7 +29,7 @@ UNETS = (
 )
 FROM_PICTURES = ("StableDiffusionImg2ImgPipeline", "StableDiffusionXLInpaintPipeline", "IFSuperResolutionPipeline")
 FLUX = "FluxPipeline"
-LOOSE = "first_block:0.5"  # of random weights every step is far from the one before
+LOOSE, STRICT = "first_block:0.05", "first_block:0.00001"
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +138,10 @@ def test_first_block_skips_where_little_has_changed(root: Path) -> None:
 
 
 def test_a_threshold_that_skips_nothing_is_no_effect(root: Path) -> None:
-    pipe, _ = tiny_pipe(FLUX, root, cache="first_block:0.05")
+    pipe, _ = tiny_pipe(FLUX, root, cache=STRICT)
     draw(pipe, FLUX)
-    with pytest.raises(NoEffect, match=r"cache=first_block:0\.05 had no effect here: 0 of 4 calls of the denoiser"):
-        build.verify(pipe, complete({"cache": "first_block:0.05"}), {})
+    with pytest.raises(NoEffect, match=r"cache=first_block:.* had no effect here: 0 of 4 calls of the denoiser"):
+        build.verify(pipe, complete({"cache": STRICT}), {})
 
 
 def test_the_whole_call_counts_and_not_the_profiled_one_after_it(root: Path) -> None:
@@ -153,8 +153,8 @@ def test_the_whole_call_counts_and_not_the_profiled_one_after_it(root: Path) -> 
     assert build.verify(pipe, complete({"cache": LOOSE}), {}) == whole
 
 
-def test_a_step_that_computes_everything_is_among_those_profiled() -> None:
-    """Between two of them a UNet may compute no attention at all, and a forced kernel would seem not to have run."""
+def test_the_step_that_computes_everything_is_among_those_profiled() -> None:
+    """After it a UNet may compute no attention at all for a while, and a forced kernel would seem not to have run."""
     pipe, _ = built(cache="deepcache:5", attention="sdpa_math")
     pipe.unet.up_blocks[-1].attentions = torch.nn.ModuleList(PassOn() for _ in pipe.unet.up_blocks[-1].attentions)
     kernels = profiled_kernels(pipe)
