@@ -95,13 +95,16 @@ def chain(
 
     Raises UserError where the stages don't go together, or where the chain can't run.
     """
+    if rounds < 2:
+        raise UserError(f"{rounds} round has no interval: give at least 2.")
     tuned = tuple(TunedConfig.load(path) for path in stages)
     here = find_device(device or (tuned[0].device.kind if tuned else None))
     _check(tuned, here.name)
     targets = [_target(config) for config in tuned]
     costs: dict[str, list[ChainCost]] = {"baseline": [], "tuned": []}
     for number in range(rounds):
-        for which, measured in costs.items():
+        order = list(costs.items())
+        for which, measured in order if number % 2 == 0 else reversed(order):  # what drifts slowly cancels
             listen(number + 1, which)
             values = [config.knobs if which == "tuned" else config.baseline_knobs for config in tuned]
             job = ChainJob(stages=tuple(Stage(target=t, values=v) for t, v in zip(targets, values, strict=True)))
@@ -122,10 +125,11 @@ def about(config: ChainConfig) -> str:
     seen = config.confirmation
     memory = max(c.peak_memory_bytes for c in config.tuned) / max(c.peak_memory_bytes for c in config.baseline) - 1
     names = " + ".join(stage.pipeline.name for stage in config.stages)
-    rounds = f"{len(seen.speedups)} interleaved rounds: {seen.speedups[0]:.2f} to {seen.speedups[-1]:.2f}"
+    assert seen.verdict is not None
+    speed = seen.verdict.words("the speed of the stages' baselines")
     return (
-        f"{names}: {seen.speedup:.2f}x the speed of the stages' baselines ({rounds}), "
-        f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory; quality was judged stage by stage."
+        f"{names}: {speed}, {abs(memory):.0%} "
+        f"{'more' if memory > 0 else 'less'} memory; quality was judged stage by stage."
     )
 
 

@@ -89,7 +89,13 @@ def search(
     seed: Annotated[int, typer.Option(help="Of the start noise, and of the sampler.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, random, nsga2 or gp.")] = "tpe",
     timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
-    confirm_rounds: Annotated[int, typer.Option(min=0, help="Measure the pick and the baseline again so often.")] = 3,
+    confirm_rounds: Annotated[
+        int, typer.Option(min=0, help="Measure the pick and the baseline again at least so often; 0: not at all.")
+    ] = 3,
+    confirm_pairs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Compare the pick's pictures over so many prompts and seeds. Default: up to 128."),
+    ] = None,
     weights: Weights = "pretrained",
     scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
     device: DeviceName = None,
@@ -132,6 +138,7 @@ def search(
             sampler=sampler,
             timeout_s=read_seconds(timeout),
             confirm_rounds=confirm_rounds,
+            confirm_pairs=confirm_pairs,
             weights=read_weights(weights),
             scorer=scorer,
             device=device,
@@ -239,7 +246,7 @@ def run(
 def chain(
     stages: Annotated[list[Path], typer.Argument(help="Exported configs, in the order in which they run.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the chain's JSON goes.")] = Path("chain.json"),
-    rounds: Annotated[int, typer.Option(min=1, help="Measure the chain and its baseline so often, in turn.")] = 3,
+    rounds: Annotated[int, typer.Option(min=2, help="Measure the chain and its baseline so often, in turn.")] = 3,
     timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
     device: DeviceName = None,
 ) -> None:
@@ -255,6 +262,59 @@ def chain(
     made = measure(stages, rounds=rounds, timeout_s=seconds, device=device, command=command, listen=listen)
     made.save(output)
     print(f"{output}: {made.about}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="An exported config.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same pipeline and workload.")],
+    rounds: Annotated[int, typer.Option(min=2, help="Measure both at least so often, in turn.")] = 3,
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say whether the second config is faster than the first: measured in turn, each time in a fresh process."""
+    import json
+
+    from autotune.compare import compare as measure
+    from autotune.goal import read_seconds
+    from autotune.report.trust import comparison_words
+
+    def listen(number: int, which: Path) -> None:
+        if not as_json:
+            print(f"round {number}: {which}", flush=True)
+
+    seen = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
+    print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}) if as_json else comparison_words(seen))
+
+
+@app.command()
+def selftest(
+    pipeline: PipelineName = "demo",
+    pairs: Annotated[int, typer.Option(help="Pairs of fresh processes.")] = 20,
+    weights: Weights = "pretrained",
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure the baseline against itself, to see what this machine's figures are worth today (an A/A test)."""
+    import json
+
+    from autotune.goal import read_seconds
+    from autotune.report import words
+    from autotune.report.trust import selftest_words
+    from autotune.selftest import selftest as measure
+
+    def listen(number: int, first_s: float, second_s: float) -> None:
+        if not as_json:
+            print(f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}", flush=True)
+
+    seconds = read_seconds(timeout)
+    seen = measure(
+        pipeline, pairs=pairs, weights=read_weights(weights), device=device, timeout_s=seconds, listen=listen
+    )
+    told = {"false_alarms": seen.false_alarms, "smallest_speedup": seen.smallest_speedup, "worst": seen.worst}
+    print(json.dumps({**seen.to_json(), **told}) if as_json else selftest_words(seen))
 
 
 @app.command()

@@ -9,8 +9,9 @@ from autotune.folders import StudyFolder, read_json
 from autotune.front import pick_trial
 from autotune.goal import PICKS
 from autotune.record import Record, read_record, read_trials
+from autotune.report.words import signed
 from autotune.trial import Failure, Measurement, Trial
-from autotune.tuned import Confirmation, Evidence, TunedConfig
+from autotune.tuned import Confirmation, ConfirmedQuality, Evidence, TunedConfig
 from autotune.workload import Workload
 
 
@@ -65,14 +66,33 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
         return "The baseline itself, no setting changed."
     mine, theirs = _measured(trial), _measured(baseline)
     memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
-    faster = "the baseline's speed" + (f" over {len(mine.latencies_s)} sizes" if mine.also else "")
-    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality_words(trial, baseline)}"
-    if confirmation is None:
-        once = theirs.latency_s / mine.latency_s
-        return f"{once:.2f}x {faster} in one process each (not confirmed), {words}."
-    low, high = confirmation.speedups[0], confirmation.speedups[-1]
-    rounds = f"{len(confirmation.speedups)} interleaved rounds: {low:.2f} to {high:.2f}"
-    return f"{confirmation.speedup:.2f}x {faster} ({rounds}), {words}."
+    seen = confirmation.quality if confirmation else None
+    quality = confirmed_quality_words(seen) if seen else quality_words(trial, baseline)
+    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality}"
+    return f"{speed_words(trial, baseline, confirmation)}, {words}."
+
+
+def speed_words(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
+    """How fast it is beside the baseline: the confirmed figure with its interval, and the first one beside it."""
+    mine, theirs = _measured(trial), _measured(baseline)
+    what = "the baseline's speed" + (f" over {len(mine.latencies_s)} sizes" if mine.also else "")
+    first = theirs.latency_s / (mine.latency_s / trial.drift)
+    verdict = confirmation.verdict if confirmation else None
+    if verdict is None:
+        return f"{first:.2f}x {what} in one process each (not confirmed)"
+    return verdict.words(what, f"; {first:.2f}x at first")
+
+
+def confirmed_quality_words(seen: ConfirmedQuality) -> str:
+    """How the pictures compare over the pairs of the confirmation."""
+    fewer = f" instead of {seen.shortened_from}, which would have taken longer than the search" * bool(
+        seen.shortened_from
+    )
+    pairs = f"{seen.drop.n} pairs{fewer}"
+    likeness = f"SSIM {seen.ssim_mean:.3f} (worst {seen.ssim_worst:.3f})"
+    if seen.metric == "likeness":
+        return f"{likeness} to the baseline's pictures over {pairs}"
+    return f"CLIP score {signed(seen.drop)} over {pairs}, {likeness}"
 
 
 def quality_words(trial: Trial, baseline: Trial) -> str:

@@ -75,11 +75,17 @@ class StudyFolder:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
+    def anchor(self, before: int) -> Path:
+        return self.path / "anchors" / f"{before:04d}"
+
     def confirmation(self, number: int) -> Path:
         return self.path / "confirm" / f"{number:04d}" / "confirmation.json"
 
     def trial_folders(self) -> list[Path]:
         return sorted((self.path / "trials").glob("[0-9]*"))
+
+    def anchor_folders(self) -> list[Path]:
+        return sorted((self.path / "anchors").glob("[0-9]*"))
 
     def create(self) -> None:
         """Make the folder, or accept an empty one or a study; raises UserError for anything else."""

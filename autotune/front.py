@@ -10,12 +10,14 @@ def objectives(trial: Trial, baseline: Trial, minimise: Minimise = "sum") -> tup
     """What is minimised of a measured trial: latency in s, peak memory in bytes, quality loss.
 
     Latency is of one call at each size of the workload, all together; with "each", a number a size, the main one first.
+    It is what the trial would have taken when the baseline was measured, see drift.py.
     """
     mine, theirs = trial.measured, baseline.measured
     if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
         raise ValueError(f"trial {trial.number} has no objectives: it was not measured")
     latencies_s = mine.latencies_s if minimise == "each" else (mine.latency_s,)
-    return *latencies_s, float(mine.peak_memory_bytes), mine.quality.loss(theirs.quality)
+    undrifted_s = (latency_s / trial.drift for latency_s in latencies_s)
+    return *undrifted_s, float(mine.peak_memory_bytes), mine.quality.loss(theirs.quality)
 
 
 def pareto_front(trials: Iterable[Trial], baseline: Trial, minimise: Minimise = "sum") -> list[Trial]:

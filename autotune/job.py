@@ -39,6 +39,14 @@ class MeasureJob(Noun):
     pictures: bool
 
 
+class DrawJob(Noun):
+    """Build the pipe that `values` describe and make a picture of every prompt, untimed, in the job's folder."""
+
+    kind: Literal["draw"] = "draw"
+    target: Target
+    values: dict[str, Value]
+
+
 class Stage(Noun):
     """One pipe of a chain: what is built, and what it is called with."""
 
@@ -76,7 +84,9 @@ class ScoreJob(Noun):
     scorer: str | None
 
 
-Job = Annotated[DeviceJob | ProbeJob | MeasureJob | ChainJob | CompatJob | ScoreJob, Field(discriminator="kind")]
+Job = Annotated[
+    DeviceJob | ProbeJob | MeasureJob | DrawJob | ChainJob | CompatJob | ScoreJob, Field(discriminator="kind")
+]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 

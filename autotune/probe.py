@@ -105,5 +105,6 @@ def default_space(pipeline: Pipeline) -> SpaceFile:
 
 
 def default_prompts(pipeline: Pipeline) -> tuple[str, ...]:
+    """All that are shipped for it; a search takes the first PROMPTS_IN_SEARCH."""
     preset = presets().get(pipeline.name)
-    return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))[:PROMPTS_IN_SEARCH]
+    return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))

@@ -1,15 +1,17 @@
-"""A study as it lies on disk: what it is (`study.json`) and its trials (`trials/*/trial.json`). Needs no optuna.
+"""A study as it lies on disk: what it is (`study.json`), its trials (`trials/*/trial.json`) and its anchors
+(`anchors/*/anchor.json`). Needs no optuna.
 
-Both are written whole or not at all, a trial before Optuna hears of it: what these files say is what happened.
+All are written whole or not at all, a trial before Optuna hears of it: what these files say is what happened.
 """
 
 from autotune.config import Config, Value
+from autotune.drift import corrected
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, read_json, write_json
 from autotune.goal import Goal
 from autotune.noun import Noun
 from autotune.target import Target
-from autotune.trial import Trial
+from autotune.trial import Anchor, Trial
 
 SCHEMA_VERSION = 1
 
@@ -23,6 +25,11 @@ class Record(Noun):
     baseline: dict[str, Value]
     space: dict[str, tuple[Value, ...]]
     command: str
+    more_prompts: tuple[str, ...] = ()  # those that the search had no time for: the pick is judged by them, too
+
+    @property
+    def all_prompts(self) -> tuple[str, ...]:
+        return (*self.target.workload.prompts, *self.more_prompts)
 
     @property
     def baseline_config(self) -> Config:
@@ -52,12 +59,24 @@ def read_record(folder: StudyFolder) -> Record:
 
 
 def read_trials(folder: StudyFolder) -> list[Trial]:
-    """The finished trials, by number. One that was cut short has no trial.json and does not count."""
+    """The finished trials by number, with their drift. One that was cut short has no trial.json and does not count."""
     paths = [path / "trial.json" for path in folder.trial_folders()]
     found = [Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}") for path in paths if path.exists()]
-    return sorted(found, key=lambda trial: trial.number)
+    return corrected(sorted(found, key=lambda trial: trial.number), read_anchors(folder))
+
+
+def read_anchors(folder: StudyFolder) -> list[Anchor]:
+    """The baseline's measurements between the trials, in the order in which they were taken."""
+    paths = [path / "anchor.json" for path in folder.anchor_folders()]
+    found = [Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}") for path in paths if path.exists()]
+    return sorted(found, key=lambda anchor: anchor.before)
 
 
 def write_trial(folder: StudyFolder, trial: Trial) -> None:
     folder.trial(trial.number).mkdir(parents=True, exist_ok=True)
     write_json(folder.trial(trial.number) / "trial.json", trial.to_json())
+
+
+def write_anchor(folder: StudyFolder, anchor: Anchor) -> None:
+    folder.anchor(anchor.before).mkdir(parents=True, exist_ok=True)
+    write_json(folder.anchor(anchor.before) / "anchor.json", anchor.to_json())

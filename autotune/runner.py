@@ -7,9 +7,10 @@ from autotune import isolate
 from autotune.config import Config
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
-from autotune.job import MeasureJob, ScoreJob
+from autotune.job import DrawJob, MeasureJob, ScoreJob
 from autotune.target import Target
 from autotune.trial import Failure, Measurement, Quality, Trial
+from autotune.workload import Workload
 
 SCORE_TIMEOUT_S = 1800.0
 LEAST_TIMEOUT_S = 300.0
@@ -39,25 +40,44 @@ class Runner:
                 raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
         return outcome
 
+    def draw(
+        self, place: Path, config: Config, workload: Workload, reference: Path, *, earlier: Sequence[Trial]
+    ) -> Quality | Failure:
+        """Make a picture of every prompt of this workload in the folder `place`, judged against those of `reference`.
+
+        Nothing is timed. Raises UserError where the user is to blame.
+        """
+        target = self.target.model_copy(update={"workload": workload})
+        longer = 1 + len(workload.prompts) / len(self.target.workload.prompts)
+        job, limit_s = DrawJob(target=target, values=dict(config)), longer * self.time_limit_s(earlier)
+        answer = isolate.run(place, job, timeout_s=limit_s, env=self._environment(config))
+        if isinstance(answer, Failure):
+            if answer.cause == "bad_input":
+                raise UserError(answer.reason)
+            return answer
+        return self._judge(place, reference, workload)
+
+    def _environment(self, config: Config) -> dict[str, str]:
+        """Compiled code is shared between runs of one config only: Inductor's cache does not know every setting."""
+        cache = str((self.folder.cache / config.digest).resolve())
+        return {"TORCHINDUCTOR_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
+
     def _run_once(self, place: Path, config: Config, pictures: bool, timeout_s: float) -> Outcome:
         job = MeasureJob(target=self.target, values=dict(config), pictures=pictures)
-        # Compiled code is shared between runs of the same config only: Inductor's cache does not know every setting.
-        cache = str((self.folder.cache / config.digest).resolve())
-        env = {"TORCHINDUCTOR_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
-        fields = isolate.run(place, job, timeout_s=timeout_s, env=env)
+        fields = isolate.run(place, job, timeout_s=timeout_s, env=self._environment(config))
         if isinstance(fields, Failure):
             return fields
         measured = Measurement.parse(fields, f"the outcome in {str(place)!r}")
         if not pictures:
             return measured
-        quality = self._judge(place)
+        quality = self._judge(place, self.folder.trial(0), self.target.workload)
         return quality if isinstance(quality, Failure) else measured.model_copy(update={"quality": quality})
 
-    def _judge(self, place: Path) -> Quality | Failure:
+    def _judge(self, place: Path, reference: Path, workload: Workload) -> Quality | Failure:
         job = ScoreJob(
             images=str((place / "images").resolve()),
-            baseline=str((self.folder.trial(0) / "images").resolve()),
-            prompts=self.target.workload.prompts,
+            baseline=str((reference / "images").resolve()),
+            prompts=workload.prompts,
             scorer=self.target.pipeline.scorer,
         )
         fields = isolate.run(place / "score", job, timeout_s=SCORE_TIMEOUT_S)

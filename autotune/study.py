@@ -16,13 +16,14 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.config import Config, Value
+from autotune.drift import corrected
 from autotune.errors import UserError, nearest
 from autotune.folders import StudyFolder, read_json
 from autotune.front import objectives, violations
 from autotune.knobs import complete
-from autotune.record import Record, read_trials, write_trial
+from autotune.record import Record, read_anchors, read_trials, write_anchor, write_trial
 from autotune.space import Recipe, SearchSpace
-from autotune.trial import Failure, Trial
+from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp")
 ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
@@ -50,6 +51,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.record, self.space = folder, record, space
         self.trials: list[Trial] = read_trials(folder)
+        self.anchors: list[Anchor] = read_anchors(folder)
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
@@ -79,9 +81,10 @@ class Study:
         return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
 
     def tell(self, trial: Trial) -> None:
-        """Keep the trial on disk, then tell Optuna."""
+        """Keep the trial on disk, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
         write_trial(self.folder, trial)
-        self.trials.append(trial)
+        self.trials = corrected([*self.trials, trial], self.anchors)
+        trial = self.trials[-1]
         self._note_no_effect(trial)
         asked, self._asked = self._asked, None
         if asked is None:
@@ -90,9 +93,18 @@ class Study:
         asked.set_user_attr("trial", trial.number)
         for name, value in _attributes(trial).items():
             asked.set_user_attr(name, value)
+        if _teaches_nothing(trial):
+            self._optuna.tell(asked, state=TrialState.FAIL)
+            return
         for name, value in self._constraints(trial).items():
             asked.set_constraint(name, value)
         self._optuna.tell(asked, self._values(trial))
+
+    def tell_anchor(self, anchor: Anchor) -> None:
+        """Keep a new measurement of the baseline on disk, and see all trials in its light."""
+        write_anchor(self.folder, anchor)
+        self.anchors.append(anchor)
+        self.trials = corrected(self.trials, self.anchors)
 
     def _interrupted(self, number: int) -> tuple[Config, str] | None:
         """The config of the trial that was running when an earlier search was killed."""
@@ -158,7 +170,7 @@ class Study:
                 constraints=self._constraints(trial),
                 user_attrs=attributes,
             )
-            if inside
+            if inside and not _teaches_nothing(trial)
             else optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
         )
 
@@ -243,6 +255,11 @@ def _distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 def _params(config: Config, space: SearchSpace) -> dict[str, Value]:
     """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
     return {name: config.get(name, values[0]) for name, values in space.free.items()}
+
+
+def _teaches_nothing(trial: Trial) -> bool:
+    """Did it fail for what the device was doing? Then it says nothing of its config."""
+    return isinstance(trial.outcome, Failure) and trial.outcome.cause in NOT_THE_CONFIG
 
 
 def _attributes(trial: Trial) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import math
 import statistics
 from typing import Literal
 
+from pydantic import Field
+
 from autotune.config import Config, Value
 from autotune.knob import Effect
 from autotune.noun import Noun
@@ -19,7 +21,11 @@ Cause = Literal[
     "error",
     "environment",  # not the config's fault (disk full, killed by a user): retried, never told to the sampler
     "bad_input",  # the user's fault: ends the command with its sentence
+    "throttled",  # the device slowed itself down while it was timed
+    "contended",  # others used it meanwhile
+    "noisy",  # its calls differ too much from each other
 ]
+NOT_THE_CONFIG: frozenset[Cause] = frozenset({"throttled", "contended", "noisy"})  # of the moment: no figure, no lesson
 
 
 class Failure(Noun):
@@ -152,6 +158,18 @@ class ChainCost(Noun):
         return statistics.median(self.latency_samples_s)
 
 
+class Anchor(Noun):
+    """The baseline measured again, before the trial of number `before` (or after the last one)."""
+
+    before: int
+    outcome: Measurement | Failure
+    seconds: float
+
+    @property
+    def measured(self) -> Measurement | None:
+        return self.outcome if isinstance(self.outcome, Measurement) else None
+
+
 class Trial(Noun):
     """Trial 0 is the baseline. `origin` is "baseline", a recipe's name or the sampler's."""
 
@@ -160,6 +178,7 @@ class Trial(Noun):
     values: dict[str, Value]
     outcome: Measurement | Failure
     seconds: float
+    drift: float = Field(default=1.0, exclude=True)  # how much slower the device was than at trial 0, see drift.py
 
     @property
     def config(self) -> Config:

@@ -16,7 +16,9 @@ from autotune.errors import UserError
 from autotune.folders import read_json, write_json
 from autotune.knobs import complete
 from autotune.noun import Noun
+from autotune.paired import Paired
 from autotune.pipeline import Pipeline
+from autotune.verdict import Verdict, judge
 from autotune.workload import Workload
 
 SCHEMA_VERSION = 1
@@ -44,6 +46,17 @@ class Evidence(Noun):
     ssim_worst: float
 
 
+class ConfirmedQuality(Noun):
+    """The pictures of the config beside the baseline's, over more prompts and seeds than the search could afford."""
+
+    metric: str
+    drop: Paired  # CLIP points, or 100 x (1 - SSIM) where only likeness could be judged
+    prompts: int  # different ones; a pair is a prompt with a seed
+    ssim_mean: float
+    ssim_worst: float
+    shortened_from: int | None = None  # so many pairs would have taken too long
+
+
 class Confirmation(Noun):
     """The config and the baseline measured again, in turn, each time in a fresh process: one median a round.
 
@@ -53,21 +66,16 @@ class Confirmation(Noun):
     baseline_latency_s: tuple[float, ...]
     tuned_latency_s: tuple[float, ...]
     tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # of several sizes: each alone
+    quality: ConfirmedQuality | None = None
 
     @property
-    def speedups(self) -> tuple[float, ...]:
-        pairs = zip(self.baseline_latency_s, self.tuned_latency_s, strict=True)
-        return tuple(sorted(baseline / tuned for baseline, tuned in pairs))
-
-    @property
-    def speedup(self) -> float:
-        """The median over the rounds."""
-        return self.speedups[len(self.speedups) // 2]
+    def verdict(self) -> Verdict | None:
+        """Of the config on the baseline; None after a single round, which has no interval."""
+        return judge(self.baseline_latency_s, self.tuned_latency_s) if len(self.tuned_latency_s) > 1 else None
 
     @property
     def is_faster(self) -> bool:
-        """Faster in every round by more than 1 %: less is noise between processes."""
-        return self.speedups[0] > 1.01
+        return self.verdict is not None and self.verdict.word == "FASTER"
 
 
 class TunedConfig(Noun):

@@ -12,8 +12,9 @@ from datetime import date
 from pathlib import Path
 
 from autotune.config import Config, Value
-from autotune.confirm import Confirmer, Confirming
+from autotune.confirm import Confirmer, Confirming, Plan
 from autotune.device import Device, find_device
+from autotune.drift import due, process_spread
 from autotune.errors import UserError
 from autotune.export import export
 from autotune.folders import StudyFolder, write_json
@@ -22,17 +23,18 @@ from autotune.goal import Goal, read_minimise
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve, wished
-from autotune.probe import default_prompts, default_space, probe
+from autotune.probe import PROMPTS_IN_SEARCH, default_prompts, default_space, probe
 from autotune.record import Record, read_record
 from autotune.report.pictures import contact_sheet
 from autotune.runner import Runner
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
-from autotune.trial import Failure, Trial
+from autotune.trial import Anchor, Failure, Trial
 from autotune.tuned import TunedConfig
 from autotune.workload import asked_sizes, read_prompts
 
+PROMPTS_OF_USERS = 32  # of a --prompts file, at most so many in each trial; the pick is judged by all
 DEFAULT_QUALITY_DROP = {"clip": 0.3, "likeness": 10.0}  # CLIP points (1 % or less); 100 x (1 - SSIM of 0.9)
 
 
@@ -42,6 +44,7 @@ class Probed:
     space: SearchSpace
     folder: Path
     trials: tuple[Trial, ...]  # of an earlier run that this one continues
+    anchors: tuple[Anchor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Anchored:
+    """The baseline was measured again, to see whether the device has drifted."""
+
+    anchor: Anchor
+
+
+@dataclass(frozen=True)
 class Result:
     """What a search leaves: the trials, the front, and what was written to best.json."""
 
@@ -67,9 +77,10 @@ class Result:
     best: Trial
     tuned: TunedConfig
     exhausted: bool  # every config that the space allows was tried
+    spread: float  # of the baseline's latency from process to process, as a share
 
 
-Event = Probed | Started | Ended | Confirming
+Event = Probed | Started | Ended | Anchored | Confirming
 Listener = Callable[[Event], None]
 
 
@@ -98,6 +109,7 @@ def search(
     sampler: str = "tpe",
     timeout_s: float = 1800.0,
     confirm_rounds: int = 3,
+    confirm_pairs: int | None = None,
     weights: Weights = "pretrained",
     scorer: str | None = None,
     device: str | None = None,
@@ -117,7 +129,9 @@ def search(
     workloads  (width, height, batch) of each size that is called for, instead of size and batch; every config is timed
               at each, pictures are judged at the first
     minimise  of several sizes: "sum" of their latencies, or "each" one by itself
-    confirm_rounds  how often the pick and the baseline are measured again, in turn; 0 exports the first figures
+    confirm_rounds  how often at least the pick and the baseline are measured again; 0 exports the first figures
+    confirm_pairs  over so many prompts and seeds their pictures are compared again; None: 128, or as many as don't take
+              longer than the search did
     baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
@@ -132,7 +146,10 @@ def search(
     fixed = {name: check_value(name, value) for name, value in (fix or {}).items()}
     kept = {find_knob(name).name for name in exclude}
     texts = read_prompts(Path(prompts)) if prompts else default_prompts(described)
+    in_search = PROMPTS_OF_USERS if prompts else PROMPTS_IN_SEARCH
     check_sampler(sampler)
+    if confirm_rounds == 1:
+        raise UserError("one round has no interval: give --confirm-rounds 2 or more, or 0 to export the first figures.")
     if budget < 1:
         raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
     if not 0 <= seed < 2**32:
@@ -149,7 +166,15 @@ def search(
     with folder.lock():
         try:
             target = probe(
-                folder.probe, described, where, texts, steps=steps, size=size, batch=batch, also=also, seed=seed
+                folder.probe,
+                described,
+                where,
+                texts[:in_search],
+                steps=steps,
+                size=size,
+                batch=batch,
+                also=also,
+                seed=seed,
             )
             allowed = make_space(target, file, fix=fixed, exclude=kept, baseline=start)
             objection = allowed.objection(start)
@@ -159,10 +184,17 @@ def search(
             if str(folder.probe / "log.txt") not in str(error):  # otherwise it tells the user to look there
                 folder.discard()
             raise
-        record = Record(target=target, goal=goal, baseline=dict(start), space=allowed.values, command=command)
+        record = Record(
+            target=target,
+            goal=goal,
+            baseline=dict(start),
+            space=allowed.values,
+            command=command,
+            more_prompts=texts[in_search:],
+        )
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
-        run = _Run(folder, chosen, timeout_s, confirm_rounds, listen)
-        listen(Probed(target, allowed, folder.path, tuple(run.study.trials)))
+        run = _Run(folder, chosen, timeout_s, Plan(confirm_rounds, confirm_pairs), listen)
+        listen(Probed(target, allowed, folder.path, tuple(run.study.trials), tuple(run.study.anchors)))
         return run.search(budget, time_budget_s)
 
 
@@ -200,15 +232,16 @@ class _Run:
         folder: StudyFolder,
         study: Study,
         timeout_s: float,
-        confirm_rounds: int,
+        plan: Plan,
         listen: Listener,
     ) -> None:
         self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
         self.runner = Runner(folder, study.record.target, timeout_s)
-        self.confirmer = Confirmer(folder, study, self.runner, confirm_rounds, listen)
+        self.confirmer = Confirmer(folder, study, self.runner, plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
+        self.anchor(last=True)
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
         tuned = export(self.record, best, self.study.baseline, confirmation)
@@ -216,7 +249,8 @@ class _Run:
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         front = pareto_front(trials, self.study.baseline, self.record.goal.minimise)
-        return Result(self.folder.path, self.record, tuple(trials), tuple(front), best, tuned, exhausted)
+        spread = process_spread(self.study.baseline, self.study.anchors)
+        return Result(self.folder.path, self.record, tuple(trials), tuple(front), best, tuned, exhausted, spread)
 
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
@@ -226,6 +260,7 @@ class _Run:
             if asked is None:
                 return True
             number, config, origin = asked
+            self.anchor()
             self.listen(Started(number, config, origin))
             started = time.monotonic()
             outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
@@ -235,8 +270,20 @@ class _Run:
                 log = self.folder.trial(0) / "log.txt"
                 raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
             self.study.tell(trial)
-            self.listen(Ended(trial))
+            self.listen(Ended(self.study.trials[-1]))
         return False
+
+    def anchor(self, *, last: bool = False) -> None:
+        """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
+        trials, anchors = self.study.trials, self.study.anchors
+        if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
+            return
+        started, before = time.monotonic(), len(trials)
+        place = self.folder.anchor(before)
+        outcome = self.runner.run(place, self.study.baseline.config, pictures=False, earlier=trials)
+        anchor = Anchor(before=before, outcome=outcome, seconds=time.monotonic() - started)
+        self.study.tell_anchor(anchor)
+        self.listen(Anchored(anchor))
 
 
 def median_seconds(trials: Iterable[Trial]) -> float | None:

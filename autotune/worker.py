@@ -39,6 +39,7 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
         "device": _device,
         "probe": _probe,
         "measure": _measure,
+        "draw": _draw,
         "chain": _chain,
         "compat": _compat,
         "score": _score,
@@ -111,6 +112,38 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
         "effects": {name: effect.to_json() for name, effect in effects.items()},
         **fields,
     }
+
+
+def _draw(job: Any, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from autotune import build
+    from autotune.config import Config
+    from autotune.measure import draw
+
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    build.apply(pipe, config, target.workload, device)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        _save(draw(pipe, target.workload), target, folder)
+    return {"pictures": len(target.workload.prompts)}
+
+
+def _save(images: Any, target: Any, folder: Path) -> None:
+    """Check the pictures, then write them as 000.png, 001.png ..."""
+    from autotune.measure import health
+    from autotune.measure.quality import picture_name
+
+    health.check_pictures(
+        images,
+        width=target.workload.width,
+        height=target.workload.height,
+        may_be_flat=target.pipeline.weights == "random",
+    )
+    for index, image in enumerate(images):
+        (folder / "images").mkdir(exist_ok=True)
+        image.save(folder / "images" / picture_name(index))
 
 
 def _chain(job: Any, folder: Path) -> dict[str, Any]:

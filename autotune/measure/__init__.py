@@ -112,6 +112,12 @@ def _timed_calls(
     return samples_s, images[: len(workload.prompts)]
 
 
+def draw(pipe: Any, workload: Workload) -> list[Image.Image]:
+    """A picture of every prompt, untimed."""
+    images = [image for prompts, seeds in workload.calls() for image in call_pipe(pipe, workload, prompts, seeds)]
+    return images[: len(workload.prompts)]
+
+
 def measure_chain(chain: Any, meter: MemoryMeter, *, device: str) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields of a ChainCost, and the pictures of the last call."""
     calls = list(chain.workloads[0].calls())

@@ -6,18 +6,19 @@ A ladder is shown as lines everywhere.
 import json
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from autotune import ladder as ladders
 from autotune.confirm import Confirming
-from autotune.goal import read_minimise
+from autotune.drift import process_spread
+from autotune.goal import Minimise, read_minimise
 from autotune.ladder_record import LadderRecord
 from autotune.report import words
 from autotune.report.ladder import ladder_table
 from autotune.report.terminal import LiveView, front_table, header, summary
-from autotune.trial import Failure, Trial
-from autotune.tuner import Ended, Event, Probed, Result, Started, search
+from autotune.trial import Anchor, Failure, Trial
+from autotune.tuner import Anchored, Ended, Event, Probed, Result, Started, search
 
 
 def show_search(*, as_json: bool, **arguments: Any) -> None:
@@ -32,7 +33,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> None:
         result = show(console, lines, arguments)
     except KeyboardInterrupt:
         if lines.trials:
-            console.print(front_table(lines.trials, minimise=read_minimise(arguments.get("minimise", "sum"))))
+            console.print(lines.front(read_minimise(arguments.get("minimise", "sum"))))
         raise
     console.print(summary(result))
 
@@ -60,23 +61,33 @@ def _plain(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> 
 
 
 class PlainLines:
-    """Events -> lines: one for each finished trial. Keeps the trials."""
+    """Events -> lines: one for each finished trial. Keeps the trials, and what has been seen of the device's drift."""
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []
+        self.anchors: list[Anchor] = []
+
+    def front(self, minimise: Minimise) -> RenderableType:
+        return front_table(self.trials, spread=process_spread(self.trials[0], self.anchors), minimise=minimise)
 
     def hear(self, event: Event) -> list[str]:
         if isinstance(event, Probed):
-            self.trials = list(event.trials)
+            self.trials, self.anchors = list(event.trials), list(event.anchors)
             done = [f"going on after {len(event.trials)} finished trials"] if event.trials else []
             return [*header(event).splitlines(), *done]
         if isinstance(event, Ended):
             trial = event.trial
             self.trials.append(trial)
             what = f"trial {trial.number} ({trial.origin}) {words.config(trial.config)}"
-            return [f"{what}: {words.outcome(trial, self.trials[0])}"]
+            spread = process_spread(self.trials[0], self.anchors)
+            return [f"{what}: {words.outcome(trial, self.trials[0], spread)}"]
+        if isinstance(event, Anchored):
+            self.anchors.append(event.anchor)
+            return [f"baseline again: {words.anchor(event.anchor, self.trials[0])}"]
         if isinstance(event, Confirming) and event.round == 1:
             return [f"confirming trial {event.trial.number} against the baseline in fresh processes"]
+        if isinstance(event, Confirming) and event.round == 0:
+            return [f"drawing more pictures of trial {event.trial.number} and of the baseline"]
         return []
 
 
@@ -88,6 +99,8 @@ def as_data(event: Event) -> dict[str, Any]:
         return {"event": "started", "trial": event.number, "origin": event.origin, "config": dict(event.config)}
     if isinstance(event, Ended):
         return {"event": "ended", **event.trial.to_json()}
+    if isinstance(event, Anchored):
+        return {"event": "anchored", **event.anchor.to_json()}
     return {"event": "confirming", "trial": event.trial.number, "round": event.round}
 
 

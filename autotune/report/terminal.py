@@ -12,6 +12,7 @@ from rich.text import Text
 from autotune.confirm import Confirming
 from autotune.device import Device
 from autotune.device_specs import EVIDENCE
+from autotune.drift import PRIOR_SPREAD
 from autotune.front import objectives, pareto_front, pick_trial
 from autotune.goal import Goal, Minimise
 from autotune.knobs import all_knobs
@@ -66,7 +67,8 @@ class LiveView:
         elif isinstance(event, Ended):
             self.trials.append(event.trial)
         elif isinstance(event, Confirming):
-            self.doing = f"confirming trial {event.trial.number} against the baseline, round {event.round}"
+            what = f"round {event.round}" if event.round else "more pictures"
+            self.doing = f"confirming trial {event.trial.number} against the baseline, {what}"
 
     def __rich__(self) -> RenderableType:
         now = time.monotonic()
@@ -95,8 +97,12 @@ class LiveView:
         return f"about {words.seconds(max(left, 0))} left"
 
 
-def front_table(trials: Sequence[Trial], best: int | None = None, *, minimise: Minimise = "sum") -> Table:
+def front_table(
+    trials: Sequence[Trial], best: int | None = None, *, spread: float = PRIOR_SPREAD, minimise: Minimise = "sum"
+) -> Table:
     """The front, fastest first, with the baseline below it. * marks the trial in best.json.
+
+    spread  of one config from process to process: a speed that is not beyond it is "~1x"
 
     Of several sizes, the latency of them together stands above that of each.
     """
@@ -109,12 +115,11 @@ def front_table(trials: Sequence[Trial], best: int | None = None, *, minimise: M
     rows = [*front, *([baseline] if baseline not in front else [])]
     for trial in rows:
         latency_s, memory_bytes, _ = objectives(trial, baseline)
-        base_s = objectives(baseline, baseline)[0]
         config = "baseline" if trial.number == 0 else words.config(trial.config)
         table.add_row(
             f"{trial.number}{'*' if trial.number == best else ''}",
             "\n".join([words.seconds(latency_s), *_each_latency(trial)]),
-            f"{base_s / latency_s:.2f}x",
+            words.speed(trial, baseline, spread),
             words.memory(memory_bytes),
             Text(words.quality(trial, baseline).replace(", ", "\n")),
             config,
@@ -142,7 +147,7 @@ def summary(result: Result) -> RenderableType:
         lines.append("Every config that the space allows has been tried.")
     prompt = result.record.target.workload.prompts[0]
     lines.append(f'\nnext: autotune run {best} --prompt "{prompt}" -o out.png')
-    table = front_table(result.trials, result.best.number, minimise=result.record.goal.minimise)
+    table = front_table(result.trials, result.best.number, spread=result.spread, minimise=result.record.goal.minimise)
     return Group(table, Text("\n".join(lines)))
 
 

@@ -3,8 +3,11 @@
 import statistics
 
 from autotune.config import Config
+from autotune.drift import PRIOR_SPREAD, speedup_interval
 from autotune.knobs import all_knobs
-from autotune.trial import Failure, Measurement, ShapeCost, Trial
+from autotune.paired import Paired
+from autotune.trial import Anchor, Failure, Measurement, ShapeCost, Trial
+from autotune.verdict import GAP
 
 
 def seconds(value: float) -> str:
@@ -27,18 +30,43 @@ def config(values: Config) -> str:
     return " ".join(changed) or "all defaults"
 
 
-def outcome(trial: Trial, baseline: Trial) -> str:
-    """One line for a finished trial."""
+def outcome(trial: Trial, baseline: Trial, spread: float = PRIOR_SPREAD) -> str:
+    """One line for a finished trial. `spread`: of one config from process to process, see drift.py."""
     if isinstance(trial.outcome, Failure):
         return f"{trial.outcome.cause}: {trial.outcome.reason}"
     mine, theirs = trial.outcome, baseline.measured
     assert theirs is not None
-    ratio = f"{theirs.latency_s / mine.latency_s:.2f}x"
+    ratio = speed(trial, baseline, spread)
     latency = f"{seconds(mine.latency_s)} ({ratio}; {_sizes(mine)})" if mine.also else f"{_call(mine)} ({ratio})"
     words = f"{latency}, {memory(mine.peak_memory_bytes)}"
     if mine.quality is None or theirs.quality is None:
         return words
     return f"{words}, {quality(trial, baseline)}"
+
+
+def speed(trial: Trial, baseline: Trial, spread: float) -> str:
+    """ "1.23x" the baseline's speed; "~1x" where the interval does not exclude that nothing but noise is seen."""
+    ratio, low, high = speedup_interval(trial, baseline, spread)
+    return f"{ratio:.2f}x" if low > 1 + GAP or high < 1 / (1 + GAP) else "~1x"
+
+
+def anchor(again: Anchor, baseline: Trial) -> str:
+    """The baseline measured again: "650 ms, 0.9% slower than at first"."""
+    if again.measured is None or baseline.measured is None:
+        return (
+            f"{again.outcome.cause}: {again.outcome.reason}" if isinstance(again.outcome, Failure) else "not measured"
+        )
+    change = again.measured.latency_s / baseline.measured.latency_s - 1
+    return (
+        f"{seconds(again.measured.latency_s)}, {abs(change):.1%} {'slower' if change > 0 else 'faster'} than at first"
+    )
+
+
+def signed(drop: Paired) -> str:
+    """A drop as the change that it is, with its 95 % interval: "-0.12 (-0.20 to -0.04)"."""
+    if drop.low is None or drop.high is None:
+        return f"{0.0 - drop.mean:+.2f} (too few pairs for an interval)"
+    return f"{0.0 - drop.mean:+.2f} ({0.0 - drop.high:+.2f} to {0.0 - drop.low:+.2f})"
 
 
 def _call(cost: Measurement | ShapeCost) -> str:
