@@ -17,15 +17,15 @@ from autotune.pipelines import NO_FAMILIES
 ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
-    *("goal", "target", "knob", "trial", "job", "device_specs"),
+    *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
-    {"report.show", "report.terminal"},
+    {"report.show", "report.terminal", "report.trust"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"export", "run", "confirm", "compat", "report.ladder"},
+    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder"},
     {"chain", "ladder_record"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "report.words"},

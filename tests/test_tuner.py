@@ -17,11 +17,12 @@ import pytest
 import autotune
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
-from autotune.record import read_trials
+from autotune.record import read_anchors, read_trials
 from autotune.trial import Failure, Measurement
 from autotune.tuned import TunedConfig
 
 SMALL = ["--pipeline", "demo", "--steps", "2", "--device", "cpu"]
+CONFIRM = ["--confirm-rounds", "2", "--confirm-pairs", "6"]
 SPACE = "\n".join(
     [
         "[knobs]",
@@ -57,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of two trials; the tests below go on with it."""
     folder = tmp_path_factory.mktemp("study") / "with a space"
-    done = autotune_cli("search", *small(files), "--study", folder, "--budget", "2", "--confirm-rounds", "1")
+    done = autotune_cli("search", *small(files), "--study", folder, "--budget", "2", *CONFIRM)
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     return folder
@@ -95,6 +96,16 @@ def test_the_baseline_is_trial_0_and_loses_nothing_against_itself(study: Path) -
     assert baseline.quality.loss(baseline.quality) == 0
     assert baseline.quality.ssim == (1.0, 1.0)
     assert baseline.quality.psnr_db == (None, None)
+
+
+def test_the_baseline_is_measured_again_after_the_last_trial(study: Path) -> None:
+    """Promise 9: an anchor on each side of every trial."""
+    anchors = read_anchors(StudyFolder(study))
+    assert [anchor.before for anchor in anchors] == [2]
+    again = anchors[0].measured
+    assert again is not None
+    assert len(again.latency_samples_s) >= 5
+    assert read_trials(StudyFolder(study))[1].drift != 1.0
 
 
 def test_a_larger_budget_goes_on_until_every_allowed_config_was_tried_once(study: Path, files: Path) -> None:
