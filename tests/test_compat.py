@@ -303,10 +303,10 @@ def test_a_pair_is_judged_against_the_picture_without_what_should_change_nothing
     assert (off.outcome, off.cause) == ("failed", "differs")
 
 
-def test_coarser_formats_may_differ_by_twice_what_rounding_has_moved(tmp_path: Path) -> None:
+def test_coarser_formats_may_differ_by_three_times_what_rounding_has_moved(tmp_path: Path) -> None:
     """Rounding has moved the reference by 0.1."""
-    assert verdict_on(tmp_path, moved=0.15, rounded=True).outcome == "fine"
-    assert verdict_on(tmp_path, moved=0.25, rounded=True).cause == "differs"
+    assert verdict_on(tmp_path, moved=0.25, rounded=True).outcome == "fine"
+    assert verdict_on(tmp_path, moved=0.35, rounded=True).cause == "differs"
 
 
 def test_a_value_that_changes_no_pixel_beside_another_has_no_effect(tmp_path: Path) -> None:
