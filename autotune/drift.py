@@ -47,12 +47,18 @@ def _between(known: Sequence[tuple[float, float]], place: float) -> float:
 
 
 def process_spread(baseline: Trial, anchors: Sequence[Anchor]) -> float:
-    """The standard deviation, as a share, of one config's latency from process to process, as the anchors show it.
+    """The standard deviation, as a share, of one config's latency from process to process, as the anchors show it."""
+    assert baseline.measured is not None
+    again = [anchor.measured.latency_s for anchor in anchors if anchor.measured]
+    return spread_between([baseline.measured.latency_s, *again])
 
-    From each anchor to the next, so that slow drift is not counted; with few anchors PRIOR_SPREAD has its say.
+
+def spread_between(latencies_s: Sequence[float]) -> float:
+    """The same of any config's latencies, in the order in which its processes ran.
+
+    From each to the next, so that slow drift is not counted; with few processes PRIOR_SPREAD has its say.
     """
-    logs = [0.0, *(slowdown for _, slowdown in slowdowns(baseline, anchors))]
-    steps = [(b - a) ** 2 / 2 for a, b in pairwise(logs)]
+    steps = [(math.log(b / a)) ** 2 / 2 for a, b in pairwise(latencies_s)]
     return math.sqrt((PRIOR_WEIGHT * PRIOR_SPREAD**2 + sum(steps)) / (PRIOR_WEIGHT + len(steps)))
 
 

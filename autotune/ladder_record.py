@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from autotune.drift import spread_between
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, read_json, write_json
 from autotune.ladder_recipe import LadderRecipe
@@ -17,6 +18,7 @@ from autotune.noun import Noun
 from autotune.published import Figure, Setting, find_figures
 from autotune.target import Target
 from autotune.trial import Failure, Measurement, Trial
+from autotune.verdict import GAP
 
 SCHEMA_VERSION = 1
 
@@ -45,6 +47,7 @@ class Row(Noun):
     first: Trial | None  # the run of the first rung whose pictures are the reference
     ratios: tuple[float, ...] = ()  # latency of the first rung's run before, and after, over this one's
     speedup: float | None = None  # their mean
+    is_noise: bool = False  # no more than what processes of one config differ by here
     speedup_over_below: float | None = None
     published: Figure | None = None
     published_speedup: float | None = None
@@ -69,9 +72,19 @@ class LadderRecord(Noun):
         return next((run for run in self.runs if run.rung == rung), None)
 
     @property
+    def first_latencies_s(self) -> list[float]:
+        """Of each run of the first rung, in the order in which they ran."""
+        return [run.measured.latency_s for run in self.runs if run.rung == 0 and run.measured]
+
+    def _is_noise(self, speedup: float) -> bool:
+        """Could processes of one config differ so much? Three are in a ratio: this rung's and two of the first."""
+        half = 1.96 * math.sqrt(1.5) * spread_between(self.first_latencies_s)
+        return abs(math.log(speedup)) < half + math.log(1 + GAP)
+
+    @property
     def moved(self) -> float | None:
         """By which share the slowest run of the first rung was slower than its fastest."""
-        latencies = [run.measured.latency_s for run in self.runs if run.rung == 0 and run.measured]
+        latencies = self.first_latencies_s
         return max(latencies) / min(latencies) - 1 if len(latencies) > 1 else None
 
     @property
@@ -114,6 +127,7 @@ class LadderRecord(Noun):
                     first=first.trial if first else None,
                     ratios=ratios,
                     speedup=speedup,
+                    is_noise=speedup is not None and self._is_noise(speedup),
                     speedup_over_below=speedup / below if speedup and below else None,
                     published=figure,
                     published_speedup=figure.speedup_over(reference) if figure and reference else None,

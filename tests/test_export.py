@@ -68,8 +68,8 @@ def test_pictures_that_were_compared_over_more_pairs_are_spoken_of_with_them() -
     seen = ConfirmedQuality(metric="clip", drop=drop, prompts=10, ssim_mean=0.9, ssim_worst=0.8, shortened_from=128)
     rounds = Confirmation(baseline_latency_s=(1.0,) * 3, tuned_latency_s=(0.5,) * 3, quality=seen)
     assert about(FAST, BASELINE, rounds).endswith(
-        "CLIP score -0.20 (-0.22 to -0.18) over 40 pairs instead of 128, which would have taken longer than the search, "
-        "SSIM 0.900 (worst 0.800)."
+        "CLIP score -0.20 (-0.22 to -0.18) over 40 pairs instead of 128, which would have taken longer than the "
+        "search, SSIM 0.900 (worst 0.800)."
     )
 
 

@@ -23,7 +23,7 @@ from autotune.cli import app
 from autotune.config import Config, Value
 from autotune.device import Device
 from autotune.errors import UserError
-from autotune.knobs import all_knobs, complete
+from autotune.knobs import complete
 from autotune.ladder_recipe import LadderRecipe, Placed, Rung, place, read_recipe, read_recipe_file
 from autotune.ladder_record import LadderFolder, LadderRecord, Row, Run, ratios_of, read_ladder
 from autotune.report.ladder import markdown
@@ -230,20 +230,8 @@ def test_a_bad_recipe_is_refused_in_one_sentence(tmp_path: Path, name: str) -> N
 
 
 SHIPPED = ["fast-diffusion", "memory", "tome"]
-NEEDED: dict[str, Value] = {
-    "tf32": "off",
-    "conv1x1_as_linear": True,
-    "layerwise_casting": "float8_e4m3fn",
-    "compile": "trace",
-    "attention": "xformers",
-}
-needs_their_knobs = pytest.mark.skipif(
-    any(name not in all_knobs() or not all_knobs()[name].accepts(v) for name, v in NEEDED.items()),
-    reason="the shipped recipes name knobs that are not here yet",
-)
 
 
-@needs_their_knobs
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_names_only_what_exists(name: str) -> None:
     found = read_recipe(name)
@@ -252,7 +240,6 @@ def test_a_shipped_recipe_names_only_what_exists(name: str) -> None:
     assert any(one.published for one in found.rungs)
 
 
-@needs_their_knobs
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("device", [CPU, gpu(7, 5, multiprocessors=40), gpu(8, 0), gpu(9, 0)], ids=lambda d: d.name)
 def test_every_rung_of_a_shipped_recipe_can_be_placed_or_says_why_not(name: str, device: Device) -> None:

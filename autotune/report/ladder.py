@@ -62,7 +62,7 @@ def cells(row: Row, *, newline: str) -> tuple[str, ...]:
         str(row.number),
         row.name,
         words.seconds(mine.latency_s),
-        _times(row.speedup),
+        "~1x" if row.is_noise and row.number else _times(row.speedup),
         _times(row.speedup_over_below),
         words.memory(mine.peak_memory_bytes),
         quality.replace(", ", newline),
@@ -91,6 +91,8 @@ def legend(record: LadderRecord) -> list[str]:
     count = sum(run.rung == 0 and run.measured is not None for run in record.runs)
     if record.moved is not None:
         lines.append(f"the first rung itself moved by {record.moved:.1%} over the ladder ({count} runs)")
+    if any(row.is_noise and row.number for row in record.rows()):
+        lines.append("~1x: no more than what processes of one config differ by here")
     if record.published_setting:
         lines.append(
             f"published: {record.published_setting} ({record.recipe.published}); its speed: over its own first rung"
