@@ -17,7 +17,7 @@ from autotune.pipelines import NO_FAMILIES
 ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
-    *("goal", "target", "knob", "trial", "job", "device_specs"),
+    *("goal", "target", "knob", "trial", "job", "device_specs", "paired"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
@@ -98,7 +98,8 @@ def test_imports_run_downward_only(module: str) -> None:
 def test_nouns_import_only_nouns_and_next_to_nothing_of_others() -> None:
     for noun in NOUNS:
         assert {name for name in imported(noun) if name in FILES} <= NOUNS
-        assert foreign(noun) - set(sys.stdlib_module_names) <= {"pydantic", "pynvml"}
+        assert foreign(noun) - set(sys.stdlib_module_names) <= {"pydantic", "pynvml", "numpy", "PIL"}
+        assert foreign(noun, at_the_top_only=True).isdisjoint({"numpy", "PIL"}), "`autotune --help` is instant"
 
 
 def test_only_the_study_knows_optuna() -> None:

@@ -116,7 +116,7 @@ def front_table(trials: Sequence[Trial], best: int | None = None, *, minimise: M
             "\n".join([words.seconds(latency_s), *_each_latency(trial)]),
             f"{base_s / latency_s:.2f}x",
             words.memory(memory_bytes),
-            Text(words.quality(trial, baseline).replace(", ", "\n")),
+            Text("\n".join(words.quality_lines(trial, baseline))),
             config,
         )
     return table

@@ -90,4 +90,4 @@ def test_a_config_can_not_win_by_drifting_above_the_baseline() -> None:
 
     assert quality(31.0, 32.0).loss(quality(30.0, 30.0)) == 0
     assert quality(29.0, 30.0).loss(quality(30.0, 30.0)) == 0.5
-    assert quality(29.0, 32.0).drop_interval(quality(30.0, 30.0))[0] == -0.5
+    assert quality(29.0, 32.0).paired_drop(quality(30.0, 30.0)).mean == -0.5
