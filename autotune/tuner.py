@@ -148,6 +148,7 @@ def search(
     folder.create()
     with folder.lock():
         try:
+            texts.save_pictures(folder.references)
             target = probe(
                 folder.probe, described, where, texts, steps=steps, size=size, batch=batch, also=also, seed=seed
             )

@@ -100,6 +100,8 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
+        made_from=target.workload.draws,
+        one_start=bool(target.pipeline.known.inputs),
     )
     for index, image in enumerate(images):
         (folder / "images").mkdir(exist_ok=True)
