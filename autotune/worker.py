@@ -42,6 +42,7 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
         "chain": _chain,
         "compat": _compat,
         "score": _score,
+        "rescore": _rescore,
     }
     return errands[job.kind](job, folder)
 
@@ -53,8 +54,8 @@ def _device(job: Any, folder: Path) -> dict[str, Any]:
 
 
 def _probe(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.metrics._clip import Clip
     from autotune.measure.probe import probe_device, versions
-    from autotune.measure.quality import Scorer
     from autotune.pipelines.inspect import traits_of
     from autotune.pipelines.locate import fetch, revisions
 
@@ -63,7 +64,7 @@ def _probe(job: Any, folder: Path) -> dict[str, Any]:
     found = {**revisions(job.pipeline), "traits": traits_of(job.pipeline)}
     pipeline = job.pipeline.model_copy(update=found)
     if pipeline.scorer is not None:
-        Scorer(pipeline.scorer).check_prompts(job.prompts)
+        Clip(pipeline.scorer).check_prompts(job.prompts)
     return {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
 
 
@@ -72,10 +73,10 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
 
     from autotune import build
     from autotune.config import Config
+    from autotune.folders import picture_name
     from autotune.measure import health, measure_pipe, stopwatch
     from autotune.measure.compilation import keep_all_attempts
     from autotune.measure.memory import meter_for
-    from autotune.measure.quality import picture_name
     from autotune.pipelines.loading import import_classes
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
@@ -163,6 +164,12 @@ def _score(job: Any, folder: Path) -> dict[str, Any]:
     from autotune.measure.quality import judge
 
     return judge(Path(job.images), Path(job.baseline), job.prompts, job.scorer).to_json()
+
+
+def _rescore(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.rescore import rescore
+
+    return rescore(job)
 
 
 def classify(error: BaseException) -> Any:

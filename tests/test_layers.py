@@ -25,8 +25,8 @@ LAYERS: tuple[set[str], ...] = (
     {"report.show", "report.terminal"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"export", "run", "confirm", "compat", "report.ladder"},
-    {"chain", "ladder_record"},
+    {"export", "run", "confirm", "compat", "report.ladder", "report.score"},
+    {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "report.words"},
     {"knobs", "measure"},
@@ -189,5 +189,5 @@ def test_measure_knows_no_knob() -> None:
 def test_only_modules_of_the_child_load_torch_when_they_are_imported() -> None:
     """The parent imports all the others: its own, every knob, every preset."""
     heavy = {module for module in FILES if HEAVY & foreign(module, at_the_top_only=True)}
-    assert heavy == {"pipelines.loading", "pipelines.inspect", "measure.quality", "demo.train"}
+    assert heavy == {"pipelines.loading", "pipelines.inspect", "demo.train"}
     assert {m.removeprefix("pipelines.") for m in heavy if m.startswith("pipelines.")} <= set(NO_FAMILIES)
