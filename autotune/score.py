@@ -5,7 +5,7 @@ with the identity of what gave them; a file never holds scores of two identities
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from autotune.measure.metrics._user import is_users, split
 from autotune.noun import Noun
 from autotune.paired import Paired, paired
 from autotune.record import Record, read_record, read_trials
-from autotune.trial import Failure, Trial
+from autotune.trial import Failure, Quality, Trial
 
 TIMEOUT_S = 4 * 3600.0  # it may have to download a model
 SCHEMA_VERSION = 1
@@ -82,7 +82,7 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
     if not trials or trials[0].number != 0:
         raise UserError(f"the study {str(study)!r} has no measured baseline yet.")
     wishes = [_wish(word, record, run_code=run_code) for word in words]
-    _check_names(wishes)
+    earlier = {name: read_scores(path) for name in _names(wishes) if (path := folder.scores(name)).exists()}
     where = find_device(device).torch_name if device else "cpu"
     job = RescoreJob(
         metrics=tuple(wishes),
@@ -97,7 +97,14 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
         if isinstance(answer, Failure):
             log = "" if answer.cause == "bad_input" else f"; see {folder.path / 'scores' / 'child' / 'log.txt'}."
             raise UserError(f"{answer.reason}{log}")
-        return [_write(folder, record, trials[0], where, data) for data in answer["scores"]]
+        found = [_scores(data, record, where) for data in answer["scores"]]
+        for scores in found:
+            write_json(folder.scores(scores.metric), scores.to_json())
+    judged = trials[0].measured.quality if trials[0].measured else None
+    return [
+        Scored(path=str(folder.scores(scores.metric)), scores=scores, notes=_notes(scores, earlier, judged))
+        for scores in found
+    ]
 
 
 def _wish(word: str, record: Record, *, run_code: bool) -> MetricWish:
@@ -117,13 +124,15 @@ def _wish(word: str, record: Record, *, run_code: bool) -> MetricWish:
     return MetricWish(name=name, source=str(Path(source).resolve()) if here else source)
 
 
-def _check_names(wishes: Sequence[MetricWish]) -> None:
+def _names(wishes: Sequence[MetricWish]) -> list[str]:
+    """What the metrics are called in the study. Raises UserError where two would have one name."""
     if not wishes:
         raise UserError("no metric is named: give one with --metric.")
     names = [f"user_{wish.name.rpartition(':')[2]}" if is_users(wish.name) else wish.name for wish in wishes]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"the metric {name} is asked for twice: their scores would overwrite each other.")
+    return names
 
 
 def _pictures(folder: StudyFolder, trial: Trial, record: Record) -> Path:
@@ -146,27 +155,28 @@ def _reference(folder: StudyFolder, record: Record, index: int) -> Path:
     return path.resolve()
 
 
-def _write(folder: StudyFolder, record: Record, baseline: Trial, device: str, data: dict[str, object]) -> Scored:
-    """Write one metric's scores, and say what they must not be mixed with."""
-    count = len(record.target.workload.prompts)
-    own = record.target.workload.references or ("",) * count
+def _scores(data: dict[str, object], record: Record, device: str) -> Scores:
+    """One metric's scores, as the child gave them."""
+    workload = record.target.workload
+    own = workload.references or ("",) * len(workload.prompts)
     compared = tuple(digest or "baseline" for digest in own) if data.pop("needs_reference") else ()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    scores = Scores.parse({**data, "created": now, "device": device, "references": compared}, "the scores")
-    path = folder.scores(scores.metric)
+    return Scores.parse({**data, "created": now, "device": device, "references": compared}, "the scores")
+
+
+def _notes(scores: Scores, earlier: Mapping[str, Scores], judged: Quality | None) -> tuple[str, ...]:
+    """What the scores are not, and what they must not be mixed with. `judged`: by the search."""
     notes = []
     if scores.is_likeness:
-        which = f"{compared.count('baseline')} of {count}" if set(compared) != {"baseline"} else "all"
-        notes.append(
-            f"{which} compared with the baseline's own pictures, so that any difference counts, not only a loss"
-        )
-    if path.exists() and (old := read_scores(path)).identity != scores.identity:
-        notes.append(f"replaces scores of {old.identity}; those of {scores.identity} are not comparable with them")
-    judged = baseline.measured.quality if baseline.measured else None
+        own, count = scores.references.count("baseline"), len(scores.references)
+        which = f"{own} of {count} pictures are" if own < count else "pictures are"
+        notes.append(f"{which} compared with the baseline's own: what differs is unlike, not worse")
+    old = earlier.get(scores.metric)
+    if old and old.identity != scores.identity:
+        notes.append(f"replaces scores of {old.identity}, with which these must not be compared")
     if scores.metric == "clip_score" and judged and judged.scorer not in (None, scores.identity):
-        notes.append(f"the search judged by {judged.scorer}: its scores are not comparable with these")
-    write_json(path, scores.to_json())
-    return Scored(path=str(path), scores=scores, notes=tuple(notes))
+        notes.append(f"the search judged by {judged.scorer}: its scores must not be compared with these")
+    return tuple(notes)
 
 
 def read_scores(path: Path) -> Scores:

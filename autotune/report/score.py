@@ -12,19 +12,18 @@ from autotune.paired import Paired
 from autotune.report import words
 from autotune.score import Scored, Scores
 
-COLUMNS = ("trial", "mean", "worst", "to the baseline", "", "config")
+COLUMNS = ("trial", "mean", "worst", "to the baseline", "smallest seen", "", "config")
 
 
 def scores_table(scored: Scored, configs: Mapping[int, Config]) -> RenderableType:
     """Every scored trial, how it differs from the baseline, and what the scores must not be compared with."""
     scores = scored.scores
     unit = f", in {scores.unit}" if scores.unit else ""
-    title = (
-        f"{scores.metric} by {scores.identity}{unit}, of {len(scores.trials[0])} pictures; {scores.better} is better"
-    )
+    count = f"{len(scores.trials[0])} pictures a trial"
+    title = f"{scores.metric} by {scores.identity}{unit}, {count}; {scores.better} is better"
     table = Table(title=title, box=None, title_justify="left", pad_edge=False)
     for name in COLUMNS:
-        table.add_column(name, justify="right" if name in ("mean", "worst", "to the baseline") else "left")
+        table.add_column(name, justify="left" if name in ("trial", "", "config") else "right")
     for trial in sorted(scores.trials):
         config = "baseline" if trial == 0 else words.config(configs[trial])
         cells = (str(trial), _number(scores.mean(trial)), _number(scores.worst(trial)), *_difference(scores, trial))
@@ -33,26 +32,24 @@ def scores_table(scored: Scored, configs: Mapping[int, Config]) -> RenderableTyp
     return Group(table, Text("\n".join(below)))
 
 
-def _difference(scores: Scores, trial: int) -> tuple[str, str]:
-    """The change of the mean with its interval and the smallest that the pairs can show, and what that means."""
+def _difference(scores: Scores, trial: int) -> tuple[str, str, str]:
+    """The change of the mean with its interval, the smallest that the pairs can show, and what that means."""
     drop = scores.drop(trial)
     if trial == 0 or drop is None:
-        return "", ""
+        return "", "", ""
     change = -drop.mean if scores.better == "higher" else drop.mean
     half = "?" if drop.half_width is None else _number(drop.half_width)
-    lines = [f"{change + 0.0:+.{_digits(drop.mean)}f} +-{half}"]
-    if drop.smallest_detectable:
-        lines.append(f"(smallest seen {_number(drop.smallest_detectable)})")
-    return "\n".join(lines), "" if scores.is_likeness else verdict(drop)
+    shown = f"{change + 0.0:+.{_digits(drop.mean)}f} +-{half}"
+    return shown, _number(drop.smallest_detectable), "" if scores.is_likeness else verdict(drop)
 
 
 def verdict(drop: Paired) -> str:
     """What a paired difference says, never more than its pairs show."""
     if drop.smallest_detectable is None:
-        return "1 pair shows nothing"
+        return "one pair"
     if drop.is_detectable or drop.is_gain:
         return "worse" if drop.is_detectable else "better"
-    return "the same" if drop.smallest_detectable == 0 else "no difference seen"
+    return "the same" if drop.smallest_detectable == 0 else "not seen"
 
 
 def _number(value: float | None) -> str:
