@@ -11,7 +11,7 @@ SOURCE = "yuvalkirstain/PickScore_v1"  # 3.9 GB
 
 def load(source: str | None, device: str) -> Judge:
     model = clip(source or SOURCE, device)
-    scale = float(model.model.logit_scale.exp())
+    scale = float(model.model.logit_scale.detach().exp())
     return Judge(model.identity, lambda images, prompts, _: (scale * model.cosines(images, prompts)).tolist())
 
 
