@@ -5,6 +5,7 @@ Imports of anything heavier than typer are inside the commands, so that `autotun
 """
 
 import errno
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -220,6 +221,35 @@ def export(
     tuned = export_from(study, pick)
     tuned.save(path)
     print(f"{path}: {tuned.about}")
+
+
+@app.command()
+def score(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    metric: Annotated[
+        list[str],
+        typer.Option(help="NAME, NAME=MODEL (a hub id or folder), or FILE.py:FUNCTION, a metric of your own."),
+    ],
+    run_code: Annotated[bool, typer.Option("--run-code", help="Let FILE.py:FUNCTION run.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where the models run. Default: cpu.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """Score the pictures that a study has saved by other metrics, without running a trial.
+
+    metrics: clip_score, clip_image, pickscore, image_reward, ssim, psnr, lpips.
+    """
+    from autotune.folders import StudyFolder
+    from autotune.record import read_trials
+    from autotune.report.score import scores_data, scores_table
+    from autotune.score import score as take
+
+    taken = take(study, metric, run_code=run_code, device=device)
+    configs = {trial.number: trial.config for trial in read_trials(StudyFolder(study))}
+    for scored in taken:
+        if as_json:
+            print(json.dumps(scores_data(scored, configs)))
+        else:
+            console().print(scores_table(scored, configs))
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """From a trial of a study to the TunedConfig that production loads, with its sentence for people."""
 
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,16 +102,20 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
     likeness = f"SSIM {mine.ssim_mean:.3f} (worst {mine.ssim_worst:.3f})"
     if mine.metric == "likeness":
         return f"{likeness} to the baseline's pictures"
-    drop, half = mine.drop_interval(theirs)
-    within = f"+- {half:.2f}" if math.isfinite(half) else "by one prompt alone"
-    return f"CLIP score {0.0 - drop:+.2f} {within}, {likeness}"
+    drop = mine.paired_drop(theirs)
+    if drop.smallest_detectable is None:
+        return f"CLIP score {0.0 - drop.mean:+.2f} by one prompt alone, {likeness}"
+    within = "+- unknown" if drop.half_width is None else f"+- {drop.half_width:.2f}"
+    # Where all pairs agree, as those of pictures that are the same do, nothing says how small a drop they could show.
+    seen = f" ({drop.n} pairs show a drop of {drop.smallest_detectable:.2f})" if drop.smallest_detectable else ""
+    return f"CLIP score {0.0 - drop.mean:+.2f} {within}{seen}, {likeness}"
 
 
 def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
     mine, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
     assert quality is not None
     assert reference is not None
-    drop = quality.drop_interval(reference) if quality.metric == "clip" else (None, None)
+    drop = quality.paired_drop(reference) if quality.metric == "clip" else None
     scores = quality.clip_scores
     sizes = map(str, workload.shapes)
     return Evidence(
@@ -126,10 +129,15 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
         quality_metric=quality.metric,
         quality_loss=quality.loss(reference),
         clip_score=sum(scores) / len(scores) if scores else None,
-        clip_drop=drop[0],
-        clip_drop_interval=drop[1] if drop[1] is not None and math.isfinite(drop[1]) else None,
+        clip_drop=drop.mean if drop else None,
+        clip_drop_interval=drop.half_width if drop else None,
+        clip_drop_smallest_detectable=drop.smallest_detectable if drop else None,
+        pairs=drop.n if drop else None,
         ssim_mean=quality.ssim_mean,
         ssim_worst=quality.ssim_worst,
+        psnr_worst_db=quality.psnr_worst_db,
+        lpips_mean=quality.lpips_mean,
+        lpips_worst=quality.lpips_worst,
     )
 
 

@@ -58,6 +58,11 @@ def _caches() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotune"
 
 
+def picture_name(index: int) -> str:
+    """The file of the picture of this prompt."""
+    return f"{index:03d}.png"
+
+
 class StudyFolder:
     """The paths of one study. Making the object touches nothing."""
 
@@ -68,6 +73,7 @@ class StudyFolder:
         self.best = path / "best.json"
         self.pictures = path / "pictures.png"
         self.probe = path / "probe"
+        self.references = path / "references"
         self.cache = _caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
         self.lock_file = path / ".lock"
         self._made: list[Path] = []  # folders made by create(), the deepest first
@@ -80,6 +86,14 @@ class StudyFolder:
 
     def confirmation(self, number: int) -> Path:
         return self.path / "confirm" / f"{number:04d}" / "confirmation.json"
+
+    def reference(self, digest: str) -> Path:
+        """The user's own picture of a prompt."""
+        return self.references / f"{digest}.png"
+
+    def scores(self, metric: str) -> Path:
+        """What `autotune score` found."""
+        return self.path / "scores" / f"{metric}.json"
 
     def trial_folders(self) -> list[Path]:
         return sorted((self.path / "trials").glob("[0-9]*"))
@@ -101,7 +115,7 @@ class StudyFolder:
 
     def _is_ours(self, names: set[str]) -> bool:
         """Nothing, or what a search leaves that was killed before it knew what to study."""
-        mine = {self.lock_file.name, self.probe.name}
+        mine = {self.lock_file.name, self.probe.name, self.references.name}
         return not names or (
             self.lock_file.name in names and all(n in mine or n.startswith(f".{self.study.name}.") for n in names)
         )
@@ -110,7 +124,8 @@ class StudyFolder:
         """Take back what create() and lock() have made, where no study came of it."""
         if self.study.exists():
             return
-        shutil.rmtree(self.probe, ignore_errors=True)
+        for folder in (self.probe, self.references):
+            shutil.rmtree(folder, ignore_errors=True)
         self.lock_file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: somebody else's as well
             for folder in self._made:

@@ -84,8 +84,28 @@ class ScoreJob(Noun):
     scorer: str | None
 
 
+class MetricWish(Noun):
+    """One metric that is asked for: ours, with the source of its model (None: its own), or FILE.py:FUNCTION."""
+
+    name: str
+    source: str | None = None
+
+
+class RescoreJob(Noun):
+    """Score the saved pictures of trials anew. `run_code`: the user lets their own functions run."""
+
+    kind: Literal["rescore"] = "rescore"
+    metrics: tuple[MetricWish, ...]
+    images: dict[int, str]  # trial -> the folder of its pictures
+    references: tuple[str, ...]  # a picture for each prompt
+    prompts: tuple[str, ...]
+    device: str
+    run_code: bool
+
+
 Job = Annotated[
-    DeviceJob | ProbeJob | MeasureJob | DrawJob | ChainJob | CompatJob | ScoreJob, Field(discriminator="kind")
+    DeviceJob | ProbeJob | MeasureJob | DrawJob | ChainJob | CompatJob | ScoreJob | RescoreJob,
+    Field(discriminator="kind"),
 ]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 

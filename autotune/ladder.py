@@ -90,7 +90,7 @@ def ladder(
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     where, steps_of = find_device(device), read_recipe(recipe)
-    texts = read_prompts(Path(prompts)) if prompts else default_prompts(described)[:PROMPTS_IN_LADDER]
+    texts = read_prompts(Path(prompts)) if prompts else default_prompts(described).first(PROMPTS_IN_LADDER)
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
     default = default_folder(described, where)

@@ -182,12 +182,13 @@ def _plain(row: Row) -> dict[str, object]:
     }
     if mine.quality is None or theirs is None or theirs.quality is None:
         return fields
-    drop, half = mine.quality.drop_interval(theirs.quality) if mine.quality.metric == "clip" else (None, math.inf)
+    drop = mine.quality.paired_drop(theirs.quality) if mine.quality.metric == "clip" else None
     return {
         **fields,
         "quality_metric": mine.quality.metric,
-        "clip_drop": drop,
-        "clip_drop_interval": half if math.isfinite(half) else None,
+        "clip_drop": drop.mean if drop else None,
+        "clip_drop_interval": drop.half_width if drop else None,
+        "clip_drop_smallest_detectable": drop.smallest_detectable if drop else None,
         "ssim_mean": mine.quality.ssim_mean,
         "ssim_worst": mine.quality.ssim_worst,
     }

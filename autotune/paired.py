@@ -36,6 +36,11 @@ class Paired(Noun):
         return self.lower is not None and self.lower > EQUAL
 
     @property
+    def is_gain(self) -> bool:
+        """Is it better, beyond what chance gives one time in twenty?"""
+        return self.upper is not None and self.upper < -EQUAL
+
+    @property
     def half_width(self) -> float | None:
         """Half the width of the two-sided interval, which need not lie evenly around the mean."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2

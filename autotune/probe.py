@@ -13,7 +13,7 @@ from autotune.pipelines import presets, resolve
 from autotune.space import SearchSpace, SpaceFile, make_space, shipped_space_file
 from autotune.target import Target
 from autotune.trial import Failure
-from autotune.workload import PROMPTS, Shape, Workload, read_prompts
+from autotune.workload import PROMPTS, Prompts, Shape, Workload, read_prompts
 
 PROBE_TIMEOUT_S = 4 * 3600.0  # it may have to download the weights
 PROMPTS_IN_SEARCH = 16
@@ -23,7 +23,7 @@ def probe(
     folder: Path,
     pipeline: Pipeline,
     device: Device,
-    prompts: tuple[str, ...],
+    prompts: Prompts,
     *,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
@@ -35,7 +35,7 @@ def probe(
 
     also  other sizes of the workload
     """
-    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts)
+    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
     if isinstance(answer, Failure):
         log = "" if answer.cause == "bad_input" else f"; see {folder / 'log.txt'}"
@@ -48,7 +48,7 @@ def probe(
             option = "--workload" if also else "--size"
             raise UserError(f"{option} {wide}x{high}: {pipeline.name} needs multiples of {traits.size_multiple}.")
     workload = Workload(
-        prompts=prompts,
+        prompts=prompts.texts,
         width=width,
         height=height,
         batch=batch,
@@ -56,6 +56,8 @@ def probe(
         guidance_scale=preset.guidance_scale if preset else traits.default_guidance_scale,
         seed=seed,
         also=also,
+        seeds=prompts.seeds_from(seed),
+        references=prompts.references,
     )
     found = Device.parse(answer["device"], "the probe's device")
     return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
@@ -104,7 +106,7 @@ def default_space(pipeline: Pipeline) -> SpaceFile:
     return shipped_space_file(preset.space if preset else "default.toml")
 
 
-def default_prompts(pipeline: Pipeline) -> tuple[str, ...]:
+def default_prompts(pipeline: Pipeline) -> Prompts:
     """All that are shipped for it; a search takes the first PROMPTS_IN_SEARCH."""
     preset = presets().get(pipeline.name)
     return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))

@@ -118,7 +118,7 @@ def selftest(
     described = resolve(pipeline, weights).model_copy(update={"scorer": None})
     with tempfile.TemporaryDirectory(prefix="autotune-selftest-") as temporary:
         folder = StudyFolder(Path(temporary))
-        target = probe(folder.probe, described, find_device(device), default_prompts(described)[:1])
+        target = probe(folder.probe, described, find_device(device), default_prompts(described).first(1))
         runner, found, failed = Runner(folder, target, timeout_s), list[tuple[Measurement, Measurement]](), list[str]()
         for number in range(pairs):
             both = [_measure(runner, folder, number, side) for side in (0, 1)]

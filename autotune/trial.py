@@ -1,14 +1,15 @@
 """Trial: one config and what became of it. An Outcome is a Measurement or a Failure: a failure is a value, too."""
 
-import math
 import statistics
 from typing import Literal
 
 from pydantic import Field
 
 from autotune.config import Config, Value
+from autotune.errors import UserError
 from autotune.knob import Effect
 from autotune.noun import Noun
+from autotune.paired import Paired, paired
 from autotune.workload import Shape
 
 Cause = Literal[
@@ -40,10 +41,11 @@ class Quality(Noun):
     """How good the pictures of a trial are, one number a prompt, judged against the baseline's of the same seeds."""
 
     metric: Literal["clip", "likeness"]
-    scorer: str | None  # the CLIP model and the digest of its weights; None where only likeness can be judged
+    scorer: str | None  # the CLIP model, its revision, the digest of its weights; None: only likeness can be judged
     clip_scores: tuple[float, ...] = ()  # 100 x cosine(picture, prompt)
     ssim: tuple[float, ...]  # to the baseline's picture; 1 is the same
     psnr_db: tuple[float | None, ...]  # None: bit for bit the same picture
+    lpips: tuple[float, ...] = ()  # 0 is the same; empty where its weights are not on the disk
 
     @property
     def ssim_mean(self) -> float:
@@ -58,8 +60,30 @@ class Quality(Noun):
         """None where every picture is bit for bit the baseline's."""
         return min((p for p in self.psnr_db if p is not None), default=None)
 
+    @property
+    def psnr_mean_db(self) -> float | None:
+        """Of the pictures that differ from the baseline's at all; None where none does."""
+        different = [p for p in self.psnr_db if p is not None]
+        return statistics.fmean(different) if different else None
+
+    @property
+    def lpips_mean(self) -> float | None:
+        return statistics.fmean(self.lpips) if self.lpips else None
+
+    @property
+    def lpips_worst(self) -> float | None:
+        return max(self.lpips, default=None)
+
     def drops(self, baseline: "Quality") -> tuple[float, ...]:
-        """What each prompt lost: CLIP points, or 100 x (1 - SSIM) where only likeness can be judged."""
+        """What each prompt lost: CLIP points, or 100 x (1 - SSIM) where only likeness can be judged.
+
+        Raises UserError where the two were judged by different scorers: their scores must not be compared.
+        """
+        if (self.metric, self.scorer) != (baseline.metric, baseline.scorer):
+            raise UserError(
+                f"pictures judged by {self.scorer or self.metric} can't be compared with pictures judged by "
+                f"{baseline.scorer or baseline.metric}: begin another study."
+            )
         if self.metric == "likeness":
             return tuple(100 * (1 - s) for s in self.ssim)
         return tuple(b - c for b, c in zip(baseline.clip_scores, self.clip_scores, strict=True))
@@ -68,11 +92,9 @@ class Quality(Noun):
         """The objective: the mean paired drop, never below 0: a config can't win by drifting above the baseline."""
         return max(0.0, statistics.fmean(self.drops(baseline)))
 
-    def drop_interval(self, baseline: "Quality") -> tuple[float, float]:
-        """Mean of the paired drop and half the width of its 95 % interval (normal approximation)."""
-        drops = self.drops(baseline)
-        spread = statistics.stdev(drops) if len(drops) > 1 else math.inf
-        return statistics.fmean(drops), 1.96 * spread / math.sqrt(len(drops))
+    def paired_drop(self, baseline: "Quality") -> Paired:
+        """The mean drop with its bounds, and the smallest drop that so many prompts show; units as in drops()."""
+        return paired(self.drops(baseline))
 
 
 class Compilation(Noun):

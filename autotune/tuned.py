@@ -42,8 +42,13 @@ class Evidence(Noun):
     clip_score: float | None = None
     clip_drop: float | None = None
     clip_drop_interval: float | None = None  # half the width of the 95 % interval
+    clip_drop_smallest_detectable: float | None = None  # one-sided 5 %, power 80 %
+    pairs: int | None = None  # prompts and seeds that both have drawn
     ssim_mean: float
     ssim_worst: float
+    psnr_worst_db: float | None = None  # None: every picture is bit for bit the baseline's, or an older file
+    lpips_mean: float | None = None  # None: its weights were not on the disk
+    lpips_worst: float | None = None
 
 
 class ConfirmedQuality(Noun):

@@ -165,11 +165,12 @@ def search(
     folder.create()
     with folder.lock():
         try:
+            texts.save_pictures(folder.references)
             target = probe(
                 folder.probe,
                 described,
                 where,
-                texts[:in_search],
+                texts.first(in_search),
                 steps=steps,
                 size=size,
                 batch=batch,
@@ -190,7 +191,7 @@ def search(
             baseline=dict(start),
             space=allowed.values,
             command=command,
-            more_prompts=texts[in_search:],
+            more_prompts=texts.texts[in_search:],
         )
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
         run = _Run(folder, chosen, timeout_s, Plan(confirm_rounds, confirm_pairs), listen)

@@ -43,6 +43,7 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
         "chain": _chain,
         "compat": _compat,
         "score": _score,
+        "rescore": _rescore,
     }
     return errands[job.kind](job, folder)
 
@@ -54,8 +55,8 @@ def _device(job: Any, folder: Path) -> dict[str, Any]:
 
 
 def _probe(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.metrics._clip import Clip
     from autotune.measure.probe import probe_device, versions
-    from autotune.measure.quality import Scorer
     from autotune.pipelines.inspect import traits_of
     from autotune.pipelines.locate import fetch, revisions
 
@@ -64,7 +65,7 @@ def _probe(job: Any, folder: Path) -> dict[str, Any]:
     found = {**revisions(job.pipeline), "traits": traits_of(job.pipeline)}
     pipeline = job.pipeline.model_copy(update=found)
     if pipeline.scorer is not None:
-        Scorer(pipeline.scorer).check_prompts(job.prompts)
+        Clip(pipeline.scorer).check_prompts(job.prompts)
     return {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
 
 
@@ -73,10 +74,10 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
 
     from autotune import build
     from autotune.config import Config
+    from autotune.folders import picture_name
     from autotune.measure import health, measure_pipe, stopwatch
     from autotune.measure.compilation import keep_all_attempts
     from autotune.measure.memory import meter_for
-    from autotune.measure.quality import picture_name
     from autotune.pipelines.loading import import_classes
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
@@ -101,6 +102,8 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
+        made_from=target.workload.draws,
+        one_start=bool(target.pipeline.known.inputs),
     )
     for index, image in enumerate(images):
         (folder / "images").mkdir(exist_ok=True)
@@ -133,7 +136,7 @@ def _draw(job: Any, folder: Path) -> dict[str, Any]:
 def _save(images: Any, target: Any, folder: Path) -> None:
     """Check the pictures, then write them as 000.png, 001.png ..."""
     from autotune.measure import health
-    from autotune.measure.quality import picture_name
+    from autotune.folders import picture_name
 
     health.check_pictures(
         images,
@@ -194,6 +197,12 @@ def _score(job: Any, folder: Path) -> dict[str, Any]:
     from autotune.measure.quality import judge
 
     return judge(Path(job.images), Path(job.baseline), job.prompts, job.scorer).to_json()
+
+
+def _rescore(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.measure.rescore import rescore
+
+    return rescore(job)
 
 
 def classify(error: BaseException) -> Any:

@@ -1,7 +1,16 @@
-"""Workload: for whom we tune. The prompts, the size, the batch, the steps: what production will ask for."""
+"""Workload: for whom we tune. The prompts, the size, the batch, the steps: what production will ask for.
 
-from collections.abc import Iterator, Sequence
+Prompts come from a file: text, one a line, or JSON lines (.jsonl), {"prompt": ..., "seed": 7, "reference": "a.png"},
+where seed and reference may be left away. Pictures are known by a digest of their pixels, whatever file they come in.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field
 
 from autotune.errors import UserError
 from autotune.noun import Noun
@@ -25,6 +34,9 @@ class Workload(Noun):
 
     A service that is asked for several sizes names the others in `also`: every config is then timed at each of them, in
     the same process. Pictures are judged at the first size.
+
+    Prompt i is drawn with seed `seed + i`, or with `seeds[i]` where there are seeds. `references` are the user's own
+    pictures of the prompts, by digest ("" where there is none): `autotune score` compares with them.
     """
 
     prompts: tuple[str, ...]
@@ -35,6 +47,17 @@ class Workload(Noun):
     guidance_scale: float
     seed: int = 0
     also: tuple[Shape, ...] = ()
+    seeds: tuple[int, ...] = ()
+    references: tuple[str, ...] = ()
+
+    def seed_of(self, index: int) -> int:
+        """The seed of the start noise of this prompt."""
+        return self.seeds[index] if self.seeds else self.seed + index
+
+    @property
+    def draws(self) -> tuple[tuple[str, int], ...]:
+        """What each picture is made from: its prompt and its seed."""
+        return tuple((prompt, self.seed_of(i)) for i, prompt in enumerate(self.prompts))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -46,28 +69,118 @@ class Workload(Noun):
         return self.model_copy(update={**shape.model_dump(), "also": ()})
 
     def calls(self) -> Iterator[tuple[list[str], list[int]]]:
-        """The prompts and the seeds of each call. Prompt i always has seed `seed + i`; the last call wraps around."""
+        """The prompts and the seeds of each call. A prompt always has the same seed; the last call wraps around."""
         for start in range(0, len(self.prompts), self.batch):
             which = [i % len(self.prompts) for i in range(start, start + self.batch)]
-            yield [self.prompts[i] for i in which], [self.seed + i for i in which]
+            yield [self.prompts[i] for i in which], [self.seed_of(i) for i in which]
 
     def __str__(self) -> str:
         sizes = " and ".join(map(str, self.shapes)) if self.also else f"{self.width}x{self.height}, batch {self.batch}"
-        prompts = f"{len(self.prompts)} prompts, seed {self.seed}"
+        own = "seeds of their own" if self.seeds else f"seed {self.seed}"
+        prompts = f"{len(self.prompts)} prompts, {own}"
         return f"{sizes}, {self.steps} steps, guidance {self.guidance_scale:g}, {prompts}"
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; empty lines and lines that start with # are skipped. Raises UserError."""
+class Prompts(Noun):
+    """`seeds` and `references` are empty, or have an entry for each text: None or "" where nothing is said."""
+
+    texts: tuple[str, ...]
+    seeds: tuple[int | None, ...] = ()
+    references: tuple[str, ...] = ()  # digests of pictures
+    pictures: dict[str, str] = Field(default_factory=dict)  # digest -> the file that it was read from
+
+    def first(self, count: int) -> "Prompts":
+        parts = {"texts": self.texts[:count], "seeds": self.seeds[:count], "references": self.references[:count]}
+        return self.model_copy(update=parts)
+
+    def seeds_from(self, seed: int) -> tuple[int, ...]:
+        """The seed of each prompt, `seed + i` where the file gives prompt i none; () where it gives no seed at all."""
+        if all(given is None for given in self.seeds):
+            return ()
+        return tuple(seed + i if given is None else given for i, given in enumerate(self.seeds))
+
+    def save_pictures(self, folder: Path) -> None:
+        """Write each reference picture as `folder/DIGEST.png`, unless it is there. Raises UserError."""
+        for digest in filter(None, self.references):
+            path = folder / f"{digest}.png"
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                image = _open_picture(Path(self.pictures[digest]), repr(self.pictures[digest]))
+                if digest_of(image) != digest:
+                    raise UserError(f"the reference picture {self.pictures[digest]!r} was changed; begin again.")
+                image.save(path)
+
+
+class PromptLine(Noun):
+    """One line of a .jsonl file."""
+
+    prompt: str = Field(min_length=1, pattern=r"\S")
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    reference: str | None = Field(default=None, min_length=1)  # relative to the file
+
+
+def read_prompts(path: Path) -> Prompts:
+    """The prompts of a file; of text, empty lines and lines that start with # are skipped. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the prompts file {str(path)!r} can't be read: {error}.") from None
-    lines = (line.strip() for line in text.splitlines())
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
-    if not prompts:
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    kept = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if not kept:
         raise UserError(f"the prompts file {str(path)!r} has no prompt: write one a line.")
-    return prompts
+    if path.suffix.lower() == ".jsonl":
+        return _of_lines({f"{str(path)!r}, line {number}": line for number, line in kept}, path.parent)
+    return Prompts(texts=tuple(line for _, line in kept))
+
+
+def _read_line(line: str, where: str) -> PromptLine:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f'{where} is not JSON ({error}): write {{"prompt": "..."}}, one a line.') from None
+    if not isinstance(data, dict):
+        raise UserError(f'{where} is no object: write {{"prompt": "..."}}, one a line.')
+    return PromptLine.parse(data, where)
+
+
+def _of_lines(text: Mapping[str, str], folder: Path) -> Prompts:
+    """The prompts of JSON lines, each by where it stands; pictures are relative to the folder."""
+    lines = {where: _read_line(line, where) for where, line in text.items()}
+    pictures: dict[str, str] = {}
+    references = []
+    for where, line in lines.items():
+        digest = ""
+        if line.reference is not None:
+            source = folder / line.reference
+            digest = digest_of(_open_picture(source, f"{line.reference!r} of {where}"))
+            pictures[digest] = str(source.resolve())
+        references.append(digest)
+    return Prompts(
+        texts=tuple(line.prompt for line in lines.values()),
+        seeds=tuple(line.seed for line in lines.values()),
+        references=tuple(references) if pictures else (),
+        pictures=pictures,
+    )
+
+
+def _open_picture(path: Path, what: str) -> Any:
+    """The picture. Raises UserError."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except UnidentifiedImageError:
+        raise UserError(f"the reference picture {what} is no picture that can be read.") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"the reference picture {what} can't be read: {error}.") from None
+
+
+def digest_of(image: Any) -> str:
+    """The SHA-256 of a picture's size and pixels, in 64 hexadecimal digits."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB ".encode() + rgb.tobytes()).hexdigest()
 
 
 def read_size(text: str) -> tuple[int, int]:

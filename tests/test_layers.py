@@ -25,8 +25,8 @@ LAYERS: tuple[set[str], ...] = (
     {"report.show", "report.terminal", "report.trust"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder"},
-    {"chain", "ladder_record"},
+    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
+    {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "report.words"},
     {"knobs", "measure"},
@@ -98,7 +98,8 @@ def test_imports_run_downward_only(module: str) -> None:
 def test_nouns_import_only_nouns_and_next_to_nothing_of_others() -> None:
     for noun in NOUNS:
         assert {name for name in imported(noun) if name in FILES} <= NOUNS
-        assert foreign(noun) - set(sys.stdlib_module_names) <= {"pydantic", "pynvml"}
+        assert foreign(noun) - set(sys.stdlib_module_names) <= {"pydantic", "pynvml", "numpy", "PIL"}
+        assert foreign(noun, at_the_top_only=True).isdisjoint({"numpy", "PIL"}), "`autotune --help` is instant"
 
 
 def test_only_the_study_knows_optuna() -> None:
@@ -188,5 +189,5 @@ def test_measure_knows_no_knob() -> None:
 def test_only_modules_of_the_child_load_torch_when_they_are_imported() -> None:
     """The parent imports all the others: its own, every knob, every preset."""
     heavy = {module for module in FILES if HEAVY & foreign(module, at_the_top_only=True)}
-    assert heavy == {"pipelines.loading", "pipelines.inspect", "measure.quality", "demo.train"}
+    assert heavy == {"pipelines.loading", "pipelines.inspect", "demo.train"}
     assert {m.removeprefix("pipelines.") for m in heavy if m.startswith("pipelines.")} <= set(NO_FAMILIES)

@@ -28,10 +28,28 @@ def test_where_only_likeness_is_judged_loss_is_what_ssim_lacks_in_percent() -> N
 
 
 def test_the_interval_of_equal_drops_has_no_width_and_that_of_unlike_ones_has() -> None:
-    assert quality(0.5).drop_interval(quality()) == pytest.approx((0.5, 0.0))
-    mean, half = quality().model_copy(update={"clip_scores": (29.0, 31.0)}).drop_interval(quality())
-    assert mean == pytest.approx(0.5)
-    assert half == pytest.approx(1.96 * 0.5)  # the standard error of (1, 0) is 0.5
+    equal = quality(0.5).paired_drop(quality())
+    assert (equal.mean, equal.half_width) == pytest.approx((0.5, 0.0))
+    unlike = quality().model_copy(update={"clip_scores": (29.0, 31.0)}).paired_drop(quality())
+    assert unlike.mean == pytest.approx(0.5)
+    assert unlike.half_width is None, "two pairs that disagree bound nothing"
+
+
+def test_scores_of_different_scorers_are_never_compared() -> None:
+    """Promise 17: the digest of the weights is part of the scorer's name."""
+    other = quality().model_copy(update={"scorer": "demo@1"})
+    for compare in (other.drops, other.loss, other.paired_drop):
+        with pytest.raises(UserError, match="judged by demo@1 can't be compared with pictures judged by demo@0"):
+            compare(quality())
+    with pytest.raises(UserError, match="likeness"):
+        likeness(1.0).loss(quality())
+
+
+def test_likeness_is_told_by_its_mean_and_its_worst() -> None:
+    judged = quality().model_copy(update={"lpips": (0.1, 0.3), "psnr_db": (30.0, 20.0, None)})
+    assert (judged.lpips_mean, judged.lpips_worst) == pytest.approx((0.2, 0.3))
+    assert (judged.psnr_mean_db, judged.psnr_worst_db) == pytest.approx((25.0, 20.0))
+    assert (quality().lpips_mean, quality().lpips_worst) == (None, None)
 
 
 def test_psnr_of_pictures_that_are_the_same_bit_for_bit_is_none() -> None:

@@ -16,6 +16,7 @@ from autotune.knobs import all_knobs
 from autotune.pipelines import resolve
 from autotune.probe import probe
 from autotune.tuned import TunedConfig
+from autotune.workload import Prompts
 
 ONLY_DTYPE = [word for name in all_knobs() if name != "dtype" for word in ("--exclude", name)]
 SHORT = ["--steps", "2", "--size", "32x32", "--budget", "2", "--confirm-rounds", "0", "--scorer", "none"]
@@ -51,7 +52,7 @@ def searched(here: Path) -> str:
 
 def test_a_task_makes_its_sister_pipeline_of_a_checkpoint(here: Path, tmp_path: Path) -> None:
     asked = resolve(str(here / "checkpoint"), task="image2image").model_copy(update={"scorer": None})
-    known = probe(tmp_path / "probe", asked, find_device("cpu"), ("a red circle",)).pipeline.known
+    known = probe(tmp_path / "probe", asked, find_device("cpu"), Prompts(texts=("a red circle",))).pipeline.known
     assert known.class_name == "StableDiffusionImg2ImgPipeline"
     assert known.inputs == {"image": "photo"}
 

@@ -1,12 +1,26 @@
 """The workload: which calls it makes, and the prompts files and sizes that can't be used."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from autotune import demo
+from autotune.demo.shapes import more_captions, scene_of
 from autotune.errors import UserError
-from autotune.workload import PROMPTS, Shape, Workload, asked_sizes, read_prompts, read_size, read_workload
+from autotune.workload import (
+    PROMPTS,
+    Prompts,
+    Shape,
+    Workload,
+    asked_sizes,
+    digest_of,
+    read_prompts,
+    read_size,
+    read_workload,
+)
 
 
 def workload(prompts: int, batch: int, seed: int = 0) -> Workload:
@@ -28,7 +42,7 @@ def test_every_call_is_a_full_batch_and_every_prompt_is_drawn_with_its_own_seed(
 def test_prompts_skip_empty_lines_and_comments(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("# mine\n\n  a red circle \n\t\na blaü square\n", encoding="utf-8")
-    assert read_prompts(file) == ("a red circle", "a blaü square")
+    assert read_prompts(file) == Prompts(texts=("a red circle", "a blaü square"))
 
 
 @pytest.mark.parametrize(
@@ -48,10 +62,126 @@ def test_a_prompts_file_that_is_none_is_refused(tmp_path: Path, name: str) -> No
         read_prompts(tmp_path / name)
 
 
-def test_every_shipped_prompts_file_can_be_read() -> None:
-    found = {path.name: len(read_prompts(path)) for path in PROMPTS.glob("*.txt")}
-    assert set(found) == {"demo.txt", "general.txt"}
-    assert min(found.values()) >= 16
+def lines(folder: Path, *found: str) -> Path:
+    """A .jsonl file beside a picture a.png and a file that is none."""
+    Image.new("RGB", (4, 2), "red").save(folder / "a.png")
+    Image.new("RGBA", (4, 2), "red").save(folder / "same.webp", lossless=True)
+    (folder / "text.png").write_text("no picture")
+    (folder / "mine.jsonl").write_text("\n".join(found) + "\n", encoding="utf-8")
+    return folder / "mine.jsonl"
+
+
+def test_json_lines_give_prompts_seeds_and_references(tmp_path: Path) -> None:
+    file = lines(
+        tmp_path,
+        "# mine",
+        '{"prompt": "a fox", "seed": 7, "reference": "a.png"}',
+        "",
+        '{"prompt": "a hen"}',
+        '{"prompt": "a cow", "reference": "same.webp"}',
+    )
+    found = read_prompts(file)
+    digest = digest_of(Image.new("RGB", (4, 2), "red"))
+    assert found.texts == ("a fox", "a hen", "a cow")
+    assert found.seeds == (7, None, None)
+    assert found.seeds_from(10) == (7, 11, 12), "what has no seed of its own has the one that it has always had"
+    assert found.references == (digest, "", digest), "known by its pixels, not by its file"
+    assert found.first(2).references == (digest, "")
+
+
+def test_reference_pictures_are_copied_by_their_digest_once(tmp_path: Path) -> None:
+    found = read_prompts(lines(tmp_path, *['{"prompt": "a fox", "reference": "a.png"}'] * 2))
+    for _ in range(2):
+        found.save_pictures(tmp_path / "study")
+    (copy,) = (tmp_path / "study").iterdir()
+    assert copy.name == f"{digest_of(Image.open(copy))}.png"
+
+
+def test_a_reference_that_changes_between_reading_and_copying_is_refused(tmp_path: Path) -> None:
+    found = read_prompts(lines(tmp_path, '{"prompt": "a fox", "reference": "a.png"}'))
+    Image.new("RGB", (4, 2), "blue").save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="was changed"):
+        found.save_pictures(tmp_path / "study")
+
+
+def test_json_lines_without_seeds_and_references_are_as_text(tmp_path: Path) -> None:
+    found = read_prompts(lines(tmp_path, '{"prompt": "a fox"}'))
+    assert (found.texts, found.seeds_from(3), found.references) == (("a fox",), (), ())
+    assert Prompts(texts=("a fox",)).seeds_from(3) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a fox", "is not JSON"),
+        ('["a fox"]', "is no object"),
+        ('{"promt": "a fox"}', "prompt: field required"),
+        ('{"prompt": "a fox", "sede": 1}', "sede: extra inputs"),
+        ('{"prompt": " "}', "prompt: "),
+        ('{"prompt": "a fox", "seed": -1}', "seed: "),
+        ('{"prompt": "a fox", "seed": "x"}', "seed: "),
+        ('{"prompt": "a fox", "reference": "gone.png"}', "reference picture 'gone.png' of .*can't be read"),
+        ('{"prompt": "a fox", "reference": "text.png"}', "reference picture 'text.png' of .*is no picture"),
+    ],
+)
+def test_a_line_that_can_not_be_used_is_refused_by_its_number(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as refused:
+        read_prompts(lines(tmp_path, '{"prompt": "a hen"}', line))
+    assert "mine.jsonl', line 2" in str(refused.value)
+
+
+def test_prompts_with_seeds_of_their_own_are_drawn_with_them() -> None:
+    mine = workload(3, 2, seed=5).model_copy(update={"seeds": (9, 9, 1)})
+    assert [seeds for _, seeds in mine.calls()] == [[9, 9], [1, 9]]
+    assert mine.draws == (("prompt 0", 9), ("prompt 1", 9), ("prompt 2", 1))
+    assert str(mine).endswith("3 prompts, seeds of their own")
+
+
+@pytest.mark.parametrize("name", ["general.txt", "demo.txt", "demo_256.txt"])
+def test_every_shipped_prompt_is_there_once(name: str) -> None:
+    texts = read_prompts(PROMPTS / name).texts
+    assert len(texts) == {"general.txt": 64, "demo.txt": 32, "demo_256.txt": 256}[name]
+    assert len(set(texts)) == len(texts)
+    assert {path.name for path in PROMPTS.iterdir()} == {"general.txt", "demo.txt", "demo_256.txt"}
+
+
+def kinds() -> list[str]:
+    """What the head of general.txt says of its prompts: their kinds, in turn."""
+    text = (PROMPTS / "general.txt").read_text(encoding="utf-8")
+    return re.search(r"^# kinds: (.*)$", text, re.M)[1].split(", ")  # type: ignore[index]
+
+
+def test_general_prompts_are_of_sixteen_kinds_in_turn_so_that_any_first_sixteen_have_them_all() -> None:
+    texts, found = read_prompts(PROMPTS / "general.txt").texts, kinds()
+    assert len(found) == len(set(found)) == 16
+    assert {"people", "text", "counting", "textures", "low light", "composition", "style"} <= set(found)
+    of_kind = {kind: texts[i::16] for i, kind in enumerate(found)}
+    assert all(re.search(r'"[^"]+"', text) for text in of_kind["text"])
+    number = r"\b(two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b"
+    assert all(re.search(number, text) for text in of_kind["counting"])
+    assert all(re.search(r"\b(night|dark|candle|moon|lit|milky|glow|dusk)", text) for text in of_kind["low light"])
+
+
+def test_general_prompts_are_well_below_clips_context() -> None:
+    """77 tokens; no word of these has more than two, a comma is one."""
+    for text in read_prompts(PROMPTS / "general.txt").texts:
+        assert 5 <= len(text.split()) <= 40
+        assert len(text.split()) * 1.4 + text.count(",") < 60, text
+
+
+def test_the_demos_256_captions_go_on_where_its_32_end_and_are_made_by_their_recipe() -> None:
+    few, many = (read_prompts(PROMPTS / name).texts for name in ("demo.txt", "demo_256.txt"))
+    assert many[:32] == few
+    assert many == tuple(more_captions(few, 256))
+    assert all(scene_of(text).caption == text for text in many)
+
+
+def test_the_demos_captions_fit_its_tokenizer() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(demo.CLIP)
+    longest = max(len(tokenizer(text).input_ids) for text in read_prompts(PROMPTS / "demo_256.txt").texts)
+    assert longest <= 24
 
 
 @pytest.mark.parametrize(("text", "size"), [("512x768", (512, 768)), ("8X8", (8, 8)), ("1024x64", (1024, 64))])

@@ -20,6 +20,7 @@ from autotune.job import CompatJob
 from autotune.pipeline import Pipeline
 from autotune.probe import probe
 from autotune.trial import Failure
+from autotune.workload import Prompts
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 # Each fork compiles anew, in itself alone. Only binaries of identical sources are shared, from one folder: Inductor's
@@ -60,7 +61,8 @@ class Checks:
 
     def __init__(self, folder: Path, pipeline: Pipeline, device: Device, wishes: Wishes) -> None:
         self.folder, self.wishes, self.rounds = folder, wishes, 0
-        target = probe(folder / "probe", pipeline, device, PROMPTS, steps=STEPS, batch=len(PROMPTS))
+        prompts = Prompts(texts=PROMPTS)
+        target = probe(folder / "probe", pipeline, device, prompts, steps=STEPS, batch=len(PROMPTS))
         self.plan: Plan = make_plan(fitted(target))
         exact = folder / "exact" if device.kind == "cuda" else None
         self.pictures = Pictures(folder / "pictures", exact)

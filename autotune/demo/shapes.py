@@ -10,8 +10,8 @@ Not here: anything that needs torch. Importing this module costs numpy and Pillo
 import math
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Final
 
@@ -119,6 +119,22 @@ def random_scene(rng: random.Random) -> Scene:
     colour = rng.choice([name for name in COLOURS if name != background])
     shape, size, place = rng.choice(SHAPES), rng.choice(list(SIZES)), rng.choice(list(PLACES))
     return Scene(size=size, colour=colour, shape=shape, place=place, background=background)
+
+
+def more_captions(first: Sequence[str], count: int, seed: int = 0) -> list[str]:
+    """`count` different captions, these first; each further one shares no more than three facts with the one before."""
+    rest = [scene for scene in all_scenes() if scene.caption not in first]
+    random.Random(seed).shuffle(rest)
+    found, last = list(first), scene_of(first[-1])
+    while len(found) < count:
+        last = next(scene for scene in rest if _facts_shared(scene, last) <= 3)
+        rest.remove(last)
+        found.append(last.caption)
+    return found
+
+
+def _facts_shared(one: Scene, other: Scene) -> int:
+    return sum(getattr(one, fact.name) == getattr(other, fact.name) for fact in fields(Scene))
 
 
 def render(scene: Scene, rng: random.Random) -> Picture:

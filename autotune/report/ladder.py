@@ -57,7 +57,7 @@ def cells(row: Row, *, newline: str) -> tuple[str, ...]:
     mine = row.trial.outcome
     if isinstance(mine, Failure):
         return (str(row.number), row.name, mine.cause, "", "", "", "", published)
-    quality = words.quality(row.trial, row.first) if row.first else ""
+    quality = words.quality_lines(row.trial, row.first) if row.first else []
     return (
         str(row.number),
         row.name,
@@ -65,7 +65,7 @@ def cells(row: Row, *, newline: str) -> tuple[str, ...]:
         "~1x" if row.is_noise and row.number else _times(row.speedup),
         _times(row.speedup_over_below),
         words.memory(mine.peak_memory_bytes),
-        quality.replace(", ", newline),
+        newline.join(quality).replace(", (", " ("),
         published,
     )
 

@@ -121,7 +121,7 @@ def front_table(
             "\n".join([words.seconds(latency_s), *_each_latency(trial)]),
             words.speed(trial, baseline, spread),
             words.memory(memory_bytes),
-            Text(words.quality(trial, baseline).replace(", ", "\n")),
+            Text("\n".join(words.quality_lines(trial, baseline))),
             config,
         )
     return table

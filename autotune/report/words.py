@@ -85,12 +85,28 @@ def _sizes(measured: Measurement) -> str:
 
 
 def quality(trial: Trial, baseline: Trial) -> str:
+    """How the pictures compare: "CLIP +0.09 +-0.13 (smallest seen 0.14, 16 pairs), SSIM 0.995"."""
+    return ", ".join(quality_lines(trial, baseline)).replace(", (", " (")
+
+
+def quality_lines(trial: Trial, baseline: Trial) -> list[str]:
+    """The same, for a narrow column: the score, the smallest drop that its pairs can show, the likeness."""
     mine, theirs = trial.measured, baseline.measured
     assert mine is not None
     assert theirs is not None
     if mine.quality is None or theirs.quality is None:
-        return "not judged"
+        return ["not judged"]
     if mine.quality.metric == "likeness":
-        return f"SSIM {mine.quality.ssim_mean:.3f}"
-    drop, half = mine.quality.drop_interval(theirs.quality)
-    return f"CLIP {0.0 - drop:+.2f} +-{half:.2f}, SSIM {mine.quality.ssim_mean:.3f}"
+        return [f"SSIM {mine.quality.ssim_mean:.3f}"]
+    return [*drop_lines(mine.quality.paired_drop(theirs.quality)), f"SSIM {mine.quality.ssim_mean:.3f}"]
+
+
+def drop_lines(drop: Paired) -> list[str]:
+    """A drop of the CLIP score, and beside it the smallest one that these pairs can show (none where all agree)."""
+    half = "?" if drop.half_width is None else f"{drop.half_width:.2f}"
+    score = f"CLIP {0.0 - drop.mean:+.2f} +-{half}"
+    if drop.smallest_detectable is None:
+        return [score, "(1 pair shows no interval)"]
+    if drop.smallest_detectable == 0:
+        return [score]
+    return [score, f"(smallest seen {drop.smallest_detectable:.2f}, {drop.n} pairs)"]

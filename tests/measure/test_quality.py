@@ -1,18 +1,18 @@
-"""CLIP score by the standard formula, likeness that is exact for equal pictures, and words for prompts too long."""
+"""What the search judges pictures by: the metrics put together, paired with the baseline's."""
 
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from autotune import demo
 from autotune.demo.shapes import render, scene_of
 from autotune.errors import UserError
-from autotune.measure.quality import Scorer, judge, likeness, picture_name
+from autotune.folders import picture_name
+from autotune.measure import quality as judging
+from autotune.measure.metrics import Judge
+from autotune.measure.quality import judge
 from autotune.trial import Quality
 
 PROMPTS = (
@@ -26,61 +26,44 @@ def drawn(prompt: str) -> Image.Image:
     return Image.fromarray(np.asarray(render(scene_of(prompt), random.Random(0))))
 
 
-@pytest.fixture(scope="module")
-def scorer() -> Scorer:
-    return Scorer("demo")
-
-
-def test_right_captions_score_far_above_wrong_ones_and_black(scorer: Scorer) -> None:
-    pictures = [drawn(prompt) for prompt in PROMPTS]
-    right = scorer.scores(pictures, PROMPTS)
-    wrong = scorer.scores(pictures, PROMPTS[1:] + PROMPTS[:1])
-    black = scorer.scores([Image.new("RGB", (64, 64))] * 3, PROMPTS)
-    assert min(right) > 80
-    assert max(wrong) < 60
-    assert max(black) < 60
-
-
-def test_the_score_is_the_standard_formula_of_clips_own_features(scorer: Scorer) -> None:
-    """100 x cosine, each picture and caption alone and unpadded, as torchmetrics does it (whose own code can't read the
-    outputs of transformers 5)."""
-    model = CLIPModel.from_pretrained(demo.CLIP, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(demo.CLIP)
-    processor = CLIPImageProcessorPil.from_pretrained(demo.CLIP)
-    for prompt in PROMPTS:
-        with torch.no_grad():
-            picture = model.get_image_features(**processor(images=[drawn(prompt)], return_tensors="pt")).pooler_output
-            caption = model.get_text_features(**tokenizer([prompt], return_tensors="pt")).pooler_output
-        cosine = float((picture * caption).sum() / picture.norm() / caption.norm())
-        assert scorer.scores([drawn(prompt)], [prompt])[0] == pytest.approx(100 * cosine, abs=1e-3)
-
-
-def test_a_prompt_longer_than_the_scorer_reads_is_refused(scorer: Scorer) -> None:
-    with pytest.raises(UserError, match=r"has \d+ tokens, the scorer reads 24: shorten it"):
-        scorer.check_prompts([PROMPTS[0], " ".join(PROMPTS)])
-
-
-def test_equal_pictures_are_exactly_alike_and_others_are_not() -> None:
-    a, b = drawn(PROMPTS[0]), drawn(PROMPTS[1])
-    assert likeness([a, a], [a, b])[0][0] == 1.0
-    ssim, psnr_db = likeness([a, a], [a, b])
-    assert psnr_db[0] is None
-    assert ssim[1] < 0.9
-    assert psnr_db[1] is not None
-    assert psnr_db[1] < 20
-
-
-@pytest.mark.parametrize("name", ["demo", None])
-def test_a_folder_of_pictures_is_judged_against_the_baselines(tmp_path: Path, name: str | None) -> None:
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Pictures of other prompts, and the baseline's."""
     for folder, shift in (("baseline", 0), ("mine", 1)):
         (tmp_path / folder).mkdir()
         for index in range(3):
             drawn(PROMPTS[(index + shift) % 3]).save(tmp_path / folder / picture_name(index))
-    baseline = judge(tmp_path / "baseline", tmp_path / "baseline", PROMPTS, name)
-    mine = judge(tmp_path / "mine", tmp_path / "baseline", PROMPTS, name)
+    return tmp_path / "mine", tmp_path / "baseline"
+
+
+@pytest.mark.parametrize("name", ["demo", None])
+def test_a_folder_of_pictures_is_judged_against_the_baselines(folders: tuple[Path, Path], name: str | None) -> None:
+    baseline = judge(folders[1], folders[1], PROMPTS, name)
+    mine = judge(*folders, PROMPTS, name)
     assert baseline.loss(baseline) == 0
     assert mine.loss(baseline) > 20
     assert mine.metric == ("clip" if name else "likeness")
+    assert (mine.scorer or "").split("@")[0] == (name or "")
+
+
+def test_lpips_is_judged_too_where_its_weights_are(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judge(*folders, PROMPTS, None).lpips == () or judging.lpips.why_not() is None
+    fake = Judge("fake", lambda images, prompts, references: [0.1, 0.2, 0.3])
+    metric = judging.lpips.METRIC
+    monkeypatch.setattr(judging.lpips, "why_not", lambda: None)
+    real = judging.find_metric
+    monkeypatch.setattr(
+        judging,
+        "find_metric",
+        lambda name: type(metric)(**{**metric.__dict__, "load": lambda *a: fake}) if name == "lpips" else real(name),
+    )
+    found = judge(*folders, PROMPTS, None)
+    assert (found.lpips, found.lpips_worst) == ((0.1, 0.2, 0.3), 0.3)
+
+
+def test_a_prompt_that_the_scorer_can_not_read_whole_is_refused(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match="the scorer reads 24: shorten it"):
+        judge(*folders, [PROMPTS[0], " ".join(PROMPTS), PROMPTS[2]], "demo")
 
 
 def test_a_config_can_not_win_by_drifting_above_the_baseline() -> None:
@@ -90,4 +73,4 @@ def test_a_config_can_not_win_by_drifting_above_the_baseline() -> None:
 
     assert quality(31.0, 32.0).loss(quality(30.0, 30.0)) == 0
     assert quality(29.0, 30.0).loss(quality(30.0, 30.0)) == 0.5
-    assert quality(29.0, 32.0).drop_interval(quality(30.0, 30.0))[0] == -0.5
+    assert quality(29.0, 32.0).paired_drop(quality(30.0, 30.0)).mean == -0.5

@@ -1,12 +1,13 @@
 """How a trial and a study are worded, above all where the workload has several sizes."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import make_target
-from made_up import failed, measured
+from made_up import failed, measured, quality
 from rich.console import Console
 
 from autotune.knobs import all_knobs, complete
@@ -44,6 +45,34 @@ def test_what_was_compiled_anew_for_a_size_is_said() -> None:
 
 def test_a_failure_is_its_reason_whatever_the_sizes() -> None:
     assert words.outcome(failed(1, cause="timeout"), TWO) == "timeout: made up"
+
+
+def scored(number: int, *scores: float) -> Trial:
+    """A trial of these CLIP scores."""
+    judged = quality().model_copy(
+        update={"clip_scores": scores, "ssim": (0.995,) * len(scores), "psnr_db": (None,) * len(scores)}
+    )
+    return measured(number, judged=judged)
+
+
+def test_no_loss_is_never_told_without_the_smallest_that_could_have_been_seen() -> None:
+    baseline = scored(0, *[30.0] * 16)
+    trial = scored(1, *[30.09 + 0.23 * (-1) ** i for i in range(16)])
+    told = words.quality(trial, baseline)
+    assert re.fullmatch(r"CLIP \+0\.09 \+-0\.1\d \(smallest seen 0\.15, 16 pairs\), SSIM 0\.995", told), told
+    assert words.quality_lines(trial, baseline)[1] == "(smallest seen 0.15, 16 pairs)"
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ([30.0], "CLIP +0.00 +-? (1 pair shows no interval), SSIM 0.995"),
+        ([30.0, 30.0], "CLIP +0.00 +-0.00, SSIM 0.995"),
+        ([29.0, 30.0], "CLIP -0.50 +-? (smallest seen 1.24, 2 pairs), SSIM 0.995"),
+    ],
+)
+def test_few_pairs_claim_no_interval(scores: list[float], told: str) -> None:
+    assert words.quality(scored(1, *scores), scored(0, *[30.0] * len(scores))) == told
 
 
 def shown(trials: list[Trial], **how: Any) -> str:

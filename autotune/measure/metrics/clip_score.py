@@ -1,0 +1,19 @@
+"""CLIP score: 100 x cosine of picture and prompt, not clamped (the standard formula; MLPerf, torchmetrics)."""
+
+from autotune.measure.metrics import Judge, Metric
+from autotune.measure.metrics._clip import clip, named
+
+
+def load(source: str | None, device: str) -> Judge:
+    model = clip(named(source, "clip_score"), device)
+    return Judge(model.identity, lambda images, prompts, _: (100 * model.cosines(images, prompts)).tolist())
+
+
+METRIC = Metric(
+    "clip_score",
+    summary="how well the picture fits its prompt; blind to fine texture",
+    better="higher",
+    unit="points",
+    load=load,
+    reads_scorer=True,
+)

@@ -1,0 +1,69 @@
+"""LPIPS: how different picture and reference look to AlexNet (Zhang et al. 2018), 0 where they are the same.
+
+torchmetrics' implementation. Nothing is downloaded: AlexNet's weights must lie where torchvision keeps them.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import UserError
+from autotune.measure.metrics import Images, Judge, Metric
+from autotune.measure.metrics._clip import file_digest
+from autotune.measure.metrics._pixels import library, pairs
+
+WEIGHTS = "alexnet-owt-7be5be79.pth"  # torchvision's AlexNet_Weights.DEFAULT, 233 MiB
+LEAST_PX = 32  # of a side: less does not survive AlexNet's strides
+
+
+def weights_file() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+
+
+def why_not() -> str | None:
+    """A sentence where LPIPS can't be computed here."""
+    if find_spec("torchvision") is None:
+        return "lpips needs torchvision: pip install torchvision."
+    if not weights_file().is_file():
+        url = f"https://download.pytorch.org/models/{WEIGHTS}"
+        return f"lpips needs AlexNet's weights: put {url} into {str(weights_file().parent)!r}."
+    return None
+
+
+def load(source: str | None, device: str) -> Judge:
+    fault = why_not()
+    if fault:
+        raise UserError(fault)
+    network = _network().to(device)
+
+    def scores(images: Images, prompts: object, references: Images) -> list[float]:
+        return [_distance(network, a, b, device) for a, b, _ in pairs(images, references)]
+
+    return Judge(f"alexnet@{file_digest(weights_file())}, {library()}", scores)
+
+
+def _network() -> Any:
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
+
+    return _NoTrainLpips(net="alex").eval()
+
+
+def _distance(network: Any, mine: Any, theirs: Any, device: str) -> float:
+    import torch
+
+    if min(mine.shape[-2:]) < LEAST_PX:
+        raise UserError(f"lpips needs pictures of {LEAST_PX} pixels a side, not {mine.shape[-1]}x{mine.shape[-2]}.")
+    with torch.no_grad():
+        return float(network(mine.float().to(device), theirs.float().to(device), normalize=True))
+
+
+METRIC = Metric(
+    "lpips",
+    summary="how different the picture looks from its reference; not how good it is",
+    better="lower",
+    unit="",
+    load=load,
+    needs_reference=True,
+)
