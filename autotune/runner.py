@@ -9,7 +9,7 @@ from autotune.errors import UserError
 from autotune.folders import StudyFolder
 from autotune.job import MeasureJob, ScoreJob
 from autotune.target import Target
-from autotune.trial import Failure, Measurement, Quality, Trial
+from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Quality, Trial
 
 SCORE_TIMEOUT_S = 1800.0
 LEAST_TIMEOUT_S = 300.0
@@ -21,26 +21,32 @@ Outcome = Measurement | Failure
 class Runner:
     """Runs configs of one target. The pictures of trial 0 are what others are judged against."""
 
-    def __init__(self, folder: StudyFolder, target: Target, timeout_s: float) -> None:
+    def __init__(
+        self, folder: StudyFolder, target: Target, timeout_s: float, *, max_memory_bytes: int | None = None
+    ) -> None:
         self.folder, self.target, self.timeout_s = folder, target, timeout_s
+        self.max_memory_bytes = max_memory_bytes
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
         """Measurement | Failure of the config, with everything that belongs to it left in the folder `place`.
 
-        Faults of the environment are retried. Raises UserError where they persist, or where the user is to blame.
+        What is not the config's fault is retried. Where it persists, a device that is never at itself (NOT_THE_CONFIG)
+        is the outcome; anything else raises UserError, as does what the user is to blame for.
         """
         for attempt in range(1 + ENVIRONMENT_RETRIES):
             outcome = self._run_once(place, config, pictures, self.time_limit_s(earlier))
-            if isinstance(outcome, Measurement) or outcome.cause not in ("environment", "bad_input"):
+            if isinstance(outcome, Measurement) or outcome.cause not in {*NOT_THE_CONFIG, "environment", "bad_input"}:
                 break
             if outcome.cause == "bad_input":
                 raise UserError(outcome.reason)
-            if attempt == ENVIRONMENT_RETRIES:
+            if attempt == ENVIRONMENT_RETRIES and outcome.cause == "environment":
                 raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
         return outcome
 
     def _run_once(self, place: Path, config: Config, pictures: bool, timeout_s: float) -> Outcome:
-        job = MeasureJob(target=self.target, values=dict(config), pictures=pictures)
+        job = MeasureJob(
+            target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=self.max_memory_bytes
+        )
         # Compiled code is shared between runs of the same config only: Inductor's cache does not know every setting.
         cache = str((self.folder.cache / config.digest).resolve())
         env = {"TORCHINDUCTOR_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
