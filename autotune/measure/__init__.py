@@ -61,7 +61,8 @@ def measure_pipe(
     meter.start("first")
     first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
     meter.stop()
-    kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
+    with meter.aside():
+        kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
     check(kernels)
     steady, images = _steady_state(pipe, first, watch, device, pictures=pictures)
     also = [_at_another_size(pipe, other, watch, device) for other in others]

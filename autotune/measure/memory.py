@@ -7,6 +7,8 @@ decides whether a config fits a card. On a CPU: the process's own peak resident 
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +24,9 @@ class MemoryMeter(Protocol):
     def start(self, phase: str) -> None: ...
 
     def stop(self) -> None: ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What our own tools take inside it, and keep, is not the pipe's. No phase may be open."""
 
 
 def meter_for(device: str) -> MemoryMeter:
@@ -68,6 +73,12 @@ class ResidentMeter:
             self.peaks[self._phase] = Peaks(device_bytes=max(0, self._status("VmHWM") - self._before))
         self._phase = None
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        before = self._status("VmRSS")
+        yield
+        self._before += max(0, self._status("VmRSS") - before)
+
     @staticmethod
     def _status(field: str) -> int:
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -106,6 +117,11 @@ class CudaMeter:
                 device_bytes=reserved + self._held.beyond_the_allocator(),
             )
         self._phase = None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Counted all the same: a CUDA graph may be recorded inside, and what is needed must not look smaller."""
+        yield
 
 
 class _Held:

@@ -193,7 +193,7 @@ class GpuWatch:
         if _knows_us(known, reserved):
             return {pid: held for pid, held in known.items() if pid != os.getpid()}
         used = self._card.used_bytes()
-        return {} if used is None else {None: used - reserved}
+        return {None: 0 if used is None else used - reserved}
 
     def _others_utilisation(self) -> float:
         """Of the busiest other process since `begin`, per cent; 0 where NVML doesn't know which one is us."""

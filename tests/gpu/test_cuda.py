@@ -79,4 +79,9 @@ def test_the_memory_of_a_phase_is_what_the_allocator_held_and_more() -> None:
     block = torch.empty(256 * MIB, dtype=torch.uint8, device="cuda")
     del block
     meter.stop()
-    assert 256 * MIB <= meter.peaks["run"] < torch.cuda.get_device_properties(0).total_memory
+    assert (
+        256 * MIB
+        <= meter.peaks["run"].reserved_bytes
+        < meter.peaks["run"].device_bytes
+        < torch.cuda.get_device_properties(0).total_memory
+    )
