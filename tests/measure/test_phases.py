@@ -36,16 +36,16 @@ def test_the_parts_are_inside_the_call(pipe: Any) -> None:
     assert found.denoising_step_s is not None
     assert min(found.text_encoding_s, found.vae_decode_s, found.denoising_step_s) > 0
     assert found.text_encoding_s + found.vae_decode_s < longest_s[1]
-    assert found.denoising_step_s * (steps - 1) < 1.5 * longest_s[2]  # the median of a busy machine's steps
-    assert found.denoising_step_s * steps > 0.2 * longest_s[2]  # most of a call is steps
+    assert found.denoising_step_s * (steps - 1) < 1.7 * longest_s[2]  # 5 intervals: 3 of them are no shorter
+    assert found.denoising_step_s * steps > 0.1 * longest_s[2]  # most of a call is steps
 
 
 def test_each_part_is_the_part_that_is_slow(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0.3 s more in one of them are found in it, and in no other."""
+    """0.4 s more in one of them are found in it, and in no other."""
 
     def slowed(method: Any) -> Any:
         def slow(*args: Any, **kwargs: Any) -> Any:
-            time.sleep(0.3)
+            time.sleep(0.4)
             return method(*args, **kwargs)
 
         return slow
@@ -59,7 +59,7 @@ def test_each_part_is_the_part_that_is_slow(pipe: Any, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch, torch.no_grad():
             patch.setitem(vars(owner), name, slowed(getattr(owner, name)))
             found = phases(pipe, lambda: picture(pipe, num_inference_steps=3), "cpu")
-        slow = {name for name, seconds in found.to_json().items() if seconds > 0.3}
+        slow = {name for name, seconds in found.to_json().items() if seconds > 0.4}
         assert slow == {part}
 
 
