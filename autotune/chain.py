@@ -16,8 +16,9 @@ from autotune.errors import UserError
 from autotune.folders import read_json, write_json
 from autotune.job import ChainJob, Stage
 from autotune.noun import Noun
+from autotune.runner import ENVIRONMENT_RETRIES
 from autotune.target import Target
-from autotune.trial import ChainCost, Failure
+from autotune.trial import NOT_THE_CONFIG, ChainCost, Failure
 from autotune.tuned import Confirmation, TunedConfig
 
 SCHEMA_VERSION = 1
@@ -151,8 +152,11 @@ def _target(config: TunedConfig) -> Target:
 
 
 def _measure(job: ChainJob, which: str, timeout_s: float) -> ChainCost:
-    with tempfile.TemporaryDirectory() as folder:
-        answer = isolate.run(Path(folder) / "run", job, timeout_s=timeout_s)
+    for _ in range(1 + ENVIRONMENT_RETRIES):
+        with tempfile.TemporaryDirectory() as folder:
+            answer = isolate.run(Path(folder) / "run", job, timeout_s=timeout_s)
+        if not isinstance(answer, Failure) or answer.cause not in NOT_THE_CONFIG:
+            break
     if isinstance(answer, Failure):
         raise UserError(f"the {which} chain failed ({answer.cause}): {answer.reason}.")
     return ChainCost.parse(answer, "the chain's outcome")

@@ -37,6 +37,7 @@ class MeasureJob(Noun):
     target: Target
     values: dict[str, Value]
     pictures: bool
+    max_memory_bytes: int | None = None  # a GPU's allocator is capped so that the process keeps within it
 
 
 class DrawJob(Noun):

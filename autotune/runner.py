@@ -9,7 +9,7 @@ from autotune.errors import UserError
 from autotune.folders import StudyFolder
 from autotune.job import DrawJob, MeasureJob, ScoreJob
 from autotune.target import Target
-from autotune.trial import Failure, Measurement, Quality, Trial
+from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Quality, Trial
 from autotune.workload import Workload
 
 SCORE_TIMEOUT_S = 1800.0
@@ -20,23 +20,37 @@ Outcome = Measurement | Failure
 
 
 class Runner:
-    """Runs configs of one target. The pictures of trial 0 are what others are judged against."""
+    """Runs configs of one target. The pictures of trial 0 are what others are judged against.
 
-    def __init__(self, folder: StudyFolder, target: Target, timeout_s: float) -> None:
+    max_memory_bytes  what a GPU's allocator is capped to
+    baseline          the config that is spared the cap: it is what others are compared with, whatever it needs
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        target: Target,
+        timeout_s: float,
+        *,
+        max_memory_bytes: int | None = None,
+        baseline: Config | None = None,
+    ) -> None:
         self.folder, self.target, self.timeout_s = folder, target, timeout_s
+        self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
         """Measurement | Failure of the config, with everything that belongs to it left in the folder `place`.
 
-        Faults of the environment are retried. Raises UserError where they persist, or where the user is to blame.
+        What is not the config's fault is retried. Where it persists, a device that is never at itself (NOT_THE_CONFIG)
+        is the outcome; anything else raises UserError, as does what the user is to blame for.
         """
         for attempt in range(1 + ENVIRONMENT_RETRIES):
             outcome = self._run_once(place, config, pictures, self.time_limit_s(earlier))
-            if isinstance(outcome, Measurement) or outcome.cause not in ("environment", "bad_input"):
+            if isinstance(outcome, Measurement) or outcome.cause not in {*NOT_THE_CONFIG, "environment", "bad_input"}:
                 break
             if outcome.cause == "bad_input":
                 raise UserError(outcome.reason)
-            if attempt == ENVIRONMENT_RETRIES:
+            if attempt == ENVIRONMENT_RETRIES and outcome.cause == "environment":
                 raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
         return outcome
 
@@ -63,7 +77,8 @@ class Runner:
         return {"TORCHINDUCTOR_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
 
     def _run_once(self, place: Path, config: Config, pictures: bool, timeout_s: float) -> Outcome:
-        job = MeasureJob(target=self.target, values=dict(config), pictures=pictures)
+        limit = self.max_memory_bytes if config != self.baseline else None
+        job = MeasureJob(target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=limit)
         fields = isolate.run(place, job, timeout_s=timeout_s, env=self._environment(config))
         if isinstance(fields, Failure):
             return fields

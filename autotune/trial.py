@@ -1,6 +1,7 @@
 """Trial: one config and what became of it. An Outcome is a Measurement or a Failure: a failure is a value, too."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -21,12 +22,19 @@ Cause = Literal[
     "broken_output",
     "error",
     "environment",  # not the config's fault (disk full, killed by a user): retried, never told to the sampler
-    "bad_input",  # the user's fault: ends the command with its sentence
     "throttled",  # the device slowed itself down while it was timed
-    "contended",  # others used it meanwhile
-    "noisy",  # its calls differ too much from each other
+    "contended",  # others used the device while it was timed
+    "noisy",  # the timed calls scatter too much to have a median
+    "bad_input",  # the user's fault: ends the command with its sentence
 ]
-NOT_THE_CONFIG: frozenset[Cause] = frozenset({"throttled", "contended", "noisy"})  # of the moment: no figure, no lesson
+
+# A quieter hour may measure the same config: retried, and never told to the sampler.
+NOT_THE_CONFIG: frozenset[Cause] = frozenset({"throttled", "contended", "noisy"})
+
+# Interquartile range over the median from where torch.utils.benchmark warns of "system fluctuation", and of
+# "significant environmental influence" (torch/utils/benchmark/utils/common.py).
+NOISY = 0.10
+REJECTED = 0.25
 
 
 class Failure(Noun):
@@ -107,6 +115,44 @@ class Compilation(Noun):
     seconds: float
 
 
+class Discarded(Noun):
+    """A timed call that was taken again, because the device was not at itself."""
+
+    latency_s: float
+    why: Literal["throttled", "contended"]
+    reason: str
+
+
+class Health(Noun):
+    """The device while the kept calls were timed. None: it doesn't tell, or it is of the other kind of device."""
+
+    load_average: float | None = None  # of the last minute
+    others_cpu_share: float | None = None  # CPU: of the usable cores' time, what others had (steal among it)
+    sm_clock_mhz: float | None = None  # mean
+    sm_clock_max_mhz: float | None = None  # the card's highest, as NVML knows it
+    temperature_c: float | None = None  # highest
+    power_w: float | None = None  # mean
+    throttle_reasons: tuple[str, ...] = ()  # seen while timing; SwPowerCap is usual at full load
+    others_memory_bytes: int | None = None  # other processes' on the GPU, highest
+    not_told: tuple[str, ...] = ()  # NVML's questions that this device doesn't answer
+
+
+class Phases(Noun):
+    """The parts of one call at the main size. None: the pipe has no such part, or too few steps."""
+
+    text_encoding_s: float | None = None
+    denoising_step_s: float | None = None  # median
+    vae_decode_s: float | None = None
+
+
+class Peaks(Noun):
+    """The most memory of a phase. `device_bytes` decides whether it fits; the others are torch's allocator's."""
+
+    allocated_bytes: int | None = None  # tensors
+    reserved_bytes: int | None = None  # what the allocator had taken from the device for them
+    device_bytes: int  # a GPU: reserved, the CUDA context and libraries; a CPU: resident memory
+
+
 class ShapeCost(Noun):
     """What the same built pipe costs at another size of the workload."""
 
@@ -122,7 +168,7 @@ class ShapeCost(Noun):
 
     @property
     def latency_spread(self) -> float:
-        return _spread(self.latency_samples_s)
+        return spread(self.latency_samples_s)
 
 
 class Measurement(Noun):
@@ -145,6 +191,12 @@ class Measurement(Noun):
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None
+    stopped_by: Literal["spread", "plateau", "budget"] | None = None  # what ended the timing at the main size
+    discarded: tuple[Discarded, ...] = ()  # at the main size
+    health: Health | None = None
+    phases: Phases | None = None
+    peaks: dict[str, Peaks] = Field(default_factory=dict)  # of "load", "first" and "run"
+    energy_per_picture_j: float | None = None  # indicative, see measure/watch_gpu.py
 
     @property
     def latencies_s(self) -> tuple[float, ...]:
@@ -159,10 +211,20 @@ class Measurement(Noun):
     @property
     def latency_spread(self) -> float:
         """Interquartile range over the median, at the main size."""
-        return _spread(self.latency_samples_s)
+        return spread(self.latency_samples_s)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Do the calls scatter so much, at any size, that the median is doubtful?"""
+        return max(self.latency_spread, *(cost.latency_spread for cost in self.also), 0.0) > NOISY
+
+    def seconds_per_picture(self, batch: int) -> float:
+        """At the main size, whose calls make `batch` pictures each."""
+        return self.latencies_s[0] / batch
 
 
-def _spread(samples_s: tuple[float, ...]) -> float:
+def spread(samples_s: Sequence[float]) -> float:
+    """Interquartile range over the median."""
     low, middle, high = statistics.quantiles(samples_s, n=4)
     return (high - low) / middle
 

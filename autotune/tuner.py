@@ -237,7 +237,10 @@ class _Run:
         listen: Listener,
     ) -> None:
         self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
-        self.runner = Runner(folder, study.record.target, timeout_s)
+        goal, baseline = study.record.goal, study.record.baseline_config
+        self.runner = Runner(
+            folder, study.record.target, timeout_s, max_memory_bytes=goal.max_vram_bytes, baseline=baseline
+        )
         self.confirmer = Confirmer(folder, study, self.runner, plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:

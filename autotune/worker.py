@@ -74,16 +74,19 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
 
     from autotune import build
     from autotune.config import Config
-    from autotune.folders import picture_name
-    from autotune.measure import health, measure_pipe, stopwatch
+    from autotune.measure import measure_pipe, stopwatch
     from autotune.measure.compilation import keep_all_attempts
-    from autotune.measure.memory import meter_for
+    from autotune.measure.memory import cap, meter_for
+    from autotune.measure.watch import watch_for
     from autotune.pipelines.loading import import_classes
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     import_classes(target.pipeline)  # the libraries' own memory and time are not the config's
     keep_all_attempts()
-    meter, lap = meter_for(device), stopwatch()
+    meter, watch = meter_for(device), watch_for(target.device)
+    if job.max_memory_bytes is not None:
+        cap(device, job.max_memory_bytes)
+    lap = stopwatch()
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
     load_s = lap()
@@ -96,22 +99,14 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
         effects.update(build.verify(pipe, config, kernels))
 
     with torch.no_grad():
-        fields, images = measure_pipe(pipe, target.workload, meter, device=device, pictures=job.pictures, check=check)
-    health.check_pictures(
-        images,
-        width=target.workload.width,
-        height=target.workload.height,
-        may_be_flat=target.pipeline.weights == "random",
-        made_from=target.workload.draws,
-        one_start=bool(target.pipeline.known.inputs),
-    )
-    for index, image in enumerate(images):
-        (folder / "images").mkdir(exist_ok=True)
-        image.save(folder / "images" / picture_name(index))
+        fields, images = measure_pipe(
+            pipe, target.workload, meter, watch, device=device, pictures=job.pictures, check=check
+        )
+    _save(images, target, folder)
     return {
         "load_s": load_s,
         "apply_s": apply_s,
-        "load_peak_memory_bytes": meter.peaks["load"],
+        "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
         "effects": {name: effect.to_json() for name, effect in effects.items()},
         **fields,
     }
@@ -135,14 +130,16 @@ def _draw(job: Any, folder: Path) -> dict[str, Any]:
 
 def _save(images: Any, target: Any, folder: Path) -> None:
     """Check the pictures, then write them as 000.png, 001.png ..."""
-    from autotune.measure import health
     from autotune.folders import picture_name
+    from autotune.measure import health
 
     health.check_pictures(
         images,
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
+        made_from=target.workload.prompts,
+        one_start=bool(target.pipeline.known.inputs),
     )
     for index, image in enumerate(images):
         (folder / "images").mkdir(exist_ok=True)
@@ -156,6 +153,7 @@ def _chain(job: Any, folder: Path) -> dict[str, Any]:
     from autotune.config import Config
     from autotune.measure import health, measure_chain
     from autotune.measure.memory import meter_for
+    from autotune.measure.watch import watch_for
     from autotune.pipelines.loading import import_classes
 
     device = job.stages[0].target.device.torch_name
@@ -168,7 +166,7 @@ def _chain(job: Any, folder: Path) -> dict[str, Any]:
     meter.stop()
     chain.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        fields, images = measure_chain(chain, meter, device=device)
+        fields, images = measure_chain(chain, meter, watch_for(job.stages[0].target.device), device=device)
     last = job.stages[-1].target
     size = {"width": last.workload.width, "height": last.workload.height}
     health.check_pictures(images, **size, may_be_flat=last.pipeline.weights == "random")
@@ -210,6 +208,7 @@ def classify(error: BaseException) -> Any:
     from autotune.build import NoEffect
     from autotune.errors import UserError
     from autotune.measure.health import BrokenOutput
+    from autotune.measure.latency import NoCleanSamples
     from autotune.trial import Failure
 
     chain = list(_causes(error))
@@ -219,6 +218,8 @@ def classify(error: BaseException) -> Any:
             return Failure(cause="no_effect", reason=str(link), knob=link.knob)
         if isinstance(link, BrokenOutput):
             return Failure(cause="broken_output", reason=str(link))
+        if isinstance(link, NoCleanSamples):
+            return Failure(cause=link.why, reason=str(link))
         if isinstance(link, UserError):
             return Failure(cause="bad_input", reason=str(link))
         if _is_disk_full(link):

@@ -55,11 +55,6 @@ class Workload(Noun):
         return self.seeds[index] if self.seeds else self.seed + index
 
     @property
-    def draws(self) -> tuple[tuple[str, int], ...]:
-        """What each picture is made from: its prompt and its seed."""
-        return tuple((prompt, self.seed_of(i)) for i, prompt in enumerate(self.prompts))
-
-    @property
     def shapes(self) -> tuple[Shape, ...]:
         """Every size that is asked for, the first one first."""
         return (Shape(width=self.width, height=self.height, batch=self.batch), *self.also)

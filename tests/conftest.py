@@ -1,5 +1,6 @@
 """Tiny real things that many tests share: a target, checkpoints saved to disk, one finished study of the demo."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from autotune.device import Device
 from autotune.pipeline import Pipeline, Traits
 from autotune.target import Target
 from autotune.workload import Shape, Workload
+
+os.environ.setdefault("AUTOTUNE_BUSY", "accept")  # the other tests run beside; those of the discarding unset it
 
 TRAITS = Traits(
     class_name="StableDiffusionPipeline",

@@ -9,13 +9,14 @@ import torch
 from tiny import tiny_checkpoint
 
 import autotune
-from autotune import build
+from autotune import build, isolate
 from autotune.chain import ChainConfig, chain
 from autotune.device import find_device
 from autotune.errors import UserError
 from autotune.knobs import complete
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
+from autotune.trial import Failure
 from autotune.tuned import Evidence, TunedConfig
 from autotune.workload import Workload
 
@@ -140,6 +141,21 @@ def test_a_chain_is_measured_exported_and_loaded(stages: list[Path], tmp_path: P
     live = autotune.load(tmp_path / "chain.json", device="cpu")
     assert type(live.stages[1].unet.down_blocks[1].attentions[0].processor).__name__ == "AttnAddedKVProcessor"
     assert live("a red circle")[0].size == (64, 64)
+
+
+def test_a_chain_on_a_device_that_is_never_at_itself_is_tried_three_times(
+    stages: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def contended(folder: Path, job: Any, **_: Any) -> Failure:
+        attempts.append(folder)
+        return Failure(cause="contended", reason="others took 50% of the usable cores' time")
+
+    monkeypatch.setattr(isolate, "run", contended)
+    with pytest.raises(UserError, match=r"contended.*others took 50%"):
+        chain(stages, rounds=1, device="cpu")
+    assert len(attempts) == 3
 
 
 def test_stages_that_do_not_go_together_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How long a trial may take: what earlier ones took says it, within what the user allows. No processes here."""
+"""How long a trial may take, and how often it is tried. No processes here."""
 
 from pathlib import Path
 
@@ -6,9 +6,13 @@ import pytest
 from conftest import make_target
 from made_up import failed, measured
 
+from autotune import isolate
+from autotune.errors import UserError
 from autotune.folders import StudyFolder
+from autotune.job import MeasureJob
+from autotune.knobs import complete
 from autotune.runner import LEAST_TIMEOUT_S, Runner
-from autotune.trial import Trial
+from autotune.trial import NOT_THE_CONFIG, Cause, Failure, Measurement, Trial
 
 
 def took(seconds: float, *, works: bool = True) -> Trial:
@@ -31,3 +35,61 @@ def test_a_trial_may_take_five_times_the_longest_and_time_to_compile_for_each_si
 ) -> None:
     runner = Runner(StudyFolder(tmp_path), make_target(sizes=sizes), timeout_s=1800.0)
     assert runner.time_limit_s(earlier) == limit_s
+
+
+class Attempts:
+    """Children whose ends are given; the last for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *causes: Cause | None) -> None:
+        self.causes, self.jobs = list(causes), list[MeasureJob]()
+        monkeypatch.setattr(isolate, "run", self.run)
+
+    def run(self, folder: Path, job: MeasureJob, **_: object) -> dict[str, object] | Failure:
+        self.jobs.append(job)
+        cause = self.causes.pop(0) if len(self.causes) > 1 else self.causes[0]
+        outcome = measured(0).outcome
+        return outcome.to_json() if cause is None else Failure(cause=cause, reason="so it went")
+
+
+def outcome(tmp_path: Path) -> Measurement | Failure:
+    runner = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0, max_memory_bytes=2**33)
+    return runner.run(tmp_path / "trial", complete({}), pictures=False, earlier=[])
+
+
+@pytest.mark.parametrize("cause", sorted({*NOT_THE_CONFIG, "environment"}))
+def test_promise_8_what_is_not_the_configs_fault_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Cause
+) -> None:
+    attempts = Attempts(monkeypatch, cause, cause, None)
+    assert isinstance(outcome(tmp_path), Measurement)
+    assert len(attempts.jobs) == 3
+
+
+@pytest.mark.parametrize("cause", ["throttled", "contended", "noisy"])
+def test_promise_8_a_device_that_is_never_at_itself_is_the_outcome_after_three_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Cause
+) -> None:
+    attempts = Attempts(monkeypatch, cause)
+    assert outcome(tmp_path) == Failure(cause=cause, reason="so it went")
+    assert len(attempts.jobs) == 3
+    assert cause in NOT_THE_CONFIG
+
+
+def test_an_environment_that_stays_broken_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, "contended", "environment")
+    with pytest.raises(UserError, match="so it went"):
+        outcome(tmp_path)
+    assert len(attempts.jobs) == 3
+
+
+@pytest.mark.parametrize("cause", ["out_of_memory", "timeout", "crash", "no_effect", "broken_output", "error"])
+def test_what_is_the_configs_fault_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Cause) -> None:
+    attempts = Attempts(monkeypatch, cause, None)
+    assert isinstance(outcome(tmp_path), Failure)
+    assert len(attempts.jobs) == 1
+
+
+def test_the_limit_on_memory_goes_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, None)
+    outcome(tmp_path)
+    assert [job.max_memory_bytes for job in attempts.jobs] == [2**33]

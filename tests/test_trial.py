@@ -6,7 +6,7 @@ import pytest
 from made_up import BASELINE_SCORES, failed, likeness, measured, quality
 
 from autotune.errors import UserError
-from autotune.trial import Quality, Trial
+from autotune.trial import Discarded, Health, Measurement, Peaks, Phases, Quality, Trial
 
 
 def test_loss_is_the_mean_paired_drop() -> None:
@@ -63,6 +63,47 @@ def test_latency_is_the_median_and_spread_the_interquartile_range_over_it() -> N
     noisy = outcome.model_copy(update={"latency_samples_s": (1.0, 2.0, 3.0, 4.0, 100.0)})
     assert noisy.latency_s == 3.0
     assert noisy.latency_spread == pytest.approx((52.0 - 1.5) / 3)
+
+
+def test_promise_4_a_measurement_is_noisy_when_any_size_scatters_by_more_than_a_tenth() -> None:
+    outcome = measured(1, also=(2.0, 3.0)).measured
+    assert outcome is not None
+    assert not outcome.is_noisy
+    scattered = (0.9, 0.96, 1.0, 1.04, 1.1)
+    assert outcome.model_copy(update={"latency_samples_s": scattered}).is_noisy
+    other = outcome.also[1].model_copy(update={"latency_samples_s": scattered})
+    assert outcome.model_copy(update={"also": (outcome.also[0], other)}).is_noisy
+
+
+def test_a_picture_takes_its_share_of_a_call_at_the_main_size() -> None:
+    outcome = measured(1, latency_s=2.0, also=(5.0,)).measured
+    assert outcome is not None
+    assert outcome.seconds_per_picture(4) == 0.5
+
+
+def test_a_trial_written_before_the_device_was_watched_can_still_be_read() -> None:
+    older = measured(1).to_json()
+    for field in ("stopped_by", "discarded", "health", "phases", "peaks", "energy_per_picture_j"):
+        del older["outcome"][field]
+    again = Trial.parse(older, "an older trial").measured
+    assert again is not None
+    assert (again.stopped_by, again.discarded, again.health, again.peaks) == (None, (), None, {})
+
+
+def test_what_a_watched_device_told_survives_its_json() -> None:
+    outcome = measured(1).measured
+    assert outcome is not None
+    told = outcome.model_copy(
+        update={
+            "stopped_by": "plateau",
+            "discarded": (Discarded(latency_s=2.0, why="throttled", reason="HwThermal"),),
+            "health": Health(sm_clock_mhz=1755.0, throttle_reasons=("SwPowerCap",)),
+            "phases": Phases(denoising_step_s=0.03),
+            "peaks": {"load": Peaks(device_bytes=2), "run": Peaks(allocated_bytes=1, reserved_bytes=2, device_bytes=3)},
+            "energy_per_picture_j": 12.5,
+        }
+    )
+    assert Measurement.parse(json.loads(json.dumps(told.to_json())), "an outcome") == told
 
 
 @pytest.mark.parametrize("trial", [measured(3, {"dtype": "bf16", "tome_ratio": 0.5}), failed(4, cause="timeout")])

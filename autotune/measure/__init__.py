@@ -1,10 +1,11 @@
-"""Measuring, in the child: warm up until calls agree, time the calls that make the pictures, watch memory apart.
+"""Measuring, in the child: warm up until calls agree, time the calls that make the pictures while the device is
+watched, then take the memory and the parts of a call, each from calls of their own.
 
 `measure_pipe` knows no knob and no search. The timed calls are full calls of the pipeline, prompt in, PIL picture out.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from autotune.measure import health, latency
 from autotune.measure.compilation import compilation
 from autotune.measure.kernels import attention_kernels, short_call
 from autotune.measure.memory import MemoryMeter
+from autotune.measure.phases import phases
+from autotune.measure.watch import Watch
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
 
@@ -43,6 +46,7 @@ def measure_pipe(
     pipe: Any,
     workload: Workload,
     meter: MemoryMeter,
+    watch: Watch,
     *,
     device: str,
     pictures: bool,
@@ -50,26 +54,25 @@ def measure_pipe(
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields of a Measurement that a built pipe can show, and a picture for each prompt (none if not wanted).
 
-    `check` is called with the attention kernels when the first call is over: it may raise before time is spent.
+    `check` is called with the attention kernels when the first call is over: it may raise before time is spent. Raises
+    latency.NoCleanSamples where the device is not at itself.
     """
     first, *others = (workload.at(shape) for shape in workload.shapes)
     meter.start("first")
     first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
     meter.stop()
-    kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
+    with meter.aside():
+        kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
     check(kernels)
-    meter.start("run")
-    warmup_s = latency.warm_up(lambda: _one_call(pipe, first), device)
-    samples_s, images = _timed_calls(pipe, first, device, pictures=pictures)
-    also = [_at_another_size(pipe, other, device) for other in others]
-    meter.stop()
+    steady, images = _steady_state(pipe, first, watch, device, pictures=pictures)
+    also = [_at_another_size(pipe, other, watch, device) for other in others]
+    _meter_run(meter, [partial(_one_call, pipe, one) for one in (first, *others)])
     fields = {
         "first_call_s": first_call_s,
-        "warmup_s": warmup_s,
-        "latency_samples_s": samples_s,
+        **steady,
         "also": also,
-        "run_peak_memory_bytes": meter.peaks["run"],
-        "peak_memory_bytes": max(meter.peaks.values()),
+        **_memory(meter),
+        "phases": phases(pipe, lambda: _one_call(pipe, first), device).to_json(),
         "attention_kernels": kernels,
         "compilation": seen.to_json() if (seen := compilation()) else None,
     }
@@ -80,36 +83,50 @@ def _one_call(pipe: Any, workload: Workload, **more: Any) -> list[Image.Image]:
     return call_pipe(pipe, workload, *next(workload.calls()), **more)
 
 
-def _at_another_size(pipe: Any, workload: Workload, device: str) -> dict[str, Any]:
+def _steady_state(
+    pipe: Any, workload: Workload, watch: Watch, device: str, *, pictures: bool
+) -> tuple[dict[str, Any], list[Image.Image]]:
+    """The fields that the timed calls give, and the pictures that they made."""
+    warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
+    sampled = _timed_calls(pipe, workload, watch, device, pictures=pictures)
+    energy_j, health_then = watch.energy_j(), watch.health()
+    fields = {
+        "warmup_s": warmup_s,
+        "latency_samples_s": sampled.samples_s,
+        "stopped_by": sampled.stopped_by,
+        "discarded": [one.to_json() for one in sampled.discarded],
+        "health": health_then.to_json() if health_then else None,
+        "energy_per_picture_j": energy_j / len(sampled.samples_s) / workload.batch if energy_j is not None else None,
+    }
+    return fields, [image for made in sampled.made for image in made][: len(workload.prompts)]
+
+
+def _at_another_size(pipe: Any, workload: Workload, watch: Watch, device: str) -> dict[str, Any]:
     """The fields of a ShapeCost: what the same built pipe costs at another size."""
     before = compilation()
     first_call_s = latency.timed(lambda: _one_call(pipe, workload), device)[0]
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
-    samples_s, _ = _timed_calls(pipe, workload, device, pictures=False)
+    sampled = _timed_calls(pipe, workload, watch, device, pictures=False)
     after = compilation()
     return {
         "shape": workload.shapes[0].to_json(),
         "first_call_s": first_call_s,
         "warmup_s": warmup_s,
-        "latency_samples_s": samples_s,
+        "latency_samples_s": sampled.samples_s,
         "graphs_added": after.graphs - before.graphs if after and before else 0,
     }
 
 
 def _timed_calls(
-    pipe: Any, workload: Workload, device: str, *, pictures: bool
-) -> tuple[list[float], list[Image.Image]]:
-    """LEAST_CALLS calls; with `pictures`, at least one for every prompt, and the pictures of the first round."""
+    pipe: Any, workload: Workload, watch: Watch, device: str, *, pictures: bool
+) -> latency.Sampled[list[Image.Image]]:
+    """With `pictures`, at least one call for every prompt."""
     calls = list(workload.calls())
-    wanted = max(len(calls), latency.LEAST_CALLS) if pictures else latency.LEAST_CALLS
-    samples_s: list[float] = []
-    images: list[Image.Image] = []
-    for number in range(wanted):
-        prompts, seeds = calls[number % len(calls)]
-        seconds, made = latency.timed(partial(call_pipe, pipe, workload, prompts, seeds), device)
-        samples_s.append(seconds)
-        images += made if pictures and number < len(calls) else []
-    return samples_s, images[: len(workload.prompts)]
+
+    def call(number: int) -> list[Image.Image]:
+        return call_pipe(pipe, workload, *calls[number % len(calls)])
+
+    return latency.sample(call, watch, wanted=len(calls) if pictures else 0, device=device)
 
 
 def draw(pipe: Any, workload: Workload) -> list[Image.Image]:
@@ -118,8 +135,27 @@ def draw(pipe: Any, workload: Workload) -> list[Image.Image]:
     return images[: len(workload.prompts)]
 
 
-def measure_chain(chain: Any, meter: MemoryMeter, *, device: str) -> tuple[dict[str, Any], list[Image.Image]]:
-    """The fields of a ChainCost, and the pictures of the last call."""
+def _meter_run(meter: MemoryMeter, calls: Sequence[Callable[[], object]]) -> None:
+    """The memory of the steady state, from untimed calls of its own."""
+    meter.start("run")
+    for call in calls:
+        call()
+    meter.stop()
+
+
+def _memory(meter: MemoryMeter) -> dict[str, Any]:
+    """The fields that all phases of the meter give, that of loading among them."""
+    return {
+        "run_peak_memory_bytes": meter.peaks["run"].device_bytes,
+        "peak_memory_bytes": max(peak.device_bytes for peak in meter.peaks.values()),
+        "peaks": {phase: peak.to_json() for phase, peak in meter.peaks.items()},
+    }
+
+
+def measure_chain(
+    chain: Any, meter: MemoryMeter, watch: Watch, *, device: str
+) -> tuple[dict[str, Any], list[Image.Image]]:
+    """The fields of a ChainCost, and the pictures of the first timed call. Raises latency.NoCleanSamples."""
     calls = list(chain.workloads[0].calls())
 
     def call(number: int) -> list[Image.Image]:
@@ -129,17 +165,17 @@ def measure_chain(chain: Any, meter: MemoryMeter, *, device: str) -> tuple[dict[
 
     meter.start("first")
     first_call_s = latency.timed(lambda: call(0), device)[0]
-    meter.start("run")
-    warmup_s = latency.warm_up(lambda: call(0), device)
-    timed = [latency.timed(partial(call, number), device) for number in range(latency.LEAST_CALLS)]
     meter.stop()
+    warmup_s = latency.warm_up(lambda: call(0), device)
+    sampled = latency.sample(call, watch, wanted=1, device=device)
+    _meter_run(meter, [partial(call, 0)])
     fields = {
         "first_call_s": first_call_s,
         "warmup_s": warmup_s,
-        "latency_samples_s": [seconds for seconds, _ in timed],
-        "peak_memory_bytes": max(meter.peaks.values()),
+        "latency_samples_s": sampled.samples_s,
+        "peak_memory_bytes": _memory(meter)["peak_memory_bytes"],
     }
-    return fields, timed[-1][1]
+    return fields, sampled.made[0]
 
 
 def stopwatch() -> Callable[[], float]:

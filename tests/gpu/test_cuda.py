@@ -1,5 +1,8 @@
 """What the knobs and the meters promise of CUDA, on a real one, with the demo and tiny checkpoints. A minute in all."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from live import built, difference, loaded, picture, profiled_kernels
@@ -7,8 +10,11 @@ from live import built, difference, loaded, picture, profiled_kernels
 from autotune import build
 from autotune.device import find_device
 from autotune.knobs import complete
+from autotune.measure import latency
 from autotune.measure.memory import CudaMeter
+from autotune.measure.phases import phases
 from autotune.measure.probe import probe_device
+from autotune.measure.watch import watch_for
 
 pytestmark = pytest.mark.gpu
 MIB = 2**20
@@ -79,4 +85,53 @@ def test_the_memory_of_a_phase_is_what_the_allocator_held_and_more() -> None:
     block = torch.empty(256 * MIB, dtype=torch.uint8, device="cuda")
     del block
     meter.stop()
-    assert 256 * MIB <= meter.peaks["run"] < torch.cuda.get_device_properties(0).total_memory
+    assert (
+        256 * MIB
+        <= meter.peaks["run"].reserved_bytes
+        < meter.peaks["run"].device_bytes
+        < torch.cuda.get_device_properties(0).total_memory
+    )
+
+
+def test_a_watched_gpu_tells_its_clock_its_heat_and_its_energy() -> None:
+    pipe, watching = on_gpu()[0], watch_for(find_device("cuda"))
+    sampled = latency.sample(lambda number: picture(pipe), watching, wanted=5, device="cuda:0")
+    health, energy_j = watching.health(), watching.energy_j()
+    assert len(sampled.samples_s) >= 5
+    assert health is not None
+    assert health.sm_clock_max_mhz
+    assert health.temperature_c
+    assert health.power_w
+    assert energy_j is None or energy_j > 0
+
+
+def test_the_parts_of_a_call_are_inside_it() -> None:
+    pipe = on_gpu()[0]
+    picture(pipe)
+    found = phases(pipe, lambda: picture(pipe), "cuda:0")
+    call_s, _ = latency.timed(lambda: picture(pipe), "cuda:0")
+    assert found.text_encoding_s
+    assert found.vae_decode_s
+    assert found.denoising_step_s
+    assert found.text_encoding_s + found.vae_decode_s + 2 * found.denoising_step_s < 1.5 * call_s
+
+
+CAPPED = """
+import torch
+from autotune.measure.memory import cap, meter_for
+meter = meter_for("cuda:0")
+cap("cuda:0", 2 * 2**30)
+meter.start("run")
+block = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+meter.stop()
+assert 2**30 < meter.peaks["run"].device_bytes <= 2 * 2**30, meter.peaks
+try:
+    torch.empty(2**30, dtype=torch.uint8, device="cuda")
+except torch.OutOfMemoryError:
+    print("as on a card of 2 GiB")
+"""
+
+
+def test_a_cap_makes_a_smaller_card() -> None:
+    done = subprocess.run([sys.executable, "-c", CAPPED], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.strip() == "as on a card of 2 GiB"

@@ -1,47 +1,197 @@
-"""The clock: warm-up ends when calls agree, the first call is kept apart, all raw samples are kept."""
+"""The clock: warm-up ends when calls agree, the first call is kept apart, calls are timed until their noise is known.
 
+Promises 3 (at least five calls, all kept), 4 (noise) and 6 (first call apart).
+"""
+
+import itertools
+import statistics
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from conftest import make_target
 
-from autotune import measure
+from autotune import measure, worker
 from autotune.measure import latency
+from autotune.measure.latency import NoCleanSamples
 from autotune.measure.memory import ResidentMeter
+from autotune.measure.watch import Disturbance, Unwatched
+from autotune.trial import Phases
 
 
 class FakeClock:
-    """Time that only passes when a call says so."""
+    """Time that only passes when a call says so, or a pause."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
+        self.pauses: list[float] = []
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.pauses.append)
 
     def calls(self, *seconds: float) -> Any:
+        """Each takes one of these; the last for ever."""
         left = list(seconds)
 
-        def call() -> float:
+        def call(number: int = 0) -> float:
             self.now += left.pop(0) if len(left) > 1 else left[0]
             return self.now
 
         return call
 
+    def endless(self, seconds: Iterator[float]) -> Callable[[int], int]:
+        def call(number: int) -> int:
+            self.now += next(seconds)
+            return number
 
-def test_a_call_is_timed_with_what_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock(monkeypatch)
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a user's machine: noise is not accepted."""
+    monkeypatch.delenv("AUTOTUNE_BUSY", raising=False)
+
+
+class Watched(Unwatched):
+    """Disturbs the samples with these numbers, counted from 0 as they are taken."""
+
+    def __init__(self, disturbed: set[int], *, window_s: float = 0.0, why: Any = "contended") -> None:
+        self.disturbed, self.window_s, self.why, self.ended = disturbed, window_s, why, 0
+
+    def end(self, seconds: float) -> Any:
+        self.ended += 1
+        return Disturbance(self.why, "somebody else") if self.ended - 1 in self.disturbed else None
+
+
+def sample(call: Any, *, wanted: int = 0, watch: Any = None) -> latency.Sampled[Any]:
+    return latency.sample(call, watch or Unwatched(), wanted=wanted, device="cpu")
+
+
+def test_a_call_is_timed_with_what_it_returns(clock: FakeClock) -> None:
     assert latency.timed(clock.calls(2.5), "cpu") == (2.5, 102.5)
 
 
-def test_warm_up_ends_when_two_calls_in_a_row_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock(monkeypatch)
-    assert latency.warm_up(clock.calls(8.0, 2.0, 1.01, 1.0, 1.0), "cpu") == pytest.approx([8.0, 2.0, 1.01, 1.0])
+def test_warm_up_ends_when_three_calls_in_a_row_agree(clock: FakeClock) -> None:
+    calls = clock.calls(8.0, 2.0, 1.01, 1.0, 1.025, 1.02, 1.01, 1.0)
+    assert latency.warm_up(calls, "cpu") == pytest.approx([8.0, 2.0, 1.01, 1.0, 1.025, 1.02, 1.01])
 
 
-def test_warm_up_ends_at_its_limit_where_calls_never_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock(monkeypatch)
-    seconds = latency.warm_up(clock.calls(1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0), "cpu")
-    assert len(seconds) == latency.WARMUP_MOST_CALLS
+def test_warm_up_ends_at_its_limit_where_calls_never_agree(clock: FakeClock) -> None:
+    assert len(latency.warm_up(clock.calls(*[1.0, 1.5] * 9), "cpu")) == latency.WARMUP_MOST_CALLS == 10
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 5, 12])
+def test_promise_3_never_fewer_than_five_nor_than_wanted_and_all_are_kept(clock: FakeClock, wanted: int) -> None:
+    sampled = sample(clock.calls(2.0), wanted=wanted)
+    assert sampled.samples_s == pytest.approx([2.0] * max(5, wanted))
+    assert sampled.stopped_by == "spread"
+    assert len(sampled.made) == wanted
+
+
+def test_short_calls_go_on_until_they_have_taken_half_a_second(clock: FakeClock) -> None:
+    sampled = sample(clock.calls(0.0251))
+    assert len(sampled.samples_s) == 20
+    assert sampled.stopped_by == "spread"
+
+
+def test_calls_go_on_until_their_noise_is_small(clock: FakeClock) -> None:
+    """One odd call at the start; it weighs less and less."""
+    sampled = sample(clock.calls(0.103, 0.1))
+    with_last, without = (
+        statistics.stdev(s) / statistics.fmean(s) for s in (sampled.samples_s, sampled.samples_s[:-1])
+    )
+    assert sampled.stopped_by == "spread"
+    assert with_last < latency.QUIET <= without
+    assert len(sampled.samples_s) > 30
+
+
+def test_calls_end_when_their_noise_does_not_get_smaller(clock: FakeClock) -> None:
+    sampled = sample(clock.endless(itertools.cycle([0.1, 0.104])))
+    assert sampled.stopped_by == "plateau"
+    assert 20 <= len(sampled.samples_s) < 60
+
+
+def test_calls_end_with_the_budget_where_their_noise_grows(clock: FakeClock) -> None:
+    growing = (0.5 * 1.02**number for number in itertools.count())
+    sampled = sample(clock.endless(growing), wanted=3)
+    assert sampled.stopped_by == "budget"
+    assert 9.0 < sum(sampled.samples_s[5:]) <= latency.BUDGET_S
+
+
+def test_no_call_is_begun_that_would_end_after_the_budget(clock: FakeClock) -> None:
+    sampled = sample(clock.endless(itertools.cycle([20.0, 21.0])))
+    assert (len(sampled.samples_s), sampled.stopped_by) == (5, "budget")
+
+
+def test_calls_end_with_the_budget_of_calls(clock: FakeClock) -> None:
+    sampled = sample(clock.calls(0.001))
+    assert (len(sampled.samples_s), sampled.stopped_by) == (latency.BUDGET_CALLS, "budget")
+
+
+def test_promise_4_calls_that_scatter_by_more_than_a_quarter_have_no_median(clock: FakeClock) -> None:
+    with pytest.raises(NoCleanSamples, match=r"scatter.*AUTOTUNE_BUSY") as raised:
+        sample(clock.endless(itertools.cycle([1.0, 1.0, 1.4, 1.4])))
+    assert raised.value.why == "noisy"
+
+
+def test_promise_4_calls_that_scatter_less_have_one(clock: FakeClock) -> None:
+    assert len(sample(clock.endless(itertools.cycle([1.0, 1.0, 1.2, 1.2]))).samples_s) >= 5
+
+
+def test_on_a_machine_that_is_never_idle_noise_is_accepted_when_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_BUSY", "accept")
+    sampled = sample(clock.endless(itertools.cycle([1.5, 1.5, 3.0, 3.0])))
+    assert (len(sampled.samples_s), sampled.stopped_by) == (5, "budget")
+
+
+def test_a_disturbed_call_is_timed_again_and_its_picture_is_used_once(clock: FakeClock) -> None:
+    asked: list[int] = []
+
+    def call(number: int) -> str:
+        asked.append(number)
+        clock.now += 3.0 if len(asked) == 2 else 1.0
+        return f"picture {number}, made in call {len(asked)}"
+
+    sampled = sample(call, wanted=6, watch=Watched({1}))
+    assert asked == [0, 1, 1, 2, 3, 4, 5]
+    assert sampled.samples_s == pytest.approx([1.0] * 6)
+    assert [(d.latency_s, d.why) for d in sampled.discarded] == [(pytest.approx(3.0), "contended")]
+    assert [made.split(",")[0] for made in sampled.made] == [f"picture {n}" for n in range(6)]
+    assert len({*sampled.made}) == 6
+
+
+def test_short_calls_are_judged_together_and_discarded_together(clock: FakeClock) -> None:
+    sampled = sample(clock.calls(0.2), wanted=9, watch=Watched({1}, window_s=0.5))
+    assert len(sampled.discarded) == 3
+    assert len(sampled.samples_s) == 9
+
+
+@pytest.mark.parametrize("why", ["throttled", "contended"])
+def test_where_more_calls_are_disturbed_than_clean_there_is_no_latency(clock: FakeClock, why: Any) -> None:
+    with pytest.raises(NoCleanSamples) as raised:
+        sample(clock.calls(1.0), watch=Watched({*range(1, 7)}, why=why))
+    assert raised.value.why == why
+    failure = worker.classify(raised.value)
+    assert failure.cause == why
+    assert "somebody else" in failure.reason
+
+
+def test_where_half_of_the_calls_are_clean_there_is_one(clock: FakeClock) -> None:
+    sampled = sample(clock.calls(1.0), watch=Watched({*range(5)}))
+    assert (len(sampled.samples_s), len(sampled.discarded)) == (5, 5)
+
+
+def test_the_pause_after_a_disturbance_grows_until_a_call_is_clean(clock: FakeClock) -> None:
+    sample(clock.calls(1.0), wanted=16, watch=Watched({0, 1, 2, 3, 4, 5, 6, 9}))
+    assert clock.pauses == pytest.approx([0.05, 0.075, 0.1125, 0.16875, 0.253125, 0.3796875, 0.5, 0.05])
 
 
 class SlowAtFirst:
@@ -57,35 +207,73 @@ class SlowAtFirst:
 
 
 def fake_pipes(monkeypatch: pytest.MonkeyPatch, kernels: dict[str, int]) -> None:
-    """What a pipe is called with, and what the profiler sees, without a real one."""
+    """What a pipe is called with, and what the profiler and the phases see, without a real one."""
     monkeypatch.setattr(measure, "attention_kernels", lambda pipe, call: kernels)
+    monkeypatch.setattr(measure, "phases", lambda pipe, call, device: Phases())
     monkeypatch.setattr(measure, "call_arguments", lambda pipe, workload, prompts, seeds, given: {"prompt": prompts})
 
 
-def test_a_slow_first_call_is_not_in_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promise_6_a_slow_first_call_is_not_in_the_latency(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     fake_pipes(monkeypatch, {"flash": 2})
     workload = make_target().workload.model_copy(update={"prompts": ("one", "two", "three"), "batch": 2})
     checked: list[dict[str, int]] = []
     fields, images = measure.measure_pipe(
-        SlowAtFirst(FakeClock(monkeypatch)),
+        SlowAtFirst(clock),
         workload,
         ResidentMeter(),
+        Unwatched(),
         device="cpu",
         pictures=True,
         check=checked.append,
     )
     assert fields["first_call_s"] == pytest.approx(6.7)
+    assert statistics.median(fields["latency_samples_s"]) == pytest.approx(1.0, rel=0.01)
     assert fields["latency_samples_s"] == pytest.approx([1.0] * latency.LEAST_CALLS)
     assert images == ["a picture of one", "a picture of two", "a picture of three"]
     assert checked == [{"flash": 2}]
 
 
-def test_without_pictures_the_least_number_of_calls_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pictures_the_least_number_of_calls_is_timed(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     fake_pipes(monkeypatch, {})
     workload = make_target().workload.model_copy(update={"prompts": tuple("abcdefghijkl")})
-    pipe = SlowAtFirst(FakeClock(monkeypatch))
     fields, images = measure.measure_pipe(
-        pipe, workload, ResidentMeter(), device="cpu", pictures=False, check=lambda kernels: None
+        SlowAtFirst(clock),
+        workload,
+        ResidentMeter(),
+        Unwatched(),
+        device="cpu",
+        pictures=False,
+        check=lambda kernels: None,
     )
     assert len(fields["latency_samples_s"]) == latency.LEAST_CALLS
     assert images == []
+
+
+def test_promise_11_no_meter_runs_while_calls_are_timed(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """The phases are closed before the first timed call, and opened again after the last."""
+    fake_pipes(monkeypatch, {})
+    meter, pipe = ResidentMeter(), SlowAtFirst(clock)
+    open_in: list[str | None] = []
+    monkeypatch.setattr(latency, "synchronise", lambda device: open_in.append(meter._phase))
+    fields, _ = measure.measure_pipe(
+        pipe, make_target().workload, meter, Unwatched(), device="cpu", pictures=True, check=lambda kernels: None
+    )
+    assert open_in[:2] == ["first", "first"]
+    assert {*open_in[2:]} == {None}
+    calls_timed = len(fields["warmup_s"]) + len(fields["latency_samples_s"])
+    assert len(pipe.asked) == 1 + calls_timed + 1  # the first, and one for the memory
+    assert set(fields["peaks"]) == {"first", "run"}
+
+
+def test_energy_is_of_a_picture_and_health_is_written_down(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    class Metered(Unwatched):
+        def energy_j(self) -> Any:
+            return 5 * 80.0
+
+    fake_pipes(monkeypatch, {})
+    workload = make_target(batch=4).workload
+    fields, _ = measure.measure_pipe(
+        SlowAtFirst(clock), workload, ResidentMeter(), Metered(), device="cpu", pictures=False, check=lambda k: None
+    )
+    assert fields["energy_per_picture_j"] == pytest.approx(20.0)
+    assert fields["health"] is None

@@ -1,14 +1,19 @@
-"""Peak memory of a CPU is this process's own, by phase, above what it was before.
+"""Peak memory of a CPU is this process's own, by phase, above what it was before; of a GPU, what the process holds.
 
-Each figure is taken in a fresh process, as every measurement is: in this one, what earlier tests have left may be
-given back to the system in the middle of a phase.
+Each figure of the CPU is taken in a fresh process, as every measurement is: in this one, what earlier tests have left
+may be given back to the system in the middle of a phase. The GPU is one that is not there, see fake_nvml.py.
 """
 
 import json
+import os
 import subprocess
 import sys
 
-from autotune.measure.memory import ResidentMeter, meter_for
+import pytest
+from measure.fake_nvml import FakeCuda, FakeNvml, install
+
+from autotune import worker
+from autotune.measure.memory import CudaMeter, ResidentMeter, cap, meter_for
 
 MIB = 2**20
 
@@ -21,7 +26,7 @@ from autotune.measure.memory import ResidentMeter
 touch = lambda mib: numpy.ones(mib * {MIB}, dtype=numpy.uint8)
 touch(1)
 {story}
-print(json.dumps(meter.peaks))
+print(json.dumps({{phase: peak.device_bytes for phase, peak in meter.peaks.items()}}))
 """
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     seen: dict[str, int] = json.loads(done.stdout)
@@ -48,3 +53,75 @@ def test_what_was_there_before_is_not_counted() -> None:
 
 def test_a_cpu_is_measured_by_its_resident_memory() -> None:
     assert isinstance(meter_for("cpu"), ResidentMeter)
+
+
+def test_what_our_own_tools_keep_is_not_the_pipes() -> None:
+    seen = peaks(
+        "meter = ResidentMeter(); pipe = touch(100)\n"
+        "with meter.aside():\n    tool = touch(300)\n"
+        "meter.start('run'); block = touch(50); meter.stop()"
+    )
+    assert 140 * MIB < seen["run"] < 180 * MIB
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeNvml, FakeCuda]:
+    return install(monkeypatch)
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_promise_11_a_gpus_peaks_are_of_tensors_allocator_and_device(
+    gpu: tuple[FakeNvml, FakeCuda], container: bool
+) -> None:
+    """The device's is what the allocator held and the context beside it, whether NVML knows us by our number or not."""
+    nvml, cuda = gpu
+    nvml.compute.clear()
+    meter = meter_for("cuda:0")
+    assert isinstance(meter, CudaMeter)
+    meter.start("load")
+    cuda.allocate(1000 * MIB, keep=True)
+    cuda.allocate(2000 * MIB)
+    if not container:
+        nvml.compute = {os.getpid(): 500 * MIB + cuda.reserved}
+    meter.start("run")
+    cuda.allocate(300 * MIB)
+    meter.stop()
+    load, run = meter.peaks["load"], meter.peaks["run"]
+    assert (load.allocated_bytes, load.reserved_bytes, load.device_bytes) == (3000 * MIB, 3000 * MIB, 3500 * MIB)
+    assert (run.allocated_bytes, run.reserved_bytes, run.device_bytes) == (1300 * MIB, 3000 * MIB, 3500 * MIB)
+
+
+def test_promise_11_what_others_held_before_is_not_ours(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+    nvml, cuda = gpu
+    nvml.compute = {4_000_000: 20_000 * MIB}
+    nvml.used_bytes = 20_000 * MIB
+    meter = meter_for("cuda:0")
+    meter.start("run")
+    cuda.allocate(100 * MIB)
+    meter.stop()
+    assert meter.peaks["run"].device_bytes == 600 * MIB
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_a_cap_leaves_the_allocator_what_the_context_leaves(gpu: tuple[FakeNvml, FakeCuda], container: bool) -> None:
+    """8 GiB on a card of 80: a tenth of it, less the context."""
+    nvml, cuda = gpu
+    nvml.compute = {} if container else {os.getpid(): 500 * MIB}
+    cap("cuda:0", 8192 * MIB)
+    assert cuda.fraction == pytest.approx((8192 - 500) / (80 * 1024))
+
+
+def test_a_cap_above_the_card_is_the_card(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+    cap("cuda:0", 2**60)
+    assert gpu[1].fraction == 1.0
+
+
+def test_a_cap_under_the_context_is_out_of_memory(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+    with pytest.raises(MemoryError) as raised:
+        cap("cuda:0", 400 * MIB)
+    assert worker.classify(raised.value).cause == "out_of_memory"
+
+
+def test_on_a_cpu_nothing_is_capped(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+    cap("cpu", 1)
+    assert gpu[1].fraction is None

@@ -1,0 +1,111 @@
+"""Does a measured latency agree with a plain loop that anybody would write? On the demo, untouched.
+
+    python benchmarks/latency_agrees.py [--rounds 3]
+
+Plain loop and measurement take turns, each in a fresh process. Printed are both medians of each round and their ratio;
+the ratio over all rounds should be within 1 % of 1. On a machine that is never idle set AUTOTUNE_BUSY=accept, and
+expect the ratio to scatter as the machine does.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PLAIN = """
+import json, sys, time
+import torch
+from diffusers import DiffusionPipeline
+
+asked = json.loads(sys.argv[1])
+pipe = DiffusionPipeline.from_pretrained(asked["folder"])
+pipe.set_progress_bar_config(disable=True)
+
+def call():
+    return pipe(
+        asked["prompt"],
+        width=asked["width"],
+        height=asked["height"],
+        num_inference_steps=asked["steps"],
+        guidance_scale=asked["guidance_scale"],
+        generator=torch.Generator("cpu").manual_seed(asked["seed"]),
+    ).images
+
+for _ in range(5):
+    call()
+seconds = []
+for _ in range(asked["calls"]):
+    start = time.perf_counter()
+    call()
+    seconds.append(time.perf_counter() - start)
+print(json.dumps(seconds))
+"""
+CALLS = 20
+
+
+def plain_s(target: object) -> float:
+    """Median seconds of the plain loop's calls."""
+    from autotune import demo
+
+    workload = target.workload
+    asked = {
+        "folder": str(demo.PIPELINE),
+        "prompt": workload.prompts[0],
+        "width": workload.width,
+        "height": workload.height,
+        "steps": workload.steps,
+        "guidance_scale": workload.guidance_scale,
+        "seed": workload.seed,
+        "calls": CALLS,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, json.dumps(asked)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return statistics.median(json.loads(done.stdout))
+
+
+def measured_s(target: object, folder: Path) -> float:
+    """Median seconds as autotune measures them."""
+    from autotune import isolate
+    from autotune.job import MeasureJob
+    from autotune.knobs import complete
+    from autotune.trial import Failure, Measurement
+
+    job = MeasureJob(target=target, values=dict(complete({})), pictures=False)
+    answer = isolate.run(folder, job, timeout_s=600)
+    if isinstance(answer, Failure):
+        sys.exit(f"the measurement failed ({answer.cause}): {answer.reason}")
+    return Measurement.parse(answer, "the outcome").latency_s
+
+
+def main() -> None:
+    from autotune.device import find_device
+    from autotune.pipelines import resolve
+    from autotune.probe import default_prompts, probe
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    pipeline = resolve("demo").model_copy(update={"scorer": None})
+    plain, measured = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), default_prompts(pipeline))
+        for number in range(rounds):
+            plain.append(plain_s(target))
+            measured.append(measured_s(target, Path(folder) / f"round-{number}"))
+            ratio = measured[-1] / plain[-1]
+            print(
+                f"round {number + 1}: plain {plain[-1] * 1e3:.1f} ms, autotune {measured[-1] * 1e3:.1f} ms, {ratio:.4f}"
+            )
+    ratio = statistics.median(measured) / statistics.median(plain)
+    print(
+        f"medians: plain {statistics.median(plain) * 1e3:.1f} ms, autotune {statistics.median(measured) * 1e3:.1f} ms"
+    )
+    print(f"ratio {ratio:.4f}: {'within' if abs(ratio - 1) <= 0.01 else 'NOT within'} 1%")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""The GPU while it is timed, by a card that is not there: promises 7 (throttling) and 8 (other processes).
+
+What the fake answers has the real binding's names and types, see fake_nvml.py.
+"""
+
+import inspect
+import os
+import time
+from collections.abc import Callable
+
+import pynvml
+import pytest
+from measure.fake_nvml import MIB, FakeCuda, FakeNvml, install
+
+from autotune.device import Device
+from autotune.measure import latency
+from autotune.measure.watch import Unwatched, watch_for
+from autotune.measure.watch_gpu import GpuWatch
+
+GPU = Device(kind="cuda", name="a card that is not there", memory_bytes=80 * 2**30)
+OTHER = 4_000_000  # no process has this number
+SLOWDOWNS = {
+    "HwSlowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
+    "SwThermal": pynvml.nvmlClocksThrottleReasonSwThermalSlowdown,
+    "HwThermal": pynvml.nvmlClocksThrottleReasonHwThermalSlowdown,
+    "HwPowerBrake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+}
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    monkeypatch.delenv("AUTOTUNE_BUSY", raising=False)
+    monkeypatch.setattr(latency, "PAUSE_S", 0.0)
+    return install(monkeypatch)[0]
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> FakeCuda:
+    fake = FakeCuda(card)
+    fake.install(monkeypatch)
+    return fake
+
+
+def watch() -> GpuWatch:
+    found = watch_for(GPU)
+    assert isinstance(found, GpuWatch)
+    return found
+
+
+class Calls:
+    """Calls of 0.2 s by a fake clock. `at`: what happens to the card in the n-th call that is made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: dict[int, Callable[[], None]]) -> None:
+        self.now, self.at, self.numbers = 100.0, at, list[int]()
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def __call__(self, number: int) -> str:
+        if len(self.numbers) in self.at:
+            self.at[len(self.numbers)]()
+        self.numbers.append(number)
+        self.now += 0.2
+        return f"picture {number}"
+
+
+def test_the_fake_has_the_real_modules_calls() -> None:
+    fake = FakeNvml()
+    names = [name for name in dir(fake) if name.startswith("nvml")]
+    assert len(names) > 12
+    for name in names:
+        mine, theirs = inspect.signature(getattr(fake, name)), inspect.signature(getattr(pynvml, name))
+        assert list(mine.parameters) == list(theirs.parameters), name
+
+
+@pytest.mark.parametrize("word", SLOWDOWNS)
+def test_promise_7_a_sample_under_a_slowdown_is_discarded_and_taken_again(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
+) -> None:
+    calls = Calls(
+        monkeypatch,
+        {2: lambda: setattr(card, "reasons", SLOWDOWNS[word]), 3: lambda: setattr(card, "reasons", 0)},
+    )
+    watching = watch()
+    sampled = latency.sample(calls, watching, wanted=6, device="cuda:0")
+    assert calls.numbers == [0, 1, 2, 2, 3, 4, 5]
+    assert len(sampled.samples_s) == 6
+    assert sampled.made == tuple(f"picture {n}" for n in range(6))
+    assert [(d.why, word in d.reason) for d in sampled.discarded] == [("throttled", True)]
+    assert watching.health().throttle_reasons == ()
+
+
+def test_promise_7_time_held_down_by_heat_is_noticed_though_no_poll_saw_it(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    def heat(seconds: float) -> None:
+        card.violation_ns[pynvml.NVML_PERF_POLICY_THERMAL] += round(seconds * 1e9)
+
+    calls = Calls(monkeypatch, {1: lambda: heat(0.1), 3: lambda: heat(0.0001)})
+    sampled = latency.sample(calls, watch(), wanted=5, device="cuda:0")
+    assert calls.numbers == [0, 1, 1, 2, 3, 4]
+    assert [d.why for d in sampled.discarded] == ["throttled"]
+
+
+def test_promise_7_a_clock_under_three_quarters_of_the_reference_is_throttling(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    at = {
+        1: lambda: setattr(card, "sm_clock_mhz", 1400),  # 78 %
+        2: lambda: setattr(card, "sm_clock_mhz", 1300),  # 72 %
+        3: lambda: setattr(card, "sm_clock_mhz", 1800),
+    }
+    sampled = latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    assert [(d.why, "1300 MHz" in d.reason) for d in sampled.discarded] == [("throttled", True)]
+
+
+def test_a_low_clock_of_an_idle_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    def idle() -> None:
+        card.sm_clock_mhz, card.reasons = 300, pynvml.nvmlClocksThrottleReasonGpuIdle
+
+    sampled = latency.sample(Calls(monkeypatch, {2: idle}), watch(), wanted=5, device="cuda:0")
+    assert sampled.discarded == ()
+
+
+@pytest.mark.parametrize("word", SLOWDOWNS)
+def test_promise_7_a_gpu_that_is_slowed_down_most_of_the_time_has_no_latency(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
+) -> None:
+    at = {2: lambda: setattr(card, "reasons", SLOWDOWNS[word])}
+    with pytest.raises(latency.NoCleanSamples, match=word) as raised:
+        latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    assert raised.value.why == "throttled"
+
+
+def test_the_power_cap_is_recorded_and_invalidates_nothing(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    at = {2: lambda: setattr(card, "reasons", pynvml.nvmlClocksThrottleReasonSwPowerCap)}
+    watching = watch()
+    assert latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0").discarded == ()
+    assert watching.health().throttle_reasons == ("SwPowerCap",)
+
+
+def test_time_under_the_power_cap_is_recorded_though_no_poll_saw_it(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    at = {2: lambda: card.violation_ns.update({pynvml.NVML_PERF_POLICY_POWER: 10**8})}
+    watching = watch()
+    latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0")
+    assert watching.health().throttle_reasons == ("SwPowerCap",)
+
+
+@pytest.mark.parametrize("kind", ["compute", "graphics", "mps"])
+def test_promise_8_another_process_that_takes_memory_is_contention(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, kind: str
+) -> None:
+    theirs = getattr(card, kind)
+    at = {
+        0: lambda: theirs.update({OTHER: 255 * MIB}),
+        2: lambda: theirs.update({OTHER: 300 * MIB}),
+        3: lambda: theirs.pop(OTHER),
+    }
+    sampled = latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    assert [(d.why, "300 MiB" in d.reason) for d in sampled.discarded] == [("contended", True)]
+
+
+def test_promise_8_memory_that_others_held_before_is_not_contention(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    card.compute[OTHER] = 4096 * MIB
+    watching = watch()
+    assert latency.sample(Calls(monkeypatch, {}), watching, wanted=5, device="cuda:0").discarded == ()
+    assert watching.health().others_memory_bytes == 4096 * MIB
+
+
+def test_promise_8_another_process_at_work_is_contention_and_we_are_not(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    at = {
+        0: lambda: setattr(card, "utilisation", [(os.getpid(), 95), (OTHER, 5)]),
+        2: lambda: setattr(card, "utilisation", [(os.getpid(), 60), (OTHER, 30)]),
+        3: lambda: setattr(card, "utilisation", [(os.getpid(), 95)]),
+    }
+    sampled = latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    assert [(d.why, "30%" in d.reason) for d in sampled.discarded] == [("contended", True)]
+
+
+def test_promise_8_in_a_container_we_are_no_stranger_to_ourselves(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, cuda: FakeCuda
+) -> None:
+    """NVML knows us by the host's number: our own growth and work are not others', theirs still are."""
+    cuda.make_context()
+    card.compute = {OTHER: 500 * MIB}
+    card.utilisation = [(OTHER, 100)]
+
+    def ours() -> None:
+        cuda.allocate(2048 * MIB)
+        card.compute[OTHER] += 2048 * MIB
+
+    def theirs(size: int) -> None:
+        card.used_bytes += size
+
+    at = {1: ours, 3: lambda: theirs(300 * MIB), 4: lambda: theirs(-300 * MIB)}
+    watching = watch()
+    sampled = latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0")
+    assert [(d.why, "300 MiB" in d.reason) for d in sampled.discarded] == [("contended", True)]
+    assert watching.health().others_memory_bytes is None
+
+
+def test_another_process_with_our_number_on_the_host_is_not_us(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, cuda: FakeCuda
+) -> None:
+    cuda.allocate(1024 * MIB)
+    card.compute = {os.getpid(): 100 * MIB, OTHER: 1600 * MIB}  # the second is us
+    card.utilisation = [(os.getpid(), 0), (OTHER, 100)]
+    sampled = latency.sample(Calls(monkeypatch, {}), watch(), wanted=5, device="cuda:0")
+    assert sampled.discarded == ()
+
+
+def test_where_noise_is_accepted_everything_is_kept_and_recorded(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_BUSY", "accept")
+    at = {2: lambda: setattr(card, "reasons", SLOWDOWNS["HwThermal"])}
+    watching = watch()
+    sampled = latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0")
+    assert sampled.discarded == ()
+    assert watching.health().throttle_reasons == ("HwThermal",)
+
+
+def test_health_is_that_of_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    def throttled() -> None:
+        card.reasons, card.temperature_c, card.power_mw = SLOWDOWNS["HwThermal"], 95, 100_000
+
+    def cool() -> None:
+        card.reasons, card.temperature_c, card.power_mw = 0, 70, 300_000
+
+    watching = watch()
+    latency.sample(Calls(monkeypatch, {1: throttled, 2: cool}), watching, wanted=5, device="cuda:0")
+    health = watching.health()
+    assert (health.temperature_c, health.power_w) == (70, 300.0)
+    assert (health.sm_clock_mhz, health.sm_clock_max_mhz) == (1800.0, 1980.0)
+    assert health.load_average is not None
+    assert health.not_told == ()
+
+
+def test_a_long_sample_is_polled_ten_times_a_second(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    """A slowdown that is over before the sample ends is seen."""
+    watching = watch()
+    watching.begin()
+    card.reasons = SLOWDOWNS["HwSlowdown"]
+    time.sleep(0.2)
+    card.reasons = 0
+    time.sleep(0.2)
+    disturbance = watching.end(0.4)
+    assert disturbance is not None
+    assert disturbance.why == "throttled"
+    assert len(watching._polls) >= 4
+
+
+def test_energy_is_what_the_counter_gained_in_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    def burn() -> None:
+        card.energy_mj += 60_000
+
+    def throttled() -> None:
+        burn()
+        card.reasons = SLOWDOWNS["HwSlowdown"]
+
+    def again() -> None:
+        burn()
+        card.reasons = 0
+
+    watching = watch()
+    latency.sample(
+        Calls(monkeypatch, {0: burn, 1: throttled, **dict.fromkeys(range(2, 6), again)}),
+        watching,
+        wanted=5,
+        device="cuda:0",
+    )
+    assert watching.energy_j() == pytest.approx(5 * 60.0)
+
+
+ALL = {
+    "CurrentClocksEventReasons",
+    "CurrentClocksThrottleReasons",
+    "ViolationStatus",
+    "ClockInfo",
+    "MaxClockInfo",
+    "Temperature",
+    "PowerUsage",
+    "TotalEnergyConsumption",
+    "ComputeRunningProcesses",
+    "GraphicsRunningProcesses",
+    "MPSComputeRunningProcesses",
+    "ProcessUtilization",
+    "MemoryInfo",
+}
+
+
+def test_a_card_that_tells_nothing_is_timed_all_the_same_and_the_silence_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    card.declines = ALL
+    card.utilisation = [(OTHER, 100)]
+    watching = watch()
+    sampled = latency.sample(Calls(monkeypatch, {}), watching, wanted=5, device="cuda:0")
+    assert sampled.discarded == ()
+    health = watching.health()
+    assert set(health.not_told) == ALL
+    assert (health.sm_clock_mhz, health.power_w, health.temperature_c, health.others_memory_bytes) == (None,) * 4
+    assert watching.energy_j() is None
+
+
+def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    card.declines = {"CurrentClocksEventReasons"}
+    card.reasons = SLOWDOWNS["HwSlowdown"]
+    with pytest.raises(latency.NoCleanSamples):
+        latency.sample(Calls(monkeypatch, {}), watch(), wanted=5, device="cuda:0")
+
+
+def test_a_gpu_that_nvml_does_not_know_has_no_health(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+    card.declines = {"HandleByUUID"}
+    found = watch_for(GPU)
+    assert isinstance(found, Unwatched)
+    assert len(latency.sample(Calls(monkeypatch, {}), found, wanted=5, device="cuda:0").samples_s) >= 5
+    assert found.health() is None
+    assert found.energy_j() is None
