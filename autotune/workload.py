@@ -56,8 +56,8 @@ class Workload(Noun):
 
     @property
     def draws(self) -> tuple[tuple[str, int], ...]:
-        """What each picture is made from: its prompt and its seed."""
-        return tuple((prompt, self.seed_of(i)) for i, prompt in enumerate(self.prompts))
+        """What each picture is made from: its prompt, as a tokenizer that knows no capitals reads it, and its seed."""
+        return tuple((" ".join(prompt.lower().split()), self.seed_of(i)) for i, prompt in enumerate(self.prompts))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:

@@ -134,6 +134,8 @@ def test_prompts_with_seeds_of_their_own_are_drawn_with_them() -> None:
     mine = workload(3, 2, seed=5).model_copy(update={"seeds": (9, 9, 1)})
     assert [seeds for _, seeds in mine.calls()] == [[9, 9], [1, 9]]
     assert mine.draws == (("prompt 0", 9), ("prompt 1", 9), ("prompt 2", 1))
+    shouted = mine.model_copy(update={"prompts": ("prompt 0", "Prompt  0", "prompt 2")})
+    assert shouted.draws[0] == shouted.draws[1], "CLIP reads them alike: they may give the same picture"
     assert str(mine).endswith("3 prompts, seeds of their own")
 
 
