@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
-    {"space", "runner", "build", "report.words"},
+    {"space", "runner", "build", "floor", "report.words"},
     {"knobs", "measure"},
     {"record", "front", "isolate", "pipelines", "report.pictures"},
     {"demo", "report", "published"},
