@@ -99,7 +99,7 @@ def _studentised(standard: Sequence[float]) -> Any:
     return np.sort(np.nan_to_num(deviates, nan=0.0, posinf=np.inf, neginf=-np.inf))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _shares(n: int) -> Any:
     """How much of each resample each pair makes up: RESAMPLES x n, seeded."""
     import numpy as np

@@ -93,11 +93,7 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
         run_code=run_code,
     )
     with folder.lock():  # a search that is timing calls would be disturbed
-        answer = isolate.run(folder.path / "scores" / "child", job, timeout_s=TIMEOUT_S)
-        if isinstance(answer, Failure):
-            log = "" if answer.cause == "bad_input" else f"; see {folder.path / 'scores' / 'child' / 'log.txt'}."
-            raise UserError(f"{answer.reason}{log}")
-        found = [_scores(data, record, where) for data in answer["scores"]]
+        found = [_scores(data, record, where) for data in _answer(folder, job)]
         for scores in found:
             write_json(folder.scores(scores.metric), scores.to_json())
     judged = trials[0].measured.quality if trials[0].measured else None
@@ -105,6 +101,17 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
         Scored(path=str(folder.scores(scores.metric)), scores=scores, notes=_notes(scores, earlier, judged))
         for scores in found
     ]
+
+
+def _answer(folder: StudyFolder, job: RescoreJob) -> list[dict[str, object]]:
+    """What a child finds: one dict a metric. Raises UserError where it finds nothing."""
+    place = folder.path / "scores" / "child"
+    answer = isolate.run(place, job, timeout_s=TIMEOUT_S)
+    if isinstance(answer, Failure):
+        log = "" if answer.cause == "bad_input" else f"; see {place / 'log.txt'}."
+        raise UserError(f"{answer.reason}{log}")
+    found: list[dict[str, object]] = answer["scores"]
+    return found
 
 
 def _wish(word: str, record: Record, *, run_code: bool) -> MetricWish:
@@ -118,6 +125,8 @@ def _wish(word: str, record: Record, *, run_code: bool) -> MetricWish:
     metric = find_metric(name)
     if equals and not source:
         raise UserError(f"--metric takes NAME or NAME=SOURCE, not {word!r}.")
+    if source and not metric.takes_model:
+        raise UserError(f"{name} has no model to choose: --metric {name} is all there is, not {word!r}.")
     if not source:
         return MetricWish(name=name, source=record.target.pipeline.scorer if metric.reads_scorer else None)
     here = source != "demo" and Path(source).exists()

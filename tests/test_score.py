@@ -165,6 +165,7 @@ def test_the_device_and_the_model_are_handed_on(study: StudyFolder, monkeypatch:
     [
         (["clip_scor"], "unknown metric 'clip_scor': did you mean 'clip_score'?"),
         (["ssim="], "NAME or NAME=SOURCE"),
+        (["ssim=owner/model"], "ssim has no model to choose"),
         (["ssim", "ssim"], "asked for twice"),
         (["clip_score=a/b", "clip_score=c/d"], "asked for twice"),
         ([], "no metric is named"),

@@ -39,7 +39,8 @@ class Metric:
     unit: str
     load: Callable[[str | None, str], Loaded]
     needs_reference: bool = False  # compares with the reference picture, or the baseline's where there is none
-    reads_scorer: bool = False  # takes the study's own scorer where no other source is named
+    takes_model: bool = False  # the source of its model can be named
+    reads_scorer: bool = False  # ... and is the study's own scorer where none is
 
 
 @dataclass(frozen=True)

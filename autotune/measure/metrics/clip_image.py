@@ -21,5 +21,6 @@ METRIC = Metric(
     unit="points",
     load=load,
     needs_reference=True,
+    takes_model=True,
     reads_scorer=True,
 )

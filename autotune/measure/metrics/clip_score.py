@@ -15,5 +15,6 @@ METRIC = Metric(
     better="higher",
     unit="points",
     load=load,
+    takes_model=True,
     reads_scorer=True,
 )

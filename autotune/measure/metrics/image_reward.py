@@ -61,4 +61,5 @@ METRIC = Metric(
     better="higher",
     unit="points",
     load=load,
+    takes_model=True,
 )

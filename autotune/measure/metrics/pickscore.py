@@ -21,4 +21,5 @@ METRIC = Metric(
     better="higher",
     unit="points",
     load=load,
+    takes_model=True,
 )
