@@ -21,7 +21,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 asked = json.loads(sys.argv[1])
-pipe = DiffusionPipeline.from_pretrained(asked["folder"])
+pipe = DiffusionPipeline.from_pretrained(asked["folder"], torch_dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
 
 def call():
