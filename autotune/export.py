@@ -125,6 +125,7 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
         latency_samples_s=mine.latency_samples_s,
         first_call_s=mine.first_call_s,
         peak_memory_bytes=mine.peak_memory_bytes,
+        energy_per_picture_j=mine.energy_per_picture_j,
         effects={name: str(effect) for name, effect in mine.effects.items()},
         quality_metric=quality.metric,
         quality_loss=quality.loss(reference),

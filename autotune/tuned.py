@@ -36,6 +36,7 @@ class Evidence(Noun):
     latency_samples_s: tuple[float, ...]
     first_call_s: float
     peak_memory_bytes: int
+    energy_per_picture_j: float | None = None  # indicative, of a GPU that tells
     effects: dict[str, str]
     quality_metric: str
     quality_loss: float  # CLIP points, or 100 x (1 - SSIM) where only likeness could be judged

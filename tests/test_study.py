@@ -15,13 +15,14 @@ from sqlalchemy import Engine, event
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, write_json
+from autotune.front import pareto_front
 from autotune.goal import Goal
 from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.record import read_trials, write_trial
 from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
 from autotune.study import SAMPLERS, Study, check_sampler
-from autotune.trial import Trial
+from autotune.trial import Cause, Trial
 
 MIB = 2**20
 DEMO = shipped_space_file("demo.toml")
@@ -425,3 +426,24 @@ def test_a_failure_is_told_with_the_worst_of_the_others_at_each_size(by_size: di
             known = [t.measured.latencies_s for t in study.trials[: trial.number] if t.measured]
             assert frozen.values[:2] == [max(column) for column in zip(*known, strict=True)]
     assert any(trial.measured is None for trial in study.trials)
+
+
+@pytest.mark.parametrize("cause", ["throttled", "contended", "noisy"])
+def test_what_was_the_moment_s_fault_is_never_ranked_and_teaches_the_sampler_nothing(
+    tmp_path: Path, cause: Cause
+) -> None:
+    """Promises 7 and 8: injected throttling never reaches the front; the config is not asked for again all the same."""
+    study = open_study(tmp_path / "study", demo_space(NARROW))
+    study.tell(measured(0))
+    asked = study.ask()
+    assert asked is not None
+    number, config, origin = asked
+    study.tell(failed(number, config, cause).model_copy(update={"origin": origin}))
+    assert [trial.number for trial in pareto_front(study.trials, study.baseline)] == [0]
+    told = optuna.load_study(study_name="autotune", storage=f"sqlite:///{study.folder.database}").get_trials()
+    assert [one.state for one in told] == [TrialState.COMPLETE, TrialState.FAIL]
+    again = open_study(tmp_path / "study", demo_space(NARROW))
+    assert [trial.number for trial in again.trials] == [0, 1]
+    while (asked := again.ask()) is not None:
+        assert asked[1] != config
+        again.tell(measured(asked[0], asked[1]))
