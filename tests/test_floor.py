@@ -1,4 +1,4 @@
-"""The noise floor: which trials tell it, and what it is where none does."""
+"""The noise floor (promise 14): which trials tell it, and what it is where none does."""
 
 from made_up import failed, likeness, measured
 
