@@ -253,6 +253,17 @@ def score(
 
 
 @app.command()
+def report(study: Annotated[Path, typer.Argument(help="A study's folder, finished or not.")]) -> None:
+    """Write report.html, a page that opens from disk, and report.md into the study's folder."""
+    from autotune.report.page import write_report
+    from autotune.report.story import answer, read_story
+
+    story = read_story(study)
+    write_report(story)
+    print(f"{answer(story)}\n{story.folder.report}\n{story.folder.report_markdown}")
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],

@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from autotune.errors import UserError
 
@@ -19,10 +19,19 @@ LEAST_FREE_BYTES = 64 * 2**20  # a trial's pictures, log and database rows fit i
 
 def write_json(path: Path, data: Any) -> None:
     """Write whole or not at all: to a temporary name, flushed to the disk, then renamed. Raises OSError."""
+    _write_whole(path, lambda file: json.dump(data, file, indent=2, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for a text. Raises OSError."""
+    _write_whole(path, lambda file: file.write(text.removesuffix("\n")))
+
+
+def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(data, file, indent=2, allow_nan=False)
+            write(file)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
@@ -72,6 +81,9 @@ class StudyFolder:
         self.database = path / "study.db"
         self.best = path / "best.json"
         self.pictures = path / "pictures.png"
+        self.report = path / "report.html"
+        self.report_markdown = path / "report.md"
+        self.ablation = path / "ablation.json"
         self.probe = path / "probe"
         self.references = path / "references"
         self.cache = _caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]

@@ -25,12 +25,17 @@ LAYERS: tuple[set[str], ...] = (
     {"report.show", "report.terminal", "report.trust"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
+    {"report.page"},
+    {"report.markdown"},
+    {"report.measured"},
+    {"report.story"},
     {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "report.words"},
     {"knobs", "measure"},
-    {"record", "front", "isolate", "pipelines", "report.pictures"},
+    {"report.progress"},
+    {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
     {"demo", "report", "published"},
     NOUNS,
 )
