@@ -264,6 +264,33 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder, finishe
 
 
 @app.command()
+def ablate(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    pick: Annotated[
+        str | None, typer.Option(help="fastest, smallest, balanced, or the number of a trial. Default: best.json's.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Measure each setting at least so often, in turn.")] = 3,
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+) -> None:
+    """Take the settings out of the pick one by one, measured in turn with it; drop those that bring nothing.
+
+    The same command continues what was stopped. Where less does as well, best.json becomes less.
+    """
+    from autotune.ablate import ablate as measure
+    from autotune.goal import read_seconds
+    from autotune.report.page import write_report
+    from autotune.report.story import read_story
+    from autotune.report.trust import ablation_words
+
+    def listen(what: str, number: int) -> None:
+        print(f"round {number}: {what}", flush=True)
+
+    made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
+    print(ablation_words(made))
+    write_report(read_story(study))
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],

@@ -28,6 +28,8 @@ LAYERS: tuple[set[str], ...] = (
     {"report.page"},
     {"report.markdown"},
     {"report.measured"},
+    {"ablate"},
+    {"minimal"},
     {"report.story"},
     {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
     {"chain", "ladder_record", "score"},
