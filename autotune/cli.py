@@ -291,6 +291,35 @@ def ablate(
 
 
 @app.command()
+def table(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    format: Annotated[str, typer.Option(help="csv, json, markdown or latex; parquet with -o.")] = "csv",
+    samples: Annotated[
+        bool, typer.Option("--samples", help="A row for every timed call instead of every trial.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file. Default: standard output.")] = None,
+) -> None:
+    """Print a study as a table: one row a trial, with its knobs, figures, quality and outcome."""
+    from autotune.folders import write_text
+    from autotune.report.table import formatted, samples_rows, trials_rows, write_parquet
+
+    rows = (samples_rows if samples else trials_rows)(study)
+    if format == "parquet":
+        if output is None:
+            raise UserError("--format parquet is for a file: name one with -o.")
+        write_parquet(rows, output)
+        return
+    text = formatted(rows, format)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],

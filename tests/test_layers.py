@@ -31,7 +31,7 @@ LAYERS: tuple[set[str], ...] = (
     {"ablate"},
     {"minimal"},
     {"report.story"},
-    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
+    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score", "report.table"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "report.words"},
