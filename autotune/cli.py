@@ -320,6 +320,17 @@ def table(
 
 
 @app.command()
+def watch(study: Annotated[Path, typer.Argument(help="The folder of a search that is running.")]) -> None:
+    """Follow a running search from another terminal, until it ends."""
+    from autotune.report.watch import show_watch
+
+    try:
+        show_watch(study)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],

@@ -7,14 +7,17 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from autotune.errors import UserError
 
 LEAST_FREE_BYTES = 64 * 2**20  # a trial's pictures, log and database rows fit in this many times over
+
+LOOKED_AT_S = 0.1  # is_locked() holds the lock for less, when nobody has it
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -151,11 +154,28 @@ class StudyFolder:
         except OSError as error:
             raise UserError(f"{str(self.path)!r} can't be written: {error.strerror}.") from None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                where = repr(str(self.path))
-                raise UserError(f"another search is running in {where}: wait for it, or use another --study.") from None
+            if not _locked(file, fcntl.LOCK_EX):
+                time.sleep(LOOKED_AT_S)
+                if not _locked(file, fcntl.LOCK_EX):
+                    where = repr(str(self.path))
+                    raise UserError(f"another search is running in {where}: wait for it, or use another --study.")
             yield
+
+    def is_locked(self) -> bool:
+        """Is a search running in this folder? Asked without standing in its way for longer than LOOKED_AT_S."""
+        try:
+            with self.lock_file.open() as file:
+                return not _locked(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+
+def _locked(file: IO[str], how: int) -> bool:
+    """Take the lock, if nobody has it; closing the file gives it back."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+    return True
