@@ -256,11 +256,13 @@ def score(
 def report(study: Annotated[Path, typer.Argument(help="A study's folder, finished or not.")]) -> None:
     """Write report.html, a page that opens from disk, and report.md into the study's folder."""
     from autotune.report.page import write_report
-    from autotune.report.story import answer, read_story
+    from autotune.report.story import answer, next_steps, read_story
 
     story = read_story(study)
     write_report(story)
+    heading("report", story.title)
     print(f"{answer(story)}\n{story.folder.report}\n{story.folder.report_markdown}")
+    steps(next_steps(story))
 
 
 @app.command()
@@ -279,15 +281,18 @@ def ablate(
     from autotune.ablate import ablate as measure
     from autotune.goal import read_seconds
     from autotune.report.page import write_report
-    from autotune.report.story import read_story
+    from autotune.report.story import next_steps, read_story
     from autotune.report.trust import ablation_words
 
     def listen(what: str, number: int) -> None:
         print(f"round {number}: {what}", flush=True)
 
+    heading("ablate", str(study))
     made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
     print(ablation_words(made))
-    write_report(read_story(study))
+    story = read_story(study)
+    write_report(story)
+    steps(next_steps(story))
 
 
 @app.command()
@@ -392,6 +397,8 @@ def compare(
         if not as_json:
             print(f"round {number}: {which}", flush=True)
 
+    if not as_json:
+        heading("compare", f"{first} and {second}")
     seen = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
     print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}) if as_json else comparison_words(seen))
 
@@ -418,6 +425,8 @@ def selftest(
             print(f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}", flush=True)
 
     seconds = read_seconds(timeout)
+    if not as_json:
+        heading("selftest", f"{pipeline}, the baseline against itself")
     seen = measure(
         pipeline, pairs=pairs, weights=read_weights(weights), device=device, timeout_s=seconds, listen=listen
     )
@@ -464,6 +473,18 @@ def console() -> Any:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def heading(command: str, about: str) -> None:
+    from autotune.report.look import show_heading
+
+    show_heading(console(), command, about)
+
+
+def steps(steps: list[tuple[str, str]]) -> None:
+    from autotune.report.look import show_steps
+
+    show_steps(console(), steps)
 
 
 def read_fixes(words: list[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ LAYERS: tuple[set[str], ...] = (
     {"knobs", "measure"},
     {"report.progress"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
-    {"demo", "report", "published"},
+    {"demo", "report", "report.look", "published"},
     NOUNS,
 )
 HEIGHT = {unit: -depth for depth, layer in enumerate(LAYERS) for unit in layer}
@@ -123,7 +123,7 @@ def test_only_isolate_starts_processes() -> None:
 
 def test_only_the_command_line_the_terminal_and_the_training_script_print() -> None:
     prints = {m for m in FILES for c in called(m) if c == "print" or c.endswith(("console.print", "console().print"))}
-    assert prints == {"cli", "compat.__main__", "report.show", "report.watch", "demo.train"}
+    assert prints == {"cli", "compat.__main__", "report.show", "report.watch", "report.look", "demo.train"}
 
 
 def test_only_mains_end_the_process() -> None:

@@ -231,9 +231,9 @@ def next_steps(story: Story) -> list[tuple[str, str]]:
     if story.tuned is not None and story.folder.best.exists():
         prompt = story.record.target.workload.prompts[0]
         steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", "out.png"]), "one picture"))
-    if story.pick is not None and story.pick.number and story.ablation is None:
+    can_ablate = story.folder.best.exists() and story.pick is not None and story.pick.number != 0
+    if can_ablate and story.ablation is None:
         steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brought"))
     if story.trials:
-        words_ = ["autotune", "table", str(where), "--format", "csv"]
-        steps.append((shlex.join(words_), "every trial as a table"))
+        steps.append((shlex.join(["autotune", "table", str(where), "--format", "csv"]), "every trial as a table"))
     return steps

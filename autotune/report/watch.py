@@ -19,6 +19,7 @@ from autotune.folders import StudyFolder, read_json
 from autotune.front import pick_trial
 from autotune.record import Record, read_record
 from autotune.report import words
+from autotune.report.look import show_heading
 from autotune.report.story import answer, read_story
 from autotune.trial import Anchor, Failure, Trial
 
@@ -104,7 +105,7 @@ def show_watch(path: Path, *, console: Console | None = None, every_s: float = E
     console = console or Console(highlight=False)
     watch = Watch(path)
     target = watch.record.target
-    console.print(f"{target.pipeline.name} on {target.device.name}, {target.workload}", markup=False, soft_wrap=True)
+    show_heading(console, "watch", f"{target.pipeline.name} on {target.device.name}, {target.workload}")
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             running = watch.folder.is_locked()  # asked first: what it left last is then read below
