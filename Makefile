@@ -5,13 +5,18 @@ PYTHON ?= python3
 VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test gpu lint clean
+.PHONY: demo test test-browser gpu lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
 	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
 
 test: $(VENV)/installed  ## two files at a time, one thread each: most of a test's time is a child that imports torch
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+test-browser: $(VENV)/installed  ## the report in a real browser, headless
+	@command -v chromium > /dev/null && command -v chromedriver > /dev/null || \
+		{ echo 'chromium is missing: apt-get install chromium chromium-driver, then again' >&2; exit 1; }
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/report -m browser
 
 gpu: $(VENV)/installed  ## the published guides' tables at full size, into reports/gpu; needs a GPU and an hour
 	$(RUN) -m pytest tests/gpu -m gpu

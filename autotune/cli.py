@@ -256,6 +256,89 @@ def score(
 
 
 @app.command()
+def report(study: Annotated[Path, typer.Argument(help="A study's folder, finished or not.")]) -> None:
+    """Write report.html, a page that opens from disk, and report.md into the study's folder."""
+    from autotune.report.page import write_report
+    from autotune.report.story import answer, next_steps, read_story
+
+    story = read_story(study)
+    write_report(story)
+    heading("report", story.title)
+    print(f"{answer(story)}\n{story.folder.report}\n{story.folder.report_markdown}")
+    steps(next_steps(story))
+
+
+@app.command()
+def ablate(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    pick: Annotated[
+        str | None, typer.Option(help="fastest, smallest, balanced, or the number of a trial. Default: best.json's.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Measure each setting at least so often, in turn.")] = 3,
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+) -> None:
+    """Take the settings out of the pick one by one, measured in turn with it; drop those that bring nothing.
+
+    The same command continues what was stopped. Where less does as well, best.json becomes less.
+    """
+    from autotune.ablate import ablate as measure
+    from autotune.goal import read_seconds
+    from autotune.report.page import write_report
+    from autotune.report.story import next_steps, read_story
+    from autotune.report.trust import ablation_words
+
+    def listen(what: str, number: int) -> None:
+        print(f"round {number}: {what}", flush=True)
+
+    heading("ablate", str(study))
+    made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
+    print(ablation_words(made))
+    story = read_story(study)
+    write_report(story)
+    steps(next_steps(story))
+
+
+@app.command()
+def table(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    format: Annotated[str, typer.Option(help="csv, json, markdown or latex; parquet with -o.")] = "csv",
+    samples: Annotated[
+        bool, typer.Option("--samples", help="A row for every timed call instead of every trial.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file. Default: standard output.")] = None,
+) -> None:
+    """Print a study as a table: one row a trial, with its knobs, figures, quality and outcome."""
+    from autotune.folders import write_text
+    from autotune.report.table import formatted, samples_rows, trials_rows, write_parquet
+
+    rows = (samples_rows if samples else trials_rows)(study)
+    if format == "parquet":
+        if output is None:
+            raise UserError("--format parquet is for a file: name one with -o.")
+        write_parquet(rows, output)
+        return
+    text = formatted(rows, format)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
+
+
+@app.command()
+def watch(study: Annotated[Path, typer.Argument(help="The folder of a search that is running.")]) -> None:
+    """Follow a running search from another terminal, until it ends."""
+    from autotune.report.watch import show_watch
+
+    try:
+        show_watch(study)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     prompt: Annotated[str, typer.Option(help="What to draw.")],
@@ -317,6 +400,8 @@ def compare(
         if not as_json:
             print(f"round {number}: {which}", flush=True)
 
+    if not as_json:
+        heading("compare", f"{first} and {second}")
     seen = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
     print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}) if as_json else comparison_words(seen))
 
@@ -343,6 +428,8 @@ def selftest(
             print(f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}", flush=True)
 
     seconds = read_seconds(timeout)
+    if not as_json:
+        heading("selftest", f"{pipeline}, the baseline against itself")
     seen = measure(
         pipeline, pairs=pairs, weights=read_weights(weights), device=device, timeout_s=seconds, listen=listen
     )
@@ -389,6 +476,18 @@ def console() -> Any:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def heading(command: str, about: str) -> None:
+    from autotune.report.look import show_heading
+
+    show_heading(console(), command, about)
+
+
+def steps(steps: list[tuple[str, str]]) -> None:
+    from autotune.report.look import show_steps
+
+    show_steps(console(), steps)
 
 
 def read_fixes(words: list[str]) -> dict[str, Any]:

@@ -18,24 +18,30 @@ def export_from(study: Path, word: str) -> TunedConfig:
     """The trial of a study on disk that `word` names: a way to pick, or a number. Raises UserError."""
     folder = StudyFolder(study)
     record, trials = read_record(folder), read_trials(folder)
+    trial = chosen_trial(folder, record, trials, word)
+    kept = folder.confirmation(trial.number)
+    confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
+    return export(record, trial, trials[0], confirmation)
+
+
+def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word: str) -> Trial:
+    """The measured trial that `word` names: a way to pick, or a number. Raises UserError."""
+    study = str(folder.path)
     if not trials:
-        raise UserError(f"the study {str(study)!r} has no finished trial yet.")
-    baseline = trials[0]
+        raise UserError(f"the study {study!r} has no finished trial yet.")
     if word.isdecimal():
         trial = next((t for t in trials if t.number == int(word)), None)
         if trial is None:
-            raise UserError(f"the study {str(study)!r} has trials 0 to {trials[-1].number}, no {word}.")
+            raise UserError(f"the study {study!r} has trials 0 to {trials[-1].number}, no {word}.")
         if isinstance(trial.outcome, Failure):
             raise UserError(f"trial {word} failed ({trial.outcome.cause}: {trial.outcome.reason}); pick another.")
     elif word in PICKS:
-        trial = pick_trial(trials, baseline, record.goal, word)
+        trial = pick_trial(trials, trials[0], record.goal, word)
         if trial is None:
-            raise UserError(f"no trial of {str(study)!r} keeps the limits that its search was given.")
+            raise UserError(f"no trial of {study!r} keeps the limits that its search was given.")
     else:
         raise UserError(f"--pick takes {', '.join(PICKS)} or the number of a trial, not {word!r}.")
-    kept = folder.confirmation(trial.number)
-    confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
-    return export(record, trial, baseline, confirmation)
+    return trial
 
 
 def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> TunedConfig:

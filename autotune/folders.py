@@ -7,22 +7,34 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO
 
 from autotune.errors import UserError
 
 LEAST_FREE_BYTES = 64 * 2**20  # a trial's pictures, log and database rows fit in this many times over
 
+LOOKED_AT_S = 0.1  # is_locked() holds the lock for less, when nobody has it
+
 
 def write_json(path: Path, data: Any) -> None:
     """Write whole or not at all: to a temporary name, flushed to the disk, then renamed. Raises OSError."""
+    _write_whole(path, lambda file: json.dump(data, file, indent=2, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for a text. Raises OSError."""
+    _write_whole(path, lambda file: file.write(text.removesuffix("\n")))
+
+
+def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(data, file, indent=2, allow_nan=False)
+            write(file)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
@@ -72,6 +84,9 @@ class StudyFolder:
         self.database = path / "study.db"
         self.best = path / "best.json"
         self.pictures = path / "pictures.png"
+        self.report = path / "report.html"
+        self.report_markdown = path / "report.md"
+        self.ablation = path / "ablation.json"
         self.probe = path / "probe"
         self.references = path / "references"
         self.cache = _caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
@@ -139,11 +154,28 @@ class StudyFolder:
         except OSError as error:
             raise UserError(f"{str(self.path)!r} can't be written: {error.strerror}.") from None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                where = repr(str(self.path))
-                raise UserError(f"another search is running in {where}: wait for it, or use another --study.") from None
+            if not _locked(file, fcntl.LOCK_EX):
+                time.sleep(LOOKED_AT_S)
+                if not _locked(file, fcntl.LOCK_EX):
+                    where = repr(str(self.path))
+                    raise UserError(f"another search is running in {where}: wait for it, or use another --study.")
             yield
+
+    def is_locked(self) -> bool:
+        """Is a search running in this folder? Asked without standing in its way for longer than LOOKED_AT_S."""
+        try:
+            with self.lock_file.open() as file:
+                return not _locked(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+
+def _locked(file: IO[str], how: int) -> bool:
+    """Take the lock, if nobody has it; closing the file gives it back."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+    return True

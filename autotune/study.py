@@ -7,11 +7,15 @@ them, and is mended from them whenever a study is opened.
 """
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
+import optuna.importance
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -27,6 +31,7 @@ from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp")
 ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
+LEAST_TO_GUESS = 20  # measured trials, before knobs are ranked by them
 
 
 def check_sampler(name: str) -> str:
@@ -173,6 +178,30 @@ class Study:
             if inside and not _teaches_nothing(trial)
             else optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
         )
+
+
+def importances(record: Record, trials: Sequence[Trial]) -> dict[str, float]:
+    """Knob -> its share of what decides whether a config is among the fastest, as Optuna guesses from the trials.
+
+    PED-ANOVA's: a guess from configs that differ in several knobs at once, not a measurement. Empty where too few
+    trials were measured to guess from.
+    """
+    measured = [trial for trial in trials if trial.measured]
+    free = {name: values for name, values in record.space.items() if len(values) > 1}
+    if len(measured) < LEAST_TO_GUESS or not free:
+        return {}
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    spaces = {name: CategoricalDistribution(values) for name, values in free.items()}
+    for trial in measured:
+        params = {name: trial.config.get(name, values[0]) for name, values in free.items()}
+        if all(params[name] in values for name, values in free.items()):  # not a baseline from outside the space
+            value = objectives(trial, trials[0])[0]
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
+    if len(study.trials) < LEAST_TO_GUESS:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return dict(optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
 
 
 class _Valid(BaseSampler):  # type: ignore[misc]

@@ -26,7 +26,9 @@ from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve, wished
 from autotune.probe import PROMPTS_IN_SEARCH, default_prompts, default_space, probe
 from autotune.record import Record, read_record
+from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
+from autotune.report.story import read_story
 from autotune.runner import Runner
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
@@ -253,6 +255,7 @@ class _Run:
         tuned = export(self.record, best, self.study.baseline, confirmation)
         tuned.save(self.folder.best)
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
+        write_report(read_story(self.folder.path))
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         front = pareto_front(trials, self.study.baseline, self.record.goal.minimise)
         return Result(

@@ -25,13 +25,20 @@ LAYERS: tuple[set[str], ...] = (
     {"report.show", "report.terminal", "report.trust"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
+    {"report.page"},
+    {"report.markdown"},
+    {"report.measured", "report.watch"},
+    {"ablate"},
+    {"minimal"},
+    {"report.story"},
+    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score", "report.table"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"space", "runner", "build", "floor", "report.words"},
     {"knobs", "measure"},
-    {"record", "front", "isolate", "pipelines", "report.pictures"},
-    {"demo", "report", "published"},
+    {"report.progress"},
+    {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
+    {"demo", "report", "report.look", "published"},
     NOUNS,
 )
 HEIGHT = {unit: -depth for depth, layer in enumerate(LAYERS) for unit in layer}
@@ -116,7 +123,7 @@ def test_only_isolate_starts_processes() -> None:
 
 def test_only_the_command_line_the_terminal_and_the_training_script_print() -> None:
     prints = {m for m in FILES for c in called(m) if c == "print" or c.endswith(("console.print", "console().print"))}
-    assert prints == {"cli", "compat.__main__", "report.show", "demo.train"}
+    assert prints == {"cli", "compat.__main__", "report.show", "report.watch", "report.look", "demo.train"}
 
 
 def test_only_mains_end_the_process() -> None:
@@ -141,6 +148,11 @@ def reached(module: str) -> set[str]:
         found |= new
         new = {name for m in new for name in imported(m) if name in FILES} - found
     return found
+
+
+def test_who_watches_a_search_needs_no_optuna() -> None:
+    """It runs beside the trials, on the machine that is being timed."""
+    assert not {"study", "tuner"} & reached("report.watch")
 
 
 def test_the_child_can_not_see_the_search() -> None:

@@ -16,6 +16,8 @@ from autotune.goal import Minimise, read_minimise
 from autotune.ladder_record import LadderRecord
 from autotune.report import words
 from autotune.report.ladder import ladder_table
+from autotune.report.look import heading_words, show_steps
+from autotune.report.story import next_steps, read_story
 from autotune.report.terminal import LiveView, front_table, header, summary
 from autotune.trial import Anchor, Failure, Trial
 from autotune.tuner import Anchored, Ended, Event, Probed, Result, Started, search
@@ -36,6 +38,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> None:
             console.print(lines.front(read_minimise(arguments.get("minimise", "sum"))))
         raise
     console.print(summary(result))
+    show_steps(console, next_steps(read_story(result.folder)))
 
 
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
@@ -139,8 +142,9 @@ def ladder_lines(event: ladders.Event) -> list[str]:
     if isinstance(event, ladders.Begun):
         target, recipe = event.record.target, event.record.recipe
         done = len({run.rung for run in event.record.runs})
+        about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
         return [
-            f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}, {target.workload}",
+            heading_words("ladder", f"{about}, {target.workload}"),
             f"{recipe.name}: {recipe.description}",
             f"ladder of {len(recipe.rungs)} rungs in {event.folder}",
             *([f"going on after {done} rungs"] if done else []),

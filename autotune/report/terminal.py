@@ -20,6 +20,7 @@ from autotune.knobs import all_knobs
 from autotune.pipeline import Traits
 from autotune.pipelines import wished
 from autotune.report import words
+from autotune.report.look import heading_words
 from autotune.space import SearchSpace
 from autotune.target import Target
 from autotune.trial import Failure, Trial
@@ -32,8 +33,9 @@ def header(event: Probed) -> str:
     count = space.count()
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
     asked = [part for what, value in wished(target.pipeline).items() for part in (f"--{what}", value)]
+    about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
-        f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}, {target.workload}",
+        heading_words("search", f"{about}, {target.workload}"),
         fed(target.pipeline.known),
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values can't act here "
         f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *asked])})",
@@ -134,8 +136,7 @@ def _each_latency(trial: Trial) -> list[str]:
 
 
 def summary(result: Result) -> RenderableType:
-    """How a search ended: the front, the sentence about the pick, what to do next."""
-    best = result.folder / "best.json"
+    """How a search ended: the front, the sentence about the pick, where the report lies."""
     failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
     if result.best.number == 0:
@@ -147,8 +148,7 @@ def summary(result: Result) -> RenderableType:
         )
     if result.exhausted:
         lines.append("Every config that the space allows has been tried.")
-    prompt = result.record.target.workload.prompts[0]
-    lines.append(f'\nnext: autotune run {best} --prompt "{prompt}" -o out.png')
+    lines.append(f"report: {result.folder / 'report.html'}")
     table = front_table(result.trials, result.best.number, spread=result.spread, minimise=result.record.goal.minimise)
     return Group(table, Text("\n".join(lines)))
 

@@ -1,5 +1,6 @@
-"""A comparison of two configs, and the A/A test of a machine, as people read them."""
+"""A comparison of two configs, an ablation, and the A/A test of a machine, as people read them."""
 
+from autotune.ablation import Ablation
 from autotune.compare import Comparison
 from autotune.report import words
 from autotune.selftest import POWER, ROUNDS, SelfTest
@@ -33,6 +34,22 @@ def comparison_words(seen: Comparison) -> str:
     lost = "" if seen.metric == "likeness" else f"CLIP score {words.signed(seen.drop)}, "
     lines.append(f"the second's pictures: {lost}SSIM {seen.ssim_mean:.3f} (worst {seen.ssim_worst:.3f}) to the first's")
     return "\n".join(lines)
+
+
+def ablation_words(made: Ablation) -> str:
+    """What each knob brought, then what became of those that brought nothing."""
+    width = max((len(one.name) for one in made.left_out), default=0)
+    lines = [f"what each setting of trial {made.trial} brings, the others as they are:"]
+    for one in made.left_out:
+        verdict, saved = one.verdict, one.memory_saved_bytes
+        if verdict is None or saved is None:
+            lines.append(f"{one.name:<{width}}  can't be left out: {one.failure}")
+            continue
+        speed = f"{verdict.speedup - 1:+.1%} +-{(verdict.high - verdict.low) / 2:.1%} speed"
+        memory = f"{words.memory(abs(saved))} {'less' if saved >= 0 else 'more'} memory"
+        nothing = ": nothing beyond the noise" if one.brings_nothing else ""
+        lines.append(f"{one.name:<{width}}  {speed}, {memory}{nothing}")
+    return "\n".join([*lines, *([made.minimal.why] if made.minimal else [])])
 
 
 def selftest_words(seen: SelfTest) -> str:

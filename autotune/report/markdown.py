@@ -1,0 +1,56 @@
+"""report.md: the same study in short, for a pull request or a model card."""
+
+import json
+import re
+
+from autotune.report.measured import how_measured
+from autotune.report.story import Row, Story, answer
+
+COLUMNS = ("trial", "config", "latency", "speed", "memory", "quality")
+
+
+def markdown(story: Story) -> str:
+    """The answer, the pick, the front, what failed and how it was measured."""
+    parts = [f"# autotune: {escaped(story.title)}", f"**{escaped(answer(story))}**"]
+    if story.tuned is not None:
+        knobs = json.dumps({"knobs": story.tuned.knobs}, indent=2)
+        parts += [f"```json\n{knobs}\n```"]
+    shown = {trial.number for trial in story.front} | ({0} if story.baseline else set())
+    rows = sorted((row for row in story.rows if row.number in shown), key=lambda row: row.latency_s or 0.0)
+    if rows:
+        head = [f"| {' | '.join(COLUMNS)} |", "|---|---|--:|--:|--:|---|"]
+        parts += ["## The front", "\n".join([*head, *(_line(row) for row in rows)])]
+    if story.ablation and story.ablation.left_out:
+        parts += ["## What each knob of the pick brought", _ablation(story)]
+    if story.failed:
+        listed = [f"- trial {r.number}, {escaped(r.config)}: {r.outcome}: {escaped(r.reason)}" for r in story.failed]
+        parts += [f"## {len(story.failed)} of {len(story.trials)} trials failed", "\n".join(listed)]
+    told = [f"- {what}: {escaped(said)}" for what, said in how_measured(story)]
+    return "\n\n".join([*parts, "## How it was measured", "\n".join(told)]) + "\n"
+
+
+def _line(row: Row) -> str:
+    number = f"{row.number}{' (pick)' if row.kind == 'pick' else ''}"
+    cells = (number, row.config, row.latency, row.speed, row.memory, row.quality)
+    return f"| {' | '.join(map(escaped, cells))} |"
+
+
+def _ablation(story: Story) -> str:
+    assert story.ablation is not None
+    lines = ["| knob | speed | memory |", "|---|--:|--:|"]
+    for one in story.ablation.left_out:
+        verdict, saved = one.verdict, one.memory_saved_bytes
+        if verdict is None or saved is None:
+            lines.append(f"| {escaped(one.name)} | can't be left out: {escaped(one.failure or '')} | |")
+        else:
+            half = (verdict.high - verdict.low) / 2
+            speed, memory = f"{verdict.speedup - 1:+.1%} +-{half:.1%}", f"{-saved / 1e6:+.0f} MB"
+            lines.append(f"| {escaped(one.name)} | {speed} | {memory} |")
+    return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown and HTML leave alone: no markup, no link, no cell's end, on one line."""
+    flat = " ".join(text.split())
+    plain = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", plain)

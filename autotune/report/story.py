@@ -1,0 +1,239 @@
+"""What a report has to say of a study: the answer in a sentence, the pick, the front, a row for every trial."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from autotune.ablation import Ablation, read_ablation
+from autotune.config import Config
+from autotune.drift import PRIOR_SPREAD, process_spread
+from autotune.export import export
+from autotune.folders import StudyFolder
+from autotune.front import keeps, objectives, pareto_front, pick_trial
+from autotune.paired import Paired
+from autotune.record import Record, read_anchors, read_record, read_trials
+from autotune.report import words
+from autotune.trial import Anchor, Failure, Trial
+from autotune.tuned import TunedConfig
+
+Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "failed"]
+NO_RECIPE = ("baseline", "sampler", "interrupted")  # origins that are no recipe's name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial as the report shows it; figures are None where it failed."""
+
+    number: int
+    kind: Kind
+    origin: str
+    config: str
+    latency_s: float | None
+    speed: str
+    memory_bytes: int | None
+    loss: float | None
+    quality: str
+    outcome: str
+    reason: str
+    log: str | None  # relative to the study
+    seconds: float
+
+    @property
+    def latency(self) -> str:
+        return words.seconds(self.latency_s) if self.latency_s is not None else ""
+
+    @property
+    def memory(self) -> str:
+        return words.memory(self.memory_bytes) if self.memory_bytes is not None else ""
+
+
+@dataclass(frozen=True)
+class Story:
+    """A study as read from its folder, finished or not."""
+
+    folder: StudyFolder
+    record: Record
+    trials: tuple[Trial, ...]
+    anchors: tuple[Anchor, ...]
+    front: tuple[Trial, ...]
+    tuned: TunedConfig | None  # best.json, or what would be exported now; None where nothing can be
+    ablation: Ablation | None
+    rows: tuple[Row, ...]
+
+    @property
+    def baseline(self) -> Trial | None:
+        """Trial 0, where it was measured: without it there is nothing to compare with."""
+        return self.trials[0] if self.trials and self.trials[0].measured else None
+
+    @property
+    def pick(self) -> Trial | None:
+        """The trial in best.json; of a minimal config, which is no trial, the one that it was made from."""
+        return _trial_of(self.tuned, self.trials, self.ablation)
+
+    @property
+    def is_minimal(self) -> bool:
+        return self.tuned is not None and self.pick is not None and self.pick.config != Config(self.tuned.knobs)
+
+    @property
+    def spread(self) -> float:
+        """Of the baseline's latency from process to process, as a share."""
+        return process_spread(self.baseline, self.anchors) if self.baseline else PRIOR_SPREAD
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.kind == "failed")
+
+    @property
+    def title(self) -> str:
+        target = self.record.target
+        return f"{target.pipeline.name} on {target.device.name}"
+
+
+def read_story(path: Path) -> Story:
+    """Raises UserError where the folder holds no study, or one that can't be read."""
+    folder = StudyFolder(path)
+    record, trials, anchors = read_record(folder), read_trials(folder), read_anchors(folder)
+    has_baseline = bool(trials) and trials[0].measured is not None
+    front = pareto_front(trials, trials[0], record.goal.minimise) if has_baseline else []
+    tuned, ablation = _tuned(folder, record, trials if has_baseline else []), read_ablation(folder)
+    pick = _trial_of(tuned, trials, ablation)
+    spread = process_spread(trials[0], anchors) if has_baseline else PRIOR_SPREAD
+    kinds = {t.number: _kind(record, t, trials[0], front, pick) for t in trials}
+    rows = tuple(_row(folder, trial, trials[0], kinds[trial.number], spread) for trial in trials)
+    return Story(folder, record, tuple(trials), tuple(anchors), tuple(front), tuned, ablation, rows)
+
+
+def _tuned(folder: StudyFolder, record: Record, trials: list[Trial]) -> TunedConfig | None:
+    if folder.best.exists():
+        return TunedConfig.load(folder.best)
+    best = pick_trial(trials, trials[0], record.goal) if trials else None
+    return export(record, best, trials[0], None) if best else None
+
+
+def _trial_of(tuned: TunedConfig | None, trials: Iterable[Trial], ablation: Ablation | None) -> Trial | None:
+    if tuned is None:
+        return None
+    config = Config(tuned.knobs)
+    origin = ablation.trial if ablation and ablation.minimal and Config(ablation.minimal.values) == config else None
+    return next((trial for trial in trials if trial.config == config or trial.number == origin), None)
+
+
+def _row(folder: StudyFolder, trial: Trial, baseline: Trial, kind: Kind, spread: float) -> Row:
+    measured, log = trial.measured, folder.trial(trial.number) / "log.txt"
+    judged = measured is not None and baseline.measured is not None
+    failure = trial.outcome if isinstance(trial.outcome, Failure) else None
+    return Row(
+        number=trial.number,
+        kind=kind,
+        origin=trial.origin,
+        config="baseline" if trial.number == 0 else words.config(trial.config),
+        latency_s=measured.latency_s / trial.drift if measured else None,
+        speed=words.speed(trial, baseline, spread) if judged else "",
+        memory_bytes=measured.peak_memory_bytes if measured else None,
+        loss=objectives(trial, baseline)[-1] if judged else None,
+        quality=words.quality(trial, baseline) if judged else "",
+        outcome=failure.cause if failure else "measured",
+        reason=failure.reason if failure else "",
+        log=str(log.relative_to(folder.path)) if log.exists() else None,
+        seconds=trial.seconds,
+    )
+
+
+def _kind(record: Record, trial: Trial, baseline: Trial, front: list[Trial], pick: Trial | None) -> Kind:
+    if isinstance(trial.outcome, Failure):
+        return "failed"
+    if trial.number == 0:
+        return "baseline"
+    if pick is not None and trial.number == pick.number:
+        return "pick"
+    if baseline.measured and not keeps(trial, baseline, record.goal):
+        return "over the limits"
+    if any(one.number == trial.number for one in front):
+        return "front"
+    return "recipe" if trial.origin not in NO_RECIPE else "measured"
+
+
+def answer(story: Story) -> str:
+    """The whole study in one sentence, no number in it that was not measured."""
+    tuned, tried = story.tuned, len(story.trials)
+    if not story.trials:
+        return "No trial has finished yet."
+    if story.baseline is None:
+        return "The baseline itself failed, so that there is nothing to compare with: see the trials below."
+    if tuned is None:
+        return f"No config keeps the limits that were set ({tried} tried): see the trials below."
+    if tuned.knobs == tuned.baseline_knobs:
+        others = "nothing else was tried" if tried == 1 else f"none of {tried - 1} other configs was better"
+        return f"Stay with the baseline: {others}{'' if tried == 1 else ' beyond the noise within the limits'}."
+    sentence = ", ".join([_speed(tuned), _memory(tuned), _quality(tuned, _drop(story))])
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _speed(tuned: TunedConfig) -> str:
+    verdict = tuned.confirmation.verdict if tuned.confirmation else None
+    if verdict is None:
+        ratio = tuned.baseline.latency_s / tuned.tuned.latency_s
+        return f"{ratio:.2f}x the baseline's speed in one process each (not confirmed)"
+    return verdict.words("the baseline's speed")
+
+
+def _memory(tuned: TunedConfig) -> str:
+    change = tuned.tuned.peak_memory_bytes / tuned.baseline.peak_memory_bytes - 1
+    if abs(change) < 0.005:
+        return "the same memory"
+    return f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
+
+
+def _drop(story: Story) -> Paired | None:
+    """What the pick's pictures lose: over the confirmation's pairs, or else over the search's."""
+    if story.tuned and story.tuned.confirmation and story.tuned.confirmation.quality:
+        return story.tuned.confirmation.quality.drop
+    mine = story.pick.measured if story.pick and not story.is_minimal else None
+    theirs = story.baseline.measured if story.baseline else None
+    if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
+        return None
+    return mine.quality.paired_drop(theirs.quality)
+
+
+def _quality(tuned: TunedConfig, drop: Paired | None) -> str:
+    seen = tuned.confirmation.quality if tuned.confirmation else None
+    likeness = f"SSIM {(seen or tuned.tuned).ssim_mean:.3f} to the baseline's pictures"
+    if tuned.tuned.quality_metric == "likeness":
+        return f"{likeness} (their quality was not judged)"
+    if drop is not None:
+        return f"{quality_verdict(drop)}, {likeness}"
+    lost, half = tuned.tuned.clip_drop or 0.0, tuned.tuned.clip_drop_interval
+    interval = f"+- {half:.2f}" if half is not None else "(too few pairs for an interval)"
+    return f"CLIP score {0.0 - lost:+.2f} {interval}, {likeness}"
+
+
+def quality_verdict(drop: Paired) -> str:
+    """Is quality lost? With the smallest loss that these pairs would have shown."""
+    if drop.is_detectable:
+        return f"CLIP score {words.signed(drop)} over {drop.n} pairs"
+    if drop.smallest_detectable is None:
+        return "quality unknown (too few pairs)"
+    return f"no detectable loss of quality ({_smallest(drop.smallest_detectable, drop.n)})"
+
+
+def _smallest(points: float, pairs: int) -> str:
+    if points == 0:
+        return f"all {pairs} pairs agree"
+    return f"smallest detectable drop {points:.2f} CLIP points, {pairs} pairs"
+
+
+def next_steps(story: Story) -> list[tuple[str, str]]:
+    """What one may want to do now: a command, and what it is for."""
+    where = story.folder.path
+    best, steps = where / "best.json", list[tuple[str, str]]()
+    if story.tuned is not None and story.folder.best.exists():
+        prompt = story.record.target.workload.prompts[0]
+        steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", "out.png"]), "one picture"))
+    can_ablate = story.folder.best.exists() and story.pick is not None and story.pick.number != 0
+    if can_ablate and story.ablation is None:
+        steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brought"))
+    if story.trials:
+        steps.append((shlex.join(["autotune", "table", str(where), "--format", "csv"]), "every trial as a table"))
+    return steps

@@ -1,0 +1,158 @@
+"""What a report says of a study: every figure from the study's files, and a page for whatever state it is in."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from made_up import failed, likeness, measured
+from studies import HOSTILE, VALUES, large, study, usual
+
+from autotune.errors import UserError
+from autotune.folders import write_json
+from autotune.goal import Goal
+from autotune.record import read_trials
+from autotune.report.markdown import escaped, markdown
+from autotune.report.page import page, write_report
+from autotune.report.story import answer, read_story
+from autotune.tuned import Confirmation
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_answer_is_the_confirmed_speed_the_memory_and_the_quality(tmp_path: Path) -> None:
+    said = answer(read_story(usual(tmp_path / "study").path))
+    assert said.startswith("1.99x the baseline's speed (95 % interval ")
+    assert "3 interleaved rounds), 20% less memory, no detectable loss of quality" in said
+    assert said.endswith("SSIM 0.850 to the baseline's pictures.")
+
+
+def test_a_figure_of_one_process_is_said_to_be_one(tmp_path: Path) -> None:
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.5)], best=1)
+    assert "2.00x the baseline's speed in one process each (not confirmed)" in answer(read_story(folder.path))
+
+
+def test_a_difference_within_the_noise_is_not_called_faster(tmp_path: Path) -> None:
+    noisy = Confirmation(baseline_latency_s=(1.0, 1.2, 0.9), tuned_latency_s=(0.9, 1.1, 1.0))
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.9)], best=1, confirmation=noisy)
+    assert answer(read_story(folder.path)).startswith("The baseline's speed, no difference beyond the noise")
+
+
+def test_a_detectable_loss_is_said_with_its_interval(tmp_path: Path) -> None:
+    from autotune.paired import paired
+    from autotune.tuned import ConfirmedQuality
+
+    lost = ConfirmedQuality(
+        metric="clip", drop=paired([0.2, 0.3, 0.25, 0.22] * 8), prompts=32, ssim_mean=0.9, ssim_worst=0.8
+    )
+    seen = Confirmation(baseline_latency_s=(1.0,) * 3, tuned_latency_s=(0.5,) * 3, quality=lost)
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.5)], best=1, confirmation=seen)
+    assert re.search(r"CLIP score -0\.24 \(-0\.2\d to -0\.2\d\) over 32 pairs", answer(read_story(folder.path)))
+
+
+def test_likeness_is_never_sold_as_quality(tmp_path: Path) -> None:
+    trials = [measured(0, judged=likeness(1.0)), measured(1, VALUES[0], latency_s=0.5, judged=likeness(0.97))]
+    folder = study(tmp_path, trials, best=1, goal=Goal(max_quality_drop=10.0))
+    said = answer(read_story(folder.path))
+    assert "SSIM 0.970 to the baseline's pictures (their quality was not judged)" in said
+    assert "CLIP" not in said
+
+
+def test_every_trial_has_a_row_with_its_kind_and_its_reason(tmp_path: Path) -> None:
+    folder = usual(tmp_path / "study")
+    (folder.trial(5) / "log.txt").write_text("out of memory")
+    rows = read_story(folder.path).rows
+    kinds = ["baseline", "pick", "front", "over the limits", "recipe", "failed", "failed"]
+    assert [row.kind for row in rows] == kinds
+    assert (rows[5].outcome, rows[5].reason, rows[5].log) == ("out_of_memory", "made up", "trials/0005/log.txt")
+    assert rows[6].log is None
+    assert [row.config for row in rows[:2]] == ["baseline", "dtype=bf16"]
+
+
+def states(path: Path) -> dict[str, Path]:
+    """Studies that have less than one would like."""
+    Goal(max_quality_drop=1, max_latency_s=0.1)
+    return {
+        "no trial": study(path / "none", []).path,
+        "one trial": study(path / "one", [measured(0)], best=0).path,
+        "the baseline failed": study(path / "failed", [failed(0, cause="crash"), failed(1, VALUES[0])]).path,
+        "all others failed": study(path / "others", [measured(0), failed(1, VALUES[0]), failed(2, VALUES[1])]).path,
+        "no pictures": study(path / "bare", [measured(0), measured(1, VALUES[0])], pictures=False).path,
+        "nothing keeps the limits": study(
+            path / "limits", [measured(0)], goal=Goal(max_quality_drop=1, max_latency_s=0.1)
+        ).path,
+    }
+
+
+STATES = (
+    "no trial",
+    "one trial",
+    "the baseline failed",
+    "all others failed",
+    "no pictures",
+    "nothing keeps the limits",
+)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_there_is_a_page_for_every_state(tmp_path: Path, state: str) -> None:
+    story = read_story(states(tmp_path)[state])
+    made = page(story)
+    assert answer(story).endswith((".", "?"))
+    assert made.count("<tr id=") == len(story.trials)
+    assert "None" not in re.sub(r"<script.*?</script>", "", made, flags=re.S)
+    assert markdown(story)
+
+
+def test_a_study_that_goes_on_has_a_report_without_best_json(tmp_path: Path) -> None:
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.5)])
+    story = read_story(folder.path)
+    assert story.pick is not None
+    assert story.pick.number == 1
+    assert "autotune run" not in page(story), "there is no best.json to run yet"
+
+
+def test_words_of_users_are_text_in_the_page_and_in_the_markdown(tmp_path: Path) -> None:
+    worse = f'{HOSTILE}"><img src=x onerror=alert(2)> `[a](javascript:alert(3))` | </script>'
+    trials = [measured(0), measured(1, VALUES[0], latency_s=0.5, origin=worse), failed(2, VALUES[1])]
+    folder = study(tmp_path, trials, best=1, prompts=(worse, "b"))
+    path = folder.trial(2) / "trial.json"
+    data = json.loads(path.read_text())
+    data["outcome"]["reason"] = worse
+    write_json(path, data)
+    story = read_story(folder.path)
+    made, short = page(story), markdown(story)
+    assert len(re.findall(r"<script", made)) == 3
+    assert len(re.findall(r"</script", made)) == 3
+    assert "<img src=x" not in made
+    assert "&lt;script&gt;alert(1)" in made
+    assert "<" not in short.replace("```json", "").split("## The front")[1]
+
+
+def test_markdown_escapes_what_is_markup() -> None:
+    assert escaped("a|b *c* `d` <e>\nf") == r"a\|b \*c\* \`d\` &lt;e&gt; f"
+
+
+def test_the_page_asks_the_network_for_nothing_and_stays_small(tmp_path: Path) -> None:
+    folder = large(tmp_path / "study")
+    write_report(read_story(folder.path))
+    made = folder.report.read_text(encoding="utf-8")
+    assert len(made.encode()) < 5_000_000
+    assert made.count("<tr id=") == 500
+    plain = re.sub(r'<script id="plotly".*?</script>', "", made, flags=re.S)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|@import|url\(""", plain)
+
+
+def test_the_report_of_the_study_that_ships_says_what_its_files_say() -> None:
+    folder = ROOT / "reports" / "demo-cpu"
+    story = read_story(folder)
+    assert [row.number for row in story.rows] == [trial.number for trial in read_trials(story.folder)]
+    made = page(story)
+    assert answer(story).split(",")[0].replace("'", "&#39;") in made
+    pictures = sum(len(uri) for uri in re.findall(r"data:image/[^\"]+", made))
+    assert len(made) - pictures < 5_000_000
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a study folder"):
+        read_story(tmp_path)
