@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autotune.config import Config
@@ -59,10 +59,23 @@ def chain(stages: Sequence[tuple[Pipeline, Config, Workload]], device: str, *, l
     return Chain(pipes, [workload for _, _, workload in stages])
 
 
-def apply(pipe: Any, config: Config, workload: Workload, device: str) -> dict[str, Effect]:
+def raised(error: NoEffect) -> None:
+    raise error
+
+
+def apply(
+    pipe: Any,
+    config: Config,
+    workload: Workload,
+    device: str,
+    *,
+    no_effect: Callable[[NoEffect], None] = raised,
+) -> dict[str, Effect]:
     """Change the loaded pipe in place, knob by knob in the order of the stages, and say what each one changed.
 
-    Raises NoEffect for a knob that changed nothing, UserError for one that could only have acted while loading, or that
+    no_effect  hears of a knob that changed nothing; unless it raises, the others go on
+
+    Raises NoEffect where nobody hears of it, UserError for a knob that could only have acted while loading, or that
     changes weights beside which peft keeps those of a LoRA.
     """
     effects: dict[str, Effect] = {}
@@ -77,7 +90,7 @@ def apply(pipe: Any, config: Config, workload: Workload, device: str) -> dict[st
         if effects[name].count == 0 and knob.load is not None:
             raise UserError(f"{name}={value} must act while loading: {_how_to_load(name, config)}.")
         if effects[name].count == 0:
-            raise NoEffect(name, value, effects[name].what)
+            no_effect(NoEffect(name, value, effects[name].what))
     if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in _acting(config)):
         pipe.to(device)
     set_call_defaults(pipe, call_arguments(pipe, config, workload))

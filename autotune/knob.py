@@ -3,8 +3,8 @@
 This module knows no knob by name; each lives in a file of its own under `knobs/`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -55,6 +55,7 @@ class Knob:
     apply     changes the live pipe and says what it changed; called with (pipe, config, torch device name)
     verify    what it changed, as far as only a finished call can show; called with (pipe, config, the attention kernels
               that the profiler saw in the denoiser)
+    nearest   a value -> what comes nearest to it, best first, where it can't act: see fallback.py
     call      arguments that become the pipeline's own defaults; called with (value, pipe)
     changes_output  does it change the picture (dtype, merging, steps), or only how it is computed (compile, layout)?
     """
@@ -72,6 +73,7 @@ class Knob:
     apply: Callable[[Any, Config, str], Effect] | None = None
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
     call: Callable[[Value, Any], dict[str, Any]] | None = None
+    nearest: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
     def default(self) -> Value:

@@ -16,7 +16,7 @@ from autotune.confirm import Confirmer, Confirming, Plan
 from autotune.device import Device, find_device
 from autotune.drift import due, process_spread
 from autotune.errors import UserError
-from autotune.export import export
+from autotune.export import export, read_glimpses
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal, read_minimise
@@ -248,7 +248,8 @@ class _Run:
         self.anchor(last=True)
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
-        tuned = export(self.record, best, self.study.baseline, confirmation)
+        pictures = read_glimpses(self.folder, best, self.record.target.workload)
+        tuned = export(self.record, best, self.study.baseline, confirmation, pictures)
         tuned.save(self.folder.best)
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
         shutil.rmtree(self.folder.cache, ignore_errors=True)

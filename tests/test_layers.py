@@ -18,6 +18,7 @@ ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
     *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
+    *("glimpse", "untrusted"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
@@ -28,8 +29,9 @@ LAYERS: tuple[set[str], ...] = (
     {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
-    {"space", "runner", "build", "report.words"},
-    {"knobs", "measure"},
+    {"production", "serving"},
+    {"space", "runner", "build", "fallback", "artifacts", "report.words"},
+    {"knobs", "measure", "here"},
     {"record", "front", "isolate", "pipelines", "report.pictures"},
     {"demo", "report", "published"},
     NOUNS,

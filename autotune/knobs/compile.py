@@ -154,6 +154,12 @@ KNOB = Knob(
     stage=Stage.COMPILE,
     values=("off", "regional", "denoiser", "denoiser+vae", "everything"),
     changes_output=False,
+    nearest={
+        "everything": ("denoiser+vae", "denoiser", "regional"),
+        "denoiser+vae": ("denoiser", "regional"),
+        "denoiser": ("regional",),
+        "regional": ("denoiser",),
+    },
     summary="which parts torch.compile compiles",
     also=lambda value: value == "trace",
     why_not=why_not,

@@ -45,6 +45,7 @@ KNOB = Knob(
     values=("fp32", "fp16", "bf16"),
     changes_output=True,
     summary="number format of weights and arithmetic",
+    nearest={"fp16": ("bf16",)},  # not the other way round: what was made for bfloat16's range overflows in float16
     why_not=why_not,
     load=load,
     apply=apply,

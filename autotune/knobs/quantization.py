@@ -99,6 +99,12 @@ KNOB = Knob(
     stage=Stage.QUANTIZE,
     values=("none", *CONFIGS),
     changes_output=True,
+    nearest={
+        "fp8_dynamic": ("fp8_weight_only", "int8_weight_only"),
+        "fp8_weight_only": ("int8_weight_only",),
+        "int8_dynamic": ("int8_weight_only",),
+        "int4_weight_only": ("int8_weight_only",),
+    },
     summary="linear layers of the denoiser in 8 or 4 bits",
     why_not=why_not,
     clash=clash,
