@@ -70,7 +70,10 @@ def search(
         float | None,
         typer.Option(help="Most CLIP points that the pick may lose (default 0.3), or 100 x (1 - SSIM) (default 10)."),
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line. Best: your own.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A file with one prompt a line, or JSON lines (.jsonl) with seeds. Best: your own."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None,

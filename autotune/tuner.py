@@ -17,6 +17,7 @@ from autotune.device import Device, find_device
 from autotune.drift import due, process_spread
 from autotune.errors import UserError
 from autotune.export import export, read_glimpses
+from autotune.floor import Floor, noise_floor
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal, read_minimise
@@ -78,6 +79,7 @@ class Result:
     tuned: TunedConfig
     exhausted: bool  # every config that the space allows was tried
     spread: float  # of the baseline's latency from process to process, as a share
+    floor: Floor  # of likeness
 
 
 Event = Probed | Started | Ended | Anchored | Confirming
@@ -254,8 +256,17 @@ class _Run:
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         front = pareto_front(trials, self.study.baseline, self.record.goal.minimise)
-        spread = process_spread(self.study.baseline, self.study.anchors)
-        return Result(self.folder.path, self.record, tuple(trials), tuple(front), best, tuned, exhausted, spread)
+        return Result(
+            folder=self.folder.path,
+            record=self.record,
+            trials=tuple(trials),
+            front=tuple(front),
+            best=best,
+            tuned=tuned,
+            exhausted=exhausted,
+            spread=process_spread(self.study.baseline, self.study.anchors),
+            floor=noise_floor(trials, self.study.anchors),
+        )
 
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
@@ -285,7 +296,8 @@ class _Run:
             return
         started, before = time.monotonic(), len(trials)
         place = self.folder.anchor(before)
-        outcome = self.runner.run(place, self.study.baseline.config, pictures=False, earlier=trials)
+        # The first one draws its pictures again: how far two runs of one config lie apart is the floor of likeness.
+        outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
         anchor = Anchor(before=before, outcome=outcome, seconds=time.monotonic() - started)
         self.study.tell_anchor(anchor)
         self.listen(Anchored(anchor))

@@ -139,7 +139,7 @@ def _save(images: Any, pipe: Any, target: Any, folder: Path) -> None:
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
-        made_from=target.workload.prompts,
+        made_from=target.workload.as_read,
         one_start=bool(picture_arguments(pipe)),
     )
     for index, image in enumerate(images):

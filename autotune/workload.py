@@ -55,6 +55,11 @@ class Workload(Noun):
         return self.seeds[index] if self.seeds else self.seed + index
 
     @property
+    def as_read(self) -> tuple[str, ...]:
+        """The prompts as a tokenizer that knows no capitals reads them: two that are alike may give one picture."""
+        return tuple(" ".join(prompt.lower().split()) for prompt in self.prompts)
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """Every size that is asked for, the first one first."""
         return (Shape(width=self.width, height=self.height, batch=self.batch), *self.also)

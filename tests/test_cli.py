@@ -25,6 +25,8 @@ def nvmlInit(): raise NVMLError("Driver Not Loaded")
 """
 FILES = {
     "prompts.txt": "a red circle\n",
+    "bad.jsonl": '{"prompt": "a red circle"}\n{"prompt": "a red circle", "seed": -3}\n',
+    "picture.jsonl": '{"prompt": "a red circle", "reference": "gone.png"}\n',
     "empty.txt": "\n# nothing\n",
     "typo.toml": '[knob]\ndtype = ["fp32"]\n',
     "knob.toml": '[knobs]\ndtipe = ["fp32"]\n',
@@ -142,6 +144,8 @@ SEARCHES = [
     # files
     (["--prompts", "gone.txt"], "the prompts file 'gone.txt' can't be read"),
     (["--prompts", "empty.txt"], "the prompts file 'empty.txt' has no prompt"),
+    (["--prompts", "bad.jsonl"], "'bad.jsonl', line 2 can't be used: seed: "),
+    (["--prompts", "picture.jsonl"], "the reference picture 'gone.png' of 'picture.jsonl', line 1 can't be read"),
     (["--space", "gone.toml"], "there is no space file 'gone.toml'"),
     (["--space", "typo.toml"], "'knob' is unknown, did you mean 'knobs'?"),
     (["--space", "knob.toml"], "unknown knob 'dtipe': did you mean 'dtype'?"),
@@ -171,6 +175,10 @@ OTHERS = [
     (["run", "picture.json", "--prompt", "a", "--image", "gone.png"], "the picture 'gone.png' can't be read: No such"),
     (["run", "picture.json", "--prompt", "a", "--image", "prompts.txt"], "it is no picture, or a damaged one"),
     (["run", "picture.json", "--prompt", "a", "--image", "stranger"], "the picture 'stranger' can't be read: Is a dir"),
+    (["score", "gone", "--metric", "ssim"], "'gone' is not a study folder"),
+    (["score", "study", "--metric", "ssimm"], "unknown metric 'ssimm': did you mean 'ssim'?"),
+    (["score", "study", "--metric", "ssim"], "trial 0 has no picture"),
+    (["score", "study", "--metric", "mine.py:f"], "there is no file 'mine.py'"),
     (["export", "gone"], "'gone' is not a study folder"),
     (["export", "stranger"], "'stranger' is not a study folder"),
     (["export", "study", "-o", "gone/best.json"], "'gone/best.json' can't be written"),

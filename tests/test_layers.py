@@ -30,7 +30,7 @@ LAYERS: tuple[set[str], ...] = (
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"production", "serving"},
-    {"space", "runner", "build", "fallback", "artifacts", "report.words"},
+    {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
     {"knobs", "measure", "here"},
     {"record", "front", "isolate", "pipelines", "report.pictures"},
     {"demo", "report", "published"},

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import plugin
 import pytest
+from PIL import Image
 
 import autotune
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
-from autotune.record import read_anchors, read_trials
+from autotune.record import read_anchors, read_record, read_trials
 from autotune.trial import Failure, Measurement
 from autotune.tuned import TunedConfig
 
@@ -85,6 +86,38 @@ def test_every_trial_can_be_looked_into_and_rerun_by_hand(study: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "autotune.worker", place], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(json.loads((place / "outcome.json").read_text())["result"]["latency_samples_s"]) >= 5
+
+
+def test_prompts_with_seeds_and_references_are_drawn_with_them_and_can_be_scored_later(
+    files: Path, tmp_path: Path
+) -> None:
+    """From the prompts file to `autotune score`: its pictures lie in the study, whatever becomes of the file."""
+    prompts = (files / "prompts.txt").read_text().splitlines()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    lines = [{"prompt": prompts[0], "seed": 7, "reference": "red.png"}, {"prompt": prompts[1]}]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    words = [
+        *SMALL,
+        "--space",
+        files / "space.toml",
+        "--prompts",
+        tmp_path / "mine.jsonl",
+        "--study",
+        tmp_path / "study",
+    ]
+    done = autotune_cli("search", *words, "--budget", "1", "--confirm-rounds", "0")
+    assert done.returncode == 0, done.stderr
+    folder = StudyFolder(tmp_path / "study")
+    workload = read_record(folder).target.workload
+    assert workload.seeds == (7, 1)
+    (tmp_path / "red.png").unlink()
+    assert Image.open(folder.reference(workload.references[0])).getpixel((0, 0)) == (255, 0, 0)
+    assert workload.references[1] == ""
+    scored = autotune_cli("score", folder.path, "--metric", "clip_image", "--json")
+    assert scored.returncode == 0, scored.stderr
+    (red, own) = json.loads(scored.stdout)["trials"][0]["scores"]
+    assert own == pytest.approx(100, abs=1e-3), "without a reference, the baseline's picture is its own"
+    assert red < 99
 
 
 def test_the_baseline_is_trial_0_and_loses_nothing_against_itself(study: Path) -> None:

@@ -133,6 +133,8 @@ def test_a_line_that_can_not_be_used_is_refused_by_its_number(tmp_path: Path, li
 def test_prompts_with_seeds_of_their_own_are_drawn_with_them() -> None:
     mine = workload(3, 2, seed=5).model_copy(update={"seeds": (9, 9, 1)})
     assert [seeds for _, seeds in mine.calls()] == [[9, 9], [1, 9]]
+    shouted = mine.model_copy(update={"prompts": ("prompt 0", "Prompt  0", "prompt 2")})
+    assert shouted.as_read[0] == shouted.as_read[1] != shouted.as_read[2]
     assert str(mine).endswith("3 prompts, seeds of their own")
 
 

@@ -13,6 +13,7 @@ from autotune.confirm import Confirming
 from autotune.device import Device
 from autotune.device_specs import EVIDENCE
 from autotune.drift import PRIOR_SPREAD
+from autotune.floor import Floor
 from autotune.front import objectives, pareto_front, pick_trial
 from autotune.goal import Goal, Minimise
 from autotune.knobs import all_knobs
@@ -139,6 +140,7 @@ def summary(result: Result) -> RenderableType:
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
     if result.best.number == 0:
         lines.append("No other config that keeps the limits was better beyond the noise.")
+    lines += floor_words(result.floor)
     if failed:
         lines.append(
             f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json."
@@ -149,6 +151,19 @@ def summary(result: Result) -> RenderableType:
     lines.append(f'\nnext: autotune run {best} --prompt "{prompt}" -o out.png')
     table = front_table(result.trials, result.best.number, spread=result.spread, minimise=result.record.goal.minimise)
     return Group(table, Text("\n".join(lines)))
+
+
+def floor_words(floor: Floor) -> list[str]:
+    """What a likeness below 1 is to be read against."""
+    parts = []
+    if floor.again_mean is not None:
+        parts.append(f"the baseline drawn again SSIM {floor.again_mean:.3f} (worst {floor.again_worst:.3f})")
+    if floor.otherwise_mean is not None:
+        parts.append(
+            f"computed otherwise (trial {floor.otherwise}) SSIM {floor.otherwise_mean:.3f} "
+            f"(worst {floor.otherwise_worst:.3f})"
+        )
+    return [f"Noise floor of likeness: {'; '.join(parts)}."] if parts else []
 
 
 def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
