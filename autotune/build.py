@@ -79,7 +79,7 @@ def apply(
     changes weights beside which peft keeps those of a LoRA.
     """
     effects: dict[str, Effect] = {}
-    for name, value in _acting(config):
+    for name, value in acting(config):
         knob = all_knobs()[name]
         if knob.apply is None:
             continue
@@ -91,7 +91,7 @@ def apply(
             raise UserError(f"{name}={value} must act while loading: {_how_to_load(name, config)}.")
         if effects[name].count == 0:
             no_effect(NoEffect(name, value, effects[name].what))
-    if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in _acting(config)):
+    if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in acting(config)):
         pipe.to(device)
     set_call_defaults(pipe, call_arguments(pipe, config, workload))
     return effects
@@ -103,7 +103,7 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> dict[str, Effe
     Raises NoEffect.
     """
     effects = {}
-    for name, value in _acting(config):
+    for name, value in acting(config):
         knob = all_knobs()[name]
         if knob.verify is None:
             continue
@@ -121,7 +121,7 @@ def call_arguments(pipe: Any, config: Config, workload: Workload) -> dict[str, A
         "num_inference_steps": workload.steps,
         "guidance_scale": workload.guidance_scale,
     }
-    for name, value in _acting(config):
+    for name, value in acting(config):
         call = all_knobs()[name].call
         if call is not None:
             arguments |= call(value, pipe)
@@ -173,7 +173,7 @@ def _has_live_lora(pipe: Any) -> bool:
     return "BaseTunerLayer" in kinds
 
 
-def _acting(config: Config) -> list[tuple[str, Any]]:
+def acting(config: Config) -> list[tuple[str, Any]]:
     """The knobs that do something, in order: those not at their default, and those that say how to load even there."""
 
     def acts(knob: Knob) -> bool:

@@ -40,6 +40,7 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
         "probe": _probe,
         "measure": _measure,
         "draw": _draw,
+        "artifacts": _artifacts,
         "chain": _chain,
         "compat": _compat,
         "score": _score,
@@ -126,6 +127,24 @@ def _draw(job: Any, folder: Path) -> dict[str, Any]:
     with torch.no_grad():
         _save(draw(pipe, target.workload), pipe, target, folder)
     return {"pictures": len(target.workload.prompts)}
+
+
+def _artifacts(job: Any, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from autotune import build, serving
+    from autotune.config import Config
+
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    build.apply(pipe, config, target.workload, device)
+    pipe.set_progress_bar_config(disable=True)
+    serving.warm_up(pipe, target.workload)
+    saved = torch.compiler.save_cache_artifacts()
+    if saved is None:
+        return {"bytes": 0}
+    (folder / "artifacts").write_bytes(saved[0])
+    return {"bytes": len(saved[0])}
 
 
 def _save(images: Any, pipe: Any, target: Any, folder: Path) -> None:

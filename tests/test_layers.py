@@ -23,10 +23,11 @@ NOUNS = {
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
-    {"report.show", "report.terminal", "report.trust"},
+    {"report.show", "report.terminal", "report.trust", "report.verify"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score"},
+    {"export", "export_as", "run", "confirm", "compare", "verify", "make_artifacts", "schema"},
+    {"selftest", "compat", "report.ladder", "report.score"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"production", "serving"},
