@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autotune.config import Config
@@ -59,14 +59,27 @@ def chain(stages: Sequence[tuple[Pipeline, Config, Workload]], device: str, *, l
     return Chain(pipes, [workload for _, _, workload in stages])
 
 
-def apply(pipe: Any, config: Config, workload: Workload, device: str) -> dict[str, Effect]:
+def raised(error: NoEffect) -> None:
+    raise error
+
+
+def apply(
+    pipe: Any,
+    config: Config,
+    workload: Workload,
+    device: str,
+    *,
+    no_effect: Callable[[NoEffect], None] = raised,
+) -> dict[str, Effect]:
     """Change the loaded pipe in place, knob by knob in the order of the stages, and say what each one changed.
 
-    Raises NoEffect for a knob that changed nothing, UserError for one that could only have acted while loading, or that
+    no_effect  hears of a knob that changed nothing; unless it raises, the others go on
+
+    Raises NoEffect where nobody hears of it, UserError for a knob that could only have acted while loading, or that
     changes weights beside which peft keeps those of a LoRA.
     """
     effects: dict[str, Effect] = {}
-    for name, value in _acting(config):
+    for name, value in acting(config):
         knob = all_knobs()[name]
         if knob.apply is None:
             continue
@@ -77,8 +90,8 @@ def apply(pipe: Any, config: Config, workload: Workload, device: str) -> dict[st
         if effects[name].count == 0 and knob.load is not None:
             raise UserError(f"{name}={value} must act while loading: {_how_to_load(name, config)}.")
         if effects[name].count == 0:
-            raise NoEffect(name, value, effects[name].what)
-    if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in _acting(config)):
+            no_effect(NoEffect(name, value, effects[name].what))
+    if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in acting(config)):
         pipe.to(device)
     set_call_defaults(pipe, call_arguments(pipe, config, workload))
     return effects
@@ -90,7 +103,7 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> dict[str, Effe
     Raises NoEffect.
     """
     effects = {}
-    for name, value in _acting(config):
+    for name, value in acting(config):
         knob = all_knobs()[name]
         if knob.verify is None:
             continue
@@ -108,7 +121,7 @@ def call_arguments(pipe: Any, config: Config, workload: Workload) -> dict[str, A
         "num_inference_steps": workload.steps,
         "guidance_scale": workload.guidance_scale,
     }
-    for name, value in _acting(config):
+    for name, value in acting(config):
         call = all_knobs()[name].call
         if call is not None:
             arguments |= call(value, pipe)
@@ -160,7 +173,7 @@ def _has_live_lora(pipe: Any) -> bool:
     return "BaseTunerLayer" in kinds
 
 
-def _acting(config: Config) -> list[tuple[str, Any]]:
+def acting(config: Config) -> list[tuple[str, Any]]:
     """The knobs that do something, in order: those not at their default, and those that say how to load even there."""
 
     def acts(knob: Knob) -> bool:

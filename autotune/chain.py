@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from autotune import build, isolate
+from autotune import build, isolate, production, untrusted
 from autotune.device import find_device
 from autotune.errors import UserError
-from autotune.folders import read_json, write_json
+from autotune.folders import write_json
 from autotune.job import ChainJob, Stage
 from autotune.noun import Noun
 from autotune.runner import ENVIRONMENT_RETRIES
@@ -21,7 +21,7 @@ from autotune.target import Target
 from autotune.trial import NOT_THE_CONFIG, ChainCost, Failure
 from autotune.tuned import Confirmation, TunedConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # with that of its stages
 
 
 class ChainConfig(Noun):
@@ -40,11 +40,17 @@ class ChainConfig(Noun):
     def load(cls, path: str | Path) -> "ChainConfig":
         """Read and check a JSON file. Raises UserError saying what is wrong with it."""
         where = f"the chain {str(path)!r}"
-        data = read_json(Path(path), "chain")
+        data = untrusted.read_untrusted(path, "chain")
         version = data.get("schema_version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise UserError(f"{where} was written by a newer autotune (schema {version}): upgrade autotune.")
-        return cls.parse(data, where)
+        chain = cls.parse(data, where)
+        try:
+            for stage in chain.stages:
+                stage.check()
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        return chain
 
     def save(self, path: str | Path) -> None:
         """Write the JSON, whole or not at all. Raises UserError where it can't be written."""
@@ -60,25 +66,62 @@ class ChainConfig(Noun):
             tuned_latency_s=tuple(cost.latency_s for cost in self.tuned),
         )
 
-    def pipeline_on(self, device: str | None = None) -> Any:
+    def pipeline_on(
+        self, device: str | None = None, *, local_files_only: bool = False, strict: bool = False, warmup: bool = False
+    ) -> Any:
         """A `Chain`: called with a prompt, it gives the last stage's pictures; `.stages` are ordinary pipelines."""
-        where = find_device(device or self.stages[0].device.kind).torch_name
-        return build.chain([(stage.pipeline, stage.config, stage.workload) for stage in self.stages], where)
+        places = [
+            production.find_place(stage.target, stage.config, device, local_files_only=local_files_only)
+            for stage in self.stages
+        ]
+        said = [
+            *(s for stage in self.stages for s in stage.edited),
+            *(s for place in places for s in place.differences),
+        ]
+        production.tell(list(dict.fromkeys(said)), strict=strict)
+        stages = [
+            (stage.pipeline, place.config, stage.workload) for stage, place in zip(self.stages, places, strict=True)
+        ]
+        made = build.chain(stages, places[0].device.torch_name, local_files_only=local_files_only)
+        if warmup:
+            made(next(self.stages[0].workload.calls())[0])
+        return made
 
 
 def read_exported(path: str | Path) -> TunedConfig | ChainConfig:
     """Whichever kind of JSON autotune has exported there. Raises UserError."""
-    data = read_json(Path(path), "config")
+    data = untrusted.read_untrusted(path, "config")
     is_chain = isinstance(data, dict) and data.get("kind") == "chain"
     return ChainConfig.load(path) if is_chain else TunedConfig.load(path)
 
 
-def load(path: str | Path, *, device: str | None = None) -> Any:
+def load(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    local_files_only: bool = False,
+    strict: bool = False,
+    warmup: bool = False,
+    artifacts: bool = False,
+) -> Any:
     """The diffusers pipeline of an exported config: `pipe = autotune.load("best.json"); pipe("a prompt").images[0]`.
+
+    device            "cuda:0", "cpu" ...; left out: the one like that which was measured, or the best one here
+    local_files_only  load nothing from the network
+    strict            raise UserError where anything differs from what was measured, instead of logging it
+    warmup            call it once at every size that was measured, so that everything is compiled when this returns
+    artifacts         use the compiled code that came with the file. torch reads it with pickle: whoever made it can run
+                      any code here. Only for files that you or somebody you trust has made
 
     Of a chain of stages, a `Chain` of them. Raises UserError where the file or the device can't be used.
     """
-    return read_exported(path).pipeline_on(device)
+    exported = read_exported(path)
+    if isinstance(exported, ChainConfig):
+        return exported.pipeline_on(device, local_files_only=local_files_only, strict=strict, warmup=warmup)
+    folder = Path(path).resolve().parent if artifacts else None
+    return exported.pipeline_on(
+        device, local_files_only=local_files_only, strict=strict, warmup=warmup, artifacts_in=folder
+    )
 
 
 def chain(

@@ -1,6 +1,7 @@
 """argv -> calls -> words and exit codes. The only file that prints.
 
-Exit codes: 0 done, 1 nothing could be found or measured, 2 input that can't be used, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 nothing could be found or measured, 2 input that can't be used, 3 broken (verify), 130 stopped by
+Ctrl-C.
 Imports of anything heavier than typer are inside the commands, so that `autotune --help` is instant.
 """
 
@@ -8,6 +9,8 @@ import errno
 import json
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -215,15 +218,71 @@ def ladder(
 def export(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
     pick: Annotated[str, typer.Option(help="fastest, smallest, balanced, or the number of a trial.")] = "fastest",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: PICK.json in the study.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: PICK.json (.py, .md) in the study.")
+    ] = None,
+    as_: Annotated[
+        str, typer.Option("--as", help="json, python (a script without autotune) or markdown (for a model card).")
+    ] = "json",
+    with_artifacts: Annotated[
+        bool, typer.Option("--with-artifacts", help="Compile here, and keep the compiled code beside the JSON.")
+    ] = False,
 ) -> None:
-    """Write one trial of a study as the JSON that autotune.load() reads."""
+    """Write one trial of a study as the JSON that autotune.load() reads, or as a script or a text."""
     from autotune.export import export_from
+    from autotune.export_as import SUFFIXES, write_text
 
-    path = output or study / f"{pick}.json"
+    if as_ not in SUFFIXES:
+        raise UserError(f"--as takes {', '.join(SUFFIXES)}, not {as_!r}.")
+    if with_artifacts and as_ != "json":
+        raise UserError(f"--with-artifacts goes with a JSON, not with --as {as_}.")
+    path = output or study / f"{pick}{SUFFIXES[as_]}"
     tuned = export_from(study, pick)
-    tuned.save(path)
+    if as_ != "json":
+        write_text(tuned, as_, path)
+    elif with_artifacts:
+        from autotune.make_artifacts import save_with_artifacts
+
+        save_with_artifacts(tuned, path)
+    else:
+        tuned.save(path)
     print(f"{path}: {tuned.about}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of exported configs."""
+    from autotune.schema import schema as made
+
+    print(json.dumps(made(), indent=2))
+
+
+@app.command()
+def verify(
+    config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
+    rounds: Annotated[int, typer.Option(min=2, help="Measure it in at least so many fresh processes.")] = 3,
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure an exported config again: does it do on this machine what its file says?
+
+    Exit codes: 0 it holds or is faster, 1 slower or larger, 3 broken (it can't run, or draws other pictures), 2 input
+    that can't be used.
+    """
+    from autotune.goal import read_seconds
+    from autotune.report.verify import verification_words
+    from autotune.verify import verify as measure
+
+    def listen(what: str) -> None:
+        if not as_json:
+            print(what, flush=True)
+
+    seen = measure(config, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
+    speed = seen.speed.to_json() if seen.speed else None
+    told = {**seen.to_json(), "verdict": seen.word, "speed": speed}
+    print(json.dumps(told) if as_json else verification_words(seen))
+    raise typer.Exit({"holds": 0, "faster": 0, "broken": 3}.get(seen.word, 1))
 
 
 @app.command()
@@ -340,22 +399,26 @@ def watch(study: Annotated[Path, typer.Argument(help="The folder of a search tha
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
-    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    config: Annotated[Path, typer.Argument(help="An exported config, such as best.json, or a chain of them.")],
+    prompt: Annotated[str | None, typer.Option(help="What to draw.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
     output: Annotated[Path, typer.Option("-o", "--output", help="A .png, .jpg or .webp.")] = Path("out.png"),
+    out: Annotated[Path | None, typer.Option(help="A folder for the pictures: 000.png, 001.png ...")] = None,
     image: Annotated[
         Path | None, typer.Option(help="The picture to start from, where the pipeline starts from one. Default: ours.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="What to redraw of it, in white. Default: ours.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the start noise; every further picture has the next one.")] = 0,
     device: DeviceName = None,
 ) -> None:
-    """Make one picture with an exported config."""
-    from autotune.run import draw
+    """Make pictures with an exported config: one as FILE (-o), or many in a folder (--out)."""
+    from autotune.run import draw, plan
 
-    if not prompt.strip():
-        raise UserError("--prompt is empty: say what to draw.")
-    print(f"{output}: {draw(config, prompt, output, image=image, mask=mask, seed=seed, device=device)}")
+    asked = plan(prompt, prompts, count=count, seed=seed, output=output, out=out)
+    with progress_bar(len(asked.outputs)) as advance:
+        told = draw(config, asked, image=image, mask=mask, device=device, listen=advance)
+    print(f"{out or output}: {told}")
 
 
 @app.command()
@@ -470,6 +533,19 @@ def knobs(
     if device is not None:
         raise UserError(f"--device {device} is here, --device-spec {device_spec} is not: give one of them.")
     console().print(knobs_table(*probe_space_of(pipeline, read_weights(weights), find_spec(device_spec), **wishes)))
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[Path], None]]:
+    """Gives what is called for each picture that is done. Drawn on a terminal only, and for more than one picture."""
+    if total < 2 or not sys.stdout.isatty():
+        yield lambda done: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console()) as progress:
+        task = progress.add_task("pictures", total=total)
+        yield lambda done: progress.advance(task)
 
 
 def console() -> Any:

@@ -79,13 +79,15 @@ def compare(
 def _target(first: TunedConfig, second: TunedConfig, device: str | None) -> Target:
     """What both are measured for: the first one's. Raises UserError where the second is for something else."""
     mine = Target(
-        pipeline=first.pipeline,
+        pipeline=first.pipeline.model_copy(update={"traits": None}),  # what the weights decide, in older files left out
         workload=first.workload,
         device=find_device(device or first.device.kind),
         versions=first.versions,
     )
     difference = mine.difference(
-        mine.model_copy(update={"pipeline": second.pipeline, "workload": second.workload}),
+        mine.model_copy(
+            update={"pipeline": second.pipeline.model_copy(update={"traits": None}), "workload": second.workload}
+        ),
     )
     if difference:
         raise UserError(f"the two configs are for different things ({difference}): compare configs of one search.")

@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autotune.errors import UserError
-from autotune.folders import StudyFolder, read_json
+from autotune.folders import StudyFolder, picture_name, read_json
 from autotune.front import pick_trial
+from autotune.glimpse import Glimpse, glimpse_of, glimpsed
 from autotune.goal import PICKS
 from autotune.record import Record, read_record, read_trials
 from autotune.report.words import signed
+from autotune.serving import Serving
 from autotune.trial import Failure, Measurement, Trial
 from autotune.tuned import Confirmation, ConfirmedQuality, Evidence, TunedConfig
 from autotune.workload import Workload
@@ -21,7 +23,7 @@ def export_from(study: Path, word: str) -> TunedConfig:
     trial = chosen_trial(folder, record, trials, word)
     kept = folder.confirmation(trial.number)
     confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
-    return export(record, trial, trials[0], confirmation)
+    return export(record, trial, trials[0], confirmation, read_glimpses(folder, trial, record.target.workload))
 
 
 def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word: str) -> Trial:
@@ -44,15 +46,37 @@ def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word:
     return trial
 
 
-def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> TunedConfig:
+def read_glimpses(folder: StudyFolder, trial: Trial, workload: Workload) -> tuple[Glimpse, ...]:
+    """Of the trial's first pictures, as far as they are still there."""
+    from PIL import Image
+
+    few, found = glimpsed(workload), []
+    for index, prompt in enumerate(few.prompts):
+        path = folder.trial(trial.number) / "images" / picture_name(index)
+        if path.exists():
+            with Image.open(path) as image:
+                found.append(glimpse_of(image, prompt, few.seed_of(index)))
+    return tuple(found)
+
+
+def export(
+    record: Record,
+    trial: Trial,
+    baseline: Trial,
+    confirmation: Confirmation | None,
+    pictures: tuple[Glimpse, ...] = (),
+) -> TunedConfig:
     """The trial as a TunedConfig. Without a confirmation its numbers are of a single process, and it says so."""
     target = record.target
-    return TunedConfig(
+    made = TunedConfig(
         about=about(trial, baseline, confirmation),
+        speedup=confirmation.verdict if confirmation else None,
+        serving=Serving.of(target.workload),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=record.command,
         pipeline_class=target.pipeline.known.class_name,
-        pipeline=target.pipeline.model_copy(update={"traits": None}),
+        pipeline=target.pipeline,
+        pictures=pictures,
         workload=target.workload,
         knobs=trial.values,
         tuned=evidence(trial, baseline, target.workload),
@@ -63,6 +87,7 @@ def export(record: Record, trial: Trial, baseline: Trial, confirmation: Confirma
         versions=target.versions,
         inputs=target.pipeline.known.inputs,
     )
+    return made.model_copy(update={"evidence_of": made.digest})
 
 
 def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:

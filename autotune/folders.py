@@ -43,16 +43,37 @@ def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The decoded file; raises UserError, calling the file `what`, where it is missing or not JSON."""
+def read_json(path: Path, what: str, *, most_bytes: int | None = None) -> Any:
+    """The decoded file; raises UserError, calling the file `what`, where it is missing, not JSON or too large."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = _read_text(path, most_bytes)
     except FileNotFoundError:
         raise UserError(f"there is no {what} at {str(path)!r}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {str(path)!r} can't be read: {error}.") from None
-    except json.JSONDecodeError as error:
+    if text is None:
+        raise UserError(f"{what} {str(path)!r} can't be read: it is larger than {most_bytes} bytes.")
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise UserError(f"{what} {str(path)!r} can't be read: it is nested too deep.") from None
+    except ValueError as error:  # what is no JSON, and numbers of thousands of digits
         raise UserError(f"{what} {str(path)!r} is not whole JSON ({error}); was it cut short?") from None
+
+
+def _read_text(path: Path, most_bytes: int | None) -> str | None:
+    """None where there is more of it. A bounded file must be one: a pipe or a device would never end."""
+    if most_bytes is None:
+        return path.read_text(encoding="utf-8")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("it is no file")
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    return None if len(data) > most_bytes else data.decode("utf-8")
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def need_room(folder: Path) -> None:

@@ -48,6 +48,14 @@ class DrawJob(Noun):
     values: dict[str, Value]
 
 
+class ArtifactsJob(Noun):
+    """Build the pipe that `values` describe, call it at every size, and keep what torch.compile has made of it."""
+
+    kind: Literal["artifacts"] = "artifacts"
+    target: Target
+    values: dict[str, Value]
+
+
 class Stage(Noun):
     """One pipe of a chain: what is built, and what it is called with."""
 
@@ -105,7 +113,7 @@ class RescoreJob(Noun):
 
 
 Job = Annotated[
-    DeviceJob | ProbeJob | MeasureJob | DrawJob | ChainJob | CompatJob | ScoreJob | RescoreJob,
+    DeviceJob | ProbeJob | MeasureJob | DrawJob | ArtifactsJob | ChainJob | CompatJob | ScoreJob | RescoreJob,
     Field(discriminator="kind"),
 ]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)

@@ -3,10 +3,12 @@
 This module knows no knob by name; each lives in a file of its own under `knobs/`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
+
+from pydantic import Field
 
 from autotune.config import Config, Value
 from autotune.noun import Noun
@@ -38,6 +40,20 @@ class Effect(Noun):
         return f"{self.count} {self.what}"
 
 
+class Script(Noun):
+    """A knob's part of a plain script (export_script.py), as source text: `pipe` is the loaded pipeline.
+
+    why_not  a sentence why a short script can't do what the knob does; then the rest is empty
+    """
+
+    imports: tuple[str, ...] = ()
+    load: dict[str, str] = Field(default_factory=dict)  # extra arguments of from_pretrained
+    lines: tuple[str, ...] = ()
+    call: dict[str, str] = Field(default_factory=dict)  # extra arguments of pipe(...)
+    places: bool = False  # it has brought the weights to where they belong
+    why_not: str | None = None
+
+
 def never(*_: Any) -> None:
     """Nothing to object to."""
 
@@ -55,6 +71,9 @@ class Knob:
     apply     changes the live pipe and says what it changed; called with (pipe, config, torch device name)
     verify    what it changed, as far as only a finished call can show; called with (pipe, config, the attention kernels
               that the profiler saw in the denoiser)
+    script    what a plain script writes instead of it; called with (config, target). A modifier is part of that of the
+              knob that it modifies
+    nearest   a value -> what comes nearest to it, best first, where it can't act: see fallback.py
     call      arguments that become the pipeline's own defaults; called with (value, pipe)
     changes_output  does it change the picture (dtype, merging, steps), or only how it is computed (compile, layout)?
     """
@@ -72,6 +91,8 @@ class Knob:
     apply: Callable[[Any, Config, str], Effect] | None = None
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
     call: Callable[[Value, Any], dict[str, Any]] | None = None
+    script: Callable[[Config, Target], Script] | None = None
+    nearest: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
     def default(self) -> Value:

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autotune.errors import UserError
+from autotune.errors import LONGEST_SHOWN, UserError
 
 
 class Noun(BaseModel):
@@ -20,7 +20,8 @@ class Noun(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise UserError(f"{where} can't be used: {field}: {first['msg'].lower()}.") from None
+            said = first["msg"].lower()  # may quote what was given
+            raise UserError(f"{where} can't be used: {field[:LONGEST_SHOWN]}: {said[:200]}.") from None
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

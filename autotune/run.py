@@ -1,67 +1,154 @@
-"""One picture with an exported config: `autotune run`. The libraries live in this process, as in production."""
+"""Pictures with an exported config, of a pipeline or a chain: `autotune run`. The libraries live in this process,
+as in production."""
 
 import logging
+import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
+from autotune.chain import ChainConfig, read_exported
 from autotune.device import find_device
 from autotune.errors import UserError
+from autotune.folders import picture_name
 from autotune.tuned import TunedConfig
+from autotune.workload import Prompts, read_prompts
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 
 
+class Plan(NamedTuple):
+    """Which pictures are drawn: a prompt, a seed and a file for each. `folder` is made for them, unless it is None."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    outputs: tuple[Path, ...]
+    folder: Path | None = None
+
+
+def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output: Path, out: Path | None) -> Plan:
+    """`count` pictures of each prompt, of the user's one or of a file of them. Raises UserError.
+
+    Picture i has the seed `seed + i`, unless the file gives its prompt one.
+
+    output  the only picture, where there is no folder `out`
+    """
+    if (prompt is None) == (file is None):
+        raise UserError("say what to draw: give either --prompt or --prompts.")
+    if prompt is not None and not prompt.strip():
+        raise UserError("--prompt is empty: say what to draw.")
+    given = read_prompts(file) if file is not None else Prompts(texts=(str(prompt),))
+    texts = tuple(text for text in given.texts for _ in range(count))
+    own = given.seeds or (None,) * len(given.texts)
+    seeds = tuple(
+        seed + i * count + k if first is None else first + k for i, first in enumerate(own) for k in range(count)
+    )
+    if out is None and len(texts) > 1:
+        raise UserError(f"these are {len(texts)} pictures: give --out and a folder for them.")
+    if out is None:
+        return Plan(texts, seeds, (output,))
+    return Plan(texts, seeds, tuple(out / picture_name(i) for i in range(len(texts))), out)
+
+
 def draw(
     config: Path,
-    prompt: str,
-    output: Path,
+    asked: Plan,
     *,
     image: Path | None = None,
     mask: Path | None = None,
-    seed: int = 0,
     device: str | None = None,
+    listen: Callable[[Path], None] = lambda done: None,
 ) -> str:
-    """Write the picture and say how long it took. Raises UserError before anything heavy is loaded where it can.
+    """Write the pictures that are asked for, in calls of the size that was measured, and say how long they took.
 
     image, mask  files with what the pipeline starts from, where it starts from pictures; otherwise our own are taken
+    listen       hears of each picture that is written
+
+    Raises UserError before anything heavy is loaded where it can.
     """
-    tuned = TunedConfig.load(config)
-    _check(output, seed)
-    given = _given(tuned, image, mask)
-    find_device(device or tuned.device.kind)
+    exported = read_exported(config)
+    _check(asked)
+    first = exported if isinstance(exported, TunedConfig) else exported.stages[0]
+    given = _given(first, image, mask)
+    if device is not None:
+        find_device(device)
+    _make(asked.folder)
     _quieten()
     started = time.perf_counter()
-    pipe = tuned.pipeline_on(device)
+    pipe = exported.pipeline_on(device)
     pipe.set_progress_bar_config(disable=True)
-    loaded = time.perf_counter()
+    load_s = time.perf_counter() - started
+    fitted, remarks = _fitted(pipe if isinstance(exported, TunedConfig) else pipe.stages[0], first, given)
+
+    call = _caller(exported, pipe, fitted)
+    in_a_row = all(b - a == 1 for a, b in pairwise(asked.seeds))  # a chain counts its seeds up by itself
+    batch = first.workload.batch if isinstance(exported, TunedConfig) or in_a_row else 1
+    seconds = []
+    for part in _parts(len(asked.prompts), batch):
+        padded = [*part, *[part[-1]] * (batch - len(part))]
+        begun = time.perf_counter()
+        drawn = call([asked.prompts[i] for i in padded], [asked.seeds[i] for i in padded])
+        seconds.append(time.perf_counter() - begun)
+        for i, picture in zip(part, drawn, strict=False):
+            _save(picture, asked.outputs[i])
+            listen(asked.outputs[i])
+    return "; ".join([_times(load_s, seconds, batch), *remarks])
+
+
+def _caller(
+    exported: TunedConfig | ChainConfig, pipe: Any, fitted: Mapping[str, Image.Image]
+) -> Callable[[list[str], list[int]], list[Image.Image]]:
+    """What makes the pictures of one call: prompts and seeds in, pictures out."""
     from autotune.measure import call_pipe
 
-    fitted, remarks = _fitted(pipe, tuned, given)
-    batch = tuned.workload.batch
-    drawn = call_pipe(pipe, tuned.workload, [prompt] * batch, list(range(seed, seed + batch)), fitted)[0]
-    done = time.perf_counter()
+    if isinstance(exported, TunedConfig):
+        return lambda prompts, seeds: call_pipe(pipe, exported.workload, prompts, seeds, fitted)
+    return lambda prompts, seeds: list(pipe(prompts, seed=seeds[0], given=fitted))
+
+
+def _parts(count: int, batch: int) -> list[list[int]]:
+    """0, 1, 2 ... in parts as large as a call."""
+    return [list(range(start, min(start + batch, count))) for start in range(0, count, batch)]
+
+
+def _times(load_s: float, seconds: Sequence[float], batch: int) -> str:
+    times = f"loaded in {load_s:.1f} s, drawn in {seconds[0]:.1f} s (a first call, compilation included)"
+    if len(seconds) < 2:
+        return times
+    return f"{times}, then {statistics.median(seconds[1:]) / batch:.2f} s a picture"
+
+
+def _save(picture: Image.Image, output: Path) -> None:
     try:
-        drawn.save(output)
+        picture.save(output)
     except OSError as error:
         raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
-    times = f"loaded in {loaded - started:.1f} s, drawn in {done - loaded:.1f} s (a first call, compilation included)"
-    return "; ".join([times, *remarks])
 
 
-def _check(output: Path, seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
-    if output.suffix.lower() not in FORMATS:
-        raise UserError(f"{str(output)!r} is no picture file: end its name in {', '.join(FORMATS)}.")
-    if not output.parent.is_dir():
-        raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
-    if output.is_dir():
-        raise UserError(f"{str(output)!r} can't be written: it is a folder.")
+def _check(asked: Plan) -> None:
+    for seed in asked.seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
+    for output in asked.outputs:
+        if output.suffix.lower() not in FORMATS:
+            raise UserError(f"{str(output)!r} is no picture file: end its name in {', '.join(FORMATS)}.")
+        if asked.folder is None and not output.parent.is_dir():
+            raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
+        if output.is_dir():
+            raise UserError(f"{str(output)!r} can't be written: it is a folder.")
+
+
+def _make(folder: Path | None) -> None:
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {str(folder)!r} can't be made: {error.strerror}.") from None
 
 
 def _given(tuned: TunedConfig, image: Path | None, mask: Path | None) -> dict[str, Image.Image]:
@@ -107,11 +194,13 @@ def _fitted(
 
 
 def _quieten() -> None:
-    """The libraries' own remarks and progress bars would drown the one line that this command prints."""
-    logging.disable(logging.WARNING)
+    """The libraries' own remarks and progress bars would drown the few lines that this command prints."""
+    for library in ("accelerate", "diffusers", "huggingface_hub", "torch", "torchao", "transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
-    of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
+    for of_library in (of_diffusers, of_transformers):
+        of_library.disable_progress_bar()
+        of_library.set_verbosity_error()

@@ -61,15 +61,25 @@ class Runner:
 
         Nothing is timed. Raises UserError where the user is to blame.
         """
+        failure = self.make_pictures(place, config, workload, earlier=earlier)
+        return failure or self._judge(place, reference, workload)
+
+    def make_pictures(
+        self, place: Path, config: Config, workload: Workload, *, earlier: Sequence[Trial]
+    ) -> Failure | None:
+        """A picture of every prompt of this workload, in the folder `place`; the Failure where there are none.
+
+        Raises UserError where the user is to blame.
+        """
         target = self.target.model_copy(update={"workload": workload})
         longer = 1 + len(workload.prompts) / len(self.target.workload.prompts)
         job, limit_s = DrawJob(target=target, values=dict(config)), longer * self.time_limit_s(earlier)
         answer = isolate.run(place, job, timeout_s=limit_s, env=self._environment(config))
-        if isinstance(answer, Failure):
-            if answer.cause == "bad_input":
-                raise UserError(answer.reason)
-            return answer
-        return self._judge(place, reference, workload)
+        if not isinstance(answer, Failure):
+            return None
+        if answer.cause == "bad_input":
+            raise UserError(answer.reason)
+        return answer
 
     def _environment(self, config: Config) -> dict[str, str]:
         """Compiled code is shared between runs of one config only: Inductor's cache does not know every setting."""

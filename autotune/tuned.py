@@ -3,25 +3,31 @@
 The exported JSON is data: nothing in it is ever run, and a value that no knob knows is refused.
 """
 
-import warnings
+import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from autotune import build
+from autotune import production, serving, untrusted
+from autotune.artifacts import Artifacts, use
 from autotune.config import Config, Value
-from autotune.device import Device, find_device
+from autotune.device import Device
 from autotune.errors import UserError
-from autotune.folders import read_json, write_json
-from autotune.knobs import complete
+from autotune.folders import write_json
+from autotune.glimpse import Glimpse
+from autotune.knobs import check_value, complete
 from autotune.noun import Noun
 from autotune.paired import Paired
 from autotune.pipeline import Pipeline
+from autotune.serving import Serving
+from autotune.target import Target
 from autotune.verdict import Verdict, judge
 from autotune.workload import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Evidence(Noun):
@@ -30,7 +36,7 @@ class Evidence(Noun):
     Of a workload of several sizes `latency_s` is of one call at each together, the samples are the main size's.
     """
 
-    latency_s: float
+    latency_s: Seconds
     latency_at_s: dict[str, float] = Field(default_factory=dict)  # of several sizes: the median at each
     graphs_added_at: dict[str, int] = Field(default_factory=dict)  # ... and what was compiled anew for it
     latency_samples_s: tuple[float, ...]
@@ -69,10 +75,16 @@ class Confirmation(Noun):
     Of a workload of several sizes, the sum of each size's median.
     """
 
-    baseline_latency_s: tuple[float, ...]
-    tuned_latency_s: tuple[float, ...]
+    baseline_latency_s: tuple[Seconds, ...]
+    tuned_latency_s: tuple[Seconds, ...]
     tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # of several sizes: each alone
     quality: ConfirmedQuality | None = None
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> "Confirmation":
+        if len(self.baseline_latency_s) != len(self.tuned_latency_s):
+            raise ValueError("the baseline and the config were measured in different numbers of rounds")
+        return self
 
     @property
     def verdict(self) -> Verdict | None:
@@ -85,29 +97,38 @@ class Confirmation(Noun):
 
 
 class TunedConfig(Noun):
-    """A config that was measured, as JSON on disk; `pipeline_on` builds what was measured."""
+    """A config that was measured, as JSON on disk; `pipeline_on` builds what was measured.
+
+    What a reader wants to know comes first. Knobs may be edited by hand: the evidence is then no longer of this config,
+    which `is_measured` tells.
+    """
 
     schema_version: int = SCHEMA_VERSION
     about: str
-    created: str
+    speedup: Verdict | None = None  # of the config on the baseline, measured in turn; None: it was not confirmed
+    created: str  # day and time, UTC
     command: str
-    pipeline_class: str
-    pipeline: Pipeline
-    workload: Workload
     knobs: dict[str, Value]
+    serving: Serving | None = None  # what it was measured at; None: an older file
+    pipeline_class: str
+    workload: Workload
+    device: Device
+    versions: dict[str, str]
     tuned: Evidence
     baseline_knobs: dict[str, Value]
     baseline: Evidence
     confirmation: Confirmation | None
-    device: Device
-    versions: dict[str, str]
+    evidence_of: str | None = None  # digest of what was measured; None: an older file
+    pictures: tuple[Glimpse, ...] = ()  # of the first prompts, as the trial drew them
+    artifacts: Artifacts | None = None  # compiled code beside this file
+    pipeline: Pipeline
     inputs: dict[str, str] = Field(default_factory=dict)  # arguments of its call that take pictures -> of what
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedConfig":
         """Read and check a JSON file that autotune has exported. Raises UserError saying what is wrong with it."""
         where = f"the config {str(path)!r}"
-        data = read_json(Path(path), "config")
+        data = untrusted.read_untrusted(path, "config")
         version = data.get("schema_version") if isinstance(data, dict) else None
         if not isinstance(version, int):
             raise UserError(f"{where} is not one of autotune's: it has no schema_version.")
@@ -115,10 +136,17 @@ class TunedConfig(Noun):
             raise UserError(f"{where} was written by a newer autotune (schema {version}): upgrade autotune.")
         tuned = cls.parse(data, where)
         try:
-            complete(tuned.knobs)
+            tuned.check()
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return tuned
+
+    def check(self) -> None:
+        """Raises UserError where a knob is unknown, or where this can't be loaded in good faith."""
+        complete(self.knobs)
+        untrusted.check(self.pipeline, self.workload, self.knobs)
+        if self.artifacts is not None:
+            untrusted.check_file_name(self.artifacts.file)
 
     def save(self, path: str | Path) -> None:
         """Write the JSON, whole or not at all. Raises UserError where it can't be written."""
@@ -131,38 +159,65 @@ class TunedConfig(Noun):
     def config(self) -> Config:
         return complete(self.knobs)
 
-    def pipeline_on(self, device: str | None = None) -> Any:
+    @property
+    def target(self) -> Target:
+        """What it was measured for, and where."""
+        return Target(pipeline=self.pipeline, workload=self.workload, device=self.device, versions=self.versions)
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides what its numbers are of: pipeline, workload and knobs."""
+        said: dict[str, Any] = {"knobs": {name: check_value(name, v) for name, v in sorted(self.knobs.items())}}
+        said["workload"] = self.workload.model_dump(mode="json", exclude_defaults=True)
+        weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
+        said["pipeline"] = self.pipeline.model_dump(mode="json", include=weights, exclude_defaults=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def is_measured(self) -> bool:
+        """Are the numbers of this config, or was it edited since? (An older file can't tell.)"""
+        return self.evidence_of in (None, self.digest)
+
+    @property
+    def edited(self) -> list[str]:
+        """A sentence where the config was edited, for whoever shows its numbers."""
+        if self.is_measured:
+            return []
+        return ["this config was edited after it was measured: its numbers are of another one."]
+
+    def pipeline_on(
+        self,
+        device: str | None = None,
+        *,
+        local_files_only: bool = False,
+        strict: bool = False,
+        warmup: bool = False,
+        artifacts_in: Path | None = None,
+    ) -> Any:
         """An ordinary diffusers pipeline, built by the code that was measured. `device`: "cuda:0", "cpu" ...
 
         Its call's defaults are the workload's (size, steps, guidance): what the numbers hold for.
+        `artifacts_in`: the folder of the compiled code that came with the file, where that is to be used.
         """
-        where = self._choose(device)
-        pipe = build.load(self.pipeline, self.config, where)
-        build.apply(pipe, self.config, self.workload, where)
+        place = production.find_place(self.target, self.config, device, local_files_only=local_files_only)
+        differences = [*self.edited, *place.differences]
+        production.tell(differences, strict=strict)
+        if artifacts_in is not None:
+            use(self.artifacts, artifacts_in, differences)
+        pipe = production.load(self.target, place, strict=strict, local_files_only=local_files_only)
+        serving.note_other_shapes(pipe, self.workload)
+        if warmup:
+            serving.warm_up(pipe, self.workload)
         return pipe
 
-    def apply(self, pipe: Any, device: str | None = None) -> Any:
+    def apply(self, pipe: Any, device: str | None = None, *, strict: bool = False) -> Any:
         """Do the same, in place, to a pipeline that is loaded already; returns it.
 
-        Raises UserError where a knob must act while loading, as the number format must.
+        Raises UserError where a knob must act while loading, as the number format must, and where it would lose a LoRA
+        that is not fused.
         """
-        build.apply(pipe, self.config, self.workload, self._choose(device))
+        place = production.find_place(self.target, self.config, device, files=False)
+        production.tell([*self.edited, *place.differences], strict=strict)
+        production.apply(pipe, self.target, place, strict=strict)
+        serving.note_other_shapes(pipe, self.workload)
         return pipe
-
-    def _choose(self, device: str | None) -> str:
-        """torch's name of the device; warns where it is not the one that was measured."""
-        here = find_device(device or self.device.kind)
-        if (here.kind, here.name) != (self.device.kind, self.device.name):
-            warnings.warn(
-                f"this config was measured on {self.device.name}, this is {here.name}: its numbers don't hold here.",
-                stacklevel=3,
-            )
-        return here.torch_name
-
-
-def load(path: str | Path, *, device: str | None = None) -> Any:
-    """The diffusers pipeline of an exported config: `pipe = autotune.load("best.json"); pipe("a prompt").images[0]`.
-
-    Raises UserError with a sentence where the file or the device can't be used.
-    """
-    return TunedConfig.load(path).pipeline_on(device)

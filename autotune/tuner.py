@@ -16,7 +16,7 @@ from autotune.confirm import Confirmer, Confirming, Plan
 from autotune.device import Device, find_device
 from autotune.drift import due, process_spread
 from autotune.errors import UserError
-from autotune.export import export
+from autotune.export import export, read_glimpses
 from autotune.floor import Floor, noise_floor
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
@@ -252,7 +252,8 @@ class _Run:
         self.anchor(last=True)
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
-        tuned = export(self.record, best, self.study.baseline, confirmation)
+        pictures = read_glimpses(self.folder, best, self.record.target.workload)
+        tuned = export(self.record, best, self.study.baseline, confirmation, pictures)
         tuned.save(self.folder.best)
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
         write_report(read_story(self.folder.path))

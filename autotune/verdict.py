@@ -62,6 +62,24 @@ def judge(first_s: Sequence[float], second_s: Sequence[float]) -> Verdict:
     return Verdict(word=_word(low, high), speedup=math.exp(middle), low=low, high=high, pairs=len(logs))
 
 
+def judge_apart(then_s: Sequence[float], now_s: Sequence[float]) -> Verdict:
+    """The verdict on runs that were not taken in turn: some of another day, and those of now. `pairs`: runs of now.
+
+    Student's interval of the difference of the mean logs, both groups scattering alike; what the machine itself does
+    from day to day is not in it. Raises ValueError where all together are fewer than three.
+    """
+    then, now = [math.log(s) for s in then_s], [math.log(s) for s in now_s]
+    freedom = len(then) + len(now) - 2
+    if freedom < 1 or not then or not now:
+        raise ValueError(f"{len(then)} and {len(now)} runs have no interval")
+    middle = statistics.fmean(then) - statistics.fmean(now)
+    squares = sum((x - statistics.fmean(group)) ** 2 for group in (then, now) for x in group)
+    error = math.sqrt(1 / len(then) + 1 / len(now))
+    half = max(t_quantile(freedom) * math.sqrt(squares / freedom), 1.96 * FLOOR) * error
+    low, high = math.exp(middle - half), math.exp(middle + half)
+    return Verdict(word=_word(low, high), speedup=math.exp(middle), low=low, high=high, pairs=len(now))
+
+
 def half_width(values: Sequence[float]) -> float:
     """Half of the 95 % interval of the mean log ratio, by Student's distribution, and no less than FLOOR means."""
     students = t_quantile(len(values) - 1) * statistics.stdev(values)

@@ -40,6 +40,7 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
         "probe": _probe,
         "measure": _measure,
         "draw": _draw,
+        "artifacts": _artifacts,
         "chain": _chain,
         "compat": _compat,
         "score": _score,
@@ -49,14 +50,14 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
 
 
 def _device(job: Any, folder: Path) -> dict[str, Any]:
-    from autotune.measure.probe import probe_device
+    from autotune.here import probe_device
 
     return probe_device(job.device).to_json()
 
 
 def _probe(job: Any, folder: Path) -> dict[str, Any]:
+    from autotune.here import probe_device, versions
     from autotune.measure.metrics._clip import Clip
-    from autotune.measure.probe import probe_device, versions
     from autotune.pipelines.inspect import traits_of
     from autotune.pipelines.locate import fetch, revisions
 
@@ -102,7 +103,7 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
         fields, images = measure_pipe(
             pipe, target.workload, meter, watch, device=device, pictures=job.pictures, check=check
         )
-    _save(images, target, folder)
+    _save(images, pipe, target, folder)
     return {
         "load_s": load_s,
         "apply_s": apply_s,
@@ -124,14 +125,33 @@ def _draw(job: Any, folder: Path) -> dict[str, Any]:
     build.apply(pipe, config, target.workload, device)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        _save(draw(pipe, target.workload), target, folder)
+        _save(draw(pipe, target.workload), pipe, target, folder)
     return {"pictures": len(target.workload.prompts)}
 
 
-def _save(images: Any, target: Any, folder: Path) -> None:
+def _artifacts(job: Any, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from autotune import build, serving
+    from autotune.config import Config
+
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    build.apply(pipe, config, target.workload, device)
+    pipe.set_progress_bar_config(disable=True)
+    serving.warm_up(pipe, target.workload)
+    saved = torch.compiler.save_cache_artifacts()
+    if saved is None:
+        return {"bytes": 0}
+    (folder / "artifacts").write_bytes(saved[0])
+    return {"bytes": len(saved[0])}
+
+
+def _save(images: Any, pipe: Any, target: Any, folder: Path) -> None:
     """Check the pictures, then write them as 000.png, 001.png ..."""
     from autotune.folders import picture_name
     from autotune.measure import health
+    from autotune.pipelines.inputs import picture_arguments
 
     health.check_pictures(
         images,
@@ -139,7 +159,7 @@ def _save(images: Any, target: Any, folder: Path) -> None:
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
         made_from=target.workload.as_read,
-        one_start=bool(target.pipeline.known.inputs),
+        one_start=bool(picture_arguments(pipe)),
     )
     for index, image in enumerate(images):
         (folder / "images").mkdir(exist_ok=True)

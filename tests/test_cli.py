@@ -17,6 +17,7 @@ from autotune import demo
 from autotune.export import export
 from autotune.folders import StudyFolder, write_json
 from autotune.record import write_trial
+from autotune.tuned import SCHEMA_VERSION
 
 HEAVY = ("torch", "diffusers", "transformers")
 NO_DRIVER = """
@@ -58,7 +59,7 @@ def here(tmp_path: Path) -> Path:
     good = export(record(), measured(1, {"qkv_fusion": True}), measured(0), None).to_json()
     write_json(tmp_path / "good.json", good)
     write_json(tmp_path / "picture.json", {**good, "inputs": {"image": "photo"}})
-    write_json(tmp_path / "newer.json", {**good, "schema_version": 2})
+    write_json(tmp_path / "newer.json", {**good, "schema_version": SCHEMA_VERSION + 1})
     write_json(tmp_path / "knob.json", {**good, "knobs": {"dtipe": "bf16"}})
     study = StudyFolder(tmp_path / "study")
     study.create()
@@ -163,7 +164,7 @@ SEARCHES = [
 OTHERS = [
     (["run", "gone.json", "--prompt", "a"], "there is no config at 'gone.json'"),
     (["run", "truncated.json", "--prompt", "a"], "'truncated.json' is not whole JSON"),
-    (["run", "newer.json", "--prompt", "a"], "newer autotune (schema 2)"),
+    (["run", "newer.json", "--prompt", "a"], f"newer autotune (schema {SCHEMA_VERSION + 1})"),
     (["run", "knob.json", "--prompt", "a"], "unknown knob 'dtipe': did you mean 'dtype'?"),
     (["run", "good.json", "--prompt", " "], "--prompt is empty"),
     (["run", "good.json", "--prompt", "a", "-o", "out.txt"], "'out.txt' is no picture file"),
@@ -295,4 +296,4 @@ def test_no_words_at_all_show_the_help(here: Path, trap: Path) -> None:
 def test_export_needs_no_torch(here: Path, trap: Path) -> None:
     done = run(here, "export", "study", "-o", "mine.json", path=trap)
     assert done.returncode == 0, done.stderr
-    assert json.loads((here / "mine.json").read_text())["schema_version"] == 1
+    assert json.loads((here / "mine.json").read_text())["schema_version"] == SCHEMA_VERSION

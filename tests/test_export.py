@@ -130,7 +130,8 @@ def test_a_trial_is_exported_by_its_pick_or_its_number(study: Path, word: str, n
     assert exported.tuned.latency_s == expected.measured.latency_s
     assert exported.baseline.latency_s == 1.0
     assert exported.command == "autotune search --pipeline demo"
-    assert exported.pipeline.traits is None
+    assert exported.pipeline.traits is not None, "what the fallbacks decide by, where it is loaded"
+    assert exported.is_measured
 
 
 def test_a_confirmation_on_disk_goes_with_its_trial(study: Path) -> None:

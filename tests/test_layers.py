@@ -18,11 +18,12 @@ ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
     *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
+    *("glimpse", "untrusted"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
-    {"report.show", "report.terminal", "report.trust"},
+    {"report.show", "report.terminal", "report.trust", "report.verify"},
     {"ladder"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
     {"report.page"},
@@ -31,11 +32,13 @@ LAYERS: tuple[set[str], ...] = (
     {"ablate"},
     {"minimal"},
     {"report.story"},
-    {"export", "run", "confirm", "compare", "selftest", "compat", "report.ladder", "report.score", "report.table"},
+    {"export", "export_as", "run", "confirm", "compare", "verify", "make_artifacts", "schema"},
+    {"selftest", "compat", "report.ladder", "report.score", "report.table"},
     {"chain", "ladder_record", "score"},
     {"study", "probe", "tuned", "ladder_recipe"},
-    {"space", "runner", "build", "floor", "report.words"},
-    {"knobs", "measure"},
+    {"production", "serving"},
+    {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
+    {"knobs", "measure", "here"},
     {"report.progress"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
     {"demo", "report", "report.look", "published"},

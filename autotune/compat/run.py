@@ -16,8 +16,8 @@ from autotune.compat.plan import choose
 from autotune.compat.record import CompatRecord, PipelineVerdicts, describe_device, read_record, write_record
 from autotune.device import Device, find_device
 from autotune.errors import UserError
+from autotune.here import versions
 from autotune.knobs import find_knob
-from autotune.measure.probe import versions
 
 
 def compat(

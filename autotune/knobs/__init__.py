@@ -10,8 +10,11 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from autotune.config import Config, Value
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError, nearest, shown
 from autotune.knob import Knob
+
+LONGEST_VALUE = 1024  # characters
+LARGEST_VALUE = 2**31
 
 
 @cache
@@ -26,7 +29,7 @@ def all_knobs() -> Mapping[str, Knob]:
 def find_knob(name: str) -> Knob:
     """The knob of this name; raises UserError with the nearest name."""
     if name not in all_knobs():
-        raise UserError(f"unknown knob {name!r}: {nearest(name, all_knobs())}")
+        raise UserError(f"unknown knob {shown(name)}: {nearest(name, all_knobs())}")
     return all_knobs()[name]
 
 
@@ -36,9 +39,14 @@ def check_value(name: str, value: Value) -> Value:
     whole = isinstance(knob.default, float) and isinstance(value, int) and not isinstance(value, bool)
     if whole and knob.accepts(float(value)):
         return float(value)  # somebody wrote 0 for 0.0
-    if not knob.accepts(value):
-        raise UserError(f"{name} can't be {value!r}: {nearest(str(value), map(str, knob.values))}")
+    if not _is_sane(value) or not knob.accepts(value):
+        raise UserError(f"{name} can't be {shown(value)}: {nearest(str(value), map(str, knob.values))}")
     return value
+
+
+def _is_sane(value: Value) -> bool:
+    """Short enough that no knob has to read more than a path or a count; a file may say anything."""
+    return len(value) <= LONGEST_VALUE if isinstance(value, str) else abs(value) <= LARGEST_VALUE
 
 
 def complete(values: Mapping[str, Value]) -> Config:

@@ -14,7 +14,7 @@ from functools import cache, wraps
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -186,6 +186,34 @@ def _forced(cls: Any, backend_name: str) -> Any:
     return Forced
 
 
+def script(config: Config, target: Target) -> Script:
+    value, traits = str(config["attention"]), target.pipeline.known
+    if value in BACKENDS:
+        return Script(why_not="the kernel is forced inside each attention block, by processors of autotune's own")
+    if value == "sliced":
+        return Script(lines=('pipe.enable_attention_slicing("auto")',))
+    if value in DISPATCHED or (value == "xformers" and traits.dispatches_attention):
+        return Script(lines=(f'pipe.{traits.denoiser}.set_attention_backend("{DISPATCHED.get(value, value)}")',))
+    if value == "xformers":
+        return Script(lines=("pipe.enable_xformers_memory_efficient_attention()",))
+    if any("AddedKV" in name for name in traits.attention_processors):
+        return Script(
+            why_not="each kind of attention block needs another plain processor, which autotune chooses block by block"
+        )
+    models = [
+        traits.denoiser,
+        *(["controlnet"] if traits.controlnet_class else []),
+        *(["vae"] if traits.vae_class else []),
+    ]
+    lines = (
+        f"for model in ({', '.join(f'pipe.{name}' for name in models)},):",
+        "    for block in model.modules():",
+        '        if getattr(block, "processor", None) is not None:',
+        "            block.set_processor(AttnProcessor())",
+    )
+    return Script(imports=("from diffusers.models.attention_processor import AttnProcessor",), lines=lines)
+
+
 KNOB = Knob(
     name="attention",
     stage=Stage.ATTENTION,
@@ -196,4 +224,5 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    script=script,
 )

@@ -9,8 +9,9 @@ also where a call was broken off. A call begins when the scheduler has new times
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs._calls import Calls
+from autotune.knobs._schedulers import scheduler_of
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -103,6 +104,22 @@ def _first_block(pipe: Any, *, threshold: float) -> Effect:
     return Effect(count=count, what="blocks computed only where the first one has changed")
 
 
+def script(config: Config, target: Target) -> Script:
+    kind, _, number = str(config["cache"]).partition(":")
+    if kind == "first_block":
+        return Script(
+            why_not="diffusers keeps what one call has left for the next, which autotune drops with hooks of its own"
+        )
+    if scheduler_of(config, target) == "PNDMScheduler" or target.pipeline.known.inputs:
+        return Script(why_not="DeepCache counts steps by their timesteps, which autotune mends with a class of its own")
+    lines = (
+        "deepcache = DeepCacheSDHelper(pipe=pipe)",
+        f"deepcache.set_params(cache_interval={number}, cache_branch_id=0)",
+        "deepcache.enable()",
+    )
+    return Script(imports=("from DeepCache import DeepCacheSDHelper",), lines=lines)
+
+
 KNOB = Knob(
     name="cache",
     stage=Stage.PATCH,
@@ -114,4 +131,5 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    script=script,
 )

@@ -11,7 +11,7 @@ taken its place; it is offered only where it is asked for by name.
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs._trace import trace_on_first_call
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -149,15 +149,63 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
     return Effect(count=counters["stats"]["unique_graphs"], what=said)
 
 
+def script(config: Config, target: Target) -> Script:
+    value, traits = str(config["compile"]), target.pipeline.known
+    if value == "off":
+        return Script()
+    if value == "trace":
+        return Script(why_not="torch.jit.trace is deprecated, and records each shape by a class of autotune's own")
+    how = _how_in_a_script(config)
+    steps = [traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])]
+    lines = []
+    for name in steps:
+        if value == "regional" and name != "controlnet":
+            whole = how.replace("fullgraph=False", "fullgraph=True")
+            lines += [
+                f"for block in pipe.{name}.modules():",
+                f"    if any(cls.__name__ in pipe.{name}._repeated_blocks for cls in type(block).__mro__):",
+                f"        block.compile({whole})",
+            ]
+        elif len(steps) > 1 and config["compile_mode"] in ("reduce-overhead", "max-autotune"):
+            lines.append(f"pipe.{name} = torch.compile(pipe.{name}, {how})")
+        else:
+            lines.append(f"pipe.{name}.compile({how})")
+    if value in DECODES and traits.vae_class is not None:
+        lines.append(f"pipe.vae.decode = torch.compile(pipe.vae.decode, {how})")
+    for name in traits.text_encoders if value == "everything" else ():
+        asked = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
+        lines.append(f"pipe.{name}({asked})  # hangs in its hooks, which would break the graph")
+        lines.append(f"pipe.{name}.compile({how})")
+    return Script(lines=tuple(lines))
+
+
+def _how_in_a_script(config: Config) -> str:
+    """The arguments of torch.compile as source."""
+    mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
+    how = f"fullgraph={config['offload'] == 'none'}, dynamic=False"
+    if not flags:
+        return how if mode == "default" else f'{how}, mode="{mode}"'
+    of_mode = f'**torch._inductor.list_mode_options("{mode}"), ' if mode != "default" else ""
+    options = ", ".join(f'"{name}": {flag}' for name, flag in flags.items())
+    return f"{how}, options={{{of_mode}{options}}}"
+
+
 KNOB = Knob(
     name="compile",
     stage=Stage.COMPILE,
     values=("off", "regional", "denoiser", "denoiser+vae", "everything"),
     changes_output=False,
+    nearest={
+        "everything": ("denoiser+vae", "denoiser", "regional"),
+        "denoiser+vae": ("denoiser", "regional"),
+        "denoiser": ("regional",),
+        "regional": ("denoiser",),
+    },
     summary="which parts torch.compile compiles",
     also=lambda value: value == "trace",
     why_not=why_not,
     clash=clash,
     apply=apply,
     verify=verify,
+    script=script,
 )

@@ -38,6 +38,7 @@ KNOB = Knob(
     modifies="compile",
     values=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     changes_output=False,
+    nearest={"max-autotune": ("max-autotune-no-cudagraphs", "reduce-overhead")},
     summary="how hard torch.compile tries",
     why_not=why_not,
     clash=clash,

@@ -7,7 +7,7 @@ convolutions that look at every cell once: torchao's function would drop a strid
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -36,6 +36,21 @@ def _is_plain_1x1(module: Any) -> bool:
     return (*module.kernel_size, *module.stride) == (1, 1, 1, 1) and module.padding == (0, 0) and module.groups == 1
 
 
+def script(config: Config, target: Target) -> Script:
+    return Script(
+        imports=("from torchao.quantization import swap_conv2d_1x1_to_linear",),
+        lines=(
+            "def is_plain_1x1(module, name):",
+            "    if not isinstance(module, torch.nn.Conv2d):",
+            "        return False",
+            "    every_cell_once = (*module.kernel_size, *module.stride) == (1, 1, 1, 1) and module.padding == (0, 0)",
+            "    return every_cell_once and module.groups == 1",
+            "",
+            f"swap_conv2d_1x1_to_linear(pipe.{target.pipeline.known.denoiser}, is_plain_1x1)",
+        ),
+    )
+
+
 KNOB = Knob(
     name="conv1x1_as_linear",
     stage=Stage.SURGERY,
@@ -44,4 +59,5 @@ KNOB = Knob(
     summary="1x1 convolutions as linear layers",
     why_not=why_not,
     apply=apply,
+    script=script,
 )

@@ -7,7 +7,7 @@ whatever a checkpoint was saved in. SDXL's VAE overflows in float16: its pipelin
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -39,13 +39,19 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=count, what=f"weights of the denoiser in {TORCH_NAMES[str(config['dtype'])]}")
 
 
+def script(config: Config, target: Target) -> Script:
+    return Script(load={"dtype": f"torch.{TORCH_NAMES[str(config['dtype'])]}"})
+
+
 KNOB = Knob(
     name="dtype",
     stage=Stage.WEIGHTS,
     values=("fp32", "fp16", "bf16"),
     changes_output=True,
     summary="number format of weights and arithmetic",
+    nearest={"fp16": ("bf16",)},  # not the other way round: what was made for bfloat16's range overflows in float16
     why_not=why_not,
     load=load,
     apply=apply,
+    script=script,
 )

@@ -8,7 +8,7 @@ of the batch, this keeps all. The share is of the steps of the call at hand, wha
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs._schedulers import scheduler_of
 from autotune.target import Target
 
@@ -90,6 +90,26 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
     return Effect(count=getattr(pipe, "unguided_steps", 0), what="steps without guidance, so far")
 
 
+def script(config: Config, target: Target) -> Script:
+    names = [name for name in target.pipeline.known.callback_tensors if name in ("latents", *DOUBLED)]
+    doubled = tuple(name for name in names if name != "latents")
+    lines = (
+        "def end_guidance(pipe, step, timestep, tensors):",
+        "    done, steps = step + 1, pipe.num_timesteps",
+        f"    early = done < max(1, round({config['guidance_cutoff']} * steps))",
+        "    if early or done == steps or not pipe.do_classifier_free_guidance:",
+        "        return tensors",
+        "    pipe._guidance_scale = 1.0",
+        '    twice = 2 * len(tensors["latents"])',
+        f"    for name in {doubled}:  # the second half is the one with the prompt",
+        "        if tensors[name] is not None and len(tensors[name]) == twice:",
+        "            tensors[name] = tensors[name].chunk(2)[1]",
+        "    return tensors",
+    )
+    call = {"callback_on_step_end": "end_guidance", "callback_on_step_end_tensor_inputs": repr(names)}
+    return Script(lines=lines, call=call)
+
+
 KNOB = Knob(
     name="guidance_cutoff",
     stage=Stage.CALL,
@@ -101,4 +121,5 @@ KNOB = Knob(
     clash=clash,
     call=call,
     verify=verify,
+    script=script,
 )

@@ -7,7 +7,7 @@ diffusers names keep their format. The computation is that of before, unlike wit
 from typing import Any
 
 from autotune.config import Config
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -34,6 +34,12 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=count, what=f"weights stored in 8 bits, {share:.0%} of the denoiser's")
 
 
+def script(config: Config, target: Target) -> Script:
+    denoiser, stored = f"pipe.{target.pipeline.known.denoiser}", f"torch.{config['layerwise_casting']}"
+    how = f"storage_dtype={stored}, compute_dtype={denoiser}.dtype"
+    return Script(lines=(f"{denoiser}.enable_layerwise_casting({how})",))
+
+
 KNOB = Knob(
     name="layerwise_casting",
     stage=Stage.QUANTIZE,
@@ -42,4 +48,5 @@ KNOB = Knob(
     summary="weights of the denoiser stored in 8 bits",
     clash=clash,
     apply=apply,
+    script=script,
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -25,6 +25,16 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=changed, what="weights laid out channels last")
 
 
+def script(config: Config, target: Target) -> Script:
+    traits = target.pipeline.known
+    models = [
+        traits.denoiser,
+        *(["controlnet"] if traits.controlnet_class else []),
+        *(["vae"] if traits.vae_class else []),
+    ]
+    return Script(lines=tuple(f"pipe.{name}.to(memory_format=torch.channels_last)" for name in models))
+
+
 KNOB = Knob(
     name="memory_format",
     stage=Stage.LAYOUT,
@@ -33,4 +43,5 @@ KNOB = Knob(
     summary="layout of convolutions in memory",
     why_not=why_not,
     apply=apply,
+    script=script,
 )

@@ -4,7 +4,7 @@ sequence, or groups of layers on a stream of their own that runs ahead of the co
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
 
 
@@ -35,6 +35,14 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=len(models), what="models offloaded to host memory")
 
 
+def script(config: Config, target: Target) -> Script:
+    value = config["offload"]
+    if value == "group":
+        how = 'torch.device("cuda"), offload_type="leaf_level", use_stream=True'
+        return Script(lines=(f"pipe.enable_group_offload({how})",), places=True)
+    return Script(lines=(f"pipe.enable_{value}_cpu_offload()",), places=True)
+
+
 KNOB = Knob(
     name="offload",
     stage=Stage.PLACEMENT,
@@ -44,4 +52,5 @@ KNOB = Knob(
     why_not=why_not,
     clash=clash,
     apply=apply,
+    script=script,
 )

@@ -6,7 +6,7 @@ Keeps the separate weights beside the fused ones, so memory grows a little. Must
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -28,6 +28,14 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=sum(getattr(m, "fused_projections", False) for m in blocks), what="attention blocks fused")
 
 
+def script(config: Config, target: Target) -> Script:
+    traits = target.pipeline.known
+    lines = [f"pipe.{traits.denoiser}.fuse_qkv_projections()"]
+    if traits.vae_class == "AutoencoderKL" and config["vae"] != "tiny":
+        lines.append("pipe.vae.fuse_qkv_projections()")
+    return Script(lines=tuple(lines))
+
+
 KNOB = Knob(
     name="qkv_fusion",
     stage=Stage.SURGERY,
@@ -36,4 +44,5 @@ KNOB = Knob(
     summary="one matrix product for query, key and value",
     why_not=why_not,
     apply=apply,
+    script=script,
 )

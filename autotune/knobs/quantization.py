@@ -11,7 +11,7 @@ rest without a word, so only layers that were really quantized are counted.
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs._linear_layers import selected
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -94,13 +94,49 @@ def _how(value: str, kind: str) -> Any:
     return quantization.Int4WeightOnlyConfig(**packed, set_inductor_config=False)
 
 
+def script(config: Config, target: Target) -> Script:
+    from autotune.knobs._linear_layers import SDXL_LEFT_OUT
+
+    value, kind = str(config["quantization"]), target.device.kind
+    denoiser, layers = f"pipe.{target.pipeline.known.denoiser}", str(config["quantization_filter"])
+    if value == "int4_weight_only" and kind == "cpu":
+        return Script(why_not="int4 on a CPU is a prototype of torchao, which may move any day")
+    limits = 'group_size=64, int4_packing_format="tile_packed_to_4d", ' if value == "int4_weight_only" else ""
+    made = f"{CONFIGS[value]}({limits}set_inductor_config=False)"
+    wanted = ["isinstance(module, torch.nn.Linear)"]
+    if value == "int4_weight_only":
+        wanted.append(f"module.in_features % {GROUP} == 0")
+    if layers.startswith("min_features:"):
+        wanted.append(f"min(module.in_features, module.out_features) >= {layers.partition(':')[2]}")
+    before: tuple[str, ...] = ()
+    if layers == "sdxl":
+        before = (f"left_out = {sorted(SDXL_LEFT_OUT)}  # (inputs, outputs): too small to pay for quantizing",)
+        wanted += ["module.in_features > 16", "(module.in_features, module.out_features) not in left_out"]
+    where = ', device="cuda"' if value == "int4_weight_only" else ""
+    lines = (
+        *before,
+        "def is_quantized(module, name):",
+        f"    return {' and '.join(wanted)}",
+        "",
+        f"quantize_({denoiser}, {made}, filter_fn=is_quantized{where})",
+    )
+    return Script(imports=(f"from torchao.quantization import {CONFIGS[value]}, quantize_",), lines=lines)
+
+
 KNOB = Knob(
     name="quantization",
     stage=Stage.QUANTIZE,
     values=("none", *CONFIGS),
     changes_output=True,
+    nearest={
+        "fp8_dynamic": ("fp8_weight_only", "int8_weight_only"),
+        "fp8_weight_only": ("int8_weight_only",),
+        "int8_dynamic": ("int8_weight_only",),
+        "int4_weight_only": ("int8_weight_only",),
+    },
     summary="linear layers of the denoiser in 8 or 4 bits",
     why_not=why_not,
     clash=clash,
     apply=apply,
+    script=script,
 )

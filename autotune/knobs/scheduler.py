@@ -5,7 +5,7 @@ how many. It is made from the configuration of the pipeline's own, so it draws f
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs._schedulers import CLASSES, own_scheduler
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -53,6 +53,20 @@ def _configuration(pipe: Any) -> dict[str, Any]:
     return own | ({"variance_type": "fixed_small"} if "learned" in str(own.get("variance_type")) else {})
 
 
+def script(config: Config, target: Target) -> Script:
+    if config["scheduler"] == "own":
+        return Script()
+    kind, own = CLASSES[str(config["scheduler"])], "**pipe.scheduler.config"
+    if target.pipeline.known.flow_matching:
+        made = f'{{{own}, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}}'
+        made = made.replace("}", ', "flow_shift": pipe.scheduler.config["shift"]}')
+    elif target.pipeline.known.vae_class is not None:
+        made = f'{{"clip_sample": False, {own}}}'
+    else:
+        return Script(why_not="what a model of pixels has learned of its variance is read off its own scheduler")
+    return Script(imports=(f"from diffusers import {kind}",), lines=(f"pipe.scheduler = {kind}.from_config({made})",))
+
+
 KNOB = Knob(
     name="scheduler",
     stage=Stage.WEIGHTS,
@@ -61,4 +75,5 @@ KNOB = Knob(
     summary="which scheduler takes the steps",
     why_not=why_not,
     apply=apply,
+    script=script,
 )

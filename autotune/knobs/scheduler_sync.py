@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs._schedulers import scheduler_of
 from autotune.target import Target
 
@@ -122,6 +122,10 @@ def _same_place(timestep: Any, these: Any, those: Any) -> Any:
     return those[(timestep.storage_offset() - these.storage_offset()) // these.stride(0)]
 
 
+def script(config: Config, target: Target) -> Script:
+    return Script(why_not="the scheduler that does not wait for the GPU is a class of autotune's own")
+
+
 KNOB = Knob(
     name="scheduler_sync",
     stage=Stage.PATCH,
@@ -132,4 +136,5 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    script=script,
 )

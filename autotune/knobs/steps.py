@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from autotune.config import Value
-from autotune.knob import Knob, Stage
+from autotune.config import Config, Value
+from autotune.knob import Knob, Script, Stage
 from autotune.target import Target
 
 
@@ -21,6 +21,10 @@ def call(value: Value, pipe: Any) -> dict[str, Any]:
     return {} if value == "workload" else {"num_inference_steps": value}
 
 
+def script(config: Config, target: Target) -> Script:
+    return Script(call={"num_inference_steps": str(config["steps"])})
+
+
 KNOB = Knob(
     name="steps",
     stage=Stage.CALL,
@@ -30,4 +34,5 @@ KNOB = Knob(
     also=also,
     why_not=why_not,
     call=call,
+    script=script,
 )

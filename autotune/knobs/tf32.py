@@ -8,7 +8,7 @@ older names alone, because reading either family fails once both were used.
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
 
 
@@ -47,6 +47,12 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=sum(changed), what=f"kind of float32 arithmetic, {what}, with TF32 {config['tf32']}")
 
 
+def script(config: Config, target: Target) -> Script:
+    if config["tf32"] == "off":
+        return Script(lines=("torch.backends.cudnn.allow_tf32 = False",))
+    return Script(lines=('torch.set_float32_matmul_precision("high")', "torch.backends.cudnn.allow_tf32 = True"))
+
+
 KNOB = Knob(
     name="tf32",
     stage=Stage.WEIGHTS,
@@ -56,4 +62,5 @@ KNOB = Knob(
     why_not=why_not,
     clash=clash,
     apply=apply,
+    script=script,
 )

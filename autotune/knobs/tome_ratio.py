@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -64,6 +64,22 @@ def _merged(rows: int, columns: int, ratio: float) -> int:
     return min(rows * columns - (rows // 2) * (columns // 2), int(rows * columns * ratio))
 
 
+def script(config: Config, target: Target) -> Script:
+    how = f"ratio={config['tome_ratio']}, max_downsample={config['tome_max_downsample']}, use_rand=False"
+    lines = [f"tomesd.apply_patch(pipe.unet, {how})"]
+    lines.append(
+        f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.kind}")  # never drawn from'
+    )
+    if config["compile"] == "regional":
+        lines += [
+            "kinds = {}  # tomesd derives a class for every block; with one for all of a kind they share their graphs",
+            "for block in pipe.unet.modules():",
+            '    if hasattr(type(block), "_parent"):',
+            "        block.__class__ = kinds.setdefault(type(block)._parent, type(block))",
+        ]
+    return Script(imports=("import tomesd",), lines=tuple(lines))
+
+
 KNOB = Knob(
     name="tome_ratio",
     stage=Stage.PATCH,
@@ -74,4 +90,5 @@ KNOB = Knob(
     why_not=why_not,
     apply=apply,
     verify=verify,
+    script=script,
 )

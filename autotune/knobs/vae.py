@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -69,6 +69,35 @@ def _is(vae: Any, value: str) -> bool:
     return loaded_from == value or Path(loaded_from).resolve() == Path(value).expanduser().resolve()
 
 
+TINY = {
+    "StableDiffusion3": "madebyollin/taesd3",
+    "StableDiffusionXL": "madebyollin/taesdxl",
+    "Flux": "madebyollin/taef1",
+}
+
+
+def script(config: Config, target: Target) -> Script:
+    value, name = str(config["vae"]), target.pipeline.known.class_name
+    dtype = (
+        f"torch.{'float16' if config['dtype'] == 'fp16' else 'bfloat16' if config['dtype'] == 'bf16' else 'float32'}"
+    )
+    if value == "own":
+        return Script()
+    if value not in ("tiny", "fp16_fix"):
+        return Script(why_not="which class of diffusers another VAE is, its own files say when it is loaded")
+    if value == "tiny":
+        own = "madebyollin/taesd" if name.startswith("StableDiffusion") else None
+        source = next((tiny for begins, tiny in TINY.items() if name.startswith(begins)), own)
+        if source is None:
+            return Script(why_not=f"which tiny VAE fits {name} shows only when it is loaded")
+        kind = "AutoencoderTiny"
+    else:
+        source, kind = "madebyollin/sdxl-vae-fp16-fix", "AutoencoderKL"
+    made = f'{kind}.from_pretrained("{source}", dtype={dtype}, use_safetensors=True)'
+    lines = ("pipe.vae.register_to_config(force_upcast=False)",) if value == "fp16_fix" else ()
+    return Script(imports=(f"from diffusers import {kind}",), load={"vae": made}, lines=lines)
+
+
 KNOB = Knob(
     name="vae",
     stage=Stage.WEIGHTS,
@@ -80,4 +109,5 @@ KNOB = Knob(
     clash=clash,
     load=load,
     apply=apply,
+    script=script,
 )

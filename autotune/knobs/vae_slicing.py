@@ -3,7 +3,7 @@
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
 
 
@@ -20,6 +20,10 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=int(pipe.vae.use_slicing), what="VAE set to slicing")
 
 
+def script(config: Config, target: Target) -> Script:
+    return Script(lines=("pipe.vae.enable_slicing()",))
+
+
 KNOB = Knob(
     name="vae_slicing",
     stage=Stage.PATCH,
@@ -28,4 +32,5 @@ KNOB = Knob(
     summary="decode a batch one picture at a time",
     why_not=why_not,
     apply=apply,
+    script=script,
 )

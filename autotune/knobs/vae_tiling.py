@@ -3,7 +3,7 @@
 from typing import Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
 
 
@@ -24,6 +24,10 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=int(pipe.vae.use_tiling), what="VAE set to tiling")
 
 
+def script(config: Config, target: Target) -> Script:
+    return Script(lines=("pipe.vae.enable_tiling()",))
+
+
 KNOB = Knob(
     name="vae_tiling",
     stage=Stage.PATCH,
@@ -32,4 +36,5 @@ KNOB = Knob(
     summary="decode large pictures in tiles",
     why_not=why_not,
     apply=apply,
+    script=script,
 )

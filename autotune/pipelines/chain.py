@@ -1,6 +1,6 @@
 """A chain of pipes: what one draws, the next starts from. DeepFloyd IF is one, of three stages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.errors import UserError
@@ -23,14 +23,18 @@ class Chain:
                 raise UserError(f"{name} does not start from a picture: it can only be the first stage of a chain.")
         self.stages, self.workloads = tuple(stages), tuple(workloads)
 
-    def __call__(self, prompt: str | list[str], *, seed: int = 0) -> list[Any]:
-        """The last stage's pictures (PIL), one for each prompt; picture i of every stage has the seed `seed + i`."""
+    def __call__(self, prompt: str | list[str], *, seed: int = 0, given: Mapping[str, Any] | None = None) -> list[Any]:
+        """The last stage's pictures (PIL), one for each prompt; picture i of every stage has the seed `seed + i`.
+
+        given  pictures that the first stage starts from instead of ours, by the name of the argument
+        """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         seeds = list(range(seed, seed + len(prompts)))
         images: list[Any] = []
         for stage, workload in zip(self.stages, self.workloads, strict=True):
-            given = {"image": images} if images else {}
-            images = stage(**inputs.call_arguments(stage, workload, prompts, seeds) | given, output_type="pil").images
+            drawn = {"image": images} if images else {}
+            mine = inputs.call_arguments(stage, workload, prompts, seeds, None if images else given)
+            images = stage(**mine | drawn, output_type="pil").images
         return images
 
     def set_progress_bar_config(self, **how: Any) -> None:

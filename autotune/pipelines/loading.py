@@ -53,7 +53,7 @@ def load(
         pipe.register_modules(vae=_replacement_vae(pipeline, vae, own, dtype, device, local_files_only))
     set_scheduler(pipe, pipeline)
     if pipeline.lora is not None:
-        _fuse_lora(pipe, pipeline)
+        _fuse_lora(pipe, pipeline, local_files_only)
     return pipe
 
 
@@ -119,17 +119,24 @@ def _pretrained(pipeline: Pipeline, dtype: torch.dtype, local_files_only: bool, 
         if pipeline.controlnet is not None:
             from diffusers import ControlNetModel
 
-            where = locate.part_folder(pipeline.controlnet, local_files_only=local_files_only)
+            revision = hub_revision(pipeline.part_revisions.get("controlnet"))
+            where = locate.part_folder(pipeline.controlnet, revision=revision, local_files_only=local_files_only)
             components["controlnet"] = ControlNetModel.from_pretrained(where, **how)
         return pipeline_class(pipeline, folder).from_pretrained(folder, **components, **how)
     except (OSError, ValueError) as error:
         raise UserError(f"{pipeline.source!r} can't be loaded: {str(error).splitlines()[0]}") from error
 
 
-def _fuse_lora(pipe: Any, pipeline: Pipeline) -> None:
+def hub_revision(revision: str | None) -> str | None:
+    """The commit, where it is one of the hub's; a digest of a local folder's files is none."""
+    return None if revision is None or revision.startswith("files-") else revision
+
+
+def _fuse_lora(pipe: Any, pipeline: Pipeline, local_files_only: bool) -> None:
     """Into the weights for good: a live LoRA is lost in fused projections, and can't be quantized."""
     assert pipeline.lora is not None
-    where = locate.part_folder(pipeline.lora, local_files_only=True)
+    revision = hub_revision(pipeline.part_revisions.get("lora"))
+    where = locate.part_folder(pipeline.lora, revision=revision, local_files_only=local_files_only)
     name = {"weight_name": where.name} if where.is_file() else {}
     try:
         pipe.load_lora_weights(where.parent if where.is_file() else where, use_safetensors=True, **name)

@@ -9,11 +9,11 @@ from live import built, difference, loaded, picture, profiled_kernels
 
 from autotune import build
 from autotune.device import find_device
+from autotune.here import probe_device
 from autotune.knobs import complete
 from autotune.measure import latency
 from autotune.measure.memory import CudaMeter
 from autotune.measure.phases import phases
-from autotune.measure.probe import probe_device
 from autotune.measure.watch import watch_for
 
 pytestmark = pytest.mark.gpu

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import CPU
 
-from autotune.measure import probe
-from autotune.measure.probe import probe_device, versions
+from autotune import here
+from autotune.here import probe_device, versions
 
 
 def test_a_processor_has_the_kernels_that_torch_has_for_it() -> None:
@@ -42,6 +42,6 @@ def test_optional_packages_are_named_where_they_are_installed_only(monkeypatch: 
             raise PackageNotFoundError(name)
         return installed.get(name, "1.0")
 
-    monkeypatch.setattr(probe, "version", version)
+    monkeypatch.setattr(here, "version", version)
     assert installed.items() <= versions().items()
     assert not {"xformers", "kernels"} & versions().keys()

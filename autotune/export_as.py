@@ -1,0 +1,182 @@
+"""A config as something else than JSON: a plain script that needs no autotune, or a paragraph for a model card."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from autotune.build import acting
+from autotune.errors import UserError
+from autotune.knob import Script
+from autotune.knobs import all_knobs
+from autotune.tuned import TunedConfig
+
+SUFFIXES = {"json": ".json", "python": ".py", "markdown": ".md"}
+
+SCRIPT = '''\
+"""{about}
+
+Measured {day} on {device} with torch {torch} and diffusers {diffusers}, at {sizes}, {steps} steps.
+Found by `{command}`. This script needs torch, diffusers and what it imports, nothing else.
+
+    python {name} "a prompt" ["another prompt" ...]
+"""
+
+import sys
+
+{imports}
+
+SOURCE = {source}  # {what}
+DEVICE = {where}
+
+{load}
+{lines}
+
+def draw(prompts, seeds):
+    """PIL pictures, one for each prompt. The noise comes from the CPU, so that a seed means the same everywhere."""
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return pipe(
+        prompts,
+        generator=generators,
+{call}
+    ).images
+
+
+if __name__ == "__main__":
+    for number, prompt in enumerate(sys.argv[1:] or [{prompt}]):
+        draw([prompt] * {batch}, range(number, number + {batch}))[0].save(f"{{number:03d}}.png")
+'''
+
+
+def write_text(tuned: TunedConfig, kind: str, path: Path) -> None:
+    """Write it. Raises UserError where it can't be written, or where a script can't do what the config does."""
+    makers: dict[str, Callable[[TunedConfig, str], str]] = {"python": script, "markdown": markdown}
+    text = makers[kind](tuned, path.name)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
+
+
+def parts_of(tuned: TunedConfig) -> dict[str, Script]:
+    """What each knob that acts writes into the script. Raises UserError naming all that can't be written."""
+    found: dict[str, Script] = {}
+    for name, _ in acting(tuned.config):
+        knob = all_knobs()[name]
+        if knob.script is not None:
+            found[name] = knob.script(tuned.config, tuned.target)
+        elif knob.modifies is None:
+            found[name] = Script(why_not="it comes from another package that has no script for it")
+    lost = [f"{name}={tuned.config[name]}: {part.why_not}" for name, part in found.items() if part.why_not]
+    if tuned.pipeline.weights == "random":
+        lost.append("the weights are random ones, made by autotune")
+    if tuned.inputs or tuned.pipeline.controlnet or tuned.pipeline.task:
+        lost.append(f"{tuned.pipeline_class} is called with pictures, or is the sister of what its folder names")
+    if lost:
+        raise UserError(f"a plain script can't do what this config does ({'; '.join(lost)}): use the JSON.")
+    return found
+
+
+def script(tuned: TunedConfig, name: str) -> str:
+    """The script's text, for a file of this name. Raises UserError."""
+    from autotune import demo
+
+    parts = parts_of(tuned)
+    pipeline, workload = tuned.pipeline, tuned.workload
+    first = [f"from diffusers import {tuned.pipeline_class}"]
+    if pipeline.scheduler:
+        first.append(f"from diffusers import {pipeline.scheduler}")
+    imports = sorted({"import torch", *first, *(line for part in parts.values() for line in part.imports)})
+    imports.sort(key=lambda line: line.startswith("from "))
+    source = str(demo.PIPELINE) if pipeline.source == "demo" else pipeline.source
+    call = _call(tuned, parts)
+    return SCRIPT.format(
+        about=_plain(tuned.about),
+        day=tuned.created[:10],
+        device=_plain(tuned.device.name),
+        torch=tuned.versions.get("torch", "?"),
+        diffusers=tuned.versions.get("diffusers", "?"),
+        sizes=" and ".join(map(str, workload.shapes)),
+        steps=call.get("num_inference_steps", workload.steps),
+        command=_plain(tuned.command),
+        name=name,
+        imports="\n".join(imports),
+        source=repr(source),
+        what="a folder" if Path(source).is_absolute() else "on the hub",
+        where=repr(tuned.device.kind),
+        load=_load(tuned, parts),
+        lines=_lines(tuned, parts),
+        call="\n".join(f"        {key}={value}," for key, value in call.items()),
+        prompt=repr(workload.prompts[0]),
+        batch=workload.batch,
+    )
+
+
+def _plain(text: str) -> str:
+    """Fit to stand in a docstring: it comes from a file, and must not end it."""
+    return " ".join(text.split()).replace("\\", "/").replace('"', "'")
+
+
+def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
+    pipeline = tuned.pipeline
+    arguments = {"use_safetensors": "True"}
+    if pipeline.revision is not None and not pipeline.revision.startswith("files-"):
+        arguments["revision"] = repr(pipeline.revision)
+    for part in parts.values():
+        arguments |= part.load
+    inside = "".join(f"    {key}={value},\n" for key, value in arguments.items())
+    lines = [f"pipe = {tuned.pipeline_class}.from_pretrained(\n    SOURCE,\n{inside})"]
+    if pipeline.scheduler:
+        lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config)")
+    if pipeline.lora is not None:
+        lines += [f"pipe.load_lora_weights({pipeline.lora!r}, use_safetensors=True)", "pipe.fuse_lora()"]
+        lines.append("pipe.unload_lora_weights()")
+    return "\n".join(lines)
+
+
+def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
+    """Each knob's lines under its name, in the order in which the knobs act; then the weights go to the device."""
+    blocks = []
+    for name, part in parts.items():
+        if part.lines:
+            blocks.append("\n".join([f"# {name}={tuned.config[name]}: {all_knobs()[name].summary}", *part.lines]))
+    if not any(part.places for part in parts.values()):
+        blocks.append("pipe.to(DEVICE)")
+    return "\n\n".join(["", *blocks]) + "\n"
+
+
+def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
+    """The arguments of the call. Those that a pipeline's call may lack are not written for it."""
+    workload = tuned.workload
+    call = {"width": str(workload.width), "height": str(workload.height)}
+    call |= {"num_inference_steps": str(workload.steps), "guidance_scale": str(workload.guidance_scale)}
+    for part in parts.values():
+        call |= part.call
+    return call
+
+
+def markdown(tuned: TunedConfig, name: str) -> str:
+    """A paragraph for a model card: what it brings, where that was measured, and how to use it."""
+    changed = {name: value for name, value in acting(tuned.config) if value != all_knobs()[name].default}
+    rows = [f"| `{name}` | `{value}` | {all_knobs()[name].summary} |" for name, value in changed.items()]
+    table = ["| setting | value | what it is |", "|---|---|---|", *rows] if rows else ["All settings are the defaults."]
+    libraries = ", ".join(
+        f"{library} {tuned.versions[library]}" for library in ("torch", "diffusers") if library in tuned.versions
+    )
+    return "\n".join(
+        [
+            "## Inference settings",
+            "",
+            tuned.about,
+            "",
+            *table,
+            "",
+            f"Measured {tuned.created[:10]} on {tuned.device.name} ({libraries}), at {tuned.workload}.",
+            "On another device other settings win. Found by autotune, which loads them from the JSON beside this text:",
+            "",
+            "```python",
+            "import autotune",
+            "",
+            'pipe = autotune.load("best.json")',
+            "```",
+            "",
+        ]
+    )

@@ -1,0 +1,157 @@
+"""A plain script draws what the config draws, in a process where autotune can not be imported; a text says what it does."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TRAITS, gpu, make_target
+from made_up import measured, record
+
+from autotune import demo
+from autotune.config import Value
+from autotune.device import find_device
+from autotune.errors import UserError
+from autotune.export import export
+from autotune.export_as import markdown, script, write_text
+from autotune.here import probe_device, versions
+from autotune.knobs import all_knobs, complete
+from autotune.pipelines.locate import revision_of
+from autotune.space import shipped_space_file
+from autotune.tuned import TunedConfig
+
+PROMPTS = ["a small blue star at the center on a yellow background", "a large red circle at the top"]
+
+
+def tuned(batch: int = 1, side: int = 64, device: Any = None, **values: Value) -> TunedConfig:
+    """A config of the demo as a study exports it, in three steps."""
+    target = make_target(device or probe_device(find_device("cpu")), batch=batch, side=side)
+    workload = target.workload.model_copy(update={"steps": 4})
+    pipeline = target.pipeline.model_copy(update={"revision": revision_of(demo.PIPELINE)})
+    target = target.model_copy(update={"workload": workload, "pipeline": pipeline, "versions": versions()})
+    return export(record(target), measured(1, values, latency_s=0.5), measured(0), None)
+
+
+# Between them every knob of the demo's space that can act on a processor, and those that it holds at their defaults.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "layout": {"dtype": "bf16", "qkv_fusion": True, "memory_format": "channels_last", "steps": 3},
+    "merging": {"tome_ratio": 0.5, "tome_max_downsample": 2, "attention": "vanilla", "guidance_cutoff": 0.6},
+    "cached": {"quantization": "int8_weight_only", "cache": "deepcache:3"},
+    "quantized": {"quantization": "int8_dynamic", "quantization_filter": "min_features:128", "conv1x1_as_linear": True},
+    "tiles": {"side": 128, "batch": 2, "vae_tiling": True, "vae_slicing": True, "attention": "sliced"},
+    "others": {"scheduler": "euler", "layerwise_casting": "float8_e4m3fn"},
+    "compiled": {"compile": "regional", "tome_ratio": 0.25},
+}
+
+WITHOUT_AUTOTUNE = """
+import json, runpy, sys
+import numpy as np
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "autotune":
+            raise ImportError("autotune is not installed here")
+
+sys.meta_path.insert(0, Nowhere())
+asked, made = json.loads(sys.argv[1]), {}
+for name, (path, count) in asked["scripts"].items():
+    space = runpy.run_path(path)
+    space["pipe"].set_progress_bar_config(disable=True)
+    made[name] = np.stack([np.asarray(p) for p in space["draw"](asked["prompts"][:count], range(count))])
+assert not [name for name in sys.modules if name.split(".")[0] == "autotune"]
+np.savez(asked["out"], **made)
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The pictures of every script."""
+    folder = tmp_path_factory.mktemp("scripts")
+    asked: dict[str, Any] = {"scripts": {}, "prompts": PROMPTS, "out": str(folder / "made.npz")}
+    for name, values in CONFIGS.items():
+        write_text(tuned(**values), "python", folder / f"{name}.py")
+        asked["scripts"][name] = [str(folder / f"{name}.py"), values.get("batch", 1)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AUTOTUNE, json.dumps(asked)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return np.load(folder / "made.npz")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_plain_script_draws_the_config_s_pictures_bit_for_bit(drawn: Any, name: str) -> None:
+    import torch
+
+    pipe = tuned(**CONFIGS[name]).pipeline_on("cpu", strict=True)
+    pipe.set_progress_bar_config(disable=True)
+    count = CONFIGS[name].get("batch", 1)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(count)]
+    expected = np.stack([np.asarray(p) for p in pipe(PROMPTS[:count], generator=generators).images])
+    assert np.array_equal(drawn[name], expected)
+
+
+def test_the_configs_above_cover_every_knob_of_the_demo_s_space() -> None:
+    """Those that act on a GPU only, and on other pipelines, have lines too: see the contract below."""
+    covered = {name for values in CONFIGS.values() for name in values}
+    only_on_gpus = {"tf32", "offload", "scheduler_sync", "inductor_flags", "compile_mode"}
+    assert set(all_knobs()) - covered - only_on_gpus - {"vae"} == set()
+    assert set(shipped_space_file("demo.toml").knobs) <= set(all_knobs())
+
+
+EVERY = [(knob, value) for knob in all_knobs().values() for value in knob.values]
+
+
+@pytest.mark.parametrize(("knob", "value"), EVERY, ids=lambda x: getattr(x, "name", str(x)))
+def test_every_value_has_lines_that_can_be_read_or_a_sentence_why_not(knob: Any, value: Value) -> None:
+    modified = {knob.modifies: all_knobs()[knob.modifies].values[1]} if knob.modifies else {}
+    config = complete({**modified, knob.name: value})
+    target = make_target(gpu(9, 0)).model_copy(update={"pipeline": make_target().pipeline})
+    if knob.modifies:
+        assert knob.script is None, "it is part of the lines of the knob that it modifies"
+        knob = all_knobs()[knob.modifies]
+    part = knob.script(config, target)
+    if part.why_not is not None:
+        assert len(part.why_not.split()) > 5
+        assert not (part.imports or part.load or part.lines or part.call)
+        return
+    compile("\n".join([*part.imports, *part.lines]), knob.name, "exec")
+    if value != all_knobs()[knob.name].default and not modified:
+        assert part.load or part.lines or part.call
+    assert "autotune" not in "\n".join([*part.imports, *part.lines, *part.load.values(), *part.call.values()])
+
+
+def test_what_a_script_can_not_do_is_refused_with_every_reason() -> None:
+    with pytest.raises(UserError, match=r"attention=sdpa_math: the kernel is forced.*; cache=first_block:0.05: "):
+        script(tuned(attention="sdpa_math", cache="first_block:0.05"), "a.py")
+
+
+def test_a_script_says_where_its_figures_come_from_and_nothing_in_the_file_ends_its_docstring() -> None:
+    made = tuned(dtype="bf16").model_copy(update={"command": 'autotune """\nimport os'})
+    text = script(made, "best.py")
+    assert made.about.split(",")[0] in text
+    assert 'autotune """' not in text
+    assert "\nimport os\n" not in text
+    compile(text, "best.py", "exec")
+
+
+def test_a_hub_s_commit_and_a_fused_lora_are_in_the_script() -> None:
+    made = tuned()
+    pipeline = made.pipeline.model_copy(update={"source": "owner/name", "revision": "abc123", "lora": "some/lora"})
+    text = script(made.model_copy(update={"pipeline": pipeline}), "best.py")
+    assert "revision='abc123'" in text
+    assert "pipe.load_lora_weights('some/lora', use_safetensors=True)\npipe.fuse_lora()" in text
+
+
+def test_a_model_card_names_what_was_changed_and_where_it_was_measured() -> None:
+    text = markdown(tuned(dtype="bf16", steps=3), "best.md")
+    assert "| `dtype` | `bf16` |" in text
+    assert "| `steps` | `3` |" in text
+    assert "qkv_fusion" not in text
+    assert find_device("cpu").name in text
+    assert TRAITS.class_name not in text
