@@ -22,6 +22,7 @@ from autotune.report import words
 from autotune.report.gallery import FULL_SCALE, reels
 from autotune.report.markdown import markdown
 from autotune.report.measured import how_measured, where_time_goes
+from autotune.report.merge import Merged
 from autotune.report.progress import progress
 from autotune.report.story import Row, Story, answer, next_steps
 from autotune.study import importances
@@ -54,6 +55,12 @@ def page(story: Story) -> str:
         script=packed_plotly() if story.baseline else None,
         autotune_version=version("diffusers-autotune"),
     )
+    return made
+
+
+def merged_page(merged: Merged) -> str:
+    """The page of several studies."""
+    made: str = _template("merged.html.j2").render(merged=merged)
     return made
 
 
