@@ -27,6 +27,7 @@ from autotune.report.progress import progress
 from autotune.report.story import Row, Story, answer, next_steps
 from autotune.study import importances
 
+UNITS = {"clip": "CLIP<br>points<br>lost", "likeness": "100 x<br>(1 - SSIM)", "": ""}  # of the colours
 MOST_REELS = 8  # configs in the contact sheet: the pick, and the fastest of the front
 
 
@@ -133,8 +134,14 @@ def _data(story: Story) -> dict[str, Any]:
         "front": [trial.number for trial in story.front],
         "progress": steps,
         "limits": {"latency_s": goal.max_latency_s, "memory_bytes": goal.max_vram_bytes},
+        "unit": UNITS[_metric(story)],
         "worst": max([goal.max_quality_drop, *(row.loss for row in story.rows if row.loss is not None)]),
     }
+
+
+def _metric(story: Story) -> str:
+    quality = story.baseline.measured.quality if story.baseline and story.baseline.measured else None
+    return quality.metric if quality else ""
 
 
 def _point(row: Row) -> Mapping[str, Any]:
