@@ -398,6 +398,33 @@ def watch(study: Annotated[Path, typer.Argument(help="The folder of a search tha
 
 
 @app.command()
+def merge(
+    studies: Annotated[list[Path], typer.Argument(help="Folders of studies: other devices, other pipelines.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page; its Markdown lies beside it.")] = Path(
+        "comparison.html"
+    ),
+) -> None:
+    """Put several studies on one page: what each technique brought where, beside published figures."""
+    from autotune.folders import write_text
+    from autotune.report.markdown import merged_markdown
+    from autotune.report.merge import merge as read
+    from autotune.report.page import merged_page
+
+    merged, short = read(studies), output.with_suffix(".md")
+    if output.suffix != ".html":
+        raise UserError(f"-o {output}: the page is an .html.")
+    try:
+        write_text(output, merged_page(merged))
+        write_text(short, merged_markdown(merged))
+    except OSError as error:
+        raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
+    heading("merge", f"{len(studies)} studies")
+    for title, _, said in merged.answers:
+        print(f"{title}: {said}")
+    print(f"{output}\n{short}")
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json, or a chain of them.")],
     prompt: Annotated[str | None, typer.Option(help="What to draw.")] = None,

@@ -90,7 +90,7 @@ def _stands_in(name: str, taken: Value, wanted: Value, why: str) -> str:
 
 def read_recipe(word: str) -> LadderRecipe:
     """The recipe that `--recipe` names: a shipped one, or the path of a TOML file. Raises UserError."""
-    shipped = {path.stem: path for path in (_shipped_folder()).glob("*.toml")}
+    shipped = {name: _shipped_folder() / f"{name}.toml" for name in recipe_names()}
     if word in shipped:
         return read_recipe_file(shipped[word])
     if word.endswith(".toml"):
@@ -98,6 +98,11 @@ def read_recipe(word: str) -> LadderRecipe:
     raise UserError(
         f"unknown recipe {word!r}, neither a shipped one nor a .toml file: {nearest(word, sorted(shipped))}"
     )
+
+
+def recipe_names() -> list[str]:
+    """Those that ship with autotune."""
+    return sorted(path.stem for path in _shipped_folder().glob("*.toml"))
 
 
 def _shipped_folder() -> Path:

@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
     {"report.page"},
     {"report.markdown"},
-    {"report.measured", "report.watch"},
+    {"report.measured", "report.watch", "report.merge"},
     {"ablate"},
     {"minimal"},
     {"report.story"},

@@ -4,6 +4,7 @@ import json
 import re
 
 from autotune.report.measured import how_measured
+from autotune.report.merge import Merged
 from autotune.report.story import Row, Story, answer
 
 COLUMNS = ("trial", "config", "latency", "speed", "memory", "quality")
@@ -27,6 +28,18 @@ def markdown(story: Story) -> str:
         parts += [f"## {len(story.failed)} of {len(story.trials)} trials failed", "\n".join(listed)]
     told = [f"- {what}: {escaped(said)}" for what, said in how_measured(story)]
     return "\n\n".join([*parts, "## How it was measured", "\n".join(told)]) + "\n"
+
+
+def merged_markdown(merged: Merged) -> str:
+    """Several studies beside each other."""
+    titles = [escaped(title) for title, *_ in merged.answers]
+    told = [f"- {escaped(title)} ({escaped(workload)}): {escaped(said)}" for title, workload, said in merged.answers]
+    lines = [f"| technique | {' | '.join(titles)} | published |", f"|{'---|' * (len(titles) + 2)}"]
+    for line in merged.lines:
+        cells = [(("alone", cell.alone), ("in the pick", cell.in_pick)) for cell in line.cells]
+        said = ["; ".join(f"{how} {escaped(what)}" for how, what in cell if what) for cell in cells]
+        lines.append(f"| {escaped(line.name)} | {' | '.join(said)} | {escaped('; '.join(line.published))} |")
+    return "\n\n".join(["# autotune: studies beside each other", "\n".join(told), "\n".join(lines)]) + "\n"
 
 
 def _line(row: Row) -> str:

@@ -22,10 +22,12 @@ from autotune.report import words
 from autotune.report.gallery import FULL_SCALE, reels
 from autotune.report.markdown import markdown
 from autotune.report.measured import how_measured, where_time_goes
+from autotune.report.merge import Merged
 from autotune.report.progress import progress
 from autotune.report.story import Row, Story, answer, next_steps
 from autotune.study import importances
 
+UNITS = {"clip": "CLIP<br>points<br>lost", "likeness": "100 x<br>(1 - SSIM)", "": ""}  # of the colours
 MOST_REELS = 8  # configs in the contact sheet: the pick, and the fastest of the front
 
 
@@ -54,6 +56,12 @@ def page(story: Story) -> str:
         script=packed_plotly() if story.baseline else None,
         autotune_version=version("diffusers-autotune"),
     )
+    return made
+
+
+def merged_page(merged: Merged) -> str:
+    """The page of several studies."""
+    made: str = _template("merged.html.j2").render(merged=merged)
     return made
 
 
@@ -126,8 +134,14 @@ def _data(story: Story) -> dict[str, Any]:
         "front": [trial.number for trial in story.front],
         "progress": steps,
         "limits": {"latency_s": goal.max_latency_s, "memory_bytes": goal.max_vram_bytes},
+        "unit": UNITS[_metric(story)],
         "worst": max([goal.max_quality_drop, *(row.loss for row in story.rows if row.loss is not None)]),
     }
+
+
+def _metric(story: Story) -> str:
+    quality = story.baseline.measured.quality if story.baseline and story.baseline.measured else None
+    return quality.metric if quality else ""
 
 
 def _point(row: Row) -> Mapping[str, Any]:

@@ -1,0 +1,84 @@
+"""Make the README's screenshots from a study: python reports/screenshots.py reports/demo-cpu
+
+Writes the report anew, opens it in headless Chromium (apt-get install chromium chromium-driver) and saves
+reports/screenshots/*.png. Needs the package selenium (in the extra `dev`).
+"""
+
+import base64
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from autotune.report.page import write_report
+from autotune.report.story import read_story
+
+WIDTH_PX, PHONE_PX = 1100, 375
+SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+
+
+def main(study: Path) -> None:
+    """The top of the page, the trade-off, the pictures; and the whole page on a phone in the dark."""
+    story = read_story(study)
+    write_report(story)
+    folder = Path(__file__).parent / "screenshots"
+    folder.mkdir(exist_ok=True)
+    browser = _browser()
+    try:
+        _open(browser, story.folder.report, WIDTH_PX, "light")
+        for name, first, last in (("trade-off", "#front-title", "#detail"), ("pictures", "#pictures-title", ".reel")):
+            _save(browser, folder / f"{name}.png", first, last)
+        _open(browser, story.folder.report, PHONE_PX, "dark")
+        _save(browser, folder / "phone.png", "h1", "#detail")
+    finally:
+        browser.quit()
+
+
+def _browser() -> Any:
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for switch in SWITCHES:
+        options.add_argument(switch)
+    return webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+
+
+def _open(browser: Any, report: Path, width_px: int, scheme: str) -> None:
+    """Open the report and wait until its plots are drawn."""
+    size = {"width": width_px, "height": 900, "deviceScaleFactor": 1, "mobile": width_px == PHONE_PX}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(report.resolve().as_uri())
+    end = time.monotonic() + 60
+    while not browser.execute_script("return document.documentElement.dataset.drawn"):
+        if time.monotonic() > end:
+            raise TimeoutError(f"the plots of {report} were not drawn within a minute")
+        time.sleep(0.1)
+    browser.execute_script(
+        "(document.querySelector('tr[data-kind=pick]') ?? document.getElementById('trial-0')).click()"
+    )
+    time.sleep(1)  # the ring around the point
+
+
+def _save(browser: Any, path: Path, first: str, last: str) -> None:
+    """From the top of one element to the end of the last that `last` names."""
+    script = """
+        const all = document.querySelectorAll(arguments[1]);
+        const end = all[Math.min(2, all.length - 1)].getBoundingClientRect();
+        const start = document.querySelector(arguments[0]).getBoundingClientRect();
+        return [start.top + scrollY - 12, end.bottom + scrollY + 12, document.documentElement.clientWidth];
+    """
+    top, bottom, width = browser.execute_script(script, first, last)
+    clip = {"x": 0, "y": top, "width": width, "height": bottom - top, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    path.write_bytes(base64.b64decode(shot["data"]))
+    print(path)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
