@@ -1,9 +1,8 @@
-"""A plain script draws what the config draws, in a process where autotune can not be imported; a text says what it does."""
+"""A plain script draws what the config draws, in a process where autotune can not be imported."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ def test_every_value_has_lines_that_can_be_read_or_a_sentence_why_not(knob: Any,
     part = knob.script(config, target)
     if part.why_not is not None:
         assert len(part.why_not.split()) > 5
-        assert not (part.imports or part.load or part.lines or part.call)
+        assert not [*part.imports, *part.load, *part.lines, *part.call]
         return
     compile("\n".join([*part.imports, *part.lines]), knob.name, "exec")
     if value != all_knobs()[knob.name].default and not modified:
