@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CPU, gpu, make_target
+from conftest import CPU, gpu, make_target, told
 from made_up import measured, record
 
 import autotune
@@ -121,11 +121,6 @@ def recorded(folder: Path, device: Device = H200, **values: Value) -> Path:
     target = target.model_copy(update={"pipeline": pipeline, "workload": workload, "versions": versions()})
     export(record(target), measured(1, values, latency_s=0.5), measured(0), None).save(folder / "best.json")
     return folder / "best.json"
-
-
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Our own warnings; torchao has some of its own."""
-    return [one.getMessage() for one in caplog.records if one.name == "autotune" and one.levelname == "WARNING"]
 
 
 def test_a_config_of_an_h200_loads_on_this_processor_and_every_replacement_is_told(
