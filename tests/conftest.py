@@ -54,6 +54,11 @@ def gpu(major: int, minor: int, *, multiprocessors: int = 108) -> Device:
     )
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Our own warnings; the libraries have some of theirs."""
+    return [one.getMessage() for one in caplog.records if one.name == "autotune" and one.levelname == "WARNING"]
+
+
 OTHER_SHAPES = (Shape(width=96, height=96, batch=2), Shape(width=128, height=64))
 
 

@@ -1,4 +1,4 @@
-"""A plain script draws what the config draws where autotune can not be imported; a text says what the config does."""
+"""A plain script draws what the config draws, in a process where autotune can not be imported."""
 
 import json
 import subprocess
@@ -17,7 +17,6 @@ from autotune.errors import UserError
 from autotune.export import export
 from autotune.export_as import markdown, script, write_text
 from autotune.here import probe_device, versions
-from autotune.knob import Script
 from autotune.knobs import all_knobs, complete
 from autotune.pipelines.locate import revision_of
 from autotune.space import shipped_space_file
@@ -119,7 +118,7 @@ def test_every_value_has_lines_that_can_be_read_or_a_sentence_why_not(knob: Any,
     part = knob.script(config, target)
     if part.why_not is not None:
         assert len(part.why_not.split()) > 5
-        assert part == Script(why_not=part.why_not)
+        assert not [*part.imports, *part.load, *part.lines, *part.call]
         return
     compile("\n".join([*part.imports, *part.lines]), knob.name, "exec")
     if value != all_knobs()[knob.name].default and not modified:

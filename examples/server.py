@@ -1,0 +1,32 @@
+"""A picture server of one tuned pipeline.
+
+pip install fastapi uvicorn
+CONFIG=best.json uvicorn --app-dir examples server:app
+
+curl --get --data-urlencode "prompt=a red fox in the snow" --data seed=7 -o fox.png localhost:8000/picture
+"""
+
+import io
+import os
+from threading import Lock
+
+import torch
+from fastapi import FastAPI, HTTPException, Response
+
+import autotune
+
+pipe = autotune.load(os.environ.get("CONFIG", "best.json"), warmup=True)  # everything is compiled when this returns
+pipe.set_progress_bar_config(disable=True)
+one_at_a_time = Lock()  # a pipeline is not made for two calls at once
+app = FastAPI()
+
+
+@app.get("/picture")
+def picture(prompt: str, seed: int = 0) -> Response:
+    if not (prompt.strip() and len(prompt) <= 1000 and 0 <= seed < 2**32):
+        raise HTTPException(422, "a prompt of 1 to 1000 characters and a seed below 2**32, please")
+    with one_at_a_time:
+        image = pipe(prompt, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return Response(png.getvalue(), media_type="image/png")

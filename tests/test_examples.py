@@ -1,0 +1,89 @@
+"""The examples run as their own words say: the server is started and called over loopback, the batch script draws."""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_target
+from made_up import measured, record
+from PIL import Image
+
+from autotune.device import find_device
+from autotune.export import export
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = make_target(find_device("cpu"), batch=2)
+    target = target.model_copy(update={"workload": target.workload.model_copy(update={"steps": 2})})
+    path = tmp_path_factory.mktemp("examples") / "best.json"
+    export(record(target), measured(1), measured(0), None).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(best: Path) -> Iterator[str]:
+    """Of the running server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "server:app", "--port", str(port)]
+    with (best.parent / "log.txt").open("wb") as log:
+        server = subprocess.Popen(command, env={**os.environ, "CONFIG": str(best)}, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 300
+        while b"Uvicorn running" not in (best.parent / "log.txt").read_bytes():
+            assert server.poll() is None, (best.parent / "log.txt").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/picture"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def ask(address: str, **wish: object) -> Image.Image:
+    with urllib.request.urlopen(f"{address}?{urllib.parse.urlencode(wish)}", timeout=120) as answer:
+        assert answer.headers["content-type"] == "image/png"
+        return Image.open(io.BytesIO(answer.read()))
+
+
+def test_the_server_draws_what_is_asked_for(address: str) -> None:
+    one, again = ask(address, prompt="a red circle", seed=7), ask(address, prompt="a red circle", seed=7)
+    other = ask(address, prompt="a red circle", seed=8)
+    assert one.size == (64, 64)
+    assert one.tobytes() == again.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("wish", [{"prompt": " "}, {"prompt": "x" * 1001}, {"prompt": "a", "seed": -1}, {}])
+def test_the_server_refuses_what_it_can_not_draw(address: str, wish: dict[str, object]) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(address, **wish)
+    assert caught.value.code == 422
+    caught.value.close()
+
+
+def test_the_batch_script_draws_every_prompt(best: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\na blue star\na green square\n")
+    command = [
+        sys.executable,
+        str(EXAMPLES / "batch.py"),
+        str(best),
+        str(tmp_path / "prompts.txt"),
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    pixels = [Image.open(path).tobytes() for path in sorted((tmp_path / "out").iterdir())]
+    assert len(set(pixels)) == 3
