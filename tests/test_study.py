@@ -1,6 +1,7 @@
 """The study on made-up measurements: what it proposes, what it tells Optuna, and how it goes on after a kill."""
 
 import json
+import random
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.record import read_trials, write_trial
 from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
-from autotune.study import SAMPLERS, Study, check_sampler
+from autotune.study import LEAST_TO_GUESS, SAMPLERS, Study, check_sampler, importances
 from autotune.trial import Trial
 
 MIB = 2**20
@@ -425,3 +426,18 @@ def test_a_failure_is_told_with_the_worst_of_the_others_at_each_size(by_size: di
             known = [t.measured.latencies_s for t in study.trials[: trial.number] if t.measured]
             assert frozen.values[:2] == [max(column) for column in zip(*known, strict=True)]
     assert any(trial.measured is None for trial in study.trials)
+
+
+def test_what_decides_the_latency_is_ranked_first_and_few_trials_rank_nothing() -> None:
+    space = {"dtype": ("fp32", "bf16"), "qkv_fusion": (False, True), "offload": ("none",)}
+    rng = random.Random(0)
+    trials = [measured(0)]
+    for number in range(1, 60):
+        values = {"dtype": rng.choice(("fp32", "bf16")), "qkv_fusion": rng.choice((False, True))}
+        latency_s = (0.5 if values["dtype"] == "bf16" else 1.0) * rng.uniform(0.99, 1.01)
+        trials.append(measured(number, values, latency_s=latency_s))
+    found = importances(record(space=space), trials)
+    assert found.keys() == {"dtype", "qkv_fusion"}, "what has one value decides nothing"
+    assert found["dtype"] > 0.9
+    assert importances(record(space=space), trials[: LEAST_TO_GUESS - 1]) == {}
+    assert importances(record(space=space), [failed(n) for n in range(30)]) == {}
