@@ -1,6 +1,7 @@
 """The study on made-up measurements: what it proposes, what it tells Optuna, and how it goes on after a kill."""
 
 import json
+import random
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.record import read_trials, write_trial
 from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
-from autotune.study import SAMPLERS, Study, check_sampler
+from autotune.study import LEAST_TO_GUESS, SAMPLERS, Study, check_sampler, importances
 from autotune.trial import Cause, Trial
 
 MIB = 2**20
@@ -447,3 +448,18 @@ def test_what_was_the_moment_s_fault_is_never_ranked_and_teaches_the_sampler_not
     while (asked := again.ask()) is not None:
         assert asked[1] != config
         again.tell(measured(asked[0], asked[1]))
+
+
+def test_what_decides_the_latency_is_ranked_first_and_few_trials_rank_nothing() -> None:
+    space = {"dtype": ("fp32", "bf16"), "qkv_fusion": (False, True), "offload": ("none",)}
+    rng = random.Random(0)
+    trials = [measured(0)]
+    for number in range(1, 60):
+        values = {"dtype": rng.choice(("fp32", "bf16")), "qkv_fusion": rng.choice((False, True))}
+        latency_s = (0.5 if values["dtype"] == "bf16" else 1.0) * rng.uniform(0.99, 1.01)
+        trials.append(measured(number, values, latency_s=latency_s))
+    found = importances(record(space=space), trials)
+    assert found.keys() == {"dtype", "qkv_fusion"}, "what has one value decides nothing"
+    assert found["dtype"] > 0.9
+    assert importances(record(space=space), trials[: LEAST_TO_GUESS - 1]) == {}
+    assert importances(record(space=space), [failed(n) for n in range(30)]) == {}

@@ -3,6 +3,7 @@
 The workload is as small as it can be (two prompts, two steps): what is tested is what a search does, not what it finds.
 """
 
+import html
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import autotune
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
 from autotune.record import read_anchors, read_record, read_trials
+from autotune.report.story import answer, read_story
 from autotune.trial import Failure, Measurement
 from autotune.tuned import TunedConfig
 
@@ -76,6 +78,16 @@ def test_a_search_leaves_a_config_that_production_loads(study: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a large red circle at the top on a white background").images[0]
     assert image.size == (64, 64)
+
+
+def test_a_search_leaves_a_report_of_all_its_trials(study: Path) -> None:
+    story = read_story(study)
+    made = (study / "report.html").read_text(encoding="utf-8")
+    assert html.escape(answer(story)).replace("&#x27;", "&#39;") in made
+    assert [f'id="trial-{trial.number}"' in made for trial in story.trials] == [True, True]
+    assert 'href="trials/0001/log.txt"' in made
+    assert made.count("data:image/png") >= 4, "the pictures of both"
+    assert (study / "report.md").read_text(encoding="utf-8").startswith("# autotune: demo on ")
 
 
 def test_every_trial_can_be_looked_into_and_rerun_by_hand(study: Path) -> None:
