@@ -8,18 +8,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from autotune import build, isolate, production, untrusted
+from autotune import build, production, untrusted
 from autotune.device import find_device
 from autotune.errors import UserError
 from autotune.folders import write_json
-from autotune.job import ChainJob, Stage
 from autotune.noun import Noun
-from autotune.runner import ENVIRONMENT_RETRIES
 from autotune.target import Target
 from autotune.trial import NOT_THE_CONFIG, ChainCost, Failure
 from autotune.tuned import Confirmation, TunedConfig
+
+if TYPE_CHECKING:
+    from autotune.job import ChainJob  # what measures is not loaded in production
 
 SCHEMA_VERSION = 2  # with that of its stages
 
@@ -139,6 +140,8 @@ def chain(
 
     Raises UserError where the stages don't go together, or where the chain can't run.
     """
+    from autotune.job import ChainJob, Stage
+
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give at least 2.")
     tuned = tuple(TunedConfig.load(path) for path in stages)
@@ -194,7 +197,10 @@ def _target(config: TunedConfig) -> Target:
     return Target(pipeline=config.pipeline, workload=config.workload, device=config.device, versions=config.versions)
 
 
-def _measure(job: ChainJob, which: str, timeout_s: float) -> ChainCost:
+def _measure(job: "ChainJob", which: str, timeout_s: float) -> ChainCost:
+    from autotune import isolate
+    from autotune.runner import ENVIRONMENT_RETRIES
+
     for _ in range(1 + ENVIRONMENT_RETRIES):
         with tempfile.TemporaryDirectory() as folder:
             answer = isolate.run(Path(folder) / "run", job, timeout_s=timeout_s)

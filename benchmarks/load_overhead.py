@@ -1,0 +1,86 @@
+"""What `autotune.load` takes beyond diffusers' own loading. On the demo, all defaults, nothing compiled.
+
+    python benchmarks/load_overhead.py [--rounds 5]
+
+Each round is two fresh processes in turn, both timed after torch and diffusers are imported: one calls
+`from_pretrained`, the other `autotune.load` of a config of the same pipeline. Inside the second, what from_pretrained
+takes there is timed as well: the rest is our own. It should be under 0.2 s.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHILD = """
+import json, sys, time
+import torch, diffusers, transformers
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from autotune import demo
+
+spent = [0.0]
+own = DiffusionPipeline.from_pretrained.__func__
+def timed(cls, *args, **kwargs):
+    begun = time.perf_counter()
+    try:
+        return own(cls, *args, **kwargs)
+    finally:
+        spent[0] += time.perf_counter() - begun
+DiffusionPipeline.from_pretrained = classmethod(timed)
+
+begun = time.perf_counter()
+if sys.argv[1] == "plain":
+    StableDiffusionPipeline.from_pretrained(demo.PIPELINE, dtype=torch.float32, use_safetensors=True).to("cpu")
+else:
+    import autotune
+    autotune.load(sys.argv[1], device="cpu")
+print(json.dumps([time.perf_counter() - begun, spent[0]]))
+"""
+
+
+def seconds(word: str) -> tuple[float, float]:
+    """(all of it, from_pretrained's part) in a fresh process."""
+    done = subprocess.run([sys.executable, "-c", CHILD, word], stdout=subprocess.PIPE, text=True, check=True)
+    whole, loading = json.loads(done.stdout.splitlines()[-1])
+    return whole, loading
+
+
+def save_config(folder: Path) -> Path:
+    """The baseline of the demo, measured nowhere: only loading it is timed."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from conftest import make_target
+    from made_up import measured, record
+
+    from autotune import demo
+    from autotune.device import find_device
+    from autotune.export import export
+    from autotune.here import versions
+    from autotune.pipelines.locate import revision_of
+
+    target = make_target(find_device("cpu"))
+    pipeline = target.pipeline.model_copy(update={"revision": revision_of(demo.PIPELINE)})
+    target = target.model_copy(update={"pipeline": pipeline, "versions": versions()})
+    export(record(target), measured(1), measured(0), None).save(folder / "best.json")
+    return folder / "best.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    own_s = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(save_config(Path(folder)))
+        for number in range(rounds):
+            plain, (whole, loading) = seconds("plain")[0], seconds(path)
+            own_s.append(whole - loading)
+            ours = f"our own {own_s[-1]:.2f} s"
+            print(f"round {number + 1}: from_pretrained {plain:.2f} s, load {whole:.2f} s, of it {ours}")
+    print(f"our own, median: {statistics.median(own_s):.3f} s (should be under 0.2 s)")
+
+
+if __name__ == "__main__":
+    main()
