@@ -265,7 +265,7 @@ def test_the_table_has_every_trial_with_its_difference_and_what_it_could_have_sh
     child(spread=0.3)
     text = shown(study, "--metric", "pickscore").stdout
     assert "pickscore by model@1, in points, 6 pictures a trial; higher is better" in " ".join(text.split())
-    assert "smallest seen" in text
+    assert "sees from" in text
     assert "worse" in text
     assert "qkv_fusion=True" in text
     assert [line.split()[0] for line in text.splitlines() if line[:1].isdigit()] == ["0", "1", "2"]

@@ -12,7 +12,7 @@ from autotune.paired import Paired
 from autotune.report import words
 from autotune.score import Scored, Scores
 
-COLUMNS = ("trial", "mean", "worst", "to the baseline", "smallest seen", "", "config")
+COLUMNS = ("trial", "mean", "worst", "to the baseline", "sees from", "", "config")
 
 
 def scores_table(scored: Scored, configs: Mapping[int, Config]) -> RenderableType:

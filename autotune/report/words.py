@@ -85,7 +85,7 @@ def _sizes(measured: Measurement) -> str:
 
 
 def quality(trial: Trial, baseline: Trial) -> str:
-    """How the pictures compare: "CLIP +0.09 +-0.13 (smallest seen 0.14, 16 pairs), SSIM 0.995"."""
+    """How the pictures compare: "CLIP +0.09 +-0.13 (16 pairs see drops from 0.14), SSIM 0.995"."""
     return ", ".join(quality_lines(trial, baseline)).replace(", (", " (")
 
 
@@ -109,4 +109,4 @@ def drop_lines(drop: Paired) -> list[str]:
         return [score, "(1 pair shows no interval)"]
     if drop.smallest_detectable == 0:
         return [score]
-    return [score, f"(smallest seen {drop.smallest_detectable:.2f}, {drop.n} pairs)"]
+    return [score, f"({drop.n} pairs see drops from {drop.smallest_detectable:.2f})"]

@@ -59,8 +59,8 @@ def test_no_loss_is_never_told_without_the_smallest_that_could_have_been_seen() 
     baseline = scored(0, *[30.0] * 16)
     trial = scored(1, *[30.09 + 0.23 * (-1) ** i for i in range(16)])
     told = words.quality(trial, baseline)
-    assert re.fullmatch(r"CLIP \+0\.09 \+-0\.1\d \(smallest seen 0\.15, 16 pairs\), SSIM 0\.995", told), told
-    assert words.quality_lines(trial, baseline)[1] == "(smallest seen 0.15, 16 pairs)"
+    assert re.fullmatch(r"CLIP \+0\.09 \+-0\.1\d \(16 pairs see drops from 0\.15\), SSIM 0\.995", told), told
+    assert words.quality_lines(trial, baseline)[1] == "(16 pairs see drops from 0.15)"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_no_loss_is_never_told_without_the_smallest_that_could_have_been_seen() 
     [
         ([30.0], "CLIP +0.00 +-? (1 pair shows no interval), SSIM 0.995"),
         ([30.0, 30.0], "CLIP +0.00 +-0.00, SSIM 0.995"),
-        ([29.0, 30.0], "CLIP -0.50 +-? (smallest seen 1.24, 2 pairs), SSIM 0.995"),
+        ([29.0, 30.0], "CLIP -0.50 +-? (2 pairs see drops from 1.24), SSIM 0.995"),
     ],
 )
 def test_few_pairs_claim_no_interval(scores: list[float], told: str) -> None:
