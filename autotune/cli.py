@@ -350,7 +350,11 @@ def ablate(
         print(f"round {number}: {what}", flush=True)
 
     heading("ablate", str(study))
-    made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
+    try:
+        made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
+    except KeyboardInterrupt:
+        print("autotune: stopped; the same command continues.", file=sys.stderr)
+        raise typer.Exit(130) from None
     print(ablation_words(made))
     story = read_story(study)
     write_report(story)

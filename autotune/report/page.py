@@ -111,6 +111,7 @@ def _left_out(one: LeftOut) -> dict[str, Any]:
             "memory": "",
             "quality": "",
             "bar": None,
+            "idle": False,
         }
     half = (verdict.high - verdict.low) / 2
     lost = f"{words.signed(one.gained)} without it" if one.gained else "not judged"

@@ -14,7 +14,14 @@ from autotune.report.page import write_report
 from autotune.report.story import read_story
 
 pytestmark = pytest.mark.browser
-SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+SWITCHES = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+)
 FIRST_PAINT_MS = 2000
 
 

@@ -8,6 +8,7 @@ import pytest
 from made_up import failed, likeness, measured
 from studies import HOSTILE, VALUES, large, study, usual
 
+from autotune.ablation import Ablation, LeftOut
 from autotune.errors import UserError
 from autotune.folders import write_json
 from autotune.goal import Goal
@@ -151,6 +152,29 @@ def test_the_report_of_the_study_that_ships_says_what_its_files_say() -> None:
     assert answer(story).split(",")[0].replace("'", "&#39;") in made
     pictures = sum(len(uri) for uri in re.findall(r"data:image/[^\"]+", made))
     assert len(made) - pictures < 5_000_000
+
+
+def test_what_each_setting_brought_is_in_the_page_and_in_the_markdown(tmp_path: Path) -> None:
+    folder = usual(tmp_path / "study")
+    assert "Not measured yet." in page(read_story(folder.path))
+    figures = {
+        "pick_latency_s": (1.0, 1.0),
+        "pick_peak_memory_bytes": (10**8, 10**8),
+        "without_peak_memory_bytes": (10**8, 10**8),
+    }
+    left = (
+        LeftOut(knobs={"dtype": "bf16"}, put_back={"dtype": "fp32"}, without_latency_s=(1.5, 1.5), **figures),
+        LeftOut(knobs={"qkv_fusion": True}, put_back={"qkv_fusion": False}, without_latency_s=(1.0, 1.0), **figures),
+        LeftOut(knobs={"compile": "off"}, put_back={}, failure="clash: <b>no</b>"),
+    )
+    write_json(folder.ablation, Ablation(trial=1, values={}, rounds=2, created="today", left_out=left).to_json())
+    story = read_story(folder.path)
+    made, short = page(story), markdown(story)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in made.splitlines() if "dtype=bf16</td>" in line]
+    assert cells[0][:2] == ["dtype=bf16", "+50.0% +-2.9%"]
+    assert made.count("brings nothing beyond the noise") == 1
+    assert "can&#39;t be left out: clash: &lt;b&gt;no&lt;/b&gt;" in made
+    assert "| dtype=bf16 | +50.0% +-2.9% | +0 MB |" in short
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
