@@ -1,5 +1,6 @@
 """A config as something else than JSON: a plain script that needs no autotune, or a paragraph for a model card."""
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from autotune.knob import Script
 from autotune.knobs import all_knobs
 from autotune.tuned import TunedConfig
 
+WIDTH = 100  # of the script's own words
 SUFFIXES = {"json": ".json", "python": ".py", "markdown": ".md"}
 
 SCRIPT = '''\
 """{about}
 
-Measured {day} on {device} with torch {torch} and diffusers {diffusers}, at {sizes}, {steps} steps.
-Found by `{command}`. This script needs torch, diffusers and what it imports, nothing else.
+{where_from}
 
     python {name} "a prompt" ["another prompt" ...]
 """
@@ -90,13 +91,12 @@ def script(tuned: TunedConfig, name: str) -> str:
     call = _call(tuned, parts)
     return SCRIPT.format(
         about=_plain(tuned.about),
-        day=tuned.created[:10],
-        device=_plain(tuned.device.name),
-        torch=tuned.versions.get("torch", "?"),
-        diffusers=tuned.versions.get("diffusers", "?"),
-        sizes=" and ".join(map(str, workload.shapes)),
-        steps=call.get("num_inference_steps", workload.steps),
-        command=_plain(tuned.command),
+        where_from=_plain(
+            f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
+            f"diffusers {tuned.versions.get('diffusers', '?')}, at {' and '.join(map(str, workload.shapes))}, "
+            f"{call['num_inference_steps']} steps. Found by `{tuned.command}`. This script needs torch, diffusers and "
+            "what it imports, nothing else."
+        ),
         name=name,
         imports="\n".join(imports),
         source=repr(source),
@@ -112,7 +112,7 @@ def script(tuned: TunedConfig, name: str) -> str:
 
 def _plain(text: str) -> str:
     """Fit to stand in a docstring: it comes from a file, and must not end it."""
-    return " ".join(text.split()).replace("\\", "/").replace('"', "'")
+    return textwrap.fill(text.replace("\\", "/").replace('"', "'"), WIDTH)
 
 
 def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
@@ -140,7 +140,7 @@ def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
             blocks.append("\n".join([f"# {name}={tuned.config[name]}: {all_knobs()[name].summary}", *part.lines]))
     if not any(part.places for part in parts.values()):
         blocks.append("pipe.to(DEVICE)")
-    return "\n\n".join(["", *blocks]) + "\n"
+    return "\n" + "\n\n".join(blocks) + "\n"
 
 
 def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:

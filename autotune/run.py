@@ -19,6 +19,7 @@ from autotune.folders import picture_name
 from autotune.tuned import TunedConfig
 from autotune.workload import Prompts, read_prompts
 
+Call = Callable[[list[str], list[int]], list[Image.Image]]  # prompts, seeds -> pictures
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -85,9 +86,14 @@ def draw(
     load_s = time.perf_counter() - started
     fitted, remarks = _fitted(pipe if isinstance(exported, TunedConfig) else pipe.stages[0], first, given)
 
-    call = _caller(exported, pipe, fitted)
     in_a_row = all(b - a == 1 for a, b in pairwise(asked.seeds))  # a chain counts its seeds up by itself
     batch = first.workload.batch if isinstance(exported, TunedConfig) or in_a_row else 1
+    seconds = _draw(_caller(exported, pipe, fitted), asked, batch, listen)
+    return "; ".join([_times(load_s, seconds, batch), *remarks])
+
+
+def _draw(call: Call, asked: Plan, batch: int, listen: Callable[[Path], None]) -> list[float]:
+    """The seconds of each call. The last one is filled up: one of another size would be compiled again."""
     seconds = []
     for part in _parts(len(asked.prompts), batch):
         padded = [*part, *[part[-1]] * (batch - len(part))]
@@ -97,12 +103,10 @@ def draw(
         for i, picture in zip(part, drawn, strict=False):
             _save(picture, asked.outputs[i])
             listen(asked.outputs[i])
-    return "; ".join([_times(load_s, seconds, batch), *remarks])
+    return seconds
 
 
-def _caller(
-    exported: TunedConfig | ChainConfig, pipe: Any, fitted: Mapping[str, Image.Image]
-) -> Callable[[list[str], list[int]], list[Image.Image]]:
+def _caller(exported: TunedConfig | ChainConfig, pipe: Any, fitted: Mapping[str, Image.Image]) -> Call:
     """What makes the pictures of one call: prompts and seeds in, pictures out."""
     from autotune.measure import call_pipe
 
