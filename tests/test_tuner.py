@@ -22,7 +22,7 @@ from autotune.knobs import complete
 from autotune.record import read_anchors, read_record, read_trials
 from autotune.report.story import answer, read_story
 from autotune.trial import Failure, Measurement
-from autotune.tuned import TunedConfig
+from autotune.tuned import SCHEMA_VERSION, TunedConfig
 
 SMALL = ["--pipeline", "demo", "--steps", "2", "--device", "cpu"]
 CONFIRM = ["--confirm-rounds", "2", "--confirm-pairs", "6"]
@@ -185,7 +185,7 @@ def test_json_output_is_one_object_a_line_and_ends_with_the_result(study: Path, 
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events[:1]] == ["probed"]
     assert events[-1]["event"] == "finished"
-    assert events[-1]["best"]["schema_version"] == 1
+    assert events[-1]["best"]["schema_version"] == SCHEMA_VERSION
 
 
 def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from autotune.pipelines import resolve
 from autotune.probe import probe
 from autotune.target import Target
 from autotune.trial import Failure, Measurement
+from autotune.workload import Prompts
 
 PROMPTS = (
     "a large red circle at the top on a white background",
@@ -28,7 +29,7 @@ PROMPTS = (
 def job(tmp_path_factory: pytest.TempPathFactory) -> MeasureJob:
     pipeline = resolve("demo").model_copy(update={"scorer": None})
     folder = tmp_path_factory.mktemp("probe") / "probe"
-    target: Target = probe(folder, pipeline, find_device("cpu"), PROMPTS, steps=4)
+    target: Target = probe(folder, pipeline, find_device("cpu"), Prompts(texts=PROMPTS), steps=4)
     return MeasureJob(target=target, values=dict(complete({})), pictures=True, max_memory_bytes=2**40)
 
 
