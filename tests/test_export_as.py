@@ -84,6 +84,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return np.load(folder / "made.npz")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")  # torch deprecates what it imports to compile
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_plain_script_draws_the_config_s_pictures_bit_for_bit(drawn: Any, name: str) -> None:
     import torch
