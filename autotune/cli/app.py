@@ -1,0 +1,10 @@
+"""The app that the commands of this folder belong to."""
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find the fastest, smallest settings of a diffusers pipeline on this device, with numbers you can trust.",
+)

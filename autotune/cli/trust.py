@@ -1,0 +1,64 @@
+"""compare, selftest: is one config faster, and what are this machine's figures worth?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune.cli.app import app
+from autotune.cli.options import DeviceName, PipelineName, Weights, read_weights
+from autotune.cli.terminal import heading
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="An exported config.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same pipeline and workload.")],
+    rounds: Annotated[int, typer.Option(min=2, help="Measure both at least so often, in turn.")] = 3,
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say whether the second config is faster than the first: measured in turn, each time in a fresh process."""
+    from autotune.compare import compare as measure
+    from autotune.goal import read_seconds
+    from autotune.report.trust import comparison_words
+
+    def listen(number: int, which: Path) -> None:
+        if not as_json:
+            print(f"round {number}: {which}", flush=True)
+
+    if not as_json:
+        heading("compare", f"{first} and {second}")
+    seen = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
+    print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}) if as_json else comparison_words(seen))
+
+
+@app.command()
+def selftest(
+    pipeline: PipelineName = "demo",
+    pairs: Annotated[int, typer.Option(help="Pairs of fresh processes.")] = 20,
+    weights: Weights = "pretrained",
+    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure the baseline against itself, to see what this machine's figures are worth today (an A/A test)."""
+    from autotune.goal import read_seconds
+    from autotune.report import words
+    from autotune.report.trust import selftest_words
+    from autotune.selftest import selftest as measure
+
+    def listen(number: int, first_s: float, second_s: float) -> None:
+        if not as_json:
+            print(f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}", flush=True)
+
+    seconds = read_seconds(timeout)
+    if not as_json:
+        heading("selftest", f"{pipeline}, the baseline against itself")
+    seen = measure(
+        pipeline, pairs=pairs, weights=read_weights(weights), device=device, timeout_s=seconds, listen=listen
+    )
+    told = {"false_alarms": seen.false_alarms, "smallest_speedup": seen.smallest_speedup, "worst": seen.worst}
+    print(json.dumps({**seen.to_json(), **told}) if as_json else selftest_words(seen))
