@@ -9,6 +9,7 @@ them, and is mended from them whenever a study is opened.
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -22,11 +23,12 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune.config import Config, Value
 from autotune.drift import corrected
 from autotune.errors import UserError, nearest
-from autotune.folders import StudyFolder, read_json
+from autotune.folders import StudyFolder
 from autotune.front import objectives, violations
 from autotune.knobs import complete
-from autotune.record import Record, read_anchors, read_trials, write_anchor, write_trial
+from autotune.record import Record
 from autotune.space import Recipe, SearchSpace
+from autotune.store import OnDisk, Store
 from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp")
@@ -53,16 +55,19 @@ class Study:
         recipes: Sequence[Recipe] = (),
         sampler: str = "tpe",
         seed: int = 0,
+        store: Store | None = None,
     ) -> None:
+        """Go on with what the store has: by default the folder."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.record, self.space = folder, record, space
-        self.trials: list[Trial] = read_trials(folder)
-        self.anchors: list[Anchor] = read_anchors(folder)
+        self._store = store or OnDisk(folder)
+        self.trials: list[Trial] = self._store.trials()
+        self.anchors: list[Anchor] = self._store.anchors()
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
         self._sampler = _Valid(make_sampler(sampler, seed + len(self.trials)), space, self.tried)
-        self._optuna = _open(folder, self._sampler, record)
+        self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
 
     @property
@@ -87,11 +92,11 @@ class Study:
         return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
 
     def tell(self, trial: Trial) -> None:
-        """Keep the trial on disk, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
-        write_trial(self.folder, trial)
+        """Keep the trial, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
+        self._store.keep_trial(trial)
         self.trials = corrected([*self.trials, trial], self.anchors)
         trial = self.trials[-1]
-        self._note_no_effect(trial)
+        self.space.learn(trial, self.trials)
         asked, self._asked = self._asked, None
         if asked is None:
             self._add(trial)
@@ -107,17 +112,17 @@ class Study:
         self._optuna.tell(asked, self._values(trial))
 
     def tell_anchor(self, anchor: Anchor) -> None:
-        """Keep a new measurement of the baseline on disk, and see all trials in its light."""
-        write_anchor(self.folder, anchor)
+        """Keep a new measurement of the baseline, and see all trials in its light."""
+        self._store.keep_anchor(anchor)
         self.anchors.append(anchor)
         self.trials = corrected(self.trials, self.anchors)
 
     def _interrupted(self, number: int) -> tuple[Config, str] | None:
         """The config of the trial that was running when an earlier search was killed."""
-        job = self.folder.trial(number) / "job.json"
-        if not job.exists():
+        values = self._store.cut_short(number)
+        if values is None:
             return None
-        config = complete(read_json(job, "job")["values"])
+        config = complete(values)
         known = config not in self.tried() and not self.space.objection(config)
         return (config, "interrupted") if known else None
 
@@ -130,14 +135,6 @@ class Study:
             if offered and config not in self.tried() and not self.space.objection(config):
                 return config, recipe.name
         return None
-
-    def _note_no_effect(self, trial: Trial) -> None:
-        """A value that changed nothing, and never did anything in another trial, leaves the space."""
-        if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
-            name = trial.outcome.knob
-            value = trial.values[name]
-            if not any(t.measured and t.values.get(name) == value for t in self.trials):
-                self.space.no_effect.add((name, value))
 
     def _values(self, trial: Trial) -> list[float]:
         """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last."""
@@ -156,7 +153,7 @@ class Study:
         ours = self._optuna.get_trials(deepcopy=False)
         known = {frozen.user_attrs.get("trial") for frozen in ours if frozen.state.is_finished()}
         for trial in self.trials:
-            self._note_no_effect(trial)
+            self.space.learn(trial, self.trials)
             if trial.number not in known:
                 self._add(trial)
         for frozen in ours:
@@ -263,22 +260,25 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-def _open(folder: StudyFolder, sampler: BaseSampler, record: Record) -> optuna.Study:
+def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
+    latencies = len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
+    directions = ["minimize"] * (latencies + 2)  # peak memory and quality loss, see front.objectives
+    if database is None:
+        return optuna.create_study(sampler=sampler, directions=directions)
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
 
-    latencies = len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
     try:
         return optuna.create_study(
             study_name="autotune",
-            storage=URL.create("sqlite", database=str(folder.database)).render_as_string(),  # the path may hold ? and %
+            storage=URL.create("sqlite", database=str(database)).render_as_string(),  # the path may hold ? and %
             sampler=sampler,
-            directions=["minimize"] * (latencies + 2),  # peak memory and quality loss, see front.objectives
+            directions=directions,
             load_if_exists=True,
         )
     except (DatabaseError, RuntimeError) as error:
         raise UserError(
-            f"{str(folder.database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
+            f"{str(database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
             "it again from the trials."
         ) from None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
 from autotune.config import Config, Value
 from autotune.confirm import Confirmer, Confirming, Plan
@@ -29,7 +30,7 @@ from autotune.record import Record, read_record
 from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
 from autotune.report.story import read_story
-from autotune.runner import Runner
+from autotune.runner import Outcome, Runner
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
@@ -229,7 +230,62 @@ def _agree(folder: StudyFolder, record: Record) -> Record:
     return old
 
 
-class _Run:
+class Runs(Protocol):
+    """What a search needs of a Runner while it explores; a replay has another one, which looks its outcomes up."""
+
+    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome: ...
+
+
+class Explorer:
+    """The loop of a search: what it asks, what it runs, whom it tells."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study: Study,
+        runner: Runs,
+        listen: Listener,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.study, self.runner, self.listen, self.clock = folder, study, runner, listen, clock
+
+    def explore(self, budget: int, time_budget_s: float | None) -> bool:
+        """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
+        end = self.clock() + (time_budget_s or float("inf"))
+        while len(self.study.trials) < budget and (self.clock() < end or not self.study.trials):
+            asked = self.study.ask()
+            if asked is None:
+                return True
+            number, config, origin = asked
+            self.anchor()
+            self.listen(Started(number, config, origin))
+            started = self.clock()
+            outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
+            seconds = self.clock() - started
+            trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
+            if number == 0 and isinstance(outcome, Failure):
+                log = self.folder.trial(0) / "log.txt"
+                raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
+            self.study.tell(trial)
+            self.listen(Ended(self.study.trials[-1]))
+        return False
+
+    def anchor(self, *, last: bool = False) -> None:
+        """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
+        trials, anchors = self.study.trials, self.study.anchors
+        if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
+            return
+        started, before = self.clock(), len(trials)
+        place = self.folder.anchor(before)
+        # The first one draws its pictures again: how far two runs of one config lie apart is the floor of likeness.
+        outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
+        anchor = Anchor(before=before, outcome=outcome, seconds=self.clock() - started)
+        self.study.tell_anchor(anchor)
+        self.listen(Anchored(anchor))
+
+
+class _Run(Explorer):
     """One run of search(): what every step of it needs."""
 
     def __init__(
@@ -240,12 +296,11 @@ class _Run:
         plan: Plan,
         listen: Listener,
     ) -> None:
-        self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
         goal, baseline = study.record.goal, study.record.baseline_config
-        self.runner = Runner(
-            folder, study.record.target, timeout_s, max_memory_bytes=goal.max_vram_bytes, baseline=baseline
-        )
-        self.confirmer = Confirmer(folder, study, self.runner, plan, listen)
+        runner = Runner(folder, study.record.target, timeout_s, max_memory_bytes=goal.max_vram_bytes, baseline=baseline)
+        super().__init__(folder, study, runner, listen)
+        self.record = study.record
+        self.confirmer = Confirmer(folder, study, runner, plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
@@ -270,40 +325,6 @@ class _Run:
             spread=process_spread(self.study.baseline, self.study.anchors),
             floor=noise_floor(trials, self.study.anchors),
         )
-
-    def explore(self, budget: int, time_budget_s: float | None) -> bool:
-        """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
-        end = time.monotonic() + (time_budget_s or float("inf"))
-        while len(self.study.trials) < budget and (time.monotonic() < end or not self.study.trials):
-            asked = self.study.ask()
-            if asked is None:
-                return True
-            number, config, origin = asked
-            self.anchor()
-            self.listen(Started(number, config, origin))
-            started = time.monotonic()
-            outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
-            seconds = time.monotonic() - started
-            trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
-            if number == 0 and isinstance(outcome, Failure):
-                log = self.folder.trial(0) / "log.txt"
-                raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
-            self.study.tell(trial)
-            self.listen(Ended(self.study.trials[-1]))
-        return False
-
-    def anchor(self, *, last: bool = False) -> None:
-        """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
-        trials, anchors = self.study.trials, self.study.anchors
-        if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
-            return
-        started, before = time.monotonic(), len(trials)
-        place = self.folder.anchor(before)
-        # The first one draws its pictures again: how far two runs of one config lie apart is the floor of likeness.
-        outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
-        anchor = Anchor(before=before, outcome=outcome, seconds=time.monotonic() - started)
-        self.study.tell_anchor(anchor)
-        self.listen(Anchored(anchor))
 
 
 def median_seconds(trials: Iterable[Trial]) -> float | None:

@@ -65,6 +65,7 @@ class LiveView:
         self.since = time.monotonic()
         if isinstance(event, Probed):
             self.trials = list(event.trials)
+            self.budget = min(self.budget, event.space.combinations())  # `record --all` has no other end
         elif isinstance(event, Started):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
         elif isinstance(event, Ended):
