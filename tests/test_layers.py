@@ -23,8 +23,8 @@ NOUNS = {
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
-    {"report.show", "report.terminal", "report.trust", "report.verify"},
-    {"ladder"},
+    {"report.show", "report.terminal", "report.trust", "report.verify", "report.replay"},
+    {"ladder", "replay"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
     {"report.page"},
     {"report.markdown"},
@@ -39,9 +39,9 @@ LAYERS: tuple[set[str], ...] = (
     {"production", "serving"},
     {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
     {"knobs", "measure", "here"},
-    {"report.progress", "store"},
+    {"report.progress", "store", "yardstick"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
-    {"demo", "report", "report.look", "published"},
+    {"demo", "report", "report.look", "published", "hypervolume"},
     NOUNS,
 )
 HEIGHT = {unit: -depth for depth, layer in enumerate(LAYERS) for unit in layer}
@@ -118,7 +118,8 @@ def test_only_the_study_knows_optuna() -> None:
 
 def test_only_isolate_starts_processes() -> None:
     starters = {"subprocess", "multiprocessing", "concurrent", "pty"}
-    assert {module for module in FILES if starters & foreign(module)} == {"isolate"}
+    # A replay's processes measure nothing and load no pipeline: they share arithmetic among the cores.
+    assert {module for module in FILES if starters & foreign(module)} == {"isolate", "replay"}
     by_os = ("os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn")
     assert [(m, c) for m in FILES for c in called(m) if c.startswith(by_os)] == []
     assert {m for m in FILES if "os.fork" in called(m)} == {"worker"}  # its watcher, see there

@@ -19,7 +19,7 @@ from autotune.cli.options import (
     read_fixes,
     read_weights,
 )
-from autotune.cli.terminal import resumable
+from autotune.cli.terminal import console, resumable, searches_bar
 from autotune.errors import UserError
 
 EVERYTHING = 10**9  # trials: more than any space has
@@ -109,3 +109,32 @@ def record(
     write_table(made, output)
     part = "all" if made.header.is_whole else "some"
     print(f"{output}: {len(made.rows)} configs, {part} of {made.header.allowed_configs or 'too many to count'}")
+
+
+@app.command()
+def replay(
+    tables: Annotated[list[Path], typer.Argument(help="Tables that `autotune record` has written.")],
+    samplers: Annotated[str, typer.Option(help="Which to compare, with commas between them.")] = "tpe,nsga2,random",
+    seeds: Annotated[int, typer.Option(help="Searches by each sampler of each table.")] = 30,
+    budget: Annotated[int, typer.Option(help="Trials of a search, the baseline among them.")] = 100,
+    jobs: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder for replay.json, replay.md and replay.html.")
+    ] = None,
+) -> None:
+    """Search recorded spaces at no cost, to compare samplers: the true front is known, random is the floor."""
+    from autotune.replay import check_replay, heads
+    from autotune.replay import replay as run
+    from autotune.report.replay import about, terminal_table, write_replay
+
+    check_replay(seeds, budget, jobs)
+    names = [name.strip() for name in samplers.split(",") if name.strip()]
+    with searches_bar() as listen:
+        found = run(tables, samplers=names, seeds=seeds, budget=budget, jobs=jobs, listen=listen)
+    of = heads(tables)
+    for name, (header, count) in of.items():
+        console().print(about(name, header, count))
+        console().print(terminal_table([one for one in found if one.table == name]))
+    if output is not None:
+        write_replay(output, found, of)
+        print(f"{output / 'replay.html'}")
