@@ -20,16 +20,16 @@ from autotune.knobs import complete
 from autotune.noun import Noun
 from autotune.recording import Header, Recording
 from autotune.recording_file import read_table
+from autotune.runner import Outcome
 from autotune.space import SearchSpace
 from autotune.store import InMemory
 from autotune.study import Study, check_sampler
-from autotune.trial import Failure, Trial
-from autotune.tuner import Explorer, Outcome
+from autotune.trial import NOT_THE_CONFIG, Failure, Trial
+from autotune.tuner import Explorer
 from autotune.yardstick import Yardstick
 
 MARKS = (10, 20, 40, 100)  # trials, at which the curves are told
 SHARES = (0.9, 0.95)  # of the true front's hypervolume, and how many trials it takes
-NEVER_RUN = ("throttled", "contended", "noisy")  # not the config's fault: not a fault that a sampler could avoid
 
 
 class Curve(Noun):
@@ -137,10 +137,11 @@ def replay_once(recording: Recording, sampler: str, seed: int, budget: int) -> l
 
 
 def curve_of(trials: Sequence[Trial], yardstick: Yardstick, seed: int) -> Curve:
-    found, seconds, faults = yardstick.shares(trials), [], 0
+    found, faults = yardstick.shares(trials), 0
+    seconds: list[float] = []
     for trial in trials:
         seconds.append(trial.seconds + (seconds[-1] if seconds else 0.0))
-        faults += isinstance(trial.outcome, Failure) and trial.outcome.cause not in NEVER_RUN
+        faults += isinstance(trial.outcome, Failure) and trial.outcome.cause not in NOT_THE_CONFIG
     return Curve(seed=seed, found=tuple(found), device_s=tuple(seconds), faults=faults)
 
 
