@@ -6,7 +6,7 @@ seconds. What it may propose is what the table has. There are no anchors: the ta
 
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
@@ -80,18 +80,29 @@ class TableSpace(SearchSpace):
         self.values = recording.header.space
         # The knobs may have become more since: a recorded config has their defaults.
         self.rows = {complete(row.values): row for row in recording.rows}
+        self._configs = list(self.rows)
 
     def objection(self, config: Config) -> str | None:
         if config not in self.rows:
             return "it was not recorded"
+        if not self.no_effect:
+            return None
         idle = next((pair for pair in config.items() if pair in self.no_effect), None)
         return f"{idle[0]}={idle[1]} had no effect here" if idle else None
+
+    @property
+    def is_listable(self) -> bool:
+        return True
 
     def all_configs(self) -> Iterator[Config]:
         return (config for config in self.rows if not self.objection(config))
 
-    def random(self, rng: Random, tried: object, attempts: int = 0) -> Config | None:
-        seen = set(tried)  # type: ignore[call-overload]
+    def random(self, rng: Random, tried: Iterable[Config], attempts: int = 20) -> Config | None:
+        seen = set(tried)
+        for _ in range(attempts):
+            config = rng.choice(self._configs)
+            if config not in seen and not self.objection(config):
+                return config
         left = [config for config in self.all_configs() if config not in seen]
         return rng.choice(left) if left else None
 

@@ -102,6 +102,11 @@ class SearchSpace:
         """How many combinations there are before any rule."""
         return math.prod(len(values) for values in self.free.values())
 
+    @property
+    def is_listable(self) -> bool:
+        """Does all_configs() come to an end in a second or two?"""
+        return self.combinations() <= COUNTABLE
+
     def all_configs(self) -> Iterator[Config]:
         """Every allowed config, once."""
         seen = set()
@@ -114,7 +119,7 @@ class SearchSpace:
 
     def count(self) -> int | None:
         """How many configs are allowed; None where there are too many to count."""
-        return sum(1 for _ in self.all_configs()) if self.combinations() <= COUNTABLE else None
+        return sum(1 for _ in self.all_configs()) if self.is_listable else None
 
     def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
         """An allowed config that was not tried, each with the same chance; None where none is left."""

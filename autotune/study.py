@@ -1,4 +1,4 @@
-"""Study: asks Optuna for the next Config and tells it what became of it. The only file that imports optuna.
+"""Study: asks Optuna for the next Config and tells it what became of it.
 
 Optuna proposes, our rules dispose: a proposal that can't run here, or that was run before, never becomes a trial. A
 config that failed is told as a violated constraint with finite values; Optuna forgets trials told as FAIL, and its
@@ -8,7 +8,7 @@ them, and is mended from them whenever a study is opened.
 
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ from autotune.drift import corrected
 from autotune.errors import UserError, nearest
 from autotune.folders import StudyFolder
 from autotune.front import objectives, violations
-from autotune.knobs import complete
+from autotune.knobs import complete, find_knob
+from autotune.pool import Pool, as_params
 from autotune.record import Record
+from autotune.sampler import AutoSampler
 from autotune.space import Recipe, SearchSpace
 from autotune.store import OnDisk, Store
 from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
 
-SAMPLERS = ("tpe", "random", "nsga2", "gp")
+SAMPLERS = ("auto", "tpe", "random", "nsga2", "gp")
 ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
 LEAST_TO_GUESS = 20  # measured trials, before knobs are ranked by them
 FASTEST_SHARE = 0.25  # of them are looked at: Optuna's tenth is a handful in a usual study, and then chance ranks
@@ -66,7 +68,9 @@ class Study:
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
-        self._sampler = _Valid(make_sampler(sampler, seed + len(self.trials)), space, self.tried)
+        self._pool = Pool(space, random.Random(seed))
+        inner = self._auto(seed) if sampler == "auto" else make_sampler(sampler, seed + len(self.trials))
+        self._sampler = _Valid(inner, space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
 
@@ -76,6 +80,16 @@ class Study:
 
     def tried(self) -> set[Config]:
         return {trial.config for trial in self.trials}
+
+    def _auto(self, seed: int) -> AutoSampler:
+        """Ours, told which knobs don't change the picture, and choosing among what is allowed."""
+
+        def pool(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+            return self._pool.params(self.tried(), best)
+
+        mute = [name for name in self.space.free if not _changes_the_picture(name)]
+        quality = _latencies(self.record) + 1
+        return AutoSampler(seed=seed, pool=pool, silent={quality: mute, "max_quality_drop": mute}, fails_count=False)
 
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None where every allowed config was tried."""
@@ -162,7 +176,7 @@ class Study:
 
     def _add(self, trial: Trial) -> None:
         """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
-        params = _params(trial.config, self.space)
+        params = as_params(trial.config, self.space.free)
         inside = self.space.config(params) == trial.config
         attributes = {"trial": trial.number, **_attributes(trial)}
         self._optuna.add_trial(
@@ -226,7 +240,7 @@ class _Valid(BaseSampler):  # type: ignore[misc]
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         if self.queued is not None:
-            return _params(self.queued, self._space)
+            return as_params(self.queued, self._space.free)
         tried = self._tried()
         for _ in range(ATTEMPTS):
             proposal = self._inner.sample_relative(study, trial, search_space)
@@ -234,9 +248,9 @@ class _Valid(BaseSampler):  # type: ignore[misc]
                 break  # too few trials to learn from
             config = self._space.config(proposal)
             if config not in tried and not self._space.objection(config):
-                return _params(config, self._space)
+                return as_params(config, self._space.free)
         assert self.spare is not None
-        return _params(self.spare, self._space)
+        return as_params(self.spare, self._space.free)
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
         raise AssertionError(f"{name} was not sampled with the others")
@@ -261,8 +275,7 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
 
 
 def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
-    latencies = len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
-    directions = ["minimize"] * (latencies + 2)  # peak memory and quality loss, see front.objectives
+    directions = ["minimize"] * (_latencies(record) + 2)  # peak memory and quality loss, see front.objectives
     if database is None:
         return optuna.create_study(sampler=sampler, directions=directions)
     from sqlalchemy.engine import URL
@@ -283,13 +296,19 @@ def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna
         ) from None
 
 
+def _latencies(record: Record) -> int:
+    """How many objectives are latencies."""
+    return len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
+
+
+def _changes_the_picture(name: str) -> bool:
+    """Does the knob, or the one that it refines?"""
+    knob = find_knob(name)
+    return knob.changes_output or (knob.modifies is not None and find_knob(knob.modifies).changes_output)
+
+
 def _distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     return {name: CategoricalDistribution(values) for name, values in space.free.items()}
-
-
-def _params(config: Config, space: SearchSpace) -> dict[str, Value]:
-    """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
-    return {name: config.get(name, values[0]) for name, values in space.free.items()}
 
 
 def _teaches_nothing(trial: Trial) -> bool:

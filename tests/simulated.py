@@ -36,7 +36,8 @@ class World:
         strong = [p for p in pairs if p[0][0] in busy and p[1][0] in busy]
         self.together = {p: rng.gauss(0, 0.2) for p in rng.sample(strong, min(len(strong), 1 + len(strong) // 20))}
         self.faults: list[tuple[tuple[str, Value], ...]] = list(rng.sample(pairs, min(len(pairs), fault_rules)))
-        self.faults += [(rng.choice(changed),)] if fault_rules else []
+        one_of_many = [(n, v) for n, v in changed if len(space.free[n]) > 2]
+        self.faults += [(rng.choice(one_of_many),)] if fault_rules and one_of_many else []
 
     def row(self, number: int, origin: str, config: Config) -> Row:
         common = {"trial": number, "origin": origin, "values": dict(config)}

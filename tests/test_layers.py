@@ -36,10 +36,11 @@ LAYERS: tuple[set[str], ...] = (
     {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file"},
     {"chain", "ladder_record", "score", "recording"},
     {"study", "probe", "tuned", "ladder_recipe"},
+    {"pool"},
     {"production", "serving"},
     {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
     {"knobs", "measure", "here"},
-    {"report.progress", "store", "yardstick"},
+    {"report.progress", "store", "yardstick", "sampler"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
     {"demo", "report", "report.look", "published", "hypervolume"},
     NOUNS,
@@ -112,8 +113,11 @@ def test_nouns_import_only_nouns_and_next_to_nothing_of_others() -> None:
         assert foreign(noun, at_the_top_only=True).isdisjoint({"numpy", "PIL"}), "`autotune --help` is instant"
 
 
-def test_only_the_study_knows_optuna() -> None:
-    assert {module for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {"study"}
+def test_only_the_study_and_our_sampler_know_optuna() -> None:
+    """The sampler is one of Optuna's, for anyone's study; nothing else of ours is in it."""
+    assert {module for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {"study", "sampler"}
+    ours = {name for module in FILES if unit(module) == "sampler" for name in imported(module) if name in FILES}
+    assert all(unit(name) == "sampler" for name in ours)
 
 
 def test_only_isolate_starts_processes() -> None:
