@@ -13,7 +13,7 @@ FIRST_DRAWN, DRAWN = 1000, 100  # at random, of a space that is too large to lis
 Params = Mapping[str, Value]
 
 
-def as_params(config: Config, free: Mapping[str, tuple[Value, ...]]) -> Params:
+def as_params(config: Config, free: Mapping[str, tuple[Value, ...]]) -> dict[str, Value]:
     """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
     return {name: config.get(name, values[0]) for name, values in free.items()}
 

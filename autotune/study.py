@@ -55,7 +55,7 @@ class Study:
         space: SearchSpace,
         *,
         recipes: Sequence[Recipe] = (),
-        sampler: str = "tpe",
+        sampler: str = "auto",
         seed: int = 0,
         store: Store | None = None,
     ) -> None:
@@ -263,7 +263,7 @@ class _Valid(BaseSampler):  # type: ignore[misc]
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Optuna's sampler of this name, every choice that matters said aloud."""
+    """Optuna's own sampler of this name, every choice that matters said aloud."""
     if name == "tpe":
         # Univariate TPE proposes the same config for ever once it has failed; 5 random trials after the recipes do.
         return TPESampler(multivariate=True, constant_liar=False, n_startup_trials=5, seed=seed)

@@ -111,7 +111,7 @@ def search(
     workloads: Sequence[tuple[int, int, int]] = (),
     minimise: str = "sum",
     seed: int = 0,
-    sampler: str = "tpe",
+    sampler: str = "auto",
     timeout_s: float = 1800.0,
     confirm_rounds: int = 3,
     confirm_pairs: int | None = None,
@@ -138,6 +138,7 @@ def search(
     confirm_pairs  over so many prompts and seeds their pictures are compared again; None: 128, or as many as don't take
               longer than the search did
     baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
+    sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
     Raises UserError for input that can't be used, before anything heavy is loaded where that can be known.

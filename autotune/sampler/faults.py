@@ -13,7 +13,7 @@ import numpy as np
 Array = Any
 
 VALUE, PAIR = 0.02, 0.003  # how likely a value, a pair is to break things, before anything is known
-PRIOR = 0.1  # trials that this counts for
+PRIOR = 0.05  # trials that this counts for
 ROUNDS = 25
 
 
