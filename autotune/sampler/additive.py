@@ -15,7 +15,7 @@ import numpy as np
 
 Array = Any  # numpy's arrays: their types say less than the comments here
 
-KNOB, PAIR, NOISE = (math.log(0.1), 1.5), (math.log(0.5), 1.0), (math.log(0.003), 1.5)  # of the log variances
+KNOB, PAIR, NOISE = (math.log(0.1), 1.5), (math.log(0.1), 1.0), (math.log(0.003), 1.5)  # of the log variances
 MEAN = 1.0  # variance of the constant, in units of the data's
 RATE = 0.15  # Adam's
 LEAST_NOISE = 1e-5
