@@ -252,7 +252,7 @@ class _Run:
         self.anchor(last=True)
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
-        pictures = read_glimpses(self.folder, best, self.record.target.workload)
+        pictures = read_glimpses(self.folder.trial(best.number), self.record.target.workload)
         tuned = export(self.record, best, self.study.baseline, confirmation, pictures)
         tuned.save(self.folder.best)
         contact_sheet(self.folder, best.number).save(self.folder.pictures)

@@ -105,13 +105,16 @@ def _scorer(story: Story) -> str:
 
 
 def where_time_goes(story: Story) -> list[tuple[str, str, str]]:
-    """(part of a call, the baseline's, the pick's), of those parts that both were timed for."""
-    trials = (story.baseline, story.pick)
-    phases = [trial.measured.phases if trial and trial.measured else None for trial in trials]
+    """(part of a call, the baseline's, the pick's), of those parts that both were timed for; first the whole of it."""
+    measured = [trial.measured if trial else None for trial in (story.baseline, story.pick)]
+    phases = [one.phases if one else None for one in measured]
     if phases[0] is None or phases[1] is None:
         return []
+    batch = story.record.target.workload.batch
+    whole = [words.seconds(one.seconds_per_picture(batch)) for one in measured if one]
     named = {"text_encoding_s": "text encoding", "denoising_step_s": "a denoising step", "vae_decode_s": "VAE decode"}
-    return [(what, _part(phases[0], name), _part(phases[1], name)) for name, what in named.items()]
+    parts = [(what, _part(phases[0], name), _part(phases[1], name)) for name, what in named.items()]
+    return [("a whole picture", whole[0], whole[1]), *parts]
 
 
 def _part(phases: Phases, name: str) -> str:
