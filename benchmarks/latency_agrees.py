@@ -4,8 +4,8 @@
 
 Of the untouched demo the plain loop knows diffusers alone; of an exported config it calls what autotune.load() returns,
 and the figure in the file is printed, too. Plain loop and measurement take turns, each in a fresh process. Printed are
-both medians of each round and their ratio; that of all rounds should be within 1 % of 1. On a machine that is never idle set AUTOTUNE_BUSY=accept, and expect the
-ratio to scatter as the machine does.
+both medians of each round and their ratio; that of all rounds should be within 1 % of 1. On a machine that is never
+idle set AUTOTUNE_BUSY=accept, and expect the ratio to scatter as the machine does.
 """
 
 import argparse
