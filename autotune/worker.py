@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autotune.isolation import LIFELINE
+
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    _die_with_parent()
+    die_with_parent()
     # Imported late: the watcher above is forked while this process is small and has one thread.
     from autotune.folders import read_json, write_json
     from autotune.job import DISK_FULL_STATUS, JOB, Report
@@ -267,15 +269,18 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Fork a watcher that kills this process group when the parent's end of the lifeline closes."""
-    lifeline = os.environ.pop("AUTOTUNE_LIFELINE", None)
-    if lifeline is None:
+    word = os.environ.pop(LIFELINE, None)
+    if word is None:
         return  # run by hand
+    lifeline = int(word)
     if os.fork() == 0:
-        os.read(int(lifeline), 1)  # the parent never writes: this returns when its end has closed
+        os.closerange(3, lifeline)  # it must keep nothing else open: others wait for the end of what they read
+        os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
+        os.read(lifeline, 1)  # the parent never writes: this returns when its end has closed
         os.killpg(0, signal.SIGKILL)
-    os.close(int(lifeline))
+    os.close(lifeline)
 
 
 if __name__ == "__main__":
