@@ -101,4 +101,4 @@ def files_in_memory() -> list[Stretch]:
 def map_in(files: list[Stretch]) -> None:
     """Read a byte of each page, which puts it into the page table of this process."""
     for start, length in files:
-        bytes((ctypes.c_char * length).from_address(start)[::PAGE])
+        _ = (ctypes.c_char * length).from_address(start)[::PAGE]

@@ -75,7 +75,8 @@ def serve(connection: socket.socket) -> Path:
         child = os.fork()
         if child == 0:
             connection.close()
-            fresh.begin(server, *descriptors, request["env"], files)
+            log, lifeline = descriptors
+            fresh.begin(server, log, lifeline, request["env"], files)
             return Path(request["folder"])
         for descriptor in descriptors:
             os.close(descriptor)

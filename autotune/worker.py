@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autotune.isolation import LIFELINE
+from autotune.isolation import HOW, LIFELINE
 
 
 def main() -> None:
@@ -109,6 +109,7 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     return {
         "load_s": load_s,
         "apply_s": apply_s,
+        "isolation": os.environ.get(HOW),
         "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
         "effects": {name: effect.to_json() for name, effect in effects.items()},
         **fields,

@@ -44,7 +44,7 @@ class Nursery:
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         """folder  of the first job: its libraries are loaded. Raises Unsafe."""
         self.circumstances = circumstances(env)
-        self._words = tempfile.TemporaryFile()  # what the libraries print while they are loaded
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - what the libraries print while they are loaded
         self._socket, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         checked_by_nvml = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # otherwise asking for a GPU would start CUDA
