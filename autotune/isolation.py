@@ -11,3 +11,4 @@ MARK = "AUTOTUNE_JOB"  # which job's process this is, see isolate/traces.py
 BLANK = "-" * 64  # its value in a process that is no job's, with room for a job's
 LIFELINE = "AUTOTUNE_LIFELINE"  # the file descriptor of a pipe whose other end closes when the parent dies
 HOW = "AUTOTUNE_ISOLATION"  # the Isolation of this child
+ASKED_AT = "AUTOTUNE_ASKED_AT"  # when the parent wanted it: time.monotonic(), which all processes share

@@ -8,12 +8,13 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autotune.isolation import HOW, LIFELINE
+from autotune.isolation import ASKED_AT, HOW, LIFELINE
 
 
 def main() -> None:
@@ -89,6 +90,8 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     meter, watch = meter_for(device), watch_for(target.device)
     if job.max_memory_bytes is not None:
         cap(device, job.max_memory_bytes)
+    asked_at = os.environ.get(ASKED_AT)
+    start_s = time.monotonic() - float(asked_at) if asked_at else None
     lap = stopwatch()
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
@@ -109,6 +112,7 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     return {
         "load_s": load_s,
         "apply_s": apply_s,
+        "start_s": start_s,
         "isolation": os.environ.get(HOW),
         "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
         "effects": {name: effect.to_json() for name, effect in effects.items()},

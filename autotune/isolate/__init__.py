@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from autotune.folders import need_room, read_json, write_json
 from autotune.isolate import forked
 from autotune.isolate.child import Child, Fresh, look_after
 from autotune.isolate.traces import marked
-from autotune.isolation import HOW, Isolation
+from autotune.isolation import ASKED_AT, HOW, Isolation
 from autotune.job import DISK_FULL_STATUS, Job, Report
 from autotune.trial import Failure
 
@@ -57,7 +58,8 @@ def run(
         raise UserError(f"{str(folder)!r} can't be written: {error.strerror or error}.") from None
     kills_before = _kernel_oom_kills()
     how = choose(isolation) if job.kind in FORKED_KINDS else "spawn"
-    status = _run_child(how, command, folder, timeout_s, {**os.environ, **FOR_ALL, **(env or {})})
+    whole = {**os.environ, **FOR_ALL, **(env or {}), ASKED_AT: str(time.monotonic())}
+    status = _run_child(how, command, folder, timeout_s, whole)
     return _read_outcome(folder, status, timeout_s, oom_killed=_kernel_oom_kills() > kills_before)
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from autotune.isolate.child import Child
-from autotune.isolation import BLANK, HOW, LIFELINE, MARK
+from autotune.isolation import ASKED_AT, BLANK, HOW, LIFELINE, MARK
 
 SERVER = (sys.executable, "-m", "autotune.nursery")
 START_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 60.0
 # Read whenever they are needed, by us and by Inductor. Whatever else there is, some library may read at its import.
-READ_LATE = {MARK, LIFELINE, HOW, "AUTOTUNE_BUSY", "TORCHINDUCTOR_CACHE_DIR"}
+READ_LATE = {MARK, LIFELINE, HOW, ASKED_AT, "AUTOTUNE_BUSY", "TORCHINDUCTOR_CACHE_DIR"}
 
 
 class Unsafe(Exception):
