@@ -2,8 +2,8 @@
 
 Forks differ from fresh interpreters in what they inherit. Held here: the environment (also as the kernel shows it, by
 which a job's processes are found), the descriptors, the random state, and the resident memory. Not undone are the
-order of sets (one PYTHONHASHSEED for all children of a server) and that more may be imported than a job needs. The
-garbage collector is left as importing has left it, too: frozen objects would make its pauses shorter than production's.
+order of sets and the layout of memory, which all children of a server share, and that more may be imported than a job
+needs. Nothing is frozen (gc.freeze) on purpose: the collector's pauses would be shorter than in production.
 
 A fork starts with the anonymous pages of its parent in its page table, but with none of the mapped files' (the code of
 the libraries): they come back one by one as they are used, and would look like memory that the config needs. So those
@@ -66,6 +66,8 @@ def begin(server: int, log: int, lifeline: int, env: Mapping[str, str], files: l
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()  # a fresh interpreter's is different every time
 
 
 def set_mark(mark: str) -> None:

@@ -7,6 +7,7 @@ begins: with `worker.main()`. The server ends when its socket closes, and is kil
     parent: {"bury": pid}, when the child has ended or was killed           server: {"status": ...}
 """
 
+import gc
 import json
 import os
 import socket
@@ -56,6 +57,7 @@ def prepare(folder: Path) -> None:
             import_module("autotune.pipelines.loading").import_classes(job.target.pipeline)
         except Exception:  # whatever it is, the job itself will meet it, and say so in its outcome
             traceback.print_exc()
+    gc.collect()  # otherwise importing leaves one due that every child would pay anew, in its loading
 
 
 def serve(connection: socket.socket) -> Path:

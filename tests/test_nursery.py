@@ -13,7 +13,8 @@ import pytest
 from conftest import told
 from scripted import run_script
 
-from autotune.isolate import forked
+from autotune.isolate import forked, marked
+from autotune.isolate.traces import mark_of
 from autotune.isolation import ISOLATIONS, Isolation
 from autotune.trial import Failure
 
@@ -166,3 +167,52 @@ def test_ctrl_c_leaves_no_child_and_no_half_served_nursery(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         run_script(tmp_path, "fork", script)
     assert tell(tmp_path, "fork")["found"]["how"] == "fork"
+
+
+LOADED = "from importlib import import_module\nfor name in nursery.LIBRARIES: import_module(name)"
+ALLOCATE = """
+import json, pathlib, sys
+from importlib import import_module
+from autotune import nursery
+for name in nursery.LIBRARIES: import_module(name)
+import torch
+from autotune.measure.memory import ResidentMeter
+meter = ResidentMeter()
+meter.start("run")
+block = torch.ones(64 * 2**20, dtype=torch.uint8)
+torch.nn.Conv2d(16, 16, 3)(torch.rand(1, 16, 32, 32)).sum().item()  # code that importing has not touched
+meter.stop()
+found = {"peak": meter.peaks["run"].device_bytes, "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+         "seed": torch.initial_seed()}
+pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": found}))
+"""
+
+
+def test_the_memory_of_a_forked_child_is_counted_as_a_fresh_ones_is(tmp_path: Path) -> None:
+    """Of 64 MiB that are known, and with them the code of the libraries that is used for the first time."""
+    forks = [run_script(tmp_path, "fork", ALLOCATE, first=LOADED) for _ in range(2)]
+    spawn = run_script(tmp_path, "spawn", ALLOCATE)
+    for fork in forks:
+        assert isinstance(fork, dict), fork
+        assert isinstance(spawn, dict), spawn
+        assert abs(fork["peak"] - spawn["peak"]) < 4 * 2**20
+        assert 64 * 2**20 < fork["peak"] < 80 * 2**20
+        assert fork["threads"] == spawn["threads"]
+    assert len({found["seed"] for found in (*forks, spawn)}) == 3
+
+
+COMPILE = """
+import json, os, pathlib, sys, torch
+double = torch.compile(lambda x: torch.sin(x) * 2 + x)
+assert torch.allclose(double(torch.ones(64)), torch.ones(64).sin() * 2 + 1)
+code = [str(path) for path in pathlib.Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.so")]
+pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": {"code": code}}))
+"""
+
+
+def test_a_forked_child_compiles_into_its_own_cache_and_its_compile_workers_end_with_it(tmp_path: Path) -> None:
+    env = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    answer = run_script(tmp_path, "fork", COMPILE, first=LOADED, env=env, timeout_s=300)
+    assert isinstance(answer, dict), answer
+    assert answer["code"]
+    assert marked(mark_of(tmp_path / "job")) == []
