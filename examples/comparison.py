@@ -19,7 +19,7 @@ prompts = autotune.TunedConfig.load(sys.argv[2]).workload.prompts[:4]
 
 # %% The same prompts and seeds for both, in turn, so that whatever else the machine does disturbs both alike
 def draw(name: str, number: int) -> tuple[Image.Image, float]:
-    """A picture, and the seconds that it took. Its bytes are in the host's memory by then: nothing is still computing."""
+    """A picture, and the seconds that it took: it lies in the host's memory by then, so nothing is still computing."""
     start = time.perf_counter()
     image = pipes[name](prompts[number], generator=torch.Generator("cpu").manual_seed(number)).images[0]
     return image, time.perf_counter() - start

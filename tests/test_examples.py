@@ -1,4 +1,4 @@
-"""The examples run as their own words say: the server is started and called over loopback, the batch script and the comparison draw."""
+"""The examples run as their own words say: the server is started and called over loopback, the scripts draw."""
 
 import io
 import os
