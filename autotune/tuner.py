@@ -4,7 +4,6 @@ Loads no torch: whatever touches a pipeline happens in child processes. Prints n
 """
 
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
 from autotune.report.story import read_story
 from autotune.runner import Runner
+from autotune.schedule import next_s
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
@@ -288,7 +288,7 @@ class _Run:
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
         end = time.monotonic() + (time_budget_s or float("inf"))
-        while len(self.study.trials) < budget and (time.monotonic() < end or not self.study.trials):
+        while len(self.study.trials) < budget and self.has_time(end):
             asked = self.study.ask()
             if asked is None:
                 return True
@@ -306,6 +306,10 @@ class _Run:
             self.listen(Ended(self.study.trials[-1]))
         return False
 
+    def has_time(self, end: float) -> bool:
+        """Will the next trial be over by then (time.monotonic), as far as those before it tell? The first is made anyway."""
+        return time.monotonic() + (next_s(self.study.trials, self.study.anchors) or -float("inf")) <= end
+
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
         trials, anchors = self.study.trials, self.study.anchors
@@ -318,12 +322,6 @@ class _Run:
         anchor = Anchor(before=before, outcome=outcome, seconds=time.monotonic() - started)
         self.study.tell_anchor(anchor)
         self.listen(Anchored(anchor))
-
-
-def median_seconds(trials: Iterable[Trial]) -> float | None:
-    """How long a trial takes, to tell how much time is left."""
-    seconds = [trial.seconds for trial in trials]
-    return statistics.median(seconds) if seconds else None
 
 
 def _read_baseline(word: str) -> Config:

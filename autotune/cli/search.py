@@ -31,7 +31,9 @@ def search(
     lora: LoRA = None,
     budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
     study: Annotated[Path | None, typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Start no trial after this long, such as 30m.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Start no trial that would end after this long, such as 30m.")
+    ] = None,
     space: Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")] = None,
     fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it.")] = None,
