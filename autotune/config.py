@@ -10,10 +10,11 @@ Value = bool | int | float | str
 class Config(Mapping[str, Value]):
     """Knob name -> value, in the order of the names, so that equal configs print, hash and digest alike."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_digest", "_values")
 
     def __init__(self, values: Mapping[str, Value]) -> None:
         self._values = {name: values[name] for name in sorted(values)}
+        self._digest = ""
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -36,7 +37,9 @@ class Config(Mapping[str, Value]):
     @property
     def digest(self) -> str:
         """12 hexadecimal digits that name this config in files and caches."""
-        return hashlib.sha256(json.dumps(self._values).encode()).hexdigest()[:12]
+        if not self._digest:  # asked for at every look into a set of configs
+            self._digest = hashlib.sha256(json.dumps(self._values).encode()).hexdigest()[:12]
+        return self._digest
 
     def replace(self, **values: Value) -> "Config":
         return Config({**self._values, **values})

@@ -7,6 +7,7 @@ them, and is mended from them whenever a study is opened.
 """
 
 import random
+import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.config import Config, Value
@@ -58,6 +60,7 @@ class Study:
         self.folder, self.record, self.space = folder, record, space
         self.trials: list[Trial] = read_trials(folder)
         self.anchors: list[Anchor] = read_anchors(folder)
+        self._tried = {trial.config for trial in self.trials}
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
@@ -70,7 +73,7 @@ class Study:
         return self.trials[0]
 
     def tried(self) -> set[Config]:
-        return {trial.config for trial in self.trials}
+        return self._tried
 
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None where every allowed config was tried."""
@@ -89,8 +92,10 @@ class Study:
     def tell(self, trial: Trial) -> None:
         """Keep the trial on disk, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
         write_trial(self.folder, trial)
-        self.trials = corrected([*self.trials, trial], self.anchors)
-        trial = self.trials[-1]
+        # Alone with the baseline: what was known of the others has not changed, and there may be a thousand.
+        trial = corrected([*self.trials[:1], trial], self.anchors)[-1]
+        self.trials.append(trial)
+        self._tried.add(trial.config)
         self._note_no_effect(trial)
         asked, self._asked = self._asked, None
         if asked is None:
@@ -263,6 +268,15 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
+class _Unflushed(sqlite3.Connection):
+    """Optuna commits some thirty times a trial, and flushes to the disk each time. Its view needs none: after a power
+    cut it is made again from the trials' own files, and a process that is killed has handed over what it wrote."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA synchronous=OFF")
+
+
 def _open(folder: StudyFolder, sampler: BaseSampler, record: Record) -> optuna.Study:
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
@@ -271,7 +285,10 @@ def _open(folder: StudyFolder, sampler: BaseSampler, record: Record) -> optuna.S
     try:
         return optuna.create_study(
             study_name="autotune",
-            storage=URL.create("sqlite", database=str(folder.database)).render_as_string(),  # the path may hold ? and %
+            storage=RDBStorage(
+                URL.create("sqlite", database=str(folder.database)).render_as_string(),  # the path may hold ? and %
+                engine_kwargs={"connect_args": {"factory": _Unflushed}},
+            ),
             sampler=sampler,
             directions=["minimize"] * (latencies + 2),  # peak memory and quality loss, see front.objectives
             load_if_exists=True,

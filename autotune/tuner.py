@@ -4,11 +4,11 @@ Loads no torch: whatever touches a pipeline happens in child processes. Prints n
 """
 
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from autotune.config import Config, Value
@@ -21,6 +21,8 @@ from autotune.floor import Floor, noise_floor
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal, read_minimise
+from autotune.isolate import choose
+from autotune.isolation import Isolation
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve, wished
@@ -30,6 +32,7 @@ from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
 from autotune.report.story import read_story
 from autotune.runner import Runner
+from autotune.schedule import next_s
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
@@ -118,6 +121,7 @@ def search(
     scorer: str | None = None,
     device: str | None = None,
     baseline: str = "default",
+    isolation: Isolation | None = None,
     command: str = "autotune.search(...)",
     listen: Listener = lambda event: None,
 ) -> Result:
@@ -137,6 +141,9 @@ def search(
     confirm_pairs  over so many prompts and seeds their pictures are compared again; None: 128, or as many as don't take
               longer than the search did
     baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
+    isolation  how the trials' processes are started: "fork" off one that has loaded the libraries, "spawn" as
+              interpreters of their own; None: as the study began, or forked where that is safe. The confirmation's are
+              always spawned, as in production
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
     Raises UserError for input that can't be used, before anything heavy is loaded where that can be known.
@@ -195,6 +202,7 @@ def search(
             baseline=dict(start),
             space=allowed.values,
             command=command,
+            isolation=_isolation(folder, isolation),
             more_prompts=texts.texts[in_search:],
         )
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
@@ -229,6 +237,11 @@ def _agree(folder: StudyFolder, record: Record) -> Record:
     return old
 
 
+def _isolation(folder: StudyFolder, wish: Isolation | None) -> Isolation:
+    """How the trials' processes are started: as the user says, as the study began, or as is best here."""
+    return choose(wish or (read_record(folder).isolation if folder.study.exists() else None))
+
+
 class _Run:
     """One run of search(): what every step of it needs."""
 
@@ -242,10 +255,11 @@ class _Run:
     ) -> None:
         self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
         goal, baseline = study.record.goal, study.record.baseline_config
-        self.runner = Runner(
-            folder, study.record.target, timeout_s, max_memory_bytes=goal.max_vram_bytes, baseline=baseline
-        )
-        self.confirmer = Confirmer(folder, study, self.runner, plan, listen)
+        target, limit = study.record.target, goal.max_vram_bytes
+        runner = partial(Runner, folder, target, timeout_s, max_memory_bytes=limit, baseline=baseline)
+        self.runner = runner(isolation=study.record.isolation)
+        # What is exported was measured as production runs: forks share the layout of their memory, fresh ones don't.
+        self.confirmer = Confirmer(folder, study, runner(isolation="spawn"), plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
@@ -274,7 +288,7 @@ class _Run:
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
         end = time.monotonic() + (time_budget_s or float("inf"))
-        while len(self.study.trials) < budget and (time.monotonic() < end or not self.study.trials):
+        while len(self.study.trials) < budget and self.has_time(end):
             asked = self.study.ask()
             if asked is None:
                 return True
@@ -292,6 +306,10 @@ class _Run:
             self.listen(Ended(self.study.trials[-1]))
         return False
 
+    def has_time(self, end: float) -> bool:
+        """Will the next trial be over by then (time.monotonic), as far as those before it tell? The first is made anyway."""
+        return time.monotonic() + (next_s(self.study.trials, self.study.anchors) or -float("inf")) <= end
+
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
         trials, anchors = self.study.trials, self.study.anchors
@@ -304,12 +322,6 @@ class _Run:
         anchor = Anchor(before=before, outcome=outcome, seconds=time.monotonic() - started)
         self.study.tell_anchor(anchor)
         self.listen(Anchored(anchor))
-
-
-def median_seconds(trials: Iterable[Trial]) -> float | None:
-    """How long a trial takes, to tell how much time is left."""
-    seconds = [trial.seconds for trial in trials]
-    return statistics.median(seconds) if seconds else None
 
 
 def _read_baseline(word: str) -> Config:

@@ -24,6 +24,7 @@ def how_measured(story: Story) -> list[tuple[str, str]]:
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
         ("baseline", words.config(Config(record.baseline))),
         ("limits", _limits(story)),
+        ("processes", _processes(story)),
         ("noise", _noise(story)),
         ("calls", _calls(_measurements(story))),
         ("health", _health(_measurements(story))),
@@ -49,6 +50,16 @@ def _limits(story: Story) -> str:
     found += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
     found += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
     return ", ".join(found)
+
+
+def _processes(story: Story) -> str:
+    """How those that measured the trials were started; what was asked for, and what became of it."""
+    named = {"fork": "forked off one that had loaded the libraries", "spawn": "an interpreter of its own"}
+    counts = Counter(one.isolation for one in _measurements(story) if one.isolation)
+    if not counts:
+        return ""
+    said = ", ".join(f"{named[how]}{f' ({count} trials)' if len(counts) > 1 else ''}" for how, count in counts.items())
+    return f"each trial in a process of its own: {said} (--isolation {story.record.isolation})"
 
 
 def _noise(story: Story) -> str:

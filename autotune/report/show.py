@@ -42,7 +42,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> None:
 
 
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
-    view = LiveView(arguments["budget"], arguments["time_budget_s"])
+    view = LiveView(arguments["budget"], arguments["time_budget_s"], arguments["confirm_rounds"])
 
     # Drawn once a second: the trial is being timed on the same machine.
     with Live(view, console=console, refresh_per_second=1) as live:
