@@ -17,6 +17,7 @@ from autotune.export import chosen_trial
 from autotune.folders import StudyFolder, write_json
 from autotune.knobs import all_knobs, complete, find_knob
 from autotune.minimal import Bench, lost_without, try_minimal
+from autotune.production import device_differences
 from autotune.record import Record, read_record, read_trials
 from autotune.runner import Runner
 from autotune.target import Target
@@ -76,9 +77,9 @@ def _exported(folder: StudyFolder, trials: list[Trial]) -> Trial:
 
 def _check_device(target: Target) -> None:
     """Raises UserError where this is not the device of the study: its pick may be another's."""
-    here = find_device(target.device.torch_name)
-    if here.name != target.device.name:
-        raise UserError(f"the study was made on {target.device.name}, this is {here.name}: ablate it there.")
+    differences = device_differences(target.device, find_device(target.device.torch_name))
+    if differences:
+        raise UserError(f"{' '.join(differences)} Ablate it where the study was made.")
 
 
 class _Ablating:

@@ -118,6 +118,7 @@ def call_arguments(pipe: Any, config: Config, workload: Workload) -> dict[str, A
     arguments: dict[str, Any] = {
         "width": workload.width,
         "height": workload.height,
+        "use_resolution_binning": False,  # PixArt and its like would draw another size than the one that was measured
         "num_inference_steps": workload.steps,
         "guidance_scale": workload.guidance_scale,
     }

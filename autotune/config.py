@@ -37,7 +37,7 @@ class Config(Mapping[str, Value]):
     @property
     def digest(self) -> str:
         """12 hexadecimal digits that name this config in files and caches."""
-        if not self._digest:  # asked for often: configs are the members of sets
+        if not self._digest:  # asked for at every look into a set of configs
             self._digest = hashlib.sha256(json.dumps(self._values).encode()).hexdigest()[:12]
         return self._digest
 

@@ -23,7 +23,8 @@ def export_from(study: Path, word: str) -> TunedConfig:
     trial = chosen_trial(folder, record, trials, word)
     kept = folder.confirmation(trial.number)
     confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
-    return export(record, trial, trials[0], confirmation, read_glimpses(folder, trial, record.target.workload))
+    pictures = read_glimpses(folder.trial(trial.number), record.target.workload)
+    return export(record, trial, trials[0], confirmation, pictures)
 
 
 def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word: str) -> Trial:
@@ -46,13 +47,13 @@ def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word:
     return trial
 
 
-def read_glimpses(folder: StudyFolder, trial: Trial, workload: Workload) -> tuple[Glimpse, ...]:
-    """Of the trial's first pictures, as far as they are still there."""
+def read_glimpses(place: Path, workload: Workload) -> tuple[Glimpse, ...]:
+    """Of the first pictures that a run has left in its folder, as far as they are still there."""
     from PIL import Image
 
     few, found = glimpsed(workload), []
     for index, prompt in enumerate(few.prompts):
-        path = folder.trial(trial.number) / "images" / picture_name(index)
+        path = place / "images" / picture_name(index)
         if path.exists():
             with Image.open(path) as image:
                 found.append(glimpse_of(image, prompt, few.seed_of(index)))

@@ -8,6 +8,7 @@ from autotune.build import acting
 from autotune.errors import UserError
 from autotune.knob import Script
 from autotune.knobs import all_knobs
+from autotune.pipeline import Pipeline
 from autotune.tuned import TunedConfig
 
 WIDTH = 100  # of the script's own words
@@ -30,7 +31,7 @@ DEVICE = {where}
 
 {load}
 {lines}
-
+{picture}
 def draw(prompts, seeds):
     """PIL pictures, one for each prompt. The noise comes from the CPU, so that a seed means the same everywhere."""
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -44,6 +45,14 @@ def draw(prompts, seeds):
 if __name__ == "__main__":
     for number, prompt in enumerate(sys.argv[1:] or [{prompt}]):
         draw([prompt] * {batch}, range(number, number + {batch}))[0].save(f"{{number:03d}}.png")
+'''
+
+
+PICTURE = '''
+def picture(path, mode):
+    """What the pictures start from, in the size that was measured."""
+    return Image.open(path).convert(mode).resize(({width}, {height}))
+
 '''
 
 
@@ -69,8 +78,10 @@ def parts_of(tuned: TunedConfig) -> dict[str, Script]:
     lost = [f"{name}={tuned.config[name]}: {part.why_not}" for name, part in found.items() if part.why_not]
     if tuned.pipeline.weights == "random":
         lost.append("the weights are random ones, made by autotune")
-    if tuned.inputs or tuned.pipeline.controlnet or tuned.pipeline.task:
-        lost.append(f"{tuned.pipeline_class} is called with pictures, or is the sister of what its folder names")
+    if "small" in tuned.inputs.values():
+        lost.append(f"{tuned.pipeline_class} starts from the pictures of another stage")
+    if tuned.inputs and _size_arguments(tuned) is None:
+        lost.append("an older autotune exported it, which did not note how to call it")
     if lost:
         raise UserError(f"a plain script can't do what this config does ({'; '.join(lost)}): use the JSON.")
     return found
@@ -85,6 +96,11 @@ def script(tuned: TunedConfig, name: str) -> str:
     first = [f"from diffusers import {tuned.pipeline_class}"]
     if pipeline.scheduler:
         first.append(f"from diffusers import {pipeline.scheduler}")
+    if pipeline.controlnet:
+        first.append("from diffusers import ControlNetModel")
+    if tuned.inputs:
+        first.append("from PIL import Image")
+    needs = f" Beside it must lie {' and '.join(map(_picture_file, tuned.inputs))}." if tuned.inputs else ""
     imports = sorted({"import torch", *first, *(line for part in parts.values() for line in part.imports)})
     imports.sort(key=lambda line: line.startswith("from "))
     source = str(demo.PIPELINE) if pipeline.source == "demo" else pipeline.source
@@ -95,7 +111,7 @@ def script(tuned: TunedConfig, name: str) -> str:
             f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
             f"diffusers {tuned.versions.get('diffusers', '?')}, at {' and '.join(map(str, workload.shapes))}, "
             f"{call['num_inference_steps']} steps. Found by `{tuned.command}`. This script needs torch, diffusers and "
-            "what it imports, nothing else."
+            f"what it imports, nothing else.{needs}"
         ),
         name=name,
         imports="\n".join(imports),
@@ -104,6 +120,7 @@ def script(tuned: TunedConfig, name: str) -> str:
         where=repr(tuned.device.kind),
         load=_load(tuned, parts),
         lines=_lines(tuned, parts),
+        picture=PICTURE.format(width=workload.width, height=workload.height) if tuned.inputs else "",
         call="\n".join(f"        {key}={value}," for key, value in call.items()),
         prompt=repr(workload.prompts[0]),
         batch=workload.batch,
@@ -122,6 +139,8 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         arguments["revision"] = repr(pipeline.revision)
     for part in parts.values():
         arguments |= part.load
+    if pipeline.controlnet is not None:
+        arguments["controlnet"] = _controlnet(pipeline, arguments["dtype"])
     inside = "".join(f"    {key}={value},\n" for key, value in arguments.items())
     lines = [f"pipe = {tuned.pipeline_class}.from_pretrained(\n    SOURCE,\n{inside})"]
     if pipeline.scheduler:
@@ -130,6 +149,21 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         lines += [f"pipe.load_lora_weights({pipeline.lora!r}, use_safetensors=True)", "pipe.fuse_lora()"]
         lines.append("pipe.unload_lora_weights()")
     return "\n".join(lines)
+
+
+def _controlnet(pipeline: Pipeline, dtype: str) -> str:
+    revision = pipeline.part_revisions.get("controlnet", "files-")
+    pinned = "" if revision.startswith("files-") else f", revision={revision!r}"
+    return f"ControlNetModel.from_pretrained({pipeline.controlnet!r}, dtype={dtype}, use_safetensors=True{pinned})"
+
+
+def _size_arguments(tuned: TunedConfig) -> tuple[str, ...] | None:
+    return tuned.pipeline.traits.size_arguments if tuned.pipeline.traits else None
+
+
+def _picture_file(argument: str) -> str:
+    """What the user has to put beside the script: image.png, mask.png."""
+    return f"{argument.removesuffix('_image')}.png"
 
 
 def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
@@ -146,7 +180,12 @@ def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
 def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
     """The arguments of the call. Those that a pipeline's call may lack are not written for it."""
     workload = tuned.workload
-    call = {"width": str(workload.width), "height": str(workload.height)}
+    taken = _size_arguments(tuned)
+    size = {"width": str(workload.width), "height": str(workload.height), "use_resolution_binning": "False"}
+    call = {name: size[name] for name in (("width", "height") if taken is None else taken)}
+    for name, what in tuned.inputs.items():
+        mode = "L" if what == "mask" else "RGB"
+        call[name] = f"[picture({_picture_file(name)!r}, {mode!r})] * len(prompts)"
     call |= {"num_inference_steps": str(workload.steps), "guidance_scale": str(workload.guidance_scale)}
     for part in parts.values():
         call |= part.call

@@ -49,6 +49,7 @@ class Row(Noun):
     speedup: float | None = None  # their mean
     is_noise: bool = False  # no more than what processes of one config differ by here
     speedup_over_below: float | None = None
+    step_is_noise: bool = False
     published: Figure | None = None
     published_speedup: float | None = None
     notes: tuple[str, ...] = ()
@@ -76,10 +77,11 @@ class LadderRecord(Noun):
         """Of each run of the first rung, in the order in which they ran."""
         return [run.measured.latency_s for run in self.runs if run.rung == 0 and run.measured]
 
-    def _is_noise(self, speedup: float) -> bool:
-        """Could processes of one config differ so much? Three are in a ratio: this rung's and two of the first."""
-        half = 1.96 * math.sqrt(1.5) * spread_between(self.first_latencies_s)
-        return abs(math.log(speedup)) < half + math.log(1 + GAP)
+    def _is_noise(self, ratio: float, rungs: int = 1) -> bool:
+        """Could processes of one config differ so much? For each rung in a ratio, three are: its own, and of the first
+        rung the one before it and the one after, whose mean counts half."""
+        half = 1.96 * math.sqrt(1.5 * rungs) * spread_between(self.first_latencies_s)
+        return abs(math.log(ratio)) < half + math.log(1 + GAP)
 
     @property
     def moved(self) -> float | None:
@@ -117,6 +119,7 @@ class LadderRecord(Noun):
             ratios = ratios_of(self.runs, number)
             below = next((row.speedup for row in rows if row.number == run.below), None)
             speedup = statistics.fmean(ratios) if ratios else None
+            step = speedup / below if speedup and below else None
             figure = figures.get(rung.published or "")
             rows.append(
                 Row(
@@ -128,7 +131,8 @@ class LadderRecord(Noun):
                     ratios=ratios,
                     speedup=speedup,
                     is_noise=speedup is not None and self._is_noise(speedup),
-                    speedup_over_below=speedup / below if speedup and below else None,
+                    speedup_over_below=step,
+                    step_is_noise=step is not None and self._is_noise(step, rungs=2 if run.below else 1),
                     published=figure,
                     published_speedup=figure.speedup_over(reference) if figure and reference else None,
                     notes=self._notes(run),

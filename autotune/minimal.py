@@ -12,7 +12,7 @@ from pathlib import Path
 from autotune.ablation import SAME_MEMORY, Minimal
 from autotune.config import Config
 from autotune.confirm import more_pairs
-from autotune.export import export
+from autotune.export import export, read_glimpses
 from autotune.folders import StudyFolder, read_json
 from autotune.front import keeps
 from autotune.knobs import complete
@@ -41,6 +41,11 @@ class Bench:
     def baseline(self) -> Trial:
         return self.trials[0]
 
+    @staticmethod
+    def run_folder(place: Path, number: int, side: Side) -> Path:
+        """What a run of in_turn() leaves."""
+        return place / f"round-{number + 1}-{side}"
+
     def in_turn(
         self, first: Config, second: Config, place: Path, names: tuple[str, str], *, pictures: Side
     ) -> list[Pair] | tuple[Side, Failure]:
@@ -51,8 +56,7 @@ class Bench:
         def run(number: int, side: Side) -> Measurement | Failure:
             config, name = configs[side]
             self.listen(name, number + 1)
-            where = place / f"round-{number + 1}-{side}"
-            draws = side == pictures and number == 0
+            where, draws = self.run_folder(place, number, side), side == pictures and number == 0
             outcome = self.runner.run(where, config, pictures=draws, earlier=self.trials)
             failed.extend([side] if isinstance(outcome, Failure) else [])
             return outcome
@@ -125,7 +129,8 @@ def _quality(trial: Trial) -> Quality | None:
 def _exported(bench: Bench, trial: Trial, place: Path) -> TunedConfig | str:
     """The minimal config with a confirmation of its own, or why it may not be exported."""
     if complete(trial.values) == complete(bench.baseline.values):
-        return export(bench.record, bench.baseline, bench.baseline, None)
+        pictures = read_glimpses(bench.folder.trial(bench.baseline.number), bench.record.target.workload)
+        return export(bench.record, bench.baseline, bench.baseline, None, pictures)
     names = ("the baseline", "the minimal config")
     pairs = bench.in_turn(bench.baseline.config, trial.config, place / "baseline", names, pictures="first")
     if isinstance(pairs, tuple):
@@ -143,7 +148,8 @@ def _exported(bench: Bench, trial: Trial, place: Path) -> TunedConfig | str:
     assert bench.baseline.measured is not None
     drift = now_s / bench.baseline.measured.latency_s  # it was measured today, trial 0 when the search began
     confirmation = confirmation.model_copy(update={"quality": quality})
-    return export(bench.record, trial.model_copy(update={"drift": drift}), bench.baseline, confirmation)
+    pictures = read_glimpses(bench.run_folder(place / "pick", 0, "second"), bench.record.target.workload)
+    return export(bench.record, trial.model_copy(update={"drift": drift}), bench.baseline, confirmation, pictures)
 
 
 def _was_faster(bench: Bench) -> bool:

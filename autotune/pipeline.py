@@ -36,6 +36,7 @@ class Traits(Noun):
     default_guidance_scale: float
     prompt_tokens: int  # of the text encoder's context, the two end markers included
     inputs: dict[str, str] = Field(default_factory=dict)  # arguments that take pictures: name -> what we put there
+    size_arguments: tuple[str, ...] | None = None  # of its call, see inputs.SIZE_ARGUMENTS; None: an older file
     random_prompt_embeds: bool = False  # no text encoder: prompts are replaced by random embeddings of their own
     text_encoders: tuple[str, ...] = ()  # the components that read the prompt
     controlnet_class: str | None = None

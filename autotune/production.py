@@ -74,6 +74,10 @@ def device_differences(then: Device, here: Device) -> list[str]:
     if abs(here.memory_bytes / max(1, then.memory_bytes) - 1) > SAME_MEMORY_WITHIN:
         old, new = (f"{d.memory_bytes / 1e9:.1f} GB" for d in (then, here))
         return [f"this {here.name} has {new} of memory, the one that was measured {old}."]
+    if here.kind == "cpu" and None not in (then.cores, here.cores) and then.cores != here.cores:
+        return [
+            f"this config was measured on {then.cores} cores, here {here.cores} can be used: its numbers don't hold."
+        ]
     return []
 
 

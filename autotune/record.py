@@ -9,6 +9,7 @@ from autotune.drift import corrected
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, read_json, write_json
 from autotune.goal import Goal
+from autotune.isolation import Isolation
 from autotune.noun import Noun
 from autotune.target import Target
 from autotune.trial import Anchor, Trial
@@ -25,6 +26,7 @@ class Record(Noun):
     baseline: dict[str, Value]
     space: dict[str, tuple[Value, ...]]
     command: str
+    isolation: Isolation = "spawn"  # how the trials' processes were started; before it was written there was no other
     more_prompts: tuple[str, ...] = ()  # those that the search had no time for: the pick is judged by them, too
 
     @property
@@ -44,6 +46,8 @@ class Record(Noun):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 return f"another {what}"
+        if self.isolation != other.isolation:
+            return f"its trials' processes are started by --isolation {self.isolation}"
         return None
 
 

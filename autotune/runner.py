@@ -7,6 +7,7 @@ from autotune import isolate
 from autotune.config import Config
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
+from autotune.isolation import Isolation
 from autotune.job import DrawJob, MeasureJob, ScoreJob
 from autotune.target import Target
 from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Quality, Trial
@@ -15,6 +16,7 @@ from autotune.workload import Workload
 SCORE_TIMEOUT_S = 1800.0
 LEAST_TIMEOUT_S = 300.0
 ENVIRONMENT_RETRIES = 2
+OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the probe has downloaded all that there is to load
 
 Outcome = Measurement | Failure
 
@@ -24,6 +26,7 @@ class Runner:
 
     max_memory_bytes  what a GPU's allocator is capped to
     baseline          the config that is spared the cap: it is what others are compared with, whatever it needs
+    isolation         how its children are started, see isolate.choose
     """
 
     def __init__(
@@ -34,8 +37,9 @@ class Runner:
         *,
         max_memory_bytes: int | None = None,
         baseline: Config | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
-        self.folder, self.target, self.timeout_s = folder, target, timeout_s
+        self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
@@ -74,7 +78,7 @@ class Runner:
         target = self.target.model_copy(update={"workload": workload})
         longer = 1 + len(workload.prompts) / len(self.target.workload.prompts)
         job, limit_s = DrawJob(target=target, values=dict(config)), longer * self.time_limit_s(earlier)
-        answer = isolate.run(place, job, timeout_s=limit_s, env=self._environment(config))
+        answer = isolate.run(place, job, timeout_s=limit_s, env=self._environment(config), isolation=self.isolation)
         if not isinstance(answer, Failure):
             return None
         if answer.cause == "bad_input":
@@ -84,12 +88,12 @@ class Runner:
     def _environment(self, config: Config) -> dict[str, str]:
         """Compiled code is shared between runs of one config only: Inductor's cache does not know every setting."""
         cache = str((self.folder.cache / config.digest).resolve())
-        return {"TORCHINDUCTOR_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
+        return {"TORCHINDUCTOR_CACHE_DIR": cache, **OFFLINE}
 
     def _run_once(self, place: Path, config: Config, pictures: bool, timeout_s: float) -> Outcome:
         limit = self.max_memory_bytes if config != self.baseline else None
         job = MeasureJob(target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=limit)
-        fields = isolate.run(place, job, timeout_s=timeout_s, env=self._environment(config))
+        fields = isolate.run(place, job, timeout_s=timeout_s, env=self._environment(config), isolation=self.isolation)
         if isinstance(fields, Failure):
             return fields
         measured = Measurement.parse(fields, f"the outcome in {str(place)!r}")
@@ -105,7 +109,8 @@ class Runner:
             prompts=workload.prompts,
             scorer=self.target.pipeline.scorer,
         )
-        fields = isolate.run(place / "score", job, timeout_s=SCORE_TIMEOUT_S)
+        where, how = place / "score", self.isolation
+        fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=OFFLINE, isolation=how)
         if isinstance(fields, Failure):  # the config has done its part: not its fault
             return Failure(cause="environment", reason=f"scoring its pictures failed: {fields.reason}")
         return Quality.parse(fields, f"the score in {str(place)!r}")

@@ -7,6 +7,7 @@ them, and is mended from them whenever a study is opened.
 """
 
 import random
+import sqlite3
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.config import Config, Value
@@ -65,6 +67,7 @@ class Study:
         self._store = store or OnDisk(folder)
         self.trials: list[Trial] = self._store.trials()
         self.anchors: list[Anchor] = self._store.anchors()
+        self._tried = {trial.config for trial in self.trials}
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
@@ -79,7 +82,7 @@ class Study:
         return self.trials[0]
 
     def tried(self) -> set[Config]:
-        return {trial.config for trial in self.trials}
+        return self._tried
 
     def _auto(self, seed: int) -> AutoSampler:
         """Ours, told which knobs don't change the picture, and choosing among what is allowed."""
@@ -108,8 +111,10 @@ class Study:
     def tell(self, trial: Trial) -> None:
         """Keep the trial, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
         self._store.keep_trial(trial)
-        self.trials = corrected([*self.trials, trial], self.anchors)
-        trial = self.trials[-1]
+        # Alone with the baseline: what was known of the others has not changed, and there may be a thousand.
+        trial = corrected([*self.trials[:1], trial], self.anchors)[-1]
+        self.trials.append(trial)
+        self._tried.add(trial.config)
         self.space.learn(trial, self.trials)
         asked, self._asked = self._asked, None
         if asked is None:
@@ -274,6 +279,15 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
+class _Unflushed(sqlite3.Connection):
+    """Optuna commits some thirty times a trial, and flushes to the disk each time. Its view needs none: after a power
+    cut it is made again from the trials' own files, and a process that is killed has handed over what it wrote."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA synchronous=OFF")
+
+
 def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
     directions = ["minimize"] * (_latencies(record) + 2)  # peak memory and quality loss, see front.objectives
     if database is None:
@@ -284,7 +298,10 @@ def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna
     try:
         return optuna.create_study(
             study_name="autotune",
-            storage=URL.create("sqlite", database=str(database)).render_as_string(),  # the path may hold ? and %
+            storage=RDBStorage(
+                URL.create("sqlite", database=str(database)).render_as_string(),  # the path may hold ? and %
+                engine_kwargs={"connect_args": {"factory": _Unflushed}},
+            ),
             sampler=sampler,
             directions=directions,
             load_if_exists=True,

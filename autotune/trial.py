@@ -8,6 +8,7 @@ from pydantic import Field
 
 from autotune.config import Config, Value
 from autotune.errors import UserError
+from autotune.isolation import Isolation
 from autotune.knob import Effect
 from autotune.noun import Noun
 from autotune.paired import Paired, paired
@@ -197,6 +198,8 @@ class Measurement(Noun):
     phases: Phases | None = None
     peaks: dict[str, Peaks] = Field(default_factory=dict)  # of "load", "first" and "run"
     energy_per_picture_j: float | None = None  # indicative, see measure/watch_gpu.py
+    start_s: float | None = None  # from the parent's wish for a process until the pipe was loaded in it
+    isolation: Isolation | None = None  # how the process that measured it was started; None: by hand, or not known
 
     @property
     def latencies_s(self) -> tuple[float, ...]:

@@ -4,11 +4,11 @@ Loads no torch: whatever touches a pipeline happens in child processes. Prints n
 """
 
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from autotune.floor import Floor, noise_floor
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal, read_minimise
+from autotune.isolate import choose
+from autotune.isolation import Isolation
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve, wished
@@ -31,6 +33,7 @@ from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
 from autotune.report.story import read_story
 from autotune.runner import Outcome, Runner
+from autotune.schedule import next_s
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
 from autotune.target import Target
@@ -119,6 +122,7 @@ def search(
     scorer: str | None = None,
     device: str | None = None,
     baseline: str = "default",
+    isolation: Isolation | None = None,
     command: str = "autotune.search(...)",
     listen: Listener = lambda event: None,
 ) -> Result:
@@ -138,6 +142,9 @@ def search(
     confirm_pairs  over so many prompts and seeds their pictures are compared again; None: 128, or as many as don't take
               longer than the search did
     baseline  "default" (as from_pretrained gives it, in float32), "fp16", "bf16", or the path of an exported config
+    isolation  how the trials' processes are started: "fork" off one that has loaded the libraries, "spawn" as
+              interpreters of their own; None: as the study began, or forked where that is safe. The confirmation's are
+              always spawned, as in production
     sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
@@ -197,6 +204,7 @@ def search(
             baseline=dict(start),
             space=allowed.values,
             command=command,
+            isolation=_isolation(folder, isolation),
             more_prompts=texts.texts[in_search:],
         )
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
@@ -231,6 +239,11 @@ def _agree(folder: StudyFolder, record: Record) -> Record:
     return old
 
 
+def _isolation(folder: StudyFolder, wish: Isolation | None) -> Isolation:
+    """How the trials' processes are started: as the user says, as the study began, or as is best here."""
+    return choose(wish or (read_record(folder).isolation if folder.study.exists() else None))
+
+
 class Runs(Protocol):
     """What a search needs of a Runner while it explores; a replay has another one, which looks its outcomes up."""
 
@@ -254,7 +267,7 @@ class Explorer:
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
         end = self.clock() + (time_budget_s or float("inf"))
-        while len(self.study.trials) < budget and (self.clock() < end or not self.study.trials):
+        while len(self.study.trials) < budget and self.has_time(end):
             asked = self.study.ask()
             if asked is None:
                 return True
@@ -271,6 +284,10 @@ class Explorer:
             self.study.tell(trial)
             self.listen(Ended(self.study.trials[-1]))
         return False
+
+    def has_time(self, end: float) -> bool:
+        """Will the next trial be over by then, as far as those before it tell? The first is made anyway."""
+        return self.clock() + (next_s(self.study.trials, self.study.anchors) or -float("inf")) <= end
 
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
@@ -298,17 +315,19 @@ class _Run(Explorer):
         listen: Listener,
     ) -> None:
         goal, baseline = study.record.goal, study.record.baseline_config
-        runner = Runner(folder, study.record.target, timeout_s, max_memory_bytes=goal.max_vram_bytes, baseline=baseline)
-        super().__init__(folder, study, runner, listen)
+        target, limit = study.record.target, goal.max_vram_bytes
+        runner = partial(Runner, folder, target, timeout_s, max_memory_bytes=limit, baseline=baseline)
+        super().__init__(folder, study, runner(isolation=study.record.isolation), listen)
         self.record = study.record
-        self.confirmer = Confirmer(folder, study, runner, plan, listen)
+        # What is exported was measured as production runs: forks share the layout of their memory, fresh ones don't.
+        self.confirmer = Confirmer(folder, study, runner(isolation="spawn"), plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
         self.anchor(last=True)
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
-        pictures = read_glimpses(self.folder, best, self.record.target.workload)
+        pictures = read_glimpses(self.folder.trial(best.number), self.record.target.workload)
         tuned = export(self.record, best, self.study.baseline, confirmation, pictures)
         tuned.save(self.folder.best)
         contact_sheet(self.folder, best.number).save(self.folder.pictures)
@@ -326,12 +345,6 @@ class _Run(Explorer):
             spread=process_spread(self.study.baseline, self.study.anchors),
             floor=noise_floor(trials, self.study.anchors),
         )
-
-
-def median_seconds(trials: Iterable[Trial]) -> float | None:
-    """How long a trial takes, to tell how much time is left."""
-    seconds = [trial.seconds for trial in trials]
-    return statistics.median(seconds) if seconds else None
 
 
 def _read_baseline(word: str) -> Config:

@@ -8,15 +8,18 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autotune.isolation import ASKED_AT, HOW, LIFELINE
+
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    _die_with_parent()
+    die_with_parent()
     # Imported late: the watcher above is forked while this process is small and has one thread.
     from autotune.folders import read_json, write_json
     from autotune.job import DISK_FULL_STATUS, JOB, Report
@@ -87,6 +90,8 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     meter, watch = meter_for(device), watch_for(target.device)
     if job.max_memory_bytes is not None:
         cap(device, job.max_memory_bytes)
+    asked_at = os.environ.get(ASKED_AT)
+    start_s = time.monotonic() - float(asked_at) if asked_at else None
     lap = stopwatch()
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
@@ -107,6 +112,8 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     return {
         "load_s": load_s,
         "apply_s": apply_s,
+        "start_s": start_s,
+        "isolation": os.environ.get(HOW),
         "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
         "effects": {name: effect.to_json() for name, effect in effects.items()},
         **fields,
@@ -267,15 +274,18 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Fork a watcher that kills this process group when the parent's end of the lifeline closes."""
-    lifeline = os.environ.pop("AUTOTUNE_LIFELINE", None)
-    if lifeline is None:
+    word = os.environ.pop(LIFELINE, None)
+    if word is None:
         return  # run by hand
+    lifeline = int(word)
     if os.fork() == 0:
-        os.read(int(lifeline), 1)  # the parent never writes: this returns when its end has closed
+        os.closerange(3, lifeline)  # it must keep nothing else open: others wait for the end of what they read
+        os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
+        os.read(lifeline, 1)  # the parent never writes: this returns when its end has closed
         os.killpg(0, signal.SIGKILL)
-    os.close(int(lifeline))
+    os.close(lifeline)
 
 
 if __name__ == "__main__":

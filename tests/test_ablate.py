@@ -203,8 +203,10 @@ def test_what_can_not_be_ablated_is_refused(tmp_path: Path, more: dict[str, Any]
         run(a_study(tmp_path / "study"), Bench(), **more)
 
 
-def test_on_another_device_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = CPU.model_copy(update={"name": "another"})
-    monkeypatch.setattr("autotune.ablate.find_device", lambda word: other)
-    with pytest.raises(UserError, match="ablate it there"):
+@pytest.mark.parametrize("other", [{"name": "another"}, {"cores": 1 + (CPU.cores or 0)}], ids=str)
+def test_on_another_device_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("autotune.ablate.find_device", lambda word: CPU.model_copy(update=other))
+    with pytest.raises(UserError, match="Ablate it where the study was made"):
         run(a_study(tmp_path / "study"), Bench())

@@ -1,4 +1,4 @@
-"""The examples run as their own words say: the server is started and called over loopback, the batch script draws."""
+"""The examples run as their own words say: the server is started and called over loopback, the scripts draw."""
 
 import io
 import os
@@ -17,6 +17,7 @@ from conftest import make_target
 from made_up import measured, record
 from PIL import Image
 
+import autotune
 from autotune.device import find_device
 from autotune.export import export
 
@@ -87,3 +88,14 @@ def test_the_batch_script_draws_every_prompt(best: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr[-2000:]
     pixels = [Image.open(path).tobytes() for path in sorted((tmp_path / "out").iterdir())]
     assert len(set(pixels)) == 3
+
+
+def test_the_comparison_shows_both_configs(best: Path, tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+    tuned = autotune.TunedConfig.load(best)
+    tuned.model_copy(update={"knobs": {}}).save(baseline)
+    command = [sys.executable, str(EXAMPLES / "comparison.py"), str(baseline), str(best)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(baseline), str(best)]
+    assert Image.open(tmp_path / "comparison.png").size == (4 * 64, 2 * 64)

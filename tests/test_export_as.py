@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import TRAITS, gpu, make_target
 from made_up import measured, record
+from tiny import tiny_checkpoint
 
 from autotune import demo
 from autotune.config import Value
@@ -18,10 +20,20 @@ from autotune.export import export
 from autotune.export_as import markdown, script, write_text
 from autotune.here import probe_device, versions
 from autotune.knobs import all_knobs, complete
+from autotune.pipelines import resolve
+from autotune.pipelines.inputs import PICTURES
+from autotune.pipelines.inspect import traits_of
 from autotune.pipelines.locate import revision_of
 from autotune.space import shipped_space_file
 from autotune.tuned import TunedConfig
 
+# Pipelines that start from pictures, and one whose call would make another size than the one asked for.
+FED = (
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionControlNetPipeline",
+    "PixArtSigmaPipeline",
+)
 PROMPTS = ["a small blue star at the center on a yellow background", "a large red circle at the top"]
 
 
@@ -32,6 +44,21 @@ def tuned(batch: int = 1, side: int = 64, device: Any = None, **values: Value) -
     pipeline = target.pipeline.model_copy(update={"revision": revision_of(demo.PIPELINE)})
     target = target.model_copy(update={"workload": workload, "pipeline": pipeline, "versions": versions()})
     return export(record(target), measured(1, values, latency_s=0.5), measured(0), None)
+
+
+def of_checkpoint(class_name: str, folder: Path) -> TunedConfig:
+    """A config of a tiny checkpoint, with the pictures that it starts from beside it."""
+    pipeline = resolve(str(tiny_checkpoint(class_name, folder / class_name)), "pretrained")
+    pipeline = pipeline.model_copy(
+        update={"traits": traits_of(pipeline), "revision": revision_of(Path(pipeline.source)), "scorer": None}
+    )
+    target = make_target(probe_device(find_device("cpu")))
+    workload = target.workload.model_copy(update={"steps": 4})
+    target = target.model_copy(update={"pipeline": pipeline, "workload": workload, "versions": versions()})
+    size = (workload.width, workload.height)
+    for name, what in pipeline.known.inputs.items():
+        PICTURES[what](1, *size).save(folder / f"{name.removesuffix('_image')}.png")
+    return export(record(target), measured(1, {"dtype": "bf16"}, latency_s=0.5), measured(0), None)
 
 
 # Between them every knob of the demo's space that can act on a processor, and those that it holds at their defaults.
@@ -46,7 +73,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 WITHOUT_AUTOTUNE = """
-import json, runpy, sys
+import json, os, runpy, sys
 import numpy as np
 
 class Nowhere:
@@ -57,6 +84,7 @@ class Nowhere:
 sys.meta_path.insert(0, Nowhere())
 asked, made = json.loads(sys.argv[1]), {}
 for name, (path, count) in asked["scripts"].items():
+    os.chdir(os.path.dirname(path))
     space = runpy.run_path(path)
     space["pipe"].set_progress_bar_config(disable=True)
     made[name] = np.stack([np.asarray(p) for p in space["draw"](asked["prompts"][:count], range(count))])
@@ -73,6 +101,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
     for name, values in CONFIGS.items():
         write_text(tuned(**values), "python", folder / f"{name}.py")
         asked["scripts"][name] = [str(folder / f"{name}.py"), values.get("batch", 1)]
+    for name in FED:
+        (folder / name).mkdir()
+        write_text(of_checkpoint(name, folder / name), "python", folder / name / "draw.py")
+        asked["scripts"][name] = [str(folder / name / "draw.py"), 1]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_AUTOTUNE, json.dumps(asked)],
         cwd=folder,
@@ -95,6 +127,23 @@ def test_a_plain_script_draws_the_config_s_pictures_bit_for_bit(drawn: Any, name
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(count)]
     expected = np.stack([np.asarray(p) for p in pipe(PROMPTS[:count], generator=generators).images])
     assert np.array_equal(drawn[name], expected)
+
+
+@pytest.mark.parametrize("name", FED)
+def test_a_script_starts_from_the_user_s_pictures_where_the_pipeline_does(
+    drawn: Any, name: str, tmp_path: Path
+) -> None:
+    import torch
+
+    made = of_checkpoint(name, tmp_path)
+    pipe = made.pipeline_on("cpu", strict=True)
+    pipe.set_progress_bar_config(disable=True)
+    given = {
+        argument: [PICTURES[what](1, made.workload.width, made.workload.height)]
+        for argument, what in made.inputs.items()
+    }
+    expected = pipe(PROMPTS[:1], generator=[torch.Generator("cpu").manual_seed(0)], **given).images
+    assert np.array_equal(drawn[name], np.stack([np.asarray(picture) for picture in expected]))
 
 
 def test_the_configs_above_cover_every_knob_of_the_demo_s_space() -> None:

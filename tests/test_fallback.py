@@ -179,6 +179,9 @@ def test_only_what_matters_of_a_device_is_a_difference() -> None:
     assert "its numbers don't hold" in device_differences(H200, gpu(9, 0))[0]
     [memory] = device_differences(H200, H200.model_copy(update={"memory_bytes": H200.memory_bytes // 2}))
     assert memory == "this NVIDIA H200 has 75.4 GB of memory, the one that was measured 150.8 GB."
+    cpu = Device(kind="cpu", name="a processor", memory_bytes=2**34, cores=2)
+    [cores] = device_differences(cpu, cpu.model_copy(update={"cores": 1}))
+    assert cores == "this config was measured on 2 cores, here 1 can be used: its numbers don't hold."
     [capability] = device_differences(H200, H200.model_copy(update={"compute_capability": (8, 9)}))
     assert "has compute capability 8.9, the one that was measured 9.0" in capability
 

@@ -18,13 +18,13 @@ ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
     *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
-    *("glimpse", "untrusted"),
+    *("glimpse", "untrusted", "isolation", "schedule"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"report.show", "report.terminal", "report.trust", "report.verify", "report.replay"},
-    {"ladder", "replay"},
+    {"ladder", "replay", "nursery"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
     {"report.page"},
     {"report.markdown"},
@@ -39,7 +39,7 @@ LAYERS: tuple[set[str], ...] = (
     {"pool"},
     {"production", "serving"},
     {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
-    {"knobs", "measure", "here"},
+    {"knobs", "measure", "here", "fresh"},
     {"report.progress", "store", "yardstick", "sampler"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
     {"demo", "report", "report.look", "published", "hypervolume"},
@@ -123,10 +123,10 @@ def test_only_the_study_and_our_sampler_know_optuna() -> None:
 def test_only_isolate_starts_processes() -> None:
     starters = {"subprocess", "multiprocessing", "concurrent", "pty"}
     # A replay's processes measure nothing and load no pipeline: they share arithmetic among the cores.
-    assert {module for module in FILES if starters & foreign(module)} == {"isolate", "replay"}
+    assert {unit(module) for module in FILES if starters & foreign(module)} == {"isolate", "replay"}
     by_os = ("os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn")
     assert [(m, c) for m in FILES for c in called(m) if c.startswith(by_os)] == []
-    assert {m for m in FILES if "os.fork" in called(m)} == {"worker"}  # its watcher, see there
+    assert {m for m in FILES if "os.fork" in called(m)} == {"worker", "nursery"}  # see there
 
 
 def test_only_the_command_line_the_terminal_and_the_training_script_print() -> None:
@@ -137,7 +137,13 @@ def test_only_the_command_line_the_terminal_and_the_training_script_print() -> N
 
 def test_only_mains_end_the_process() -> None:
     endings = {"sys.exit", "exit", "quit", "os._exit", "SystemExit"}
-    assert {m for m in FILES if endings & set(called(m))} <= {"cli", "compat.__main__", "worker", "demo.train"}
+    assert {m for m in FILES if endings & set(called(m))} <= {
+        "cli",
+        "compat.__main__",
+        "worker",
+        "nursery",
+        "demo.train",
+    }
 
 
 def test_nothing_is_evaluated_or_unpickled() -> None:
@@ -146,8 +152,9 @@ def test_nothing_is_evaluated_or_unpickled() -> None:
     assert not [m for m in FILES if "pickle" in foreign(m)]
 
 
-def test_the_child_is_imported_by_nobody() -> None:
-    assert [module for module in FILES if "worker" in imported(module)] == []
+def test_the_child_is_imported_by_nobody_but_whoever_becomes_it() -> None:
+    assert [module for module in FILES if "worker" in imported(module)] == ["nursery"]
+    assert [module for module in FILES if {"nursery", "fresh"} & set(imported(module))] == ["nursery"]
 
 
 def reached(module: str) -> set[str]:
@@ -165,7 +172,7 @@ def test_who_watches_a_search_needs_no_optuna() -> None:
 
 
 def test_the_child_can_not_see_the_search() -> None:
-    assert reached("worker") & {"study", "tuner", "space", "runner", "isolate", "record", "cli", "export"} == set()
+    assert reached("nursery") & {"study", "tuner", "space", "runner", "isolate", "record", "cli", "export"} == set()
 
 
 def test_production_can_not_see_the_search_or_the_terminal() -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from autotune.errors import UserError
+from autotune.isolation import Isolation
 
 PipelineName = Annotated[
     str, typer.Option(help="A preset (demo, sd15, sdxl, if-stage1 ...), a hub id or a local folder.")
@@ -29,6 +30,12 @@ def read_fixes(words: list[str]) -> dict[str, Any]:
 def read_weights(word: str) -> Any:
     if word not in ("pretrained", "random"):
         raise UserError(f"--weights takes pretrained or random, not {word!r}.")
+    return word
+
+
+def read_isolation(word: str | None) -> Isolation | None:
+    if word not in (None, "fork", "spawn"):
+        raise UserError(f"--isolation takes fork or spawn, not {word!r}.")
     return word
 
 

@@ -10,7 +10,7 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.options import DeviceName
-from autotune.cli.terminal import progress_bar
+from autotune.cli.terminal import heading, progress_bar, steps
 from autotune.errors import UserError
 
 
@@ -71,17 +71,23 @@ def verify(
     that can't be used.
     """
     from autotune.goal import read_seconds
-    from autotune.report.verify import verification_words
+    from autotune.report.verify import verification_steps, verification_words
+    from autotune.tuned import TunedConfig
     from autotune.verify import verify as measure
 
     def listen(what: str) -> None:
         if not as_json:
             print(what, flush=True)
 
+    if not as_json:
+        heading("verify", str(config))
     seen = measure(config, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
-    speed = seen.speed.to_json() if seen.speed else None
-    told = {**seen.to_json(), "verdict": seen.word, "speed": speed}
-    print(json.dumps(told) if as_json else verification_words(seen))
+    if as_json:
+        speed = seen.speed.to_json() if seen.speed else None
+        print(json.dumps({**seen.to_json(), "verdict": seen.word, "speed": speed}))
+    else:
+        print(verification_words(seen))
+        steps(verification_steps(seen, TunedConfig.load(config).pipeline.name))
     raise typer.Exit({"holds": 0, "faster": 0, "broken": 3}.get(seen.word, 1))
 
 

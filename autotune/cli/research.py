@@ -114,7 +114,9 @@ def record(
 @app.command()
 def replay(
     tables: Annotated[list[Path], typer.Argument(help="Tables that `autotune record` has written.")],
-    samplers: Annotated[str, typer.Option(help="Which to compare, with commas between them.")] = "auto,tpe,nsga2,random",
+    samplers: Annotated[
+        str, typer.Option(help="Which to compare, with commas between them.")
+    ] = "auto,tpe,nsga2,random",
     seeds: Annotated[int, typer.Option(help="Searches by each sampler of each table.")] = 30,
     budget: Annotated[int, typer.Option(help="Trials of a search, the baseline among them.")] = 100,
     jobs: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,

@@ -17,6 +17,7 @@ from autotune.cli.options import (
     Weights,
     at_least_one,
     read_fixes,
+    read_isolation,
     read_weights,
 )
 from autotune.cli.terminal import resumable
@@ -30,7 +31,9 @@ def search(
     lora: LoRA = None,
     budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
     study: Annotated[Path | None, typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Start no trial after this long, such as 30m.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Start no trial that would end after this long, such as 30m.")
+    ] = None,
     space: Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")] = None,
     fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it.")] = None,
@@ -79,6 +82,10 @@ def search(
     weights: Weights = "pretrained",
     scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
     device: DeviceName = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(help="How trials start: fork (off a process that has loaded the libraries) or spawn (afresh)."),
+    ] = None,
     baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
 ) -> None:
@@ -122,6 +129,7 @@ def search(
             weights=read_weights(weights),
             scorer=scorer,
             device=device,
+            isolation=read_isolation(isolation),
             baseline=baseline,
             command=shlex.join(["autotune", *sys.argv[1:]]),
         )

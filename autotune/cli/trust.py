@@ -8,7 +8,7 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.options import DeviceName, PipelineName, Weights, read_weights
-from autotune.cli.terminal import heading
+from autotune.cli.terminal import heading, steps
 
 
 @app.command()
@@ -23,7 +23,7 @@ def compare(
     """Say whether the second config is faster than the first: measured in turn, each time in a fresh process."""
     from autotune.compare import compare as measure
     from autotune.goal import read_seconds
-    from autotune.report.trust import comparison_words
+    from autotune.report.trust import comparison_steps, comparison_words
 
     def listen(number: int, which: Path) -> None:
         if not as_json:
@@ -32,7 +32,11 @@ def compare(
     if not as_json:
         heading("compare", f"{first} and {second}")
     seen = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
-    print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}) if as_json else comparison_words(seen))
+    if as_json:
+        print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}))
+        return
+    print(comparison_words(seen))
+    steps(comparison_steps(seen))
 
 
 @app.command()
@@ -47,7 +51,7 @@ def selftest(
     """Measure the baseline against itself, to see what this machine's figures are worth today (an A/A test)."""
     from autotune.goal import read_seconds
     from autotune.report import words
-    from autotune.report.trust import selftest_words
+    from autotune.report.trust import selftest_steps, selftest_words
     from autotune.selftest import selftest as measure
 
     def listen(number: int, first_s: float, second_s: float) -> None:
@@ -60,5 +64,9 @@ def selftest(
     seen = measure(
         pipeline, pairs=pairs, weights=read_weights(weights), device=device, timeout_s=seconds, listen=listen
     )
-    told = {"false_alarms": seen.false_alarms, "smallest_speedup": seen.smallest_speedup, "worst": seen.worst}
-    print(json.dumps({**seen.to_json(), **told}) if as_json else selftest_words(seen))
+    if as_json:
+        told = {"false_alarms": seen.false_alarms, "smallest_speedup": seen.smallest_speedup, "worst": seen.worst}
+        print(json.dumps({**seen.to_json(), **told}))
+        return
+    print(selftest_words(seen))
+    steps(selftest_steps(pipeline))

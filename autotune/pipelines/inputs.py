@@ -15,6 +15,7 @@ from autotune.pipelines import parts, pictures
 from autotune.workload import Workload
 
 PICTURES = {"photo": pictures.photo, "small": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
+SIZE_ARGUMENTS = ("width", "height", "use_resolution_binning")  # the last would make another size of the one asked for
 EMBEDDING_TOKENS = 77  # of random prompt embeddings, as DeepFloyd IF's T5 gives
 
 
@@ -26,6 +27,11 @@ def picture_arguments(pipe: Any) -> dict[str, str]:
         controlled = parts.controlnet(pipe) is not None and "control_image" not in parameters
         found["image"] = "small" if "noise_level" in parameters else "edges" if controlled else "photo"
     return found
+
+
+def size_arguments(pipe: Any) -> list[str]:
+    """Those of the call: some pipelines take the size of the picture that they start from."""
+    return [name for name in SIZE_ARGUMENTS if name in _parameters(pipe)]
 
 
 def _starts_from_one(pipe: Any) -> bool:
@@ -75,8 +81,8 @@ def call_arguments(
         arguments |= _random_embeddings(pipe, prompts)
     else:
         arguments["prompt"] = prompts
-    size = {"width": workload.width, "height": workload.height, "use_resolution_binning": False}
-    arguments |= {name: value for name, value in size.items() if name in _parameters(pipe)}
+    size = dict(zip(SIZE_ARGUMENTS, (workload.width, workload.height, False), strict=True))
+    arguments |= {name: size[name] for name in size_arguments(pipe)}
     for name, what in picture_arguments(pipe).items():
         if given and name in given:
             arguments[name] = [given[name]] * len(prompts)

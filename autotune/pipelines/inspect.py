@@ -29,6 +29,7 @@ def traits_of(pipeline: Pipeline) -> Traits:
         fuses_qkv=_fuses_qkv(pipe),
         prompt_tokens=pipe.tokenizer.model_max_length if getattr(pipe, "tokenizer", None) else inputs.EMBEDDING_TOKENS,
         inputs=inputs.picture_arguments(pipe),
+        size_arguments=tuple(inputs.size_arguments(pipe)),
         random_prompt_embeds=inputs.reads_no_prompt(pipe),
         text_encoders=tuple(parts.text_encoders(pipe)),
         callback_tensors=tuple(pipe._callback_tensor_inputs) if "callback_on_step_end" in call else (),

@@ -1,11 +1,15 @@
 """A ladder as a table: in a terminal, and as the Markdown of ladder.md."""
 
+import shlex
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from autotune.ladder_record import LadderRecord, Row
+from autotune.pipelines import wished
 from autotune.report import words
+from autotune.report.look import Step
 from autotune.trial import Failure
 
 COLUMNS = ("", "rung", "latency", "speed", "step", "memory", "quality", "published")
@@ -63,7 +67,7 @@ def cells(row: Row, *, newline: str) -> tuple[str, ...]:
         row.name,
         words.seconds(mine.latency_s),
         "~1x" if row.is_noise and row.number else _times(row.speedup),
-        _times(row.speedup_over_below),
+        "~1x" if row.step_is_noise else _times(row.speedup_over_below),
         words.memory(mine.peak_memory_bytes),
         newline.join(quality).replace(", (", " ("),
         published,
@@ -91,13 +95,22 @@ def legend(record: LadderRecord) -> list[str]:
     count = sum(run.rung == 0 and run.measured is not None for run in record.runs)
     if record.moved is not None:
         lines.append(f"the first rung itself moved by {record.moved:.1%} over the ladder ({count} runs)")
-    if any(row.is_noise and row.number for row in record.rows()):
+    if any((row.is_noise and row.number) or row.step_is_noise for row in record.rows()):
         lines.append("~1x: no more than what processes of one config differ by here")
     if record.published_setting:
         lines.append(
             f"published: {record.published_setting} ({record.recipe.published}); its speed: over its own first rung"
         )
     return lines
+
+
+def ladder_steps(record: LadderRecord) -> list[Step]:
+    """A ladder tries one order of some settings; a search tries combinations of all."""
+    pipeline = record.target.pipeline
+    asked = [part for what, value in wished(pipeline).items() for part in (f"--{what}", value)]
+    weights = ["--weights", pipeline.weights] if pipeline.weights != "pretrained" else []
+    line = ["autotune", "search", "--pipeline", pipeline.name, *asked, *weights]
+    return [(shlex.join(line), "the best combination of all settings here")]
 
 
 def _times(ratio: float | None) -> str:

@@ -24,6 +24,7 @@ def how_measured(story: Story) -> list[tuple[str, str]]:
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
         ("baseline", words.config(Config(record.baseline))),
         ("limits", _limits(story)),
+        ("processes", _processes(story)),
         ("noise", _noise(story)),
         ("calls", _calls(_measurements(story))),
         ("health", _health(_measurements(story))),
@@ -49,6 +50,16 @@ def _limits(story: Story) -> str:
     found += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
     found += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
     return ", ".join(found)
+
+
+def _processes(story: Story) -> str:
+    """How those that measured the trials were started; what was asked for, and what became of it."""
+    named = {"fork": "forked off one that had loaded the libraries", "spawn": "an interpreter of its own"}
+    counts = Counter(one.isolation for one in _measurements(story) if one.isolation)
+    if not counts:
+        return ""
+    said = ", ".join(f"{named[how]}{f' ({count} trials)' if len(counts) > 1 else ''}" for how, count in counts.items())
+    return f"each trial in a process of its own: {said} (--isolation {story.record.isolation})"
 
 
 def _noise(story: Story) -> str:
@@ -105,13 +116,16 @@ def _scorer(story: Story) -> str:
 
 
 def where_time_goes(story: Story) -> list[tuple[str, str, str]]:
-    """(part of a call, the baseline's, the pick's), of those parts that both were timed for."""
-    trials = (story.baseline, story.pick)
-    phases = [trial.measured.phases if trial and trial.measured else None for trial in trials]
+    """(part of a call, the baseline's, the pick's), of those parts that both were timed for; first the whole of it."""
+    measured = [trial.measured if trial else None for trial in (story.baseline, story.pick)]
+    phases = [one.phases if one else None for one in measured]
     if phases[0] is None or phases[1] is None:
         return []
+    batch = story.record.target.workload.batch
+    whole = [words.seconds(one.seconds_per_picture(batch)) for one in measured if one]
     named = {"text_encoding_s": "text encoding", "denoising_step_s": "a denoising step", "vae_decode_s": "VAE decode"}
-    return [(what, _part(phases[0], name), _part(phases[1], name)) for name, what in named.items()]
+    parts = [(what, _part(phases[0], name), _part(phases[1], name)) for name, what in named.items()]
+    return [("a whole picture", whole[0], whole[1]), *parts]
 
 
 def _part(phases: Phases, name: str) -> str:

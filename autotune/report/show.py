@@ -16,7 +16,7 @@ from autotune.drift import process_spread
 from autotune.goal import Minimise, read_minimise
 from autotune.ladder_record import LadderRecord
 from autotune.report import words
-from autotune.report.ladder import ladder_table
+from autotune.report.ladder import ladder_steps, ladder_table
 from autotune.report.look import heading_words, show_steps
 from autotune.report.story import next_steps, read_story
 from autotune.report.terminal import LiveView, front_table, header, summary
@@ -44,7 +44,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> Path:
 
 
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
-    view = LiveView(arguments["budget"], arguments["time_budget_s"])
+    view = LiveView(arguments["budget"], arguments["time_budget_s"], arguments["confirm_rounds"])
 
     # Drawn once a second: the trial is being timed on the same machine.
     with Live(view, console=console, refresh_per_second=1) as live:
@@ -137,6 +137,7 @@ def show_ladder(*, as_json: bool, **arguments: Any) -> None:
     console.print()
     console.print(ladder_table(result.record))
     console.print(f"\nladder in {result.folder}: ladder.md is this table, ladder.json everything", soft_wrap=True)
+    show_steps(console, ladder_steps(result.record))
 
 
 def ladder_lines(event: ladders.Event) -> list[str]:

@@ -16,6 +16,7 @@ from autotune.record import Record, read_anchors, read_record, read_trials
 from autotune.trial import Failure, Measurement, ShapeCost, Trial
 
 Row = Mapping[str, Any]
+MORE_FIGURES = ("seconds_per_picture", "peak_memory_bytes", "load_peak_memory_bytes", "drift", "timed_calls")
 
 
 def trials_rows(study: Path) -> list[Row]:
@@ -36,7 +37,7 @@ def trials_rows(study: Path) -> list[Row]:
             "trial": trial.number,
             "origin": trial.origin,
             **{f"knob_{name}": trial.values.get(name) for name in knobs},
-            **_figures(trial, baseline, spread),
+            **_figures(trial, baseline, spread, record.target.workload.batch),
             **_quality(trial, baseline),
             **_standing(record, trial, baseline, front),
             "seconds": trial.seconds,
@@ -51,22 +52,21 @@ def _knobs(trials: Sequence[Trial]) -> list[str]:
     return [*(name for name in all_knobs() if name in named), *sorted(named - all_knobs().keys())]
 
 
-def _figures(trial: Trial, baseline: Trial, spread: float) -> Row:
+def _figures(trial: Trial, baseline: Trial, spread: float, batch: int) -> Row:
     names = ("latency_s", "latency_spread", "speedup", "speedup_low", "speedup_high", "first_call_s")
     mine = trial.measured
     if mine is None:
-        return dict.fromkeys((*names, "peak_memory_bytes", "load_peak_memory_bytes", "drift", "timed_calls"))
+        return dict.fromkeys((*names, *MORE_FIGURES))
     ratios = speedup_interval(trial, baseline, spread) if baseline.measured else (None, None, None)
     found = (mine.latency_s, mine.latency_spread, *ratios, mine.first_call_s)
-    more = {"peak_memory_bytes": mine.peak_memory_bytes, "load_peak_memory_bytes": mine.load_peak_memory_bytes}
-    return (
-        dict(zip(names, found, strict=True))
-        | more
-        | {
-            "drift": trial.drift,
-            "timed_calls": len(mine.latency_samples_s),
-        }
+    more = (
+        mine.seconds_per_picture(batch),
+        mine.peak_memory_bytes,
+        mine.load_peak_memory_bytes,
+        trial.drift,
+        len(mine.latency_samples_s),
     )
+    return dict(zip((*names, *MORE_FIGURES), (*found, *more), strict=True))
 
 
 def _quality(trial: Trial, baseline: Trial) -> Row:

@@ -21,10 +21,11 @@ from autotune.pipeline import Traits
 from autotune.pipelines import wished
 from autotune.report import words
 from autotune.report.look import heading_words
+from autotune.schedule import confirming_s, exploring_s
 from autotune.space import SearchSpace
 from autotune.target import Target
-from autotune.trial import Failure, Trial
-from autotune.tuner import Ended, Event, Probed, Result, Started, median_seconds
+from autotune.trial import Anchor, Failure, Trial
+from autotune.tuner import Anchored, Ended, Event, Probed, Result, Started
 
 
 def header(event: Probed) -> str:
@@ -54,24 +55,30 @@ def fed(traits: Traits) -> str:
 class LiveView:
     """The state of a running search, as one small table: hears the events, renders itself whenever asked."""
 
-    def __init__(self, budget: int, time_budget_s: float | None) -> None:
+    def __init__(self, budget: int, time_budget_s: float | None, rounds: int) -> None:
+        """rounds  of the confirmation"""
         self.budget, self.time_budget_s = budget, time_budget_s
+        self.exploring, self.rounds, self.rounds_in_all = True, rounds, rounds
         self.started = self.since = time.monotonic()
         self.trials: list[Trial] = []
+        self.anchors: list[Anchor] = []
         self.doing = "looking at the pipeline and the device"
         self.goal = Goal(max_quality_drop=float("inf"))
 
     def hear(self, event: Event) -> None:
         self.since = time.monotonic()
         if isinstance(event, Probed):
-            self.trials = list(event.trials)
+            self.trials, self.anchors = list(event.trials), list(event.anchors)
             self.budget = min(self.budget, event.space.combinations())  # `record --all` has no other end
         elif isinstance(event, Started):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
         elif isinstance(event, Ended):
             self.trials.append(event.trial)
+        elif isinstance(event, Anchored):
+            self.anchors.append(event.anchor)
         elif isinstance(event, Confirming):
             what = f"round {event.round}" if event.round else "more pictures"
+            self.exploring, self.rounds = False, max(0, self.rounds_in_all + 1 - event.round) if event.round else 0
             self.doing = f"confirming trial {event.trial.number} against the baseline, {what}"
 
     def __rich__(self) -> RenderableType:
@@ -92,12 +99,14 @@ class LiveView:
         return f"trial {best.number}: {words.outcome(best, self.trials[0])}" if best else "nothing yet"
 
     def _left(self, now: float) -> str:
-        typical = median_seconds(self.trials)
-        if typical is None:
+        """Of the exploring and of the confirmation after it, less what is being done: that may take longer, too."""
+        exploring = exploring_s(self.trials, self.anchors, self.budget) if self.exploring else 0.0
+        confirming = confirming_s(self.trials, self.anchors, self.rounds)
+        if exploring is None or confirming is None:
             return "time left unknown"
-        left = typical * (self.budget - len(self.trials))
         if self.time_budget_s is not None:
-            left = min(left, self.time_budget_s - (now - self.started))
+            exploring = min(exploring, max(0.0, self.time_budget_s - (self.since - self.started)))
+        left = exploring + confirming - (now - self.since)
         return f"about {words.seconds(max(left, 0))} left"
 
 

@@ -1,8 +1,11 @@
 """A comparison of two configs, an ablation, and the A/A test of a machine, as people read them."""
 
+import shlex
+
 from autotune.ablation import Ablation
 from autotune.compare import Comparison
 from autotune.report import words
+from autotune.report.look import Step
 from autotune.selftest import POWER, ROUNDS, SelfTest
 
 VERDICTS = {
@@ -36,6 +39,17 @@ def comparison_words(seen: Comparison) -> str:
     return "\n".join(lines)
 
 
+def comparison_steps(seen: Comparison) -> list[Step]:
+    """To use the faster one, or to look closer."""
+    if seen.verdict.word == "UNCLEAR":
+        more = ["autotune", "compare", seen.first, seen.second, "--rounds", str(2 * seen.verdict.pairs)]
+        return [(shlex.join(more), "twice as many rounds")]
+    if seen.verdict.word == "SAME":
+        return []
+    faster = seen.second if seen.verdict.word == "FASTER" else seen.first
+    return [(shlex.join(["autotune", "run", faster, "--prompt", "a prompt of yours", "-o", "out.png"]), "use it")]
+
+
 def ablation_words(made: Ablation) -> str:
     """What each knob brought, then what became of those that brought nothing."""
     width = max((len(one.name) for one in made.left_out), default=0)
@@ -50,6 +64,10 @@ def ablation_words(made: Ablation) -> str:
         nothing = ": nothing beyond the noise" if one.brings_nothing else ""
         lines.append(f"{one.name:<{width}}  {speed}, {memory}{nothing}")
     return "\n".join([*lines, *([made.minimal.why] if made.minimal else [])])
+
+
+def selftest_steps(pipeline: str) -> list[Step]:
+    return [(shlex.join(["autotune", "search", "--pipeline", pipeline]), "find the best settings here")]
 
 
 def selftest_words(seen: SelfTest) -> str:

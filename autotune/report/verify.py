@@ -1,6 +1,9 @@
 """A verification in words: what the file says, what was found, and what that means."""
 
+import shlex
+
 from autotune.report import words
+from autotune.report.look import Step
 from autotune.verify import LARGER, Verification
 
 MEANINGS = {
@@ -28,3 +31,10 @@ def verification_words(seen: Verification) -> str:
         lines.append(f"memory: {memory[0]}, in the file {memory[1]}")
     why = f": {seen.broken}" if seen.broken else ""
     return "\n".join([*lines, f"{seen.word}: {MEANINGS[seen.word]}{why}"])
+
+
+def verification_steps(seen: Verification, pipeline: str) -> list[Step]:
+    """Where it doesn't do what its file says: what does, here and now?"""
+    if seen.word in ("holds", "faster"):
+        return []
+    return [(shlex.join(["autotune", "search", "--pipeline", pipeline]), "the best settings here, as things are now")]

@@ -11,6 +11,8 @@ import pytest
 
 from autotune import isolate
 from autotune.device import find_device
+from autotune.folders import picture_name
+from autotune.isolation import ISOLATIONS
 from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.pipelines import resolve
@@ -52,6 +54,20 @@ def test_a_measurement_says_how_it_was_taken(job: MeasureJob, tmp_path: Path) ->
     assert measured.load_peak_memory_bytes == measured.peaks["load"].device_bytes
     assert measured.run_peak_memory_bytes == measured.peaks["run"].device_bytes > 10 * 2**20
     assert len(list((tmp_path / "trial" / "images").iterdir())) == len(PROMPTS)
+
+
+def test_what_a_forked_process_measures_is_what_a_fresh_one_does(job: MeasureJob, tmp_path: Path) -> None:
+    """All but the time that it took, which benchmarks/trial_overhead.py compares."""
+    fork, spawn = (
+        Measurement.parse(isolate.run(tmp_path / how, job, timeout_s=300, isolation=how), "the outcome")
+        for how in ISOLATIONS
+    )
+    assert (fork.isolation, spawn.isolation) == ("fork", "spawn")
+    assert (fork.attention_kernels, fork.effects) == (spawn.attention_kernels, spawn.effects)
+    assert abs(fork.run_peak_memory_bytes - spawn.run_peak_memory_bytes) < 8 * 2**20
+    for number in range(len(PROMPTS)):
+        mine, theirs = (tmp_path / how / "images" / picture_name(number) for how in ISOLATIONS)
+        assert mine.read_bytes() == theirs.read_bytes()
 
 
 @contextmanager

@@ -55,7 +55,10 @@ def test_wrong_captions_are_seen() -> None:
     assert seen.lower > 50
 
 
-@pytest.mark.parametrize("knob", [{"memory_format": "channels_last"}, {"qkv_fusion": True}], ids=str)
+KNOBS: list[dict[str, Value]] = [{"memory_format": "channels_last"}, {"qkv_fusion": True}, {"compile": "regional"}]
+
+
+@pytest.mark.parametrize("knob", KNOBS, ids=str)
 def test_what_only_computes_them_otherwise_is_not_seen_by_score_or_likeness(knob: dict[str, Value]) -> None:
     mine = pictures(count=16, **knob)
     seen = drop(mine)
