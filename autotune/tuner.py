@@ -307,8 +307,9 @@ class _Run:
         return False
 
     def has_time(self, end: float) -> bool:
-        """Will the next trial be over by then (time.monotonic), as far as those before it tell? The first is made anyway."""
-        return time.monotonic() + (next_s(self.study.trials, self.study.anchors) or -float("inf")) <= end
+        """Will the next trial be over by then, as those before it tell? The first is made anyway. `end`: monotonic."""
+        seconds = next_s(self.study.trials, self.study.anchors)
+        return seconds is None or time.monotonic() + seconds <= end
 
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""

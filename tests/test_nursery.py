@@ -26,7 +26,8 @@ status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").r
 found = {
     "how": os.environ["AUTOTUNE_ISOLATION"],
     "parent": os.getppid(),
-    "environment": {k: v for k, v in os.environ.items() if k not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_ASKED_AT")},
+    "environment": {name: value for name, value in os.environ.items()
+                    if name not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_ASKED_AT")},
     "descriptors": sorted(os.readlink(f"/proc/self/fd/{n}").partition(":")[0] for n in os.listdir("/proc/self/fd")
                           if os.path.exists(f"/proc/self/fd/{n}")),
     "cwd": os.getcwd(), "umask": status["Umask"].strip(), "threads": status["Threads"].strip(),
