@@ -34,9 +34,9 @@ def read_weights(word: str) -> Any:
 
 
 def read_isolation(word: str | None) -> Isolation | None:
-    if word not in (None, "fork", "spawn"):
-        raise UserError(f"--isolation takes fork or spawn, not {word!r}.")
-    return word
+    if word is None or word == "fork" or word == "spawn":
+        return word
+    raise UserError(f"--isolation takes fork or spawn, not {word!r}.")
 
 
 def at_least_one(numbers: dict[str, int | None]) -> None:
