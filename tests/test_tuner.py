@@ -196,7 +196,7 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
     space.write_text(SPACE.replace('["fp32", "bf16"]', '"fp32"').replace("[false, true]", "false") + recipes)
     env = plugin.install(tmp_path / "site")
     folder = tmp_path / "study"
-    words = [*small(files)[:-1], space, "--study", folder, "--budget", "20", "--timeout", "60s"]
+    words = [*small(files)[:-1], space, "--study", folder, "--budget", "20", "--timeout", "60s", "--isolation", "fork"]
     done = autotune_cli("search", *words, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = {
