@@ -18,6 +18,7 @@ from PIL import Image
 
 import autotune
 from autotune.folders import StudyFolder
+from autotune.isolate.traces import mark_of, marked
 from autotune.knobs import complete
 from autotune.record import read_anchors, read_record, read_trials
 from autotune.report.story import answer, read_story
@@ -288,18 +289,18 @@ def test_a_trial_killed_by_somebody_else_is_run_again_and_not_held_against_the_c
     words = command("search", *small(files), "--study", folder, "--budget", "1")
     search = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     place = started(folder, 0)
-    deadline = time.monotonic() + 30
-    while not (children := [p for p in Path("/proc").glob("[0-9]*") if is_worker(p, place)]):
+    deadline = time.monotonic() + 120
+    while not (children := [pid for pid in marked(mark_of(place, search.pid)) if leads_a_group(pid)]):
         assert time.monotonic() < deadline
-    os.kill(int(children[0].name), signal.SIGKILL)
+    os.kill(children[0], signal.SIGKILL)
     _, err = search.communicate(timeout=120)
     assert search.returncode == 0, err
     assert not isinstance(read_trials(StudyFolder(folder))[0].outcome, Failure)
 
 
-def is_worker(process: Path, place: Path) -> bool:
+def leads_a_group(pid: int) -> bool:
+    """Its watcher does not."""
     try:
-        line = (process / "cmdline").read_bytes()
-    except OSError:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
         return False
-    return b"autotune.worker" in line and line.rstrip(b"\0").endswith(str(place).encode())
