@@ -66,7 +66,7 @@ def run(
 
 
 def choose(wish: Isolation | None) -> Isolation:
-    """How children are started. Where the user says nothing: forked, but on Linux only (macOS' libraries can't bear it),
+    """How children are started. Where the user says nothing: forked, but on Linux only (macOS can't bear it),
     and not where other packages' knobs would be imported beside ours: nobody knows what they do to a process."""
     return wish or ("fork" if sys.platform == "linux" and not _others_knobs() else "spawn")
 
