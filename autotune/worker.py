@@ -1,6 +1,6 @@
 """The child's main: `job.json` in, `outcome.json` out. Rerun any trial by hand: python -m autotune.worker FOLDER
 
-Knows no search. Started by `isolate.py` in a process group of its own, with a pipe (AUTOTUNE_LIFELINE) whose other end
+Knows no search. Started by `isolate` in a process group of its own, with a pipe (AUTOTUNE_LIFELINE) whose other end
 only the parent holds: when that end closes, however the parent died, the whole group is killed.
 """
 
