@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End this child as an interpreter ends, but without taking all modules apart that it inherited: it takes seconds."""
+    """End this child as an interpreter ends, but without taking all modules apart that it has: it takes seconds."""
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -258,7 +258,6 @@ class _Run:
         target, limit = study.record.target, goal.max_vram_bytes
         runner = partial(Runner, folder, target, timeout_s, max_memory_bytes=limit, baseline=baseline)
         self.runner = runner(isolation=study.record.isolation)
-        # What is exported was measured as production runs: forks share the layout of their memory, fresh ones don't.
         self.confirmer = Confirmer(folder, study, runner(isolation="spawn"), plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
