@@ -223,7 +223,7 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
 def started(folder: Path, number: int) -> Path:
     """Wait until the child of this trial is at work; returns the trial's folder."""
     place = StudyFolder(folder).trial(number)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (place / "job.json").exists():
         assert time.monotonic() < deadline, "the trial did not start"
         time.sleep(0.05)
