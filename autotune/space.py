@@ -19,6 +19,7 @@ from autotune.errors import UserError, nearest
 from autotune.knobs import all_knobs, check_value, complete, find_knob
 from autotune.noun import Noun
 from autotune.target import Target
+from autotune.trial import Failure, Trial
 
 SHIPPED = (Path(__file__).parent / "search_spaces", Path(__file__).parent.parent / "search_spaces")  # wheel, checkout
 ENUMERABLE = 200_000  # spaces of up to so many combinations are searched exhaustively
@@ -77,6 +78,14 @@ class SearchSpace:
                 return why
         return None
 
+    def learn(self, trial: Trial, trials: Iterable[Trial]) -> None:
+        """A value that changed nothing, and never did anything in another one of the trials, leaves the space."""
+        if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
+            name = trial.outcome.knob
+            value = trial.values[name]
+            if not any(t.measured and t.values.get(name) == value for t in trials):
+                self.no_effect.add((name, value))
+
     def clashes(self) -> dict[str, list[str]]:
         """Why two values, each possible alone, don't go together: sentence -> pairs, as "knob=value + knob=value"."""
         found: dict[str, list[str]] = {}
@@ -93,6 +102,11 @@ class SearchSpace:
         """How many combinations there are before any rule."""
         return math.prod(len(values) for values in self.free.values())
 
+    @property
+    def is_listable(self) -> bool:
+        """Does all_configs() come to an end in a second or two?"""
+        return self.combinations() <= COUNTABLE
+
     def all_configs(self) -> Iterator[Config]:
         """Every allowed config, once."""
         seen = set()
@@ -105,14 +119,16 @@ class SearchSpace:
 
     def count(self) -> int | None:
         """How many configs are allowed; None where there are too many to count."""
-        return sum(1 for _ in self.all_configs()) if self.combinations() <= COUNTABLE else None
+        return sum(1 for _ in self.all_configs()) if self.is_listable else None
 
     def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
-        """An allowed config that was not tried, every knob drawn by itself; None where none is left."""
+        """An allowed config that was not tried, each with the same chance; None where none is left."""
         tried = set(tried)
         for _ in range(attempts):
             config = self.config({name: rng.choice(values) for name, values in self.free.items()})
-            if config not in tried and not self.objection(config):
+            # A modifier that doesn't act has been drawn in vain: so many draws give this very config.
+            alike = math.prod(len(values) for name, values in self.free.items() if name not in config)
+            if rng.random() < 1 / alike and config not in tried and not self.objection(config):
                 return config
         if self.combinations() > ENUMERABLE:
             return None

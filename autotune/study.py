@@ -1,4 +1,4 @@
-"""Study: asks Optuna for the next Config and tells it what became of it. The only file that imports optuna.
+"""Study: asks Optuna for the next Config and tells it what became of it.
 
 Optuna proposes, our rules dispose: a proposal that can't run here, or that was run before, never becomes a trial. A
 config that failed is told as a violated constraint with finite values; Optuna forgets trials told as FAIL, and its
@@ -9,7 +9,8 @@ them, and is mended from them whenever a study is opened.
 import random
 import sqlite3
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,14 +25,17 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune.config import Config, Value
 from autotune.drift import corrected
 from autotune.errors import UserError, nearest
-from autotune.folders import StudyFolder, read_json
+from autotune.folders import StudyFolder
 from autotune.front import objectives, violations
-from autotune.knobs import complete
-from autotune.record import Record, read_anchors, read_trials, write_anchor, write_trial
+from autotune.knobs import complete, find_knob
+from autotune.pool import Pool, as_params
+from autotune.record import Record
+from autotune.sampler import AutoSampler
 from autotune.space import Recipe, SearchSpace
+from autotune.store import OnDisk, Store
 from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
 
-SAMPLERS = ("tpe", "random", "nsga2", "gp")
+SAMPLERS = ("auto", "tpe", "random", "nsga2", "gp")
 ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
 LEAST_TO_GUESS = 20  # measured trials, before knobs are ranked by them
 FASTEST_SHARE = 0.25  # of them are looked at: Optuna's tenth is a handful in a usual study, and then chance ranks
@@ -53,19 +57,24 @@ class Study:
         space: SearchSpace,
         *,
         recipes: Sequence[Recipe] = (),
-        sampler: str = "tpe",
+        sampler: str = "auto",
         seed: int = 0,
+        store: Store | None = None,
     ) -> None:
+        """Go on with what the store has: by default the folder."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.record, self.space = folder, record, space
-        self.trials: list[Trial] = read_trials(folder)
-        self.anchors: list[Anchor] = read_anchors(folder)
+        self._store = store or OnDisk(folder)
+        self.trials: list[Trial] = self._store.trials()
+        self.anchors: list[Anchor] = self._store.anchors()
         self._tried = {trial.config for trial in self.trials}
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
-        self._sampler = _Valid(make_sampler(sampler, seed + len(self.trials)), space, self.tried)
-        self._optuna = _open(folder, self._sampler, record)
+        self._pool = Pool(space, random.Random(seed))
+        inner = self._auto(seed) if sampler == "auto" else make_sampler(sampler, seed + len(self.trials))
+        self._sampler = _Valid(inner, space, self.tried)
+        self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
 
     @property
@@ -74,6 +83,16 @@ class Study:
 
     def tried(self) -> set[Config]:
         return self._tried
+
+    def _auto(self, seed: int) -> AutoSampler:
+        """Ours, told which knobs don't change the picture, and choosing among what is allowed."""
+
+        def pool(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+            return self._pool.params(self.tried(), best)
+
+        mute = [name for name in self.space.free if not _changes_the_picture(name)]
+        quality = _latencies(self.record) + 1
+        return AutoSampler(seed=seed, pool=pool, silent={quality: mute, "max_quality_drop": mute}, fails_count=False)
 
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None where every allowed config was tried."""
@@ -90,13 +109,13 @@ class Study:
         return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
 
     def tell(self, trial: Trial) -> None:
-        """Keep the trial on disk, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
-        write_trial(self.folder, trial)
+        """Keep the trial, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
+        self._store.keep_trial(trial)
         # Alone with the baseline: what was known of the others has not changed, and there may be a thousand.
         trial = corrected([*self.trials[:1], trial], self.anchors)[-1]
         self.trials.append(trial)
         self._tried.add(trial.config)
-        self._note_no_effect(trial)
+        self.space.learn(trial, self.trials)
         asked, self._asked = self._asked, None
         if asked is None:
             self._add(trial)
@@ -112,17 +131,17 @@ class Study:
         self._optuna.tell(asked, self._values(trial))
 
     def tell_anchor(self, anchor: Anchor) -> None:
-        """Keep a new measurement of the baseline on disk, and see all trials in its light."""
-        write_anchor(self.folder, anchor)
+        """Keep a new measurement of the baseline, and see all trials in its light."""
+        self._store.keep_anchor(anchor)
         self.anchors.append(anchor)
         self.trials = corrected(self.trials, self.anchors)
 
     def _interrupted(self, number: int) -> tuple[Config, str] | None:
         """The config of the trial that was running when an earlier search was killed."""
-        job = self.folder.trial(number) / "job.json"
-        if not job.exists():
+        values = self._store.cut_short(number)
+        if values is None:
             return None
-        config = complete(read_json(job, "job")["values"])
+        config = complete(values)
         known = config not in self.tried() and not self.space.objection(config)
         return (config, "interrupted") if known else None
 
@@ -135,14 +154,6 @@ class Study:
             if offered and config not in self.tried() and not self.space.objection(config):
                 return config, recipe.name
         return None
-
-    def _note_no_effect(self, trial: Trial) -> None:
-        """A value that changed nothing, and never did anything in another trial, leaves the space."""
-        if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
-            name = trial.outcome.knob
-            value = trial.values[name]
-            if not any(t.measured and t.values.get(name) == value for t in self.trials):
-                self.space.no_effect.add((name, value))
 
     def _values(self, trial: Trial) -> list[float]:
         """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last."""
@@ -161,7 +172,7 @@ class Study:
         ours = self._optuna.get_trials(deepcopy=False)
         known = {frozen.user_attrs.get("trial") for frozen in ours if frozen.state.is_finished()}
         for trial in self.trials:
-            self._note_no_effect(trial)
+            self.space.learn(trial, self.trials)
             if trial.number not in known:
                 self._add(trial)
         for frozen in ours:
@@ -170,7 +181,7 @@ class Study:
 
     def _add(self, trial: Trial) -> None:
         """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
-        params = _params(trial.config, self.space)
+        params = as_params(trial.config, self.space.free)
         inside = self.space.config(params) == trial.config
         attributes = {"trial": trial.number, **_attributes(trial)}
         self._optuna.add_trial(
@@ -234,7 +245,7 @@ class _Valid(BaseSampler):  # type: ignore[misc]
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         if self.queued is not None:
-            return _params(self.queued, self._space)
+            return as_params(self.queued, self._space.free)
         tried = self._tried()
         for _ in range(ATTEMPTS):
             proposal = self._inner.sample_relative(study, trial, search_space)
@@ -242,9 +253,9 @@ class _Valid(BaseSampler):  # type: ignore[misc]
                 break  # too few trials to learn from
             config = self._space.config(proposal)
             if config not in tried and not self._space.objection(config):
-                return _params(config, self._space)
+                return as_params(config, self._space.free)
         assert self.spare is not None
-        return _params(self.spare, self._space)
+        return as_params(self.spare, self._space.free)
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
         raise AssertionError(f"{name} was not sampled with the others")
@@ -257,7 +268,7 @@ class _Valid(BaseSampler):  # type: ignore[misc]
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Optuna's sampler of this name, every choice that matters said aloud."""
+    """Optuna's own sampler of this name, every choice that matters said aloud."""
     if name == "tpe":
         # Univariate TPE proposes the same config for ever once it has failed; 5 random trials after the recipes do.
         return TPESampler(multivariate=True, constant_liar=False, n_startup_trials=5, seed=seed)
@@ -277,36 +288,44 @@ class _Unflushed(sqlite3.Connection):
         self.execute("PRAGMA synchronous=OFF")
 
 
-def _open(folder: StudyFolder, sampler: BaseSampler, record: Record) -> optuna.Study:
+def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
+    directions = ["minimize"] * (_latencies(record) + 2)  # peak memory and quality loss, see front.objectives
+    if database is None:
+        return optuna.create_study(sampler=sampler, directions=directions)
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
 
-    latencies = len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
     try:
         return optuna.create_study(
             study_name="autotune",
             storage=RDBStorage(
-                URL.create("sqlite", database=str(folder.database)).render_as_string(),  # the path may hold ? and %
+                URL.create("sqlite", database=str(database)).render_as_string(),  # the path may hold ? and %
                 engine_kwargs={"connect_args": {"factory": _Unflushed}},
             ),
             sampler=sampler,
-            directions=["minimize"] * (latencies + 2),  # peak memory and quality loss, see front.objectives
+            directions=directions,
             load_if_exists=True,
         )
     except (DatabaseError, RuntimeError) as error:
         raise UserError(
-            f"{str(folder.database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
+            f"{str(database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
             "it again from the trials."
         ) from None
 
 
+def _latencies(record: Record) -> int:
+    """How many objectives are latencies."""
+    return len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
+
+
+def _changes_the_picture(name: str) -> bool:
+    """Does the knob, or the one that it refines?"""
+    knob = find_knob(name)
+    return knob.changes_output or (knob.modifies is not None and find_knob(knob.modifies).changes_output)
+
+
 def _distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     return {name: CategoricalDistribution(values) for name, values in space.free.items()}
-
-
-def _params(config: Config, space: SearchSpace) -> dict[str, Value]:
-    """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
-    return {name: config.get(name, values[0]) for name, values in space.free.items()}
 
 
 def _teaches_nothing(trial: Trial) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from autotune import isolate
 from autotune.config import Config, Value
@@ -31,7 +32,7 @@ from autotune.record import Record, read_record
 from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
 from autotune.report.story import read_story
-from autotune.runner import Runner
+from autotune.runner import Outcome, Runner
 from autotune.schedule import next_s
 from autotune.space import SearchSpace, make_space, read_space_file
 from autotune.study import Study, check_sampler
@@ -113,7 +114,7 @@ def search(
     workloads: Sequence[tuple[int, int, int]] = (),
     minimise: str = "sum",
     seed: int = 0,
-    sampler: str = "tpe",
+    sampler: str = "auto",
     timeout_s: float = 1800.0,
     confirm_rounds: int = 3,
     confirm_pairs: int | None = None,
@@ -144,6 +145,7 @@ def search(
     isolation  how the trials' processes are started: "fork" off one that has loaded the libraries, "spawn" as
               interpreters of their own; None: as the study began, or forked where that is safe. The confirmation's are
               always spawned, as in production
+    sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
     Raises UserError for input that can't be used, before anything heavy is loaded where that can be known.
@@ -242,7 +244,66 @@ def _isolation(folder: StudyFolder, wish: Isolation | None) -> Isolation:
     return isolate.choose(wish or (read_record(folder).isolation if folder.study.exists() else None))
 
 
-class _Run:
+class Runs(Protocol):
+    """What a search needs of a Runner while it explores; a replay has another one, which looks its outcomes up."""
+
+    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome: ...
+
+
+class Explorer:
+    """The loop of a search: what it asks, what it runs, whom it tells."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study: Study,
+        runner: Runs,
+        listen: Listener,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.study, self.runner, self.listen, self.clock = folder, study, runner, listen, clock
+
+    def explore(self, budget: int, time_budget_s: float | None) -> bool:
+        """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
+        end = self.clock() + (time_budget_s or float("inf"))
+        while len(self.study.trials) < budget and self.has_time(end):
+            asked = self.study.ask()
+            if asked is None:
+                return True
+            number, config, origin = asked
+            self.anchor()
+            self.listen(Started(number, config, origin))
+            started = self.clock()
+            outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
+            seconds = self.clock() - started
+            trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
+            if number == 0 and isinstance(outcome, Failure):
+                log = self.folder.trial(0) / "log.txt"
+                raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
+            self.study.tell(trial)
+            self.listen(Ended(self.study.trials[-1]))
+        return False
+
+    def has_time(self, end: float) -> bool:
+        """Will the next trial be over by then, as far as those before it tell? The first is made anyway."""
+        return self.clock() + (next_s(self.study.trials, self.study.anchors) or -float("inf")) <= end
+
+    def anchor(self, *, last: bool = False) -> None:
+        """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
+        trials, anchors = self.study.trials, self.study.anchors
+        if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
+            return
+        started, before = self.clock(), len(trials)
+        place = self.folder.anchor(before)
+        # The first one draws its pictures again: how far two runs of one config lie apart is the floor of likeness.
+        outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
+        anchor = Anchor(before=before, outcome=outcome, seconds=self.clock() - started)
+        self.study.tell_anchor(anchor)
+        self.listen(Anchored(anchor))
+
+
+class _Run(Explorer):
     """One run of search(): what every step of it needs."""
 
     def __init__(
@@ -253,11 +314,12 @@ class _Run:
         plan: Plan,
         listen: Listener,
     ) -> None:
-        self.folder, self.study, self.record, self.listen = folder, study, study.record, listen
         goal, baseline = study.record.goal, study.record.baseline_config
         target, limit = study.record.target, goal.max_vram_bytes
         runner = partial(Runner, folder, target, timeout_s, max_memory_bytes=limit, baseline=baseline)
-        self.runner = runner(isolation=study.record.isolation)
+        super().__init__(folder, study, runner(isolation=study.record.isolation), listen)
+        self.record = study.record
+        # What is exported was measured as production runs: forks share the layout of their memory, fresh ones don't.
         self.confirmer = Confirmer(folder, study, runner(isolation="spawn"), plan, listen)
 
     def search(self, budget: int, time_budget_s: float | None) -> Result:
@@ -284,45 +346,6 @@ class _Run:
             spread=process_spread(self.study.baseline, self.study.anchors),
             floor=noise_floor(trials, self.study.anchors),
         )
-
-    def explore(self, budget: int, time_budget_s: float | None) -> bool:
-        """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
-        end = time.monotonic() + (time_budget_s or float("inf"))
-        while len(self.study.trials) < budget and self.has_time(end):
-            asked = self.study.ask()
-            if asked is None:
-                return True
-            number, config, origin = asked
-            self.anchor()
-            self.listen(Started(number, config, origin))
-            started = time.monotonic()
-            outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
-            seconds = time.monotonic() - started
-            trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
-            if number == 0 and isinstance(outcome, Failure):
-                log = self.folder.trial(0) / "log.txt"
-                raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
-            self.study.tell(trial)
-            self.listen(Ended(self.study.trials[-1]))
-        return False
-
-    def has_time(self, end: float) -> bool:
-        """Will the next trial be over by then, as those before it tell? The first is made anyway. `end`: monotonic."""
-        seconds = next_s(self.study.trials, self.study.anchors)
-        return seconds is None or time.monotonic() + seconds <= end
-
-    def anchor(self, *, last: bool = False) -> None:
-        """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
-        trials, anchors = self.study.trials, self.study.anchors
-        if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
-            return
-        started, before = time.monotonic(), len(trials)
-        place = self.folder.anchor(before)
-        # The first one draws its pictures again: how far two runs of one config lie apart is the floor of likeness.
-        outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
-        anchor = Anchor(before=before, outcome=outcome, seconds=time.monotonic() - started)
-        self.study.tell_anchor(anchor)
-        self.listen(Anchored(anchor))
 
 
 def _read_baseline(word: str) -> Config:

@@ -23,8 +23,8 @@ NOUNS = {
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
     {"cli"},
-    {"report.show", "report.terminal", "report.trust", "report.verify"},
-    {"ladder", "nursery"},
+    {"report.show", "report.terminal", "report.trust", "report.verify", "report.replay"},
+    {"ladder", "replay", "nursery"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
     {"report.page"},
     {"report.markdown"},
@@ -33,15 +33,16 @@ LAYERS: tuple[set[str], ...] = (
     {"minimal"},
     {"report.story"},
     {"export", "export_as", "run", "confirm", "compare", "verify", "make_artifacts", "schema"},
-    {"selftest", "compat", "report.ladder", "report.score", "report.table"},
-    {"chain", "ladder_record", "score"},
+    {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file"},
+    {"chain", "ladder_record", "score", "recording"},
     {"study", "probe", "tuned", "ladder_recipe"},
+    {"pool"},
     {"production", "serving"},
     {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
     {"knobs", "measure", "here", "fresh"},
-    {"report.progress"},
+    {"report.progress", "store", "yardstick", "sampler"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
-    {"demo", "report", "report.look", "published"},
+    {"demo", "report", "report.look", "published", "hypervolume"},
     NOUNS,
 )
 HEIGHT = {unit: -depth for depth, layer in enumerate(LAYERS) for unit in layer}
@@ -112,13 +113,17 @@ def test_nouns_import_only_nouns_and_next_to_nothing_of_others() -> None:
         assert foreign(noun, at_the_top_only=True).isdisjoint({"numpy", "PIL"}), "`autotune --help` is instant"
 
 
-def test_only_the_study_knows_optuna() -> None:
-    assert {module for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {"study"}
+def test_only_the_study_and_our_sampler_know_optuna() -> None:
+    """The sampler is one of Optuna's, for anyone's study; nothing else of ours is in it."""
+    assert {module for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {"study", "sampler"}
+    ours = {name for module in FILES if unit(module) == "sampler" for name in imported(module) if name in FILES}
+    assert all(unit(name) == "sampler" for name in ours)
 
 
 def test_only_isolate_starts_processes() -> None:
     starters = {"subprocess", "multiprocessing", "concurrent", "pty"}
-    assert {unit(module) for module in FILES if starters & foreign(module)} == {"isolate"}
+    # A replay's processes measure nothing and load no pipeline: they share arithmetic among the cores.
+    assert {unit(module) for module in FILES if starters & foreign(module)} == {"isolate", "replay"}
     by_os = ("os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn")
     assert [(m, c) for m in FILES for c in called(m) if c.startswith(by_os)] == []
     assert {m for m in FILES if "os.fork" in called(m)} == {"worker", "nursery"}  # see there

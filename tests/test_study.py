@@ -85,7 +85,7 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     assert study.ask() == (0, complete({}), "baseline")
 
 
-TRIALS = {"tpe": 60, "random": 60, "nsga2": 60, "gp": 9}
+TRIALS = {"auto": 60, "tpe": 60, "random": 60, "nsga2": 60, "gp": 9}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_no_config_to_which_a_rule_objects_is_proposed(searches: dict[str, Study
 
 
 def test_a_sampler_learns_from_what_it_is_told(tmp_path: Path) -> None:
-    """Of its later trials TPE proposes more of what is fast than chance does."""
+    """Of its later trials it proposes more of what is fast than chance does."""
     more = {"steps": ("workload", 12, 8), "tome_ratio": (0.0, 0.25, 0.5), "compile": ("off", "regional")}
     space = SpaceFile(knobs=NARROW.knobs | more)
 
@@ -133,7 +133,7 @@ def test_a_sampler_learns_from_what_it_is_told(tmp_path: Path) -> None:
         late = go_on(study, 40)[15:]
         return sum(trial.values["dtype"] == "bf16" for trial in late) / len(late)
 
-    assert share("tpe") > share("random")
+    assert min(share("tpe"), share("auto")) > share("random")
 
 
 def test_recipes_come_right_after_the_baseline_in_their_order(tmp_path: Path) -> None:

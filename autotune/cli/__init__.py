@@ -12,7 +12,7 @@ from importlib import import_module
 from autotune.cli.app import app
 from autotune.errors import UserError
 
-for group in ("search", "production", "studies", "trust", "machine"):  # the order of --help
+for group in ("search", "production", "studies", "trust", "research", "machine"):  # the order of --help
     import_module(f"autotune.cli.{group}")
 
 

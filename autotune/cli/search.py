@@ -70,7 +70,7 @@ def search(
         ),
     ] = "sum",
     seed: Annotated[int, typer.Option(help="Of the start noise, and of the sampler.")] = 0,
-    sampler: Annotated[str, typer.Option(help="tpe, random, nsga2 or gp.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="auto (ours), tpe, random, nsga2 or gp.")] = "auto",
     timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
     confirm_rounds: Annotated[
         int, typer.Option(min=0, help="Measure the pick and the baseline again at least so often; 0: not at all.")

@@ -22,6 +22,19 @@ def progress_bar(total: int) -> Iterator[Callable[[Path], None]]:
         yield lambda done: progress.advance(task)
 
 
+@contextmanager
+def searches_bar() -> Iterator[Callable[[int, int], None]]:
+    """Gives what hears how many of how many replayed searches are done. Drawn on a terminal only."""
+    if not sys.stdout.isatty():
+        yield lambda done, of: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console()) as progress:
+        task = progress.add_task("searches")
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
 def console() -> Any:
     from rich.console import Console
 

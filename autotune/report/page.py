@@ -39,7 +39,7 @@ def write_report(story: Story) -> None:
 
 def page(story: Story) -> str:
     """The whole page."""
-    made: str = _template("page.html.j2").render(
+    made: str = template("page.html.j2").render(
         story=story,
         answer=answer(story),
         rows=story.rows,
@@ -61,11 +61,11 @@ def page(story: Story) -> str:
 
 def merged_page(merged: Merged) -> str:
     """The page of several studies."""
-    made: str = _template("merged.html.j2").render(merged=merged)
+    made: str = template("merged.html.j2").render(merged=merged)
     return made
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
     """Everything that is put into a template is escaped, and a name that is not there is an error."""
     loader = PackageLoader("autotune.report", ".")
     settings = Environment(

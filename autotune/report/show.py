@@ -4,6 +4,7 @@ A ladder is shown as lines everywhere.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -23,12 +24,12 @@ from autotune.trial import Anchor, Failure, Trial
 from autotune.tuner import Anchored, Ended, Event, Probed, Result, Started, search
 
 
-def show_search(*, as_json: bool, **arguments: Any) -> None:
-    """Run autotune.search(**arguments) and show it."""
+def show_search(*, as_json: bool, **arguments: Any) -> Path:
+    """Run autotune.search(**arguments) and show it; returns the study's folder."""
     if as_json:
         result = search(**arguments, listen=lambda event: print(json.dumps(as_data(event)), flush=True))
         print(json.dumps({"event": "finished", "folder": str(result.folder), "best": result.tuned.to_json()}))
-        return
+        return result.folder
     console, lines = Console(highlight=False), PlainLines()
     show = _live if console.is_terminal else _plain
     try:
@@ -39,6 +40,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> None:
         raise
     console.print(summary(result))
     show_steps(console, next_steps(read_story(result.folder)))
+    return result.folder
 
 
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:

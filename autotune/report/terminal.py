@@ -69,6 +69,7 @@ class LiveView:
         self.since = time.monotonic()
         if isinstance(event, Probed):
             self.trials, self.anchors = list(event.trials), list(event.anchors)
+            self.budget = min(self.budget, event.space.combinations())  # `record --all` has no other end
         elif isinstance(event, Started):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
         elif isinstance(event, Ended):

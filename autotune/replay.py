@@ -1,0 +1,219 @@
+"""replay(): searches of recorded spaces, at no cost, to compare samplers by.
+
+A replayed search is a real one, whose runner looks its outcomes up in the table and whose clock goes on by the recorded
+seconds. What it may propose is what the table has. There are no anchors: the table's latencies are without drift.
+"""
+
+import os
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+from autotune.config import Config
+from autotune.errors import UserError
+from autotune.folders import StudyFolder
+from autotune.knobs import complete
+from autotune.noun import Noun
+from autotune.recording import Header, Recording
+from autotune.recording_file import read_table
+from autotune.runner import Outcome
+from autotune.space import SearchSpace
+from autotune.store import InMemory
+from autotune.study import Study, check_sampler
+from autotune.trial import NOT_THE_CONFIG, Failure, Trial
+from autotune.tuner import Explorer
+from autotune.yardstick import Yardstick
+
+MARKS = (10, 20, 40, 100)  # trials, at which the curves are told
+SHARES = (0.9, 0.95)  # of the true front's hypervolume, and how many trials it takes
+
+
+class Curve(Noun):
+    """One replayed search: after each trial, the share of the true front's hypervolume, and the device seconds."""
+
+    seed: int
+    found: tuple[float, ...]  # 0: the baseline alone, 1: the true front
+    device_s: tuple[float, ...]
+    faults: int  # trials that came to nothing, by the config's fault
+
+    def trials_to(self, share: float) -> int | None:
+        """How many trials it took to find this share; None where it never did."""
+        return next((count for count, found in enumerate(self.found, 1) if found >= share), None)
+
+    def at(self, trials: int) -> float:
+        """The share after so many trials, or after the last one."""
+        return self.found[min(trials, len(self.found)) - 1]
+
+
+class Replayed(Noun):
+    """What one sampler did with one table."""
+
+    table: str
+    sampler: str
+    curves: tuple[Curve, ...]
+
+    def median_trials_to(self, share: float) -> float | None:
+        """Over the seeds; None where half of them never found so much."""
+        counts = [curve.trials_to(share) for curve in self.curves]
+        median = statistics.median(float("inf") if count is None else count for count in counts)
+        return None if median == float("inf") else median
+
+    def median_at(self, trials: int) -> float:
+        return statistics.median(curve.at(trials) for curve in self.curves)
+
+    @property
+    def fault_share(self) -> float:
+        """Of all trials but the baseline's."""
+        trials = sum(len(curve.found) - 1 for curve in self.curves)
+        return sum(curve.faults for curve in self.curves) / trials if trials else 0.0
+
+
+class TableSpace(SearchSpace):
+    """The configs of a table. What it has not is not allowed, whatever the rules say today."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(recording.header.target, {})
+        self.values = recording.header.space
+        # The knobs may have become more since: a recorded config has their defaults.
+        self.rows = {complete(row.values): row for row in recording.rows}
+        self._configs = list(self.rows)
+
+    def objection(self, config: Config) -> str | None:
+        if config not in self.rows:
+            return "it was not recorded"
+        if not self.no_effect:
+            return None
+        idle = next((pair for pair in config.items() if pair in self.no_effect), None)
+        return f"{idle[0]}={idle[1]} had no effect here" if idle else None
+
+    @property
+    def is_listable(self) -> bool:
+        return True
+
+    def all_configs(self) -> Iterator[Config]:
+        return (config for config in self.rows if not self.objection(config))
+
+    def random(self, rng: Random, tried: Iterable[Config], attempts: int = 20) -> Config | None:
+        seen = set(tried)
+        for _ in range(attempts):
+            config = rng.choice(self._configs)
+            if config not in seen and not self.objection(config):
+                return config
+        left = [config for config in self.all_configs() if config not in seen]
+        return rng.choice(left) if left else None
+
+
+class TableRunner:
+    """Says of a config what was measured, and how long that took. A `Runner` without processes."""
+
+    def __init__(self, recording: Recording, space: TableSpace) -> None:
+        self.recording, self.space, self.now_s = recording, space, 0.0
+
+    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
+        row = self.space.rows[config]
+        self.now_s += row.seconds
+        return self.recording.outcome(row)
+
+    def clock(self) -> float:
+        return self.now_s
+
+
+class Replay(Explorer):
+    """The loop of a search on a table."""
+
+    def anchor(self, *, last: bool = False) -> None:
+        """A table has no drift."""
+
+
+def replay_once(recording: Recording, sampler: str, seed: int, budget: int) -> list[Trial]:
+    """The trials of a search of this table."""
+    space = TableSpace(recording)
+    runner = TableRunner(recording, space)
+    folder = StudyFolder(Path("replay"))  # nothing is ever written to it
+    study = Study(
+        folder,
+        recording.record(),
+        space,
+        recipes=recording.header.recipes,
+        sampler=sampler,
+        seed=seed,
+        store=InMemory(),
+    )
+    Replay(folder, study, runner, lambda event: None, clock=runner.clock).explore(budget, None)
+    return study.trials
+
+
+def curve_of(trials: Sequence[Trial], yardstick: Yardstick, seed: int) -> Curve:
+    found, faults = yardstick.shares(trials), 0
+    seconds: list[float] = []
+    for trial in trials:
+        seconds.append(trial.seconds + (seconds[-1] if seconds else 0.0))
+        faults += isinstance(trial.outcome, Failure) and trial.outcome.cause not in NOT_THE_CONFIG
+    return Curve(seed=seed, found=tuple(found), device_s=tuple(seconds), faults=faults)
+
+
+@lru_cache(maxsize=4)
+def _read(table: Path) -> tuple[Recording, Yardstick]:
+    recording = read_table(table)
+    return recording, Yardstick(recording.trials(), recording.header.goal)
+
+
+def _job(table: Path, sampler: str, seed: int, budget: int) -> tuple[str, str, Curve]:
+    recording, yardstick = _read(table)
+    return str(table), sampler, curve_of(replay_once(recording, sampler, seed, budget), yardstick, seed)
+
+
+def replay(
+    tables: Sequence[Path],
+    *,
+    samplers: Sequence[str],
+    seeds: int = 30,
+    budget: int = 100,
+    jobs: int = 1,
+    listen: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Replayed]:
+    """Every sampler on every table, from so many seeds. Raises UserError for what can't be read or is unknown.
+
+    jobs    processes that share the work
+    listen  hears how many of how many searches are done
+    """
+    for sampler in samplers:
+        check_sampler(sampler)
+    for table in tables:
+        _read(table)
+    asked = [(table, sampler, seed, budget) for table in tables for sampler in samplers for seed in range(seeds)]
+    curves: dict[tuple[str, str], list[Curve]] = {}
+    for done, (table_name, sampler, curve) in enumerate(_each(asked, jobs), 1):
+        curves.setdefault((table_name, sampler), []).append(curve)
+        listen(done, len(asked))
+    return [Replayed(table=table, sampler=sampler, curves=tuple(found)) for (table, sampler), found in curves.items()]
+
+
+def _each(asked: Sequence[tuple[Path, str, int, int]], jobs: int) -> Iterator[tuple[str, str, Curve]]:
+    """In the order asked, each search in one of the processes."""
+    if jobs == 1:
+        yield from (_job(*one) for one in asked)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores among themselves
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_job, *zip(*asked, strict=True))
+
+
+def heads(tables: Sequence[Path]) -> Mapping[str, tuple[Header, int]]:
+    """Table -> what it is of, and how many rows it has."""
+    found = {}
+    for table in tables:
+        recording, _ = _read(table)
+        found[str(table)] = (recording.header, len(recording.rows))
+    return found
+
+
+def check_replay(seeds: int, budget: int, jobs: int) -> None:
+    """Raises UserError."""
+    for name, number in {"--seeds": seeds, "--budget": budget, "--jobs": jobs}.items():
+        if number < 1:
+            raise UserError(f"{name} {number}: give at least 1.")

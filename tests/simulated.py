@@ -1,0 +1,120 @@
+"""Simulated recordings: no measurement is in them. What real spaces are like: nearly additive in log latency and log
+memory, with a few interactions, knobs that do nothing, faults that follow values and pairs, and noise.
+
+For tests and for trying samplers; what is said of a sampler comes from recorded spaces.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Mapping
+
+from conftest import CPU, gpu, make_target
+
+from autotune.config import Config, Value
+from autotune.goal import Goal
+from autotune.knobs import all_knobs, complete
+from autotune.recording import Header, Recording, Row
+from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
+
+Effects = dict[tuple[str, Value], float]
+Pair = tuple[tuple[str, Value], tuple[str, Value]]
+
+
+class World:
+    """The truth behind a simulated space: what each value does, alone and with others."""
+
+    def __init__(self, space: SearchSpace, seed: int, *, fault_rules: int = 3, idle: float = 0.25) -> None:
+        self.rng = rng = random.Random(seed)
+        changed = [(n, v) for n, values in space.free.items() for v in values if v != values[0]]
+        busy = {name for name in space.free if rng.random() > idle}
+        self.latency: Effects = {c: rng.gauss(-0.12, 0.25) if c[0] in busy else 0.0 for c in changed}
+        self.memory: Effects = {c: rng.gauss(-0.05, 0.2) if rng.random() < 0.6 else 0.0 for c in changed}
+        seen = [c for c in changed if all_knobs()[c[0]].changes_output]
+        self.loss: Effects = {c: max(0.0, rng.gauss(0.02, 0.15)) for c in seen}
+        pairs = [p for p in itertools.combinations(changed, 2) if p[0][0] != p[1][0]]
+        strong = [p for p in pairs if p[0][0] in busy and p[1][0] in busy]
+        self.together = {p: rng.gauss(0, 0.2) for p in rng.sample(strong, min(len(strong), 1 + len(strong) // 20))}
+        self.faults: list[tuple[tuple[str, Value], ...]] = list(rng.sample(pairs, min(len(pairs), fault_rules)))
+        one_of_many = [(n, v) for n, v in changed if len(space.free[n]) > 2]
+        self.faults += [(rng.choice(one_of_many),)] if fault_rules and one_of_many else []
+
+    def row(self, number: int, origin: str, config: Config) -> Row:
+        common = {"trial": number, "origin": origin, "values": dict(config)}
+        crashes = number and (any(self._has(config, rule) for rule in self.faults) or self.rng.random() < 0.01)
+        if crashes:
+            return Row(**common, outcome="crash", reason="simulated", seconds=self.rng.uniform(5, 15))
+        both = sum(effect for pair, effect in self.together.items() if self._has(config, pair))
+        latency_s = math.exp(self._sum(self.latency, config) + both + self.rng.gauss(0, 0.015))
+        memory_bytes = int(1e9 * math.exp(self._sum(self.memory, config) + self.rng.gauss(0, 0.005)))
+        loss = max(0.0, self._sum(self.loss, config) + (self.rng.gauss(0, 0.02) if number else 0.0))
+        scores = (30.0 - loss,)
+        return Row(
+            **common,
+            outcome="measured",
+            seconds=8 + 8 * latency_s + (20 if config.get("compile", "off") != "off" else 0),
+            latency_s=latency_s,
+            latency_samples_s=(latency_s,) * 3,
+            peak_memory_bytes=memory_bytes,
+            quality_loss=max(0.0, 30.0 - scores[0]),
+            clip_scores=scores,
+            ssim=(0.9,),
+            psnr_db=(30.0,),
+        )
+
+    @staticmethod
+    def _has(config: Config, rule: tuple[tuple[str, Value], ...]) -> bool:
+        return all(config.get(name) == value for name, value in rule)
+
+    @staticmethod
+    def _sum(effects: Effects, config: Config) -> float:
+        return sum(effects.get(pair, 0.0) for pair in config.items())
+
+
+def demo_space(file: SpaceFile | None = None, *, on_gpu: bool = False) -> SearchSpace:
+    target = make_target(gpu(9, 0) if on_gpu else CPU)
+    shipped = file or shipped_space_file("default.toml" if on_gpu else "demo.toml")
+    return make_space(target, shipped, fix={}, exclude=(), baseline=complete({}))
+
+
+def simulated(
+    seed: int,
+    *,
+    space: SearchSpace | None = None,
+    rows: int | None = None,
+    recipes: Mapping[str, Mapping[str, Value]] | None = None,
+    fault_rules: int = 3,
+) -> Recording:
+    """All of the demo's space on a CPU, or of another one; `rows`: so many of them, drawn at random."""
+    space = space or demo_space()
+    world, rng = World(space, seed, fault_rules=fault_rules), random.Random(seed + 1)
+    if recipes is None:
+        recipes = {recipe.name: recipe.values for recipe in shipped_space_file("demo.toml").recipes}
+    configs: dict[Config, str] = {complete({}): "baseline"}
+    for name, values in recipes.items():
+        if not space.objection(complete(values)):
+            configs.setdefault(complete(values), name)
+    found = list(space.all_configs()) if rows is None else []
+    while rows is not None and len(configs) + len(found) < rows:
+        drawn = space.random(rng, [*configs, *found])
+        if drawn is None:
+            break
+        found.append(drawn)
+    for config in found:
+        configs.setdefault(config, "sampler")
+    made = tuple(world.row(number, origin, config) for number, (config, origin) in enumerate(configs.items()))
+    header = Header(
+        autotune_version="0",
+        made="2026-01-01",
+        command="simulated, not measured",
+        target=space.target,
+        goal=Goal(max_quality_drop=0.3),
+        baseline=dict(complete({})),
+        space=space.values,
+        recipes=tuple(Recipe(name=n, values=dict(c)) for c, n in configs.items() if n not in ("baseline", "sampler")),
+        metric="clip",
+        scorer="demo@0",
+        allowed_configs=None if rows else len(made),
+        is_whole=rows is None,
+    )
+    return Recording(header=header, rows=made).check("the simulated table")

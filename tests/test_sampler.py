@@ -1,0 +1,189 @@
+"""AutoSampler: in anyone's study, and its parts one by one."""
+
+import itertools
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from autotune.sampler import AutoSampler
+from autotune.sampler.additive import fit
+from autotune.sampler.faults import Faults
+from autotune.sampler.improvement import expected_improvement, probability_below
+
+CHOICES = {"a": ("x", "y", "z"), "b": (False, True), "c": (1, 2, 4), "idle": (0, 1)}
+
+
+def objective(trial: optuna.Trial) -> tuple[float, float]:
+    a, b, c, _ = (trial.suggest_categorical(name, values) for name, values in CHOICES.items())
+    if a == "z" and b:
+        raise RuntimeError("this pair never works")
+    seconds = {"x": 1.0, "y": 0.7, "z": 0.5}[a] * (0.8 if b else 1.0) * c**-0.3
+    return seconds, 100.0 * c + (30 if b else 0)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def search(sampler: optuna.samplers.BaseSampler, trials: int) -> optuna.Study:
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    study.optimize(objective, n_trials=trials, catch=(RuntimeError,))
+    return study
+
+
+def test_anyone_s_study_tries_no_config_twice_until_all_were_tried() -> None:
+    study = search(AutoSampler(seed=0), 36)
+    configs = [tuple(sorted(trial.params.items())) for trial in study.trials]
+    # The first ones are drawn at random, by Optuna's rules.
+    assert len(set(configs[4:])) == len(configs[4:]) == 32
+    assert len(set(configs)) >= 33
+    assert len(search(AutoSampler(seed=0), 45).trials) == 45, "what is used up is no error"
+
+
+def test_it_learns_of_a_pair_that_fails() -> None:
+    failed = [
+        sum(trial.state == optuna.trial.TrialState.FAIL for trial in search(AutoSampler(seed=seed), 15).trials)
+        for seed in range(5)
+    ]
+    # 6 of the 36 configs do, and by the values' own effects they would be the best.
+    assert np.mean(failed) <= 3
+
+
+def test_the_same_seed_proposes_the_same() -> None:
+    first, second, other = (search(AutoSampler(seed=seed), 15) for seed in (1, 1, 2))
+    assert [t.params for t in first.trials] == [t.params for t in second.trials]
+    assert [t.params for t in first.trials] != [t.params for t in other.trials]
+
+
+def test_what_is_maximised_is_maximised() -> None:
+    study = optuna.create_study(direction="maximize", sampler=AutoSampler(seed=0))
+    study.optimize(
+        lambda t: t.suggest_float("x", 1, 2) * 0 + sum(t.suggest_categorical(n, (0, 1, 5)) for n in "abcd"), 25
+    )
+    assert study.best_value == 20
+
+
+def test_a_constraint_is_kept() -> None:
+    found = []
+    for seed in range(5):
+        study = optuna.create_study(sampler=AutoSampler(seed=seed))
+        for _ in range(14):
+            trial = study.ask()
+            a, b, c = (trial.suggest_categorical(n, (0, 1, 3, 7)) for n in "abc")
+            trial.set_constraint("most", a + b + c - 8)
+            study.tell(trial, -float(a + b + c))
+        found.append(max(-t.value for t in study.trials if t.constraints["most"] <= 0))
+    assert np.median(found) == 8, "3 of 64 configs are so good and keep it; 35 overstep it, and would be better"
+
+
+def test_a_space_too_large_to_list_is_searched_by_draws_and_neighbours() -> None:
+    def many(trial: optuna.Trial) -> float:
+        return math.prod(1 - 0.05 * trial.suggest_categorical(f"k{i:02d}", (0, 1, 2, 3)) for i in range(10))
+
+    study = optuna.create_study(sampler=AutoSampler(seed=0))
+    study.optimize(many, 40)
+    assert study.best_value == pytest.approx(0.85**10), "the one best of a million"
+
+
+def codes_of(rng: np.random.Generator, rows: int, counts: list[int]) -> np.ndarray:
+    return np.stack([rng.integers(0, count, rows) for count in counts], axis=1)
+
+
+def test_the_model_finds_sums_of_effects_and_which_knobs_do_nothing() -> None:
+    rng, counts = np.random.default_rng(0), [3, 3, 2, 2, 2, 2]
+    effects = [rng.normal(0, s, c) for s, c in zip((0.5, 0.3, 0.2, 0.0, 0.0, 0.0), counts, strict=True)]
+
+    def truth(codes: np.ndarray) -> np.ndarray:
+        return sum(effect[codes[:, k]] for k, effect in enumerate(effects))
+
+    codes, others = codes_of(rng, 30, counts), codes_of(rng, 200, counts)
+    model = fit(codes, truth(codes) + rng.normal(0, 0.01, 30), counts=counts, acts=np.ones(6, dtype=bool))
+    mean, deviation = model.predict(others)
+    assert np.sqrt(np.mean((mean - truth(others)) ** 2)) < 0.05
+    assert np.mean(np.abs(mean - truth(others)) < 2.5 * deviation + 0.01) > 0.9
+    variances = np.exp(model.theta[:6])
+    assert variances[:3].min() > 3 * variances[3:].max()
+
+
+def test_a_pair_s_effect_is_learned_and_a_silent_knob_has_none() -> None:
+    rng, counts = np.random.default_rng(1), [2, 2, 2, 3]
+    codes = np.array(list(itertools.product(*map(range, counts))))
+    values = codes[:, 0] * 1.0 + codes[:, 1] * 0.5 - 1.2 * codes[:, 0] * codes[:, 1]
+    some = rng.permutation(len(codes))[:16]
+    model = fit(codes[some], values[some], counts=counts, acts=np.array([True, True, True, False]))
+    mean, _ = model.predict(codes)
+    assert np.abs(mean - values).max() < 0.3
+    by_silent = mean.reshape(2, 2, 2, 3)
+    assert np.ptp(by_silent, axis=3).max() < 1e-6
+
+
+def test_the_gradient_of_the_fit_is_that_of_the_likelihood() -> None:
+    from autotune.sampler.additive import _kernel, _slope
+
+    rng = np.random.default_rng(2)
+    codes, y = codes_of(rng, 12, [3, 2, 2]), rng.normal(size=12)
+    same = (codes[:, None, :] == codes[None, :, :]).transpose(2, 0, 1).astype(float)
+    theta = np.array([-1.0, -0.5, -2.0, -0.3, -2.5])
+
+    def likelihood(at: np.ndarray) -> float:
+        kernel = _kernel(at, same)
+        return float(-0.5 * y @ np.linalg.solve(kernel, y) - 0.5 * np.linalg.slogdet(kernel)[1])
+
+    for i, slope in enumerate(_slope(theta, same, y)):
+        step = np.eye(5)[i] * 1e-5
+        assert slope == pytest.approx((likelihood(theta + step) - likelihood(theta - step)) / 2e-5, rel=1e-4, abs=1e-6)
+
+
+def test_one_failure_makes_its_values_suspects_and_successes_clear_them() -> None:
+    codes = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
+    chance = Faults(codes, np.array([False, True, False, False]), [2, 2, 2])
+    works = dict(zip(map(tuple, codes.tolist()), chance.works(codes), strict=True))
+    assert works[0, 0, 0] > 0.95
+    assert works[1, 0, 0] > 0.9
+    assert chance.works(np.array([[0, 1, 0]]))[0] < 0.7, "this value was never seen to work"
+    assert works[1, 1, 0] < 0.3
+    assert Faults(codes, np.zeros(4, dtype=bool), [2, 2, 2]).works(codes).tolist() == [1, 1, 1, 1]
+
+
+def test_a_pair_is_blamed_where_both_of_its_values_work_alone() -> None:
+    codes = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0]])
+    faults = Faults(codes, np.array([False, False, False, True, True, False]), [2, 2, 2, 2])
+    assert faults.works(np.array([[1, 1, 1, 1], [1, 1, 0, 1]])).max() < 0.3
+    assert faults.works(np.array([[1, 0, 1, 0], [0, 1, 1, 0]])).min() > 0.85
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_the_expected_improvement_is_what_sampling_says(dimensions: int) -> None:
+    from autotune.hypervolume import volume
+
+    rng = np.random.default_rng(dimensions)
+    front = rng.uniform(0.2, 0.9, (4, dimensions))
+    front = front[[not any((f <= g).all() and (f < g).any() for f in front) for g in front]]
+    mean, deviation = rng.uniform(0.1, 1.0, (3, dimensions)), rng.uniform(0.05, 0.3, (3, dimensions))
+    found = expected_improvement(mean, deviation, front, np.ones(dimensions))
+    for n in range(3):
+        drawn = rng.normal(mean[n], deviation[n], (4000, dimensions))
+        gains = [volume([*front, point]) - volume(front) for point in drawn]
+        error = np.std(gains) / math.sqrt(len(gains))
+        assert abs(found[n] - np.mean(gains)) < 4 * error + 1e-6
+
+
+def test_without_a_front_all_that_lies_below_the_corner_is_improvement() -> None:
+    found = expected_improvement(np.array([[0.5, 0.25]]), np.full((1, 2), 1e-6), np.empty((0, 2)), np.ones(2))
+    assert found[0] == pytest.approx(0.5 * 0.75, rel=1e-4)
+
+
+def test_a_large_front_is_thinned_but_still_counts() -> None:
+    x = np.linspace(0, 1, 400)
+    front = np.stack([x, 1 - x, np.full(400, 0.5)], axis=1)
+    mean = np.array([[0.7, 0.7, 0.6], [0.3, 0.3, 0.3]])
+    covered, better = expected_improvement(mean, np.full((2, 3), 0.01), front, np.ones(3))
+    assert covered < 0.02 < better
+
+
+def test_the_probability_below_a_limit_is_the_normal_one() -> None:
+    found = probability_below(np.array([0.0, 1.0, 0.0]), np.array([1.0, 1.0, 2.0]), 0.5)
+    assert found == pytest.approx([0.691462, 0.308538, 0.598706], abs=1e-5)
