@@ -57,7 +57,8 @@ def ablate(
         raise UserError("the pick is the baseline itself: there is no knob to take out.")
     _check_device(record.target)
     with folder.lock():
-        chosen = runner or Runner(folder, record.target, timeout_s, max_memory_bytes=record.goal.max_vram_bytes)
+        limit = record.goal.max_vram_bytes
+        chosen = runner or Runner(folder, record.target, timeout_s, max_memory_bytes=limit, isolation="spawn")
         work = _Ablating(Bench(folder, record, trials, trial, chosen, rounds, listen))
         made = work.minimal(work.left_out(), folder.best if pick is None else folder.path / "minimal.json")
     shutil.rmtree(folder.cache, ignore_errors=True)

@@ -60,7 +60,7 @@ def compare(
     target = _target(configs["first"], configs["second"], device)
     with tempfile.TemporaryDirectory(prefix="autotune-compare-") as temporary:
         folder = StudyFolder(Path(temporary))
-        runner = Runner(folder, target, timeout_s)
+        runner = Runner(folder, target, timeout_s, isolation="spawn")
 
         def run(number: int, side: Side) -> Measurement | Failure:
             listen(number + 1, paths[side])

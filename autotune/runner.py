@@ -26,7 +26,8 @@ class Runner:
 
     max_memory_bytes  what a GPU's allocator is capped to
     baseline          the config that is spared the cap: it is what others are compared with, whatever it needs
-    isolation         how its children are started, see isolate.choose
+    isolation         how its children are started, see isolate.choose. What is exported, or is a verdict, comes from
+                      spawned ones: forks share the layout of their memory, and differ by less than processes in use do
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from autotune import isolate
 from autotune.config import Config, Value
 from autotune.confirm import Confirmer, Confirming, Plan
 from autotune.device import Device, find_device
@@ -22,7 +23,6 @@ from autotune.floor import Floor, noise_floor
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal, read_minimise
-from autotune.isolate import choose
 from autotune.isolation import Isolation
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
@@ -241,7 +241,7 @@ def _agree(folder: StudyFolder, record: Record) -> Record:
 
 def _isolation(folder: StudyFolder, wish: Isolation | None) -> Isolation:
     """How the trials' processes are started: as the user says, as the study began, or as is best here."""
-    return choose(wish or (read_record(folder).isolation if folder.study.exists() else None))
+    return isolate.choose(wish or (read_record(folder).isolation if folder.study.exists() else None))
 
 
 class Runs(Protocol):
@@ -325,6 +325,7 @@ class _Run(Explorer):
     def search(self, budget: int, time_budget_s: float | None) -> Result:
         exhausted = self.explore(budget, time_budget_s)
         self.anchor(last=True)
+        isolate.close()  # the confirmation forks nothing, and needs no half a gigabyte beside it
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
         pictures = read_glimpses(self.folder.trial(best.number), self.record.target.workload)

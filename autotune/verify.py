@@ -81,7 +81,7 @@ def verify(
     )
     with tempfile.TemporaryDirectory(prefix="autotune-verify-") as temporary:
         target = tuned.target.model_copy(update={"device": here})
-        runner = Runner(StudyFolder(Path(temporary)), target, timeout_s)
+        runner = Runner(StudyFolder(Path(temporary)), target, timeout_s, isolation="spawn")
         return _timed(_drawn(seen, tuned, runner, listen), tuned, runner, rounds, listen)
 
 

@@ -1,9 +1,10 @@
 """The child's main: `job.json` in, `outcome.json` out. Rerun any trial by hand: python -m autotune.worker FOLDER
 
-Knows no search. Started by `isolate.py` in a process group of its own, with a pipe (AUTOTUNE_LIFELINE) whose other end
+Knows no search. Started by `isolate` in a process group of its own, with a pipe (AUTOTUNE_LIFELINE) whose other end
 only the parent holds: when that end closes, however the parent died, the whole group is killed.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -281,8 +282,10 @@ def die_with_parent() -> None:
         return  # run by hand
     lifeline = int(word)
     if os.fork() == 0:
-        os.closerange(3, lifeline)  # it must keep nothing else open: others wait for the end of what they read
-        os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            if descriptor > 2 and descriptor != lifeline:  # it keeps nothing open whose end others wait for
+                with contextlib.suppress(OSError):  # the listing's own is closed by now
+                    os.close(descriptor)
         os.read(lifeline, 1)  # the parent never writes: this returns when its end has closed
         os.killpg(0, signal.SIGKILL)
     os.close(lifeline)

@@ -7,8 +7,9 @@ wish for a process until the pipe is loaded in it. `end`: from its outcome on th
 the whole of the second process, which scores the pictures. Start and end together should be at most 1 s when forked.
 The ratio of latencies says whether a forked process times what a fresh one does (1 within the noise).
 
-Then a study of made-up outcomes, no process at all: the milliseconds of one ask and tell around the 10th trial, the
-100th ... The growth should be flat. A sampler that reads all trials (tpe) grows by itself.
+Then a study of made-up outcomes, no process at all: what one ask and tell take around the 10th trial, the 100th ... in
+milliseconds of the processor's time (and of the clock's, which a busy machine spoils). The growth should be flat. A
+sampler that reads all trials (tpe) grows by itself.
 """
 
 import argparse
@@ -94,21 +95,18 @@ def growth(folder: Path, trials: int, sampler: str) -> None:
     place.create()
     study = Study(place, about, space, sampler=sampler)
     draw = random.Random(0)
-    seconds = []
+    seconds: list[tuple[float, float]] = []
     while len(seconds) < trials:
-        begun = time.perf_counter()
+        begun = time.process_time(), time.perf_counter()
         asked = study.ask()
-        seconds.append(time.perf_counter() - begun)
         if asked is None:
             break
-        trial = made_up(measured, *asked, draw)
-        begun = time.perf_counter()
-        study.tell(trial)
-        seconds[-1] += time.perf_counter() - begun
+        study.tell(made_up(measured, *asked, draw))
+        seconds.append((time.process_time() - begun[0], time.perf_counter() - begun[1]))
     for number in (10, 30, 100, 300, 1000, 3000):
-        window = seconds[max(0, number - WINDOW) : number]
         if number <= len(seconds):
-            print(f"{sampler}, trial {number}: {1e3 * statistics.median(window):.1f} ms to ask and tell", flush=True)
+            own, clock = (statistics.median(one) for one in zip(*seconds[number - WINDOW : number], strict=True))
+            print(f"{sampler}, trial {number}: {1e3 * own:.1f} ms to ask and tell ({1e3 * clock:.1f} by the clock)")
 
 
 def made_up(measured: object, number: int, config: Config, origin: str, draw: random.Random) -> Trial:

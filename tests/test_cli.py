@@ -111,6 +111,7 @@ SEARCHES = [
         "nor a folder with a model_index.json: did you mean 'demo'?",
     ),
     (["--pipeline", "no_pipeline"], "it has no model_index.json"),
+    (["--isolation", "spoon"], "--isolation takes fork or spawn, not 'spoon'."),
     (["--task", "image3image"], "unknown task 'image3image': did you mean 'image2image'?"),
     (["--pipeline", "sd15-img2img", "--task", "inpainting"], "sd15-img2img comes with another (image2image)"),
     (["--controlnet", "no_pipeline"], "'no_pipeline' is no ControlNet: it has no config.json"),

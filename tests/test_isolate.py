@@ -246,3 +246,12 @@ def wait_until(condition, patience_s: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {patience_s} s"
         time.sleep(0.05)
+
+
+def test_children_are_forked_unless_that_is_unsafe_or_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (isolate.choose("fork"), isolate.choose("spawn"), isolate.choose(None)) == ("fork", "spawn", "fork")
+    monkeypatch.setattr(isolate, "_others_knobs", lambda: True)
+    assert isolate.choose(None) == "spawn"
+    monkeypatch.setattr(isolate, "_others_knobs", lambda: False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert (isolate.choose("fork"), isolate.choose(None)) == ("fork", "spawn")

@@ -26,7 +26,8 @@ status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").r
 found = {
     "how": os.environ["AUTOTUNE_ISOLATION"],
     "parent": os.getppid(),
-    "environment": {k: v for k, v in os.environ.items() if k not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_ASKED_AT")},
+    "environment": {name: value for name, value in os.environ.items()
+                    if name not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_ASKED_AT")},
     "descriptors": sorted(os.readlink(f"/proc/self/fd/{n}").partition(":")[0] for n in os.listdir("/proc/self/fd")
                           if os.path.exists(f"/proc/self/fd/{n}")),
     "cwd": os.getcwd(), "umask": status["Umask"].strip(), "threads": status["Threads"].strip(),
@@ -159,6 +160,24 @@ def test_a_nursery_that_was_killed_between_two_jobs_is_replaced(
     assert after["how"] == "fork"
     assert after["parent"] != before
     assert told(caplog) == []
+
+
+def test_a_child_that_ends_cleans_up_as_an_interpreter_does(tmp_path: Path) -> None:
+    """What was to be done at the exit is done, and what was printed is in the log, whatever the status."""
+    script = """
+import atexit, pathlib, sys, tempfile
+from autotune import nursery
+kept = tempfile.TemporaryDirectory()
+atexit.register(lambda: print("at the exit", not print("cleaning")))
+pathlib.Path(sys.argv[1], "where").write_text(kept.name)
+print("at work")
+nursery.leave(3)
+"""
+    found = run_script(tmp_path, "fork", script)
+    assert isinstance(found, Failure)
+    assert "status 3" in found.reason
+    assert (tmp_path / "job" / "log.txt").read_text() == "at work\ncleaning\nat the exit True\n"
+    assert not Path((tmp_path / "job" / "where").read_text()).exists()
 
 
 def test_ctrl_c_leaves_no_child_and_no_half_served_nursery(tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def test_the_first_difference_of_two_studies_is_named(other: Record, says: str) 
     assert says in difference
 
 
+def test_studies_whose_processes_start_otherwise_are_not_mixed(study: StudyFolder) -> None:
+    """And those from before there was a choice were spawned."""
+    old = {name: value for name, value in read_json(study.study, "study").items() if name != "isolation"}
+    write_json(study.study, old)
+    assert read_record(study).isolation == "spawn"
+    forked = record().model_copy(update={"isolation": "fork"})
+    assert record().difference(forked) == "its trials' processes are started by --isolation spawn"
+
+
 def test_another_revision_of_the_pipeline_is_another_study() -> None:
     pipeline = make_target().pipeline.model_copy(update={"revision": "other"})
     assert record().difference(record(changed(pipeline=pipeline))) == "pipeline: revision 'test', not 'other'"

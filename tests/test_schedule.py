@@ -1,11 +1,24 @@
 """How long a search will take is told from what it has taken, the runs of the baseline and the confirmation counted."""
 
-import pytest
-from made_up import measured
+from pathlib import Path
 
+import pytest
+from conftest import make_target
+from made_up import measured, record
+
+from autotune import tuner
+from autotune.config import Config
+from autotune.confirm import Plan
 from autotune.drift import due
+from autotune.folders import StudyFolder
+from autotune.knobs import complete
+from autotune.report import words
+from autotune.report.terminal import LiveView
 from autotune.schedule import confirming_s, exploring_s, next_s, trial_s
-from autotune.trial import Anchor, Trial
+from autotune.space import make_space, shipped_space_file
+from autotune.study import Study
+from autotune.trial import Anchor, Measurement, Trial
+from autotune.tuner import Ended, Probed
 
 
 def took(*seconds: float) -> list[Trial]:
@@ -46,3 +59,46 @@ def test_a_search_that_is_predicted_takes_what_it_is_told_to_take() -> None:
 def test_each_round_of_the_confirmation_is_a_trial_and_a_run_of_the_baseline() -> None:
     assert confirming_s(took(30.0, 10.0), [anchor(2, 20.0)], 3) == 90.0
     assert confirming_s(took(30.0, 10.0), [], 3) == 120.0
+
+
+class Clock:
+    """A clock that only trials move, each by so many seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now, self.seconds = 1000.0, seconds
+        monkeypatch.setattr(tuner.time, "monotonic", lambda: self.now)
+
+    def run(self, place: Path, config: Config, **_: object) -> Measurement:
+        self.now += self.seconds
+        found = measured(0, config).measured
+        assert found is not None
+        return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "budget_s", "trials"), [(10.0, 35.0, 3), (10.0, 30.0, 3), (10.0, 5.0, 1), (1.0, 20.0, 18)]
+)
+def test_no_trial_is_begun_that_would_not_be_over_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, budget_s: float, trials: int
+) -> None:
+    """But the first. Of 20 s with trials of 1 s, two are of the baseline's runs."""
+    space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
+    folder = StudyFolder(tmp_path)
+    study = Study(folder, record(space=space.values), space, sampler="random")
+    run = tuner._Run(folder, study, 1800.0, Plan(0, None), lambda event: None)
+    clock = Clock(monkeypatch, seconds)
+    run.runner = clock  # type: ignore[assignment]
+    assert run.explore(50, budget_s) is False
+    assert len(study.trials) == trials
+    assert clock.now - 1000 <= max(budget_s, seconds)
+
+
+def test_the_live_view_counts_the_confirmation_and_keeps_to_a_budget_of_time(tmp_path: Path) -> None:
+    space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
+    for time_budget_s, left_s in ((None, 70.0), (20.0, 40.0)):
+        view = LiveView(5, time_budget_s, 1)
+        assert view._left(view.since) == "time left unknown"
+        view.hear(Probed(make_target(), space, tmp_path, ()))
+        view.hear(Ended(took(10.0)[0]))
+        view.started = view.since
+        assert view._left(view.since) == f"about {words.seconds(left_s)} left"

@@ -463,7 +463,7 @@ def test_telling_looks_at_no_trial_again(tmp_path: Path, monkeypatch: pytest.Mon
 
     opened = open_study(tmp_path, demo_space())
     monkeypatch.setattr("autotune.study.corrected", counting)
-    for number in range(5):
+    for _ in range(5):
         asked = opened.ask()
         assert asked is not None
         opened.tell(works(*asked))

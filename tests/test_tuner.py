@@ -18,6 +18,7 @@ from PIL import Image
 
 import autotune
 from autotune.folders import StudyFolder
+from autotune.isolate.traces import mark_of, marked
 from autotune.knobs import complete
 from autotune.record import read_anchors, read_record, read_trials
 from autotune.report.story import answer, read_story
@@ -196,7 +197,7 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
     space.write_text(SPACE.replace('["fp32", "bf16"]', '"fp32"').replace("[false, true]", "false") + recipes)
     env = plugin.install(tmp_path / "site")
     folder = tmp_path / "study"
-    words = [*small(files)[:-1], space, "--study", folder, "--budget", "20", "--timeout", "60s"]
+    words = [*small(files)[:-1], space, "--study", folder, "--budget", "20", "--timeout", "60s", "--isolation", "fork"]
     done = autotune_cli("search", *words, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = {
@@ -222,7 +223,7 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
 def started(folder: Path, number: int) -> Path:
     """Wait until the child of this trial is at work; returns the trial's folder."""
     place = StudyFolder(folder).trial(number)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (place / "job.json").exists():
         assert time.monotonic() < deadline, "the trial did not start"
         time.sleep(0.05)
@@ -288,18 +289,18 @@ def test_a_trial_killed_by_somebody_else_is_run_again_and_not_held_against_the_c
     words = command("search", *small(files), "--study", folder, "--budget", "1")
     search = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     place = started(folder, 0)
-    deadline = time.monotonic() + 30
-    while not (children := [p for p in Path("/proc").glob("[0-9]*") if is_worker(p, place)]):
+    deadline = time.monotonic() + 120
+    while not (children := [pid for pid in marked(mark_of(place, search.pid)) if leads_a_group(pid)]):
         assert time.monotonic() < deadline
-    os.kill(int(children[0].name), signal.SIGKILL)
+    os.kill(children[0], signal.SIGKILL)
     _, err = search.communicate(timeout=120)
     assert search.returncode == 0, err
     assert not isinstance(read_trials(StudyFolder(folder))[0].outcome, Failure)
 
 
-def is_worker(process: Path, place: Path) -> bool:
+def leads_a_group(pid: int) -> bool:
+    """Its watcher does not."""
     try:
-        line = (process / "cmdline").read_bytes()
-    except OSError:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
         return False
-    return b"autotune.worker" in line and line.rstrip(b"\0").endswith(str(place).encode())

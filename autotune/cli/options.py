@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from autotune.errors import UserError
-from autotune.isolation import Isolation
+from autotune.isolation import ISOLATIONS, Isolation
 
 PipelineName = Annotated[
     str, typer.Option(help="A preset (demo, sd15, sdxl, if-stage1 ...), a hub id or a local folder.")
@@ -34,9 +34,10 @@ def read_weights(word: str) -> Any:
 
 
 def read_isolation(word: str | None) -> Isolation | None:
-    if word not in (None, "fork", "spawn"):
+    known: dict[str | None, Isolation | None] = {None: None, **{how: how for how in ISOLATIONS}}
+    if word not in known:
         raise UserError(f"--isolation takes fork or spawn, not {word!r}.")
-    return word
+    return known[word]
 
 
 def at_least_one(numbers: dict[str, int | None]) -> None:

@@ -12,6 +12,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from autotune.isolation import ASKED_AT, HOW, Isolation
 from autotune.job import DISK_FULL_STATUS, Job, Report
 from autotune.trial import Failure
 
-__all__ = ["WORKER", "choose", "marked", "run"]
+__all__ = ["WORKER", "choose", "close", "marked", "run"]
 
 WORKER = (sys.executable, "-m", "autotune.worker")
 FOR_ALL = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # torch counts GPUs as NVML does, not by their speed
@@ -64,8 +66,19 @@ def run(
 
 
 def choose(wish: Isolation | None) -> Isolation:
-    """How children are started where the user says nothing: forked on Linux; macOS' own libraries can't bear it."""
-    return wish or ("fork" if sys.platform == "linux" else "spawn")
+    """How children are started. Where the user says nothing: forked, but on Linux only (macOS can't bear it),
+    and not where other packages' knobs would be imported beside ours: nobody knows what they do to a process."""
+    return wish or ("fork" if sys.platform == "linux" and not _others_knobs() else "spawn")
+
+
+@cache
+def _others_knobs() -> bool:
+    return bool(entry_points(group="autotune.knobs"))
+
+
+def close() -> None:
+    """End the process that children are forked off, if there is one. The next job starts another."""
+    forked.close()
 
 
 def _run_child(

@@ -131,7 +131,8 @@ class Nursery:
         return answer[word]
 
     def _last_words(self) -> str:
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
         self._words.seek(0)
         lines = self._words.read().decode(errors="replace").strip().splitlines()
         status, said = self._process.returncode, lines[-1] if lines else "without a word"

@@ -14,8 +14,10 @@ from autotune.folders import write_json
 from autotune.goal import Goal
 from autotune.record import read_trials
 from autotune.report.markdown import escaped, markdown
+from autotune.report.measured import how_measured
 from autotune.report.page import page, write_report
 from autotune.report.story import answer, read_story
+from autotune.trial import Trial
 from autotune.tuned import Confirmation
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,3 +182,21 @@ def test_what_each_setting_brought_is_in_the_page_and_in_the_markdown(tmp_path: 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a study folder"):
         read_story(tmp_path)
+
+
+def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
+    def trial(number: int, how: str | None) -> Trial:
+        made = measured(number, VALUES[number])
+        return made.model_copy(update={"outcome": made.outcome.model_copy(update={"isolation": how})})
+
+    def said(name: str, *how: str | None) -> str | None:
+        folder = study(tmp_path / name, [trial(number, one) for number, one in enumerate(how)])
+        return dict(how_measured(read_story(folder.path))).get("processes")
+
+    assert said("old", None, None) is None
+    alike, mixed = said("alike", "fork", "fork"), said("mixed", "fork", "fork", "spawn")
+    assert (
+        alike == "each trial in a process of its own: forked off one that had loaded the libraries (--isolation spawn)"
+    )
+    assert mixed is not None
+    assert "forked off one that had loaded the libraries (2 trials), an interpreter of its own (1 trials)" in mixed
