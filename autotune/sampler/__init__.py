@@ -39,7 +39,7 @@ ENUMERATED = (
 )
 DRAWN = 2_000
 MARGIN = 0.1  # of an objective's span on the front: how much worse than its worst still counts
-CAUTION = 2  # power of the probability to work: at 1 a quarter more trials were lost to faults, for no gain (replayed)
+CAUTION = 2  # power of the probability to work: at 1 more trials were lost to faults, and no more was found
 FIRST_STEPS, STEPS = 60, 15  # of fitting: the first time, and going on from the last fit
 
 
