@@ -3,8 +3,8 @@
     python benchmarks/ask_time.py [--samplers auto,tpe,random] [--trials 100]
 
 Nothing is measured but the asking. The outcomes are made up (a landscape in which every knob counts, and one config in
-ten fails), the study is in memory. Prints the median and the longest of the ten questions before each mark; for `auto`
-the longest should stay under 0.2 s.
+ten fails), the study is in memory. Prints the median and the longest of the ten questions before each mark, in CPU
+seconds, so that others on the machine don't count; for `auto` the longest should stay under 0.2 s.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def outcome(number: int, config: Config) -> Measurement | Failure:
 
 
 def asking(target: Target, space: SearchSpace, sampler: str, trials: int) -> list[float]:
-    """The seconds of every question."""
+    """The CPU seconds of every question."""
     record = Record(
         target=target,
         goal=Goal(max_quality_drop=0.3),
@@ -60,9 +60,9 @@ def asking(target: Target, space: SearchSpace, sampler: str, trials: int) -> lis
     study = Study(StudyFolder(Path("nowhere")), record, space, sampler=sampler, store=InMemory())
     seconds = []
     while len(study.trials) < trials:
-        begun = time.perf_counter()
+        begun = time.process_time()
         asked = study.ask()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
         if asked is None:
             break
         number, config, origin = asked
