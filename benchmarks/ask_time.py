@@ -2,9 +2,9 @@
 
     python benchmarks/ask_time.py [--samplers auto,tpe,random] [--trials 100]
 
-Nothing is measured but the asking. The outcomes are made up (a landscape in which every knob counts, and one config in ten
-fails), the study is in memory. Prints the median and the longest of the ten questions before each mark; for `auto` the
-longest should stay under 0.2 s.
+Nothing is measured but the asking. The outcomes are made up (a landscape in which every knob counts, and one config in
+ten fails), the study is in memory. Prints the median and the longest of the ten questions before each mark; for `auto`
+the longest should stay under 0.2 s.
 """
 
 import argparse

@@ -6,7 +6,8 @@ allowed and were not tried, the one that is expected to add most hypervolume (im
 that it works and keeps the constraints. Needs numpy alone.
 
 In anyone's study of categorical parameters: `optuna.create_study(directions=[...], sampler=AutoSampler())`. Constraints
-are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing.
+are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Ask for all
+parameters before anything that may fail: of a trial that failed without some of them nothing can be learned.
 """
 
 import itertools
@@ -38,6 +39,7 @@ ENUMERATED = (
 )
 DRAWN = 2_000
 MARGIN = 0.1  # of an objective's span on the front: how much worse than its worst still counts
+CAUTION = 2  # power of the probability to work: at 1 more trials were lost to faults, and no more was found
 FIRST_STEPS, STEPS = 60, 15  # of fitting: the first time, and going on from the last fit
 
 
@@ -98,7 +100,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         worth = expected_improvement(mean, deviation, front, corner)
         for name, overstepped in seen.constraints().items():
             worth = worth * probability_below(*self._predict(name, seen, overstepped, codes), 0.0)
-        return worth * Faults(seen.all_codes, seen.failed, seen.counts).works(codes)
+        return worth * Faults(seen.all_codes, seen.failed, seen.counts).works(codes) ** CAUTION
 
     def _predict(self, name: int | str, seen: "_Seen", values: Array, codes: Array) -> tuple[Array, Array]:
         """Of an objective (its index) or a constraint (its name)."""

@@ -54,7 +54,7 @@ def one_hot(codes: Array, counts: list[int]) -> Array:
 
 
 def fit(
-    codes: Array, values: Array, *, counts: list[int], acts: Array, before: Array | None = None, steps: int = 30
+    codes: Array, values: Array, *, counts: list[int], acts: Array, before: Array | None = None, steps: int = 60
 ) -> Additive:
     """The model of these values.
 
