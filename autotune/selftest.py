@@ -102,6 +102,9 @@ def selftest(
     pipeline: str = "demo",
     *,
     pairs: int = 20,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
     weights: Weights = "pretrained",
     device: str | None = None,
     timeout_s: float = 1800.0,
@@ -109,6 +112,7 @@ def selftest(
 ) -> SelfTest:
     """Measure the baseline of a pipeline against itself so many times, in fresh processes.
 
+    steps, size, batch  of the workload, where it is not the pipeline's own: fewer steps make a shorter test
     listen  hears (number of the pair from 1, its two latencies)
 
     Raises UserError for input that can't be used, and where the baseline can't be measured at all.
@@ -118,8 +122,10 @@ def selftest(
     described = resolve(pipeline, weights).model_copy(update={"scorer": None})
     with tempfile.TemporaryDirectory(prefix="autotune-selftest-") as temporary:
         folder = StudyFolder(Path(temporary))
-        target = probe(folder.probe, described, find_device(device), default_prompts(described).first(1))
-        runner, found, failed = Runner(folder, target, timeout_s), list[tuple[Measurement, Measurement]](), list[str]()
+        prompts = default_prompts(described).first(1)
+        target = probe(folder.probe, described, find_device(device), prompts, steps=steps, size=size, batch=batch or 1)
+        runner = Runner(folder, target, timeout_s, isolation="spawn")  # as compare() does
+        found, failed = list[tuple[Measurement, Measurement]](), list[str]()
         for number in range(pairs):
             both = [_measure(runner, folder, number, side) for side in (0, 1)]
             failed += [f"{one.cause}: {one.reason}" for one in both if isinstance(one, Failure)]

@@ -287,7 +287,8 @@ class Explorer:
 
     def has_time(self, end: float) -> bool:
         """Will the next trial be over by then, as far as those before it tell? The first is made anyway."""
-        return self.clock() + (next_s(self.study.trials, self.study.anchors) or -float("inf")) <= end
+        seconds = next_s(self.study.trials, self.study.anchors)
+        return seconds is None or self.clock() + seconds <= end
 
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""

@@ -64,9 +64,8 @@ def test_each_round_of_the_confirmation_is_a_trial_and_a_run_of_the_baseline() -
 class Clock:
     """A clock that only trials move, each by so many seconds."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self.now, self.seconds = 1000.0, seconds
-        monkeypatch.setattr(tuner.time, "monotonic", lambda: self.now)
 
     def run(self, place: Path, config: Config, **_: object) -> Measurement:
         self.now += self.seconds
@@ -79,15 +78,15 @@ class Clock:
     ("seconds", "budget_s", "trials"), [(10.0, 35.0, 3), (10.0, 30.0, 3), (10.0, 5.0, 1), (1.0, 20.0, 18)]
 )
 def test_no_trial_is_begun_that_would_not_be_over_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, budget_s: float, trials: int
+    tmp_path: Path, seconds: float, budget_s: float, trials: int
 ) -> None:
     """But the first. Of 20 s with trials of 1 s, two are of the baseline's runs."""
     space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
     folder = StudyFolder(tmp_path)
     study = Study(folder, record(space=space.values), space, sampler="random")
     run = tuner._Run(folder, study, 1800.0, Plan(0, None), lambda event: None)
-    clock = Clock(monkeypatch, seconds)
-    run.runner = clock  # type: ignore[assignment]
+    clock = Clock(seconds)
+    run.runner, run.clock = clock, lambda: clock.now  # type: ignore[assignment]
     assert run.explore(50, budget_s) is False
     assert len(study.trials) == trials
     assert clock.now - 1000 <= max(budget_s, seconds)

@@ -65,8 +65,11 @@ def test_too_few_pairs_are_refused() -> None:
 
 def test_the_demo_is_measured_against_itself() -> None:
     heard: list[int] = []
-    seen = selftest("demo", pairs=5, device="cpu", listen=lambda number, first_s, second_s: heard.append(number))
+    seen = selftest(
+        "demo", pairs=5, steps=2, device="cpu", listen=lambda number, first_s, second_s: heard.append(number)
+    )
     assert heard == [1, 2, 3, 4, 5]
     assert len(seen.logs) == 5
     assert seen.calls >= 50
     assert "5 pairs of the same config" in selftest_words(seen)
+    assert "2 steps" in seen.workload

@@ -10,7 +10,7 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.options import DeviceName
-from autotune.cli.terminal import heading, progress_bar, steps
+from autotune.cli.terminal import heading, progress_bar, show_steps
 from autotune.errors import UserError
 
 
@@ -87,7 +87,7 @@ def verify(
         print(json.dumps({**seen.to_json(), "verdict": seen.word, "speed": speed}))
     else:
         print(verification_words(seen))
-        steps(verification_steps(seen, TunedConfig.load(config).pipeline.name))
+        show_steps(verification_steps(seen, TunedConfig.load(config).pipeline.name))
     raise typer.Exit({"holds": 0, "faster": 0, "broken": 3}.get(seen.word, 1))
 
 

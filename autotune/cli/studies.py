@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.terminal import console, heading, resumable, steps
+from autotune.cli.terminal import console, heading, resumable, show_steps
 from autotune.errors import UserError
 
 
@@ -21,7 +21,7 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder, finishe
     write_report(story)
     heading("report", story.title)
     print(f"{answer(story)}\n{story.folder.report}\n{story.folder.report_markdown}")
-    steps(next_steps(story))
+    show_steps(next_steps(story))
 
 
 @app.command()
@@ -52,7 +52,7 @@ def ablate(
     print(ablation_words(made))
     story = read_story(study)
     write_report(story)
-    steps(next_steps(story))
+    show_steps(next_steps(story))
 
 
 @app.command()

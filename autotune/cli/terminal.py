@@ -47,10 +47,10 @@ def heading(command: str, about: str) -> None:
     show_heading(console(), command, about)
 
 
-def steps(steps: list[tuple[str, str]]) -> None:
-    from autotune.report.look import show_steps
+def show_steps(steps: list[tuple[str, str]]) -> None:
+    from autotune.report import look
 
-    show_steps(console(), steps)
+    look.show_steps(console(), steps)
 
 
 @contextmanager

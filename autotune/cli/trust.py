@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.options import DeviceName, PipelineName, Weights, read_weights
-from autotune.cli.terminal import heading, steps
+from autotune.cli.options import DeviceName, PipelineName, Weights, at_least_one, read_weights
+from autotune.cli.terminal import heading, show_steps
 
 
 @app.command()
@@ -36,13 +36,16 @@ def compare(
         print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}))
         return
     print(comparison_words(seen))
-    steps(comparison_steps(seen))
+    show_steps(comparison_steps(seen))
 
 
 @app.command()
 def selftest(
     pipeline: PipelineName = "demo",
     pairs: Annotated[int, typer.Option(help="Pairs of fresh processes.")] = 20,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
     weights: Weights = "pretrained",
     timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
     device: DeviceName = None,
@@ -53,20 +56,21 @@ def selftest(
     from autotune.report import words
     from autotune.report.trust import selftest_steps, selftest_words
     from autotune.selftest import selftest as measure
+    from autotune.workload import read_size
 
     def listen(number: int, first_s: float, second_s: float) -> None:
         if not as_json:
             print(f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}", flush=True)
 
-    seconds = read_seconds(timeout)
+    at_least_one({"--steps": steps, "--batch": batch})
+    workload: dict[str, Any] = {"steps": steps, "size": read_size(size) if size else None, "batch": batch}
+    seconds, kind = read_seconds(timeout), read_weights(weights)
     if not as_json:
         heading("selftest", f"{pipeline}, the baseline against itself")
-    seen = measure(
-        pipeline, pairs=pairs, weights=read_weights(weights), device=device, timeout_s=seconds, listen=listen
-    )
+    seen = measure(pipeline, pairs=pairs, **workload, weights=kind, device=device, timeout_s=seconds, listen=listen)
     if as_json:
         told = {"false_alarms": seen.false_alarms, "smallest_speedup": seen.smallest_speedup, "worst": seen.worst}
         print(json.dumps({**seen.to_json(), **told}))
         return
     print(selftest_words(seen))
-    steps(selftest_steps(pipeline))
+    show_steps(selftest_steps(pipeline))
