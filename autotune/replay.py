@@ -15,6 +15,7 @@ from random import Random
 
 from autotune.config import Config
 from autotune.errors import UserError
+from autotune.explore import Explorer
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
 from autotune.noun import Noun
@@ -25,7 +26,6 @@ from autotune.space import SearchSpace
 from autotune.store import InMemory
 from autotune.study import Study, check_sampler
 from autotune.trial import NOT_THE_CONFIG, Failure, Trial
-from autotune.tuner import Explorer
 from autotune.yardstick import Yardstick
 
 MARKS = (10, 20, 40, 100)  # trials, at which the curves are told

@@ -26,6 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"report.show", "report.terminal", "report.trust", "report.verify", "report.replay"},
     {"ladder", "replay", "nursery"},
     {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
+    {"explore"},
     {"report.page"},
     {"report.markdown"},
     {"report.measured", "report.watch", "report.merge"},

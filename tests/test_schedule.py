@@ -10,6 +10,7 @@ from autotune import tuner
 from autotune.config import Config
 from autotune.confirm import Plan
 from autotune.drift import due
+from autotune.explore import Ended, Probed
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
 from autotune.report import words
@@ -18,7 +19,6 @@ from autotune.schedule import confirming_s, exploring_s, next_s, trial_s
 from autotune.space import make_space, shipped_space_file
 from autotune.study import Study
 from autotune.trial import Anchor, Measurement, Trial
-from autotune.tuner import Ended, Probed
 
 
 def took(*seconds: float) -> list[Trial]:

@@ -13,6 +13,7 @@ from rich.live import Live
 from autotune import ladder as ladders
 from autotune.confirm import Confirming
 from autotune.drift import process_spread
+from autotune.explore import Anchored, Ended, Event, Probed, Started
 from autotune.goal import Minimise, read_minimise
 from autotune.ladder_record import LadderRecord
 from autotune.report import words
@@ -21,7 +22,7 @@ from autotune.report.look import heading_words, show_steps
 from autotune.report.story import next_steps, read_story
 from autotune.report.terminal import LiveView, front_table, header, summary
 from autotune.trial import Anchor, Failure, Trial
-from autotune.tuner import Anchored, Ended, Event, Probed, Result, Started, search
+from autotune.tuner import Result, search
 
 
 def show_search(*, as_json: bool, **arguments: Any) -> Path:

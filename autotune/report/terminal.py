@@ -13,6 +13,7 @@ from autotune.confirm import Confirming
 from autotune.device import Device
 from autotune.device_specs import EVIDENCE
 from autotune.drift import PRIOR_SPREAD
+from autotune.explore import Anchored, Ended, Event, Probed, Started
 from autotune.floor import Floor
 from autotune.front import objectives, pareto_front, pick_trial
 from autotune.goal import Goal, Minimise
@@ -25,7 +26,7 @@ from autotune.schedule import confirming_s, exploring_s
 from autotune.space import SearchSpace
 from autotune.target import Target
 from autotune.trial import Anchor, Failure, Trial
-from autotune.tuner import Anchored, Ended, Event, Probed, Result, Started
+from autotune.tuner import Result
 
 
 def header(event: Probed) -> str:
