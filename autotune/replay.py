@@ -19,12 +19,13 @@ from autotune.explore import Explorer
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
 from autotune.noun import Noun
+from autotune.proposals import check_sampler
 from autotune.recording import Header, Recording
 from autotune.recording_file import read_table
 from autotune.runner import Outcome
 from autotune.space import SearchSpace
 from autotune.store import InMemory
-from autotune.study import Study, check_sampler
+from autotune.study import Study
 from autotune.trial import NOT_THE_CONFIG, Failure, Trial
 from autotune.yardstick import Yardstick
 

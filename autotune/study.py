@@ -8,43 +8,28 @@ them, and is mended from them whenever a study is opened.
 
 import random
 import sqlite3
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-import optuna.importance
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.importance import PedAnovaImportanceEvaluator
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from autotune.config import Config, Value
+from autotune.config import Config
 from autotune.drift import corrected
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError
 from autotune.folders import StudyFolder
 from autotune.front import objectives, violations
 from autotune.knobs import complete, find_knob
 from autotune.pool import Pool, as_params
+from autotune.proposals import Valid, distributions, make_sampler
 from autotune.record import Record
 from autotune.sampler import AutoSampler
 from autotune.space import Recipe, SearchSpace
 from autotune.store import OnDisk, Store
 from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
-
-SAMPLERS = ("auto", "tpe", "random", "nsga2", "gp")
-ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
-LEAST_TO_GUESS = 20  # measured trials, before knobs are ranked by them
-FASTEST_SHARE = 0.25  # of them are looked at: Optuna's tenth is a handful in a usual study, and then chance ranks
-
-
-def check_sampler(name: str) -> str:
-    if name not in SAMPLERS:
-        raise UserError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}")
-    return name
 
 
 class Study:
@@ -73,7 +58,7 @@ class Study:
         self._rng = random.Random(seed + len(self.trials))
         self._pool = Pool(space, random.Random(seed))
         inner = self._auto(seed) if sampler == "auto" else make_sampler(sampler, seed + len(self.trials))
-        self._sampler = _Valid(inner, space, self.tried)
+        self._sampler = Valid(inner, space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
 
@@ -187,7 +172,7 @@ class Study:
         self._optuna.add_trial(
             optuna.trial.create_trial(
                 params=params,
-                distributions=_distributions(self.space),
+                distributions=distributions(self.space),
                 values=self._values(trial),
                 constraints=self._constraints(trial),
                 user_attrs=attributes,
@@ -195,88 +180,6 @@ class Study:
             if inside and not _teaches_nothing(trial)
             else optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
         )
-
-
-def importances(record: Record, trials: Sequence[Trial]) -> dict[str, float]:
-    """Knob -> its share of what decides whether a config is among the fastest, as Optuna guesses from the trials.
-
-    PED-ANOVA's: a guess from configs that differ in several knobs at once, not a measurement. Empty where too few
-    trials were measured to guess from.
-    """
-    measured = [trial for trial in trials if trial.measured]
-    free = {name: values for name, values in record.space.items() if len(values) > 1}
-    if len(measured) < LEAST_TO_GUESS or not free:
-        return {}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=RandomSampler(seed=0))
-    spaces = {name: CategoricalDistribution(values) for name, values in free.items()}
-    for trial in measured:
-        params = {name: trial.config.get(name, values[0]) for name, values in free.items()}
-        if all(params[name] in values for name, values in free.items()):  # not a baseline from outside the space
-            value = objectives(trial, trials[0])[0]
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
-    if len(study.trials) < LEAST_TO_GUESS:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return dict(
-            optuna.importance.get_param_importances(
-                study, evaluator=PedAnovaImportanceEvaluator(target_quantile=FASTEST_SHARE)
-            )
-        )
-
-
-class _Valid(BaseSampler):  # type: ignore[misc]
-    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, takes what was drawn at random.
-
-    queued  the config that must come next, whatever the sampler would say
-    spare   an allowed, new config, drawn at random
-    """
-
-    def __init__(self, inner: BaseSampler, space: SearchSpace, tried: Callable[[], set[Config]]) -> None:
-        self._inner, self._space, self._tried = inner, space, tried
-        self.queued: Config | None = None
-        self.spare: Config | None = None
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return _distributions(self._space)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        if self.queued is not None:
-            return as_params(self.queued, self._space.free)
-        tried = self._tried()
-        for _ in range(ATTEMPTS):
-            proposal = self._inner.sample_relative(study, trial, search_space)
-            if not proposal:
-                break  # too few trials to learn from
-            config = self._space.config(proposal)
-            if config not in tried and not self._space.objection(config):
-                return as_params(config, self._space.free)
-        assert self.spare is not None
-        return as_params(self.spare, self._space.free)
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
-        raise AssertionError(f"{name} was not sampled with the others")
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._inner.before_trial(study, trial)
-
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        self._inner.after_trial(study, trial, state, values)
-
-
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Optuna's own sampler of this name, every choice that matters said aloud."""
-    if name == "tpe":
-        # Univariate TPE proposes the same config for ever once it has failed; 5 random trials after the recipes do.
-        return TPESampler(multivariate=True, constant_liar=False, n_startup_trials=5, seed=seed)
-    if name == "nsga2":
-        return NSGAIISampler(population_size=10, seed=seed)
-    if name == "gp":
-        return GPSampler(n_startup_trials=5, seed=seed, warn_independent_sampling=False)
-    return RandomSampler(seed=seed)
 
 
 class _Unflushed(sqlite3.Connection):
@@ -322,10 +225,6 @@ def _changes_the_picture(name: str) -> bool:
     """Does the knob, or the one that it refines?"""
     knob = find_knob(name)
     return knob.changes_output or (knob.modifies is not None and find_knob(knob.modifies).changes_output)
-
-
-def _distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    return {name: CategoricalDistribution(values) for name, values in space.free.items()}
 
 
 def _teaches_nothing(trial: Trial) -> bool:

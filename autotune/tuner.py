@@ -27,13 +27,14 @@ from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve, wished
 from autotune.probe import PROMPTS_IN_SEARCH, default_prompts, default_space, probe
+from autotune.proposals import check_sampler
 from autotune.record import Record, read_record
 from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
 from autotune.report.story import read_story
 from autotune.runner import Runner
 from autotune.space import make_space, read_space_file
-from autotune.study import Study, check_sampler
+from autotune.study import Study
 from autotune.trial import Trial
 from autotune.tuned import TunedConfig
 from autotune.workload import asked_sizes, read_prompts

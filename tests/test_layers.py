@@ -37,6 +37,7 @@ LAYERS: tuple[set[str], ...] = (
     {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file"},
     {"chain", "ladder_record", "score", "recording"},
     {"study", "probe", "tuned", "ladder_recipe"},
+    {"proposals", "importance"},
     {"pool"},
     {"production", "serving"},
     {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
@@ -114,9 +115,14 @@ def test_nouns_import_only_nouns_and_next_to_nothing_of_others() -> None:
         assert foreign(noun, at_the_top_only=True).isdisjoint({"numpy", "PIL"}), "`autotune --help` is instant"
 
 
-def test_only_the_study_and_our_sampler_know_optuna() -> None:
+def test_only_the_study_and_samplers_know_optuna() -> None:
     """The sampler is one of Optuna's, for anyone's study; nothing else of ours is in it."""
-    assert {module for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {"study", "sampler"}
+    assert {module for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {
+        "study",
+        "proposals",
+        "importance",
+        "sampler",
+    }
     ours = {name for module in FILES if unit(module) == "sampler" for name in imported(module) if name in FILES}
     assert all(unit(name) == "sampler" for name in ours)
 

@@ -18,11 +18,13 @@ from autotune.errors import UserError
 from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal
+from autotune.importance import LEAST_TO_GUESS, importances
 from autotune.job import MeasureJob
 from autotune.knobs import complete
+from autotune.proposals import SAMPLERS, check_sampler
 from autotune.record import read_trials, write_trial
 from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
-from autotune.study import LEAST_TO_GUESS, SAMPLERS, Study, check_sampler, importances
+from autotune.study import Study
 from autotune.trial import Anchor, Cause, Trial
 
 MIB = 2**20

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autotune.ablation import LeftOut
 from autotune.folders import write_text
+from autotune.importance import importances
 from autotune.knobs import all_knobs
 from autotune.report import words
 from autotune.report.gallery import FULL_SCALE, reels
@@ -25,7 +26,6 @@ from autotune.report.measured import how_measured, where_time_goes
 from autotune.report.merge import Merged
 from autotune.report.progress import progress
 from autotune.report.story import Row, Story, answer, next_steps
-from autotune.study import importances
 
 UNITS = {"clip": "CLIP<br>points<br>lost", "likeness": "100 x<br>(1 - SSIM)", "": ""}  # of the colours
 MOST_REELS = 8  # configs in the contact sheet: the pick, and the fastest of the front
