@@ -1,20 +1,26 @@
 """Does a measured latency agree with a plain loop that anybody would write?
 
-    python benchmarks/latency_agrees.py [best.json] [--rounds 3]
+    python benchmarks/latency_agrees.py                    # of the untouched demo, call by call in turn
+    python benchmarks/latency_agrees.py --apart            # in fresh processes in turn
+    python benchmarks/latency_agrees.py best.json          # of an exported config, in fresh processes
 
-Of the untouched demo the plain loop knows diffusers alone; of an exported config it calls what autotune.load() returns,
-and the figure in the file is printed, too. Plain loop and measurement take turns, each in a fresh process. Printed are
-both medians of each round and their ratio; that of all rounds should be within 1 % of 1. On a machine that is never
-idle set AUTOTUNE_BUSY=accept, and expect the ratio to scatter as the machine does.
+In turn, one process holds both the pipe of a plain script and the one that autotune builds, and calls them alternately:
+whatever the machine does then disturbs both alike. Apart, plain loop and measurement are fresh processes: they agree as
+well as the machine's speed stays what it is. Of an exported config the plain loop calls what autotune.load() returns,
+and the figure in the file is printed, too. On a machine that is never idle set AUTOTUNE_BUSY=accept.
 """
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from autotune.verdict import half_width
 
 PLAIN = """
 import json, sys, time
@@ -51,6 +57,59 @@ for _ in range(asked["calls"]):
 print(json.dumps(seconds))
 """
 CALLS = 20
+PAIRS = 40  # of calls in turn
+
+
+def in_turn() -> list[float]:
+    """The logarithms of ours over plain, of calls in turn in this process."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from autotune import build, demo
+    from autotune.knobs import complete
+    from autotune.measure import call_pipe, latency
+    from autotune.pipelines import resolve
+    from autotune.probe import default_prompts
+    from autotune.workload import Workload
+
+    pipeline = resolve("demo")
+    prompt = default_prompts(pipeline).texts[0]
+    workload = Workload(prompts=(prompt,), width=64, height=64, steps=20, guidance_scale=4.0)
+    plain_pipe = DiffusionPipeline.from_pretrained(demo.PIPELINE, dtype=torch.float32)
+    built = build.load(pipeline, complete({}), "cpu")
+    build.apply(built, complete({}), workload, "cpu")
+    for pipe in (plain_pipe, built):
+        pipe.set_progress_bar_config(disable=True)
+
+    def plain_s() -> float:
+        start = time.perf_counter()
+        generator = torch.Generator("cpu").manual_seed(0)
+        plain_pipe(prompt, width=64, height=64, num_inference_steps=20, guidance_scale=4.0, generator=generator)
+        return time.perf_counter() - start
+
+    def ours_s() -> float:
+        with torch.no_grad():
+            return latency.timed(lambda: call_pipe(built, workload, [prompt], [0]), "cpu")[0]
+
+    logs = []
+    for number in range(-3, PAIRS):  # the first ones warm up
+        first, second = (plain_s, ours_s) if number % 2 else (ours_s, plain_s)
+        a, b = first(), second()
+        ours, theirs = (b, a) if number % 2 else (a, b)
+        if number >= 0:
+            logs.append(math.log(ours / theirs))
+    return logs
+
+
+def show_in_turn() -> None:
+    logs = in_turn()
+    middle, half = statistics.fmean(logs), half_width(logs)
+    low, high = math.exp(middle - half), math.exp(middle + half)
+    print(
+        f"{PAIRS} calls each, in turn: autotune's over the plain loop's {math.exp(middle):.4f} ({low:.4f} to {high:.4f})"
+    )
+    print(f"median of the ratios: {math.exp(statistics.median(logs)):.4f}")
+    print("they agree within 1%" if abs(middle) <= 0.01 else "they do NOT agree within 1%")
 
 
 def plain(target: object, config: str | None) -> list[float]:
@@ -102,8 +161,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?")
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
+    if not (asked.apart or asked.config):
+        show_in_turn()
+        return
     ours, theirs = [], []
     with tempfile.TemporaryDirectory() as folder:
         if asked.config:

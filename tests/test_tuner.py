@@ -87,8 +87,8 @@ def test_a_search_leaves_a_report_of_all_its_trials(study: Path) -> None:
     assert html.escape(answer(story)).replace("&#x27;", "&#39;") in made
     assert [f'id="trial-{trial.number}"' in made for trial in story.trials] == [True, True]
     assert 'href="trials/0001/log.txt"' in made
-    shown = {trial.number for trial in story.front} | {0}
-    assert made.count("data:image/png") >= 2 * len(shown), "two pictures of the baseline and of each of the front"
+    better = {trial.number for trial in story.front} - {0}
+    assert (made.count("data:image/png") >= 2 * (1 + len(better))) if better else "data:image" not in made
     assert (study / "report.md").read_text(encoding="utf-8").startswith("# autotune: demo on ")
 
 
