@@ -104,11 +104,10 @@ def in_turn() -> list[float]:
 def show_in_turn() -> None:
     logs = in_turn()
     middle, half = statistics.fmean(logs), half_width(logs)
-    low, high = math.exp(middle - half), math.exp(middle + half)
-    print(f"{PAIRS} calls each, in turn: autotune's over the plain loop's {math.exp(middle):.4f}")
-    print(f"95 % interval: {low:.4f} to {high:.4f}")
-    print(f"median of the ratios: {math.exp(statistics.median(logs)):.4f}")
-    print("they agree within 1%" if abs(middle) <= 0.01 else "they do NOT agree within 1%")
+    low, high, median = math.exp(middle - half), math.exp(middle + half), math.exp(statistics.median(logs))
+    print(f"autotune's over the plain loop's, {PAIRS} calls each in turn: median of the ratios {median:.4f}")
+    print(f"their mean {math.exp(middle):.4f} (95 % interval {low:.4f} to {high:.4f})")
+    print("they agree within 1%" if abs(median - 1) <= 0.01 else "they do NOT agree within 1%")
 
 
 def plain(target: object, config: str | None) -> list[float]:
