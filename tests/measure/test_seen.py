@@ -58,6 +58,7 @@ def test_wrong_captions_are_seen() -> None:
 KNOBS: list[dict[str, Value]] = [{"memory_format": "channels_last"}, {"qkv_fusion": True}, {"compile": "regional"}]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")  # torch deprecates what it imports to compile
 @pytest.mark.parametrize("knob", KNOBS, ids=str)
 def test_what_only_computes_them_otherwise_is_not_seen_by_score_or_likeness(knob: dict[str, Value]) -> None:
     mine = pictures(count=16, **knob)
