@@ -195,15 +195,29 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Each of one type."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    for name, values in columns.items():
+        kinds = {type(value) for value in values if value is not None}
+        if len(kinds) > 1:
+            one = float if kinds == {int, float} else str
+            columns[name] = [None if value is None else one(value) for value in values]
+    return columns
+
+
 def write_parquet(rows: Sequence[Row], path: Path) -> None:
-    """Raises UserError where pyarrow is not installed, or the file can't be written."""
+    """A column that mixes words and numbers, as a knob's values may, is of words.
+
+    Raises UserError where pyarrow is not installed, or the file can't be written.
+    """
     try:
         from pyarrow import Table, parquet
     except ImportError:
         raise UserError(
-            "Parquet needs pyarrow, which is not installed: pip install pyarrow, or take --format csv."
+            "Parquet needs pyarrow, which is not installed: pip install 'diffusers-autotune[research]', or take --format csv."
         ) from None
     try:
-        parquet.write_table(Table.from_pylist([dict(row) for row in rows]), path)
+        parquet.write_table(Table.from_pydict(_columns(rows)), path)
     except OSError as error:
         raise UserError(f"{str(path)!r} can't be written: {error.strerror or error}.") from None

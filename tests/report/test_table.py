@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import failed, measured
+from pyarrow import parquet
 from studies import VALUES, study, usual
 
 from autotune.errors import UserError
@@ -71,13 +74,23 @@ def test_an_unknown_format_is_refused_with_the_nearest(tmp_path: Path) -> None:
         formatted([], "latx")
 
 
-def test_parquet_is_written_where_pyarrow_is_there_and_otherwise_it_says_so(tmp_path: Path) -> None:
-    rows, path = samples_rows(usual(tmp_path / "study").path), tmp_path / "samples.parquet"
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        with pytest.raises(UserError, match="pip install pyarrow"):
-            write_parquet(rows, path)
-    else:
-        write_parquet(rows, path)
-        assert parquet.read_table(path).num_rows == len(rows)
+@pytest.mark.parametrize("rows_of", [trials_rows, samples_rows])
+def test_parquet_has_every_row_and_a_knob_whose_values_are_words_and_numbers(tmp_path: Path, rows_of: Any) -> None:
+    rows, path = list(rows_of(usual(tmp_path / "study").path)), tmp_path / "table.parquet"
+    if rows_of is trials_rows:
+        rows = [{**row, "knob_steps": "workload" if row["trial"] == 0 else 8, "knob_tome_ratio": 0} for row in rows]
+        rows[-1] = {**rows[-1], "knob_tome_ratio": 0.5}
+    write_parquet(rows, path)
+    read = parquet.read_table(path).to_pylist()
+    assert len(read) == len(rows)
+    if rows_of is trials_rows:
+        assert {row["knob_steps"] for row in read} == {"workload", "8"}
+        assert {row["knob_tome_ratio"] for row in read} == {0.0, 0.5}
+
+
+def test_without_pyarrow_parquet_is_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pip install 'diffusers-autotune\[research\]'"):
+        write_parquet([], tmp_path / "table.parquet")
