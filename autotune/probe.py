@@ -10,7 +10,7 @@ from autotune.job import DeviceJob, ProbeJob
 from autotune.knobs import complete
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import presets, resolve
-from autotune.space import SearchSpace, SpaceFile, make_space, shipped_space_file
+from autotune.space import SearchSpace, SpaceFile, make_space, read_space_file, shipped_space_file
 from autotune.target import Target
 from autotune.trial import Failure
 from autotune.workload import PROMPTS, Prompts, Shape, Workload, read_prompts
@@ -76,17 +76,26 @@ def _probe_device(folder: Path, device: Device) -> Device:
     return Device.parse(answer, "the probe's device")
 
 
-def probe_space(word: str, weights: Weights, device: str | None, **wishes: str | None) -> tuple[Target, SearchSpace]:
-    """The space that a search of this pipeline would have here. `wishes`: task, controlnet, lora, see resolve()."""
+def probe_space(
+    word: str, weights: Weights, device: str | None, space: Path | None = None, **wishes: str | None
+) -> tuple[Target, SearchSpace]:
+    """The space that a search of this pipeline would have here. `wishes`: task, controlnet, lora, see resolve().
+
+    space  a space file, instead of the one that ships for it. Raises UserError.
+    """
+    file = read_space_file(space) if space else None
     # The scorer plays no part in what is possible, and it may have to be downloaded.
     pipeline = resolve(word, weights, **wishes).model_copy(update={"scorer": None})
     with tempfile.TemporaryDirectory() as folder:
         target = probe(Path(folder) / "probe", pipeline, find_device(device), default_prompts(pipeline))
-    return target, _default_space_of(target)
+    return target, _whole_space(target, file)
 
 
-def probe_space_of(word: str, weights: Weights, device: Device, **wishes: str | None) -> tuple[Target, SearchSpace]:
+def probe_space_of(
+    word: str, weights: Weights, device: Device, space: Path | None = None, **wishes: str | None
+) -> tuple[Target, SearchSpace]:
     """The space on a device that is not here, such as one of the capability table. Downloads no preset's weights."""
+    file = read_space_file(space) if space else None
     preset = presets().get(word)
     shape = "random" if preset and preset.architecture else weights  # its configurations ship with autotune
     pipeline = resolve(word, shape, **wishes).model_copy(update={"scorer": None})
@@ -94,11 +103,12 @@ def probe_space_of(word: str, weights: Weights, device: Device, **wishes: str | 
         target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), default_prompts(pipeline))
     known = target.pipeline.model_copy(update={"weights": weights})
     target = target.model_copy(update={"pipeline": known, "device": device})
-    return target, _default_space_of(target)
+    return target, _whole_space(target, file)
 
 
-def _default_space_of(target: Target) -> SearchSpace:
-    return make_space(target, default_space(target.pipeline), fix={}, exclude=(), baseline=complete({}))
+def _whole_space(target: Target, file: SpaceFile | None) -> SearchSpace:
+    """Nothing fixed, nothing left out."""
+    return make_space(target, file or default_space(target.pipeline), fix={}, exclude=(), baseline=complete({}))
 
 
 def default_space(pipeline: Pipeline) -> SpaceFile:

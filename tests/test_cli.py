@@ -188,6 +188,7 @@ OTHERS = [
         ["knobs", "--pipeline", "demoo"],
         "nor a folder with a model_index.json: did you mean 'demo'?",
     ),
+    (["knobs", "--space", "typo.toml"], "'knob' is unknown, did you mean 'knobs'?"),
     (["knobs", "--device", "cuda"], "no NVIDIA GPU was found here"),
     (["knobs", "--task", "painting"], "unknown task 'painting': did you mean 'inpainting'?"),
 ]

@@ -63,6 +63,14 @@ def test_the_space_is_that_of_the_gpu_not_of_this_machine(demo: tuple[Target, Se
     assert space.objection(complete({"offload": "model"})) is None
 
 
+def test_of_a_space_file_only_its_values_are_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[knobs]\ndtype = ["fp32", "fp16", "bf16"]\ncompile = "off"\n')
+    _, space = probe_space_of("demo", "pretrained", find_spec("t4"), tmp_path / "mine.toml")
+    assert space.values["compile"] == ("off",)
+    assert space.values["dtype"] == ("fp32", "fp16")
+    assert "compute capability 8.0" in space.impossible["dtype", "bf16"]
+
+
 def test_the_table_says_that_nobody_looked(demo: tuple[Target, SearchSpace]) -> None:
     from rich.console import Console
 

@@ -1,5 +1,6 @@
 """device, knobs: what is here, and what could be searched on it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,7 @@ def knobs(
     device_spec: Annotated[
         str | None, typer.Option(help="A GPU that is not here, such as a100, t4 or 4090: what would be on it.")
     ] = None,
+    space: Annotated[Path | None, typer.Option(help="A space file (TOML), as a search takes it.")] = None,
     weights: Weights = "pretrained",
 ) -> None:
     """Print every knob: what would be searched here, and what not and why."""
@@ -38,8 +40,10 @@ def knobs(
 
     wishes = {"task": task, "controlnet": controlnet, "lora": lora}
     if device_spec is None:
-        console().print(knobs_table(*probe_space(pipeline, read_weights(weights), device, **wishes)))
+        console().print(knobs_table(*probe_space(pipeline, read_weights(weights), device, space, **wishes)))
         return
     if device is not None:
         raise UserError(f"--device {device} is here, --device-spec {device_spec} is not: give one of them.")
-    console().print(knobs_table(*probe_space_of(pipeline, read_weights(weights), find_spec(device_spec), **wishes)))
+    console().print(
+        knobs_table(*probe_space_of(pipeline, read_weights(weights), find_spec(device_spec), space, **wishes))
+    )
