@@ -38,13 +38,16 @@ else:
 pipe.set_progress_bar_config(disable=True)
 
 def call():
+    generator = torch.Generator("cpu").manual_seed(asked["seed"])
+    if asked["config"]:  # size, steps and guidance are the loaded pipe's own defaults
+        return pipe(asked["prompt"], generator=generator).images
     return pipe(
         asked["prompt"],
         width=asked["width"],
         height=asked["height"],
         num_inference_steps=asked["steps"],
         guidance_scale=asked["guidance_scale"],
-        generator=torch.Generator("cpu").manual_seed(asked["seed"]),
+        generator=generator,
     ).images
 
 for _ in range(5):
