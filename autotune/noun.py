@@ -10,7 +10,8 @@ from autotune.errors import LONGEST_SHOWN, UserError
 class Noun(BaseModel):
     """Frozen, and strict about unknown fields: a typo in a file is an error, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when it is first used: production loads a config without most of the nouns that it could.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def parse(cls, data: Any, where: str) -> Self:
