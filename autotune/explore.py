@@ -11,6 +11,7 @@ from autotune.confirm import Confirming
 from autotune.drift import due
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
+from autotune.record import Untried
 from autotune.runner import Outcome
 from autotune.schedule import next_s
 from autotune.space import SearchSpace
@@ -47,7 +48,14 @@ class Anchored:
     anchor: Anchor
 
 
-Event = Probed | Started | Ended | Anchored | Confirming
+@dataclass(frozen=True)
+class LeftAlone:
+    """Trials are over, and these configs were not among them because they are predicted not to fit."""
+
+    untried: Untried
+
+
+Event = Probed | Started | Ended | Anchored | LeftAlone | Confirming
 Listener = Callable[[Event], None]
 
 
@@ -73,6 +81,12 @@ class Explorer:
 
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
+        exhausted = self._explore(budget, time_budget_s)
+        if self.study.untried is not None:
+            self.listen(LeftAlone(self.study.untried))
+        return exhausted
+
+    def _explore(self, budget: int, time_budget_s: float | None) -> bool:
         end = self.clock() + (time_budget_s or float("inf"))
         while len(self.study.trials) < budget and self.has_time(end):
             asked = self.study.ask()

@@ -126,20 +126,22 @@ def test_a_pair_s_effect_is_learned_and_a_silent_knob_has_none() -> None:
     assert np.ptp(by_silent, axis=3).max() < 1e-6
 
 
-def test_the_gradient_of_the_fit_is_that_of_the_likelihood() -> None:
-    from autotune.sampler.additive import _kernel, _slope
+@pytest.mark.parametrize("tasks", [0, 2])
+def test_the_gradient_of_the_fit_is_that_of_the_likelihood(tasks: int) -> None:
+    from autotune.sampler.additive import _kernel, _Rows, _slope
 
     rng = np.random.default_rng(2)
     codes, y = codes_of(rng, 12, [3, 2, 2]), rng.normal(size=12)
     same = (codes[:, None, :] == codes[None, :, :]).transpose(2, 0, 1).astype(float)
-    theta = np.array([-1.0, -0.5, -2.0, -0.3, -2.5])
+    rows = _Rows(same, y, rng.uniform(0, 0.1, 12), np.arange(12) % (tasks + 1))
+    theta = np.array([-1.0, -0.5, -2.0, -0.3, -2.5, 1.0, -0.5][: 5 + tasks])
 
     def likelihood(at: np.ndarray) -> float:
-        kernel = _kernel(at, same)
+        kernel = _kernel(at, rows)
         return float(-0.5 * y @ np.linalg.solve(kernel, y) - 0.5 * np.linalg.slogdet(kernel)[1])
 
-    for i, slope in enumerate(_slope(theta, same, y)):
-        step = np.eye(5)[i] * 1e-5
+    for i, slope in enumerate(_slope(theta, rows)):
+        step = np.eye(5 + tasks)[i] * 1e-5
         assert slope == pytest.approx((likelihood(theta + step) - likelihood(theta - step)) / 2e-5, rel=1e-4, abs=1e-6)
 
 

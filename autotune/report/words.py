@@ -6,6 +6,7 @@ from autotune.config import Config
 from autotune.drift import PRIOR_SPREAD, speedup_interval
 from autotune.knobs import all_knobs
 from autotune.paired import Paired
+from autotune.record import Untried
 from autotune.trial import Anchor, Failure, Measurement, ShapeCost, Trial
 from autotune.verdict import GAP
 
@@ -59,6 +60,15 @@ def anchor(again: Anchor, baseline: Trial) -> str:
     change = again.measured.latency_s / baseline.measured.latency_s - 1
     return (
         f"{seconds(again.measured.latency_s)}, {abs(change):.1%} {'slower' if change > 0 else 'faster'} than at first"
+    )
+
+
+def untried(found: Untried) -> str:
+    """What was left alone, and by whose word."""
+    one = found.count == 1
+    return (
+        f"{found.count} {'config was' if one else 'configs were'} not tried: predicted to need more than "
+        f"{memory(found.limit_bytes)} (least: {memory(found.least_bytes)})"
     )
 
 
