@@ -9,6 +9,7 @@ from typing import Protocol
 from autotune.config import Config
 from autotune.confirm import Confirming
 from autotune.drift import due
+from autotune.earlier import EarlierStudy
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
 from autotune.record import Untried
@@ -55,7 +56,15 @@ class LeftAlone:
     untried: Untried
 
 
-Event = Probed | Started | Ended | Anchored | LeftAlone | Confirming
+@dataclass(frozen=True)
+class Warmed:
+    """Earlier studies have put so many trials first."""
+
+    studies: tuple[EarlierStudy, ...]
+    first: int
+
+
+Event = Probed | Warmed | Started | Ended | Anchored | LeftAlone | Confirming
 Listener = Callable[[Event], None]
 
 
@@ -87,12 +96,15 @@ class Explorer:
         return exhausted
 
     def _explore(self, budget: int, time_budget_s: float | None) -> bool:
-        end = self.clock() + (time_budget_s or float("inf"))
+        end, said = self.clock() + (time_budget_s or float("inf")), False
         while len(self.study.trials) < budget and self.has_time(end):
             asked = self.study.ask()
             if asked is None:
                 return True
             number, config, origin = asked
+            if number and self.study.record.warm_start and not said:
+                said = True
+                self.listen(Warmed(self.study.record.warm_start, len(self.study.warm.first)))
             self.anchor()
             self.listen(Started(number, config, origin))
             started = self.clock()

@@ -1,17 +1,22 @@
 """Our sampler for a study: told which knobs don't change the picture, what memory there is, and what is allowed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autotune.config import Config
 from autotune.knobs import find_knob
 from autotune.pool import Pool
 from autotune.record import Record, Untried
-from autotune.sampler import AutoSampler, Ceiling
+from autotune.sampler import AutoSampler, Ceiling, Earlier
 
 
-def our_sampler(record: Record, pool: Pool, tried: set[Config], seed: int) -> AutoSampler:
-    """It chooses from the pool, less what was tried: a set that grows with the study."""
+def our_sampler(
+    record: Record, pool: Pool, tried: set[Config], seed: int, earlier: Callable[[], Sequence[Sequence[Earlier]]]
+) -> AutoSampler:
+    """It chooses from the pool, less what was tried: a set that grows with the study.
+
+    earlier  what it is told of earlier studies, asked for once there is a baseline
+    """
 
     def choices(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         return pool.params(tried, best)
@@ -24,6 +29,7 @@ def our_sampler(record: Record, pool: Pool, tried: set[Config], seed: int) -> Au
         pool=choices,
         silent={memory + 1: mute, "max_quality_drop": mute},
         fails_count=False,
+        earlier=earlier,
         ceilings={memory: Ceiling(limit, hit, "max_vram")} if limit else None,
     )
 

@@ -6,6 +6,7 @@ All are written whole or not at all, a trial before Optuna hears of it: what the
 
 from autotune.config import Config, Value
 from autotune.drift import corrected
+from autotune.earlier import EarlierStudy
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, read_json, write_json
 from autotune.goal import Goal
@@ -27,6 +28,7 @@ class Record(Noun):
     space: dict[str, tuple[Value, ...]]
     command: str
     isolation: Isolation = "spawn"  # how the trials' processes were started; before it was written there was no other
+    warm_start: tuple[EarlierStudy, ...] = ()  # those of their trials that are in this space
     more_prompts: tuple[str, ...] = ()  # those that the search had no time for: the pick is judged by them, too
 
     @property
@@ -53,7 +55,7 @@ class Record(Noun):
         return min((limit for limit in limits if limit), default=None)
 
     def difference(self, other: "Record") -> str | None:
-        """The first thing in which the studies differ, in words. The command may."""
+        """The first thing in which the studies differ, in words. The command may; `other` may have no warm start."""
         found = self.target.difference(other.target)
         if found:
             return found
@@ -63,6 +65,9 @@ class Record(Noun):
                 return f"another {what}"
         if self.isolation != other.isolation:
             return f"its trials' processes are started by --isolation {self.isolation}"
+        if other.warm_start and [s.digest for s in self.warm_start] != [s.digest for s in other.warm_start]:
+            begun = " and ".join(map(str, self.warm_start)) or "no earlier study"
+            return f"it was started warm by {begun}, not {' and '.join(map(str, other.warm_start))}"
         return None
 
 

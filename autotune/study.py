@@ -29,7 +29,8 @@ from autotune.proposals import Valid, distributions, make_sampler
 from autotune.record import Record, Untried
 from autotune.space import Recipe, SearchSpace
 from autotune.store import OnDisk, Store
-from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
+from autotune.trial import NOT_THE_CONFIG, WARM_START, Anchor, Failure, Trial
+from autotune.warm_start import WarmStart
 
 
 class Study:
@@ -58,7 +59,8 @@ class Study:
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
         pool = Pool(space, random.Random(seed))
-        self._ours = our_sampler(record, pool, self._tried, seed) if sampler == "auto" else None
+        self._warm: WarmStart | None = None
+        self._ours = our_sampler(record, pool, self._tried, seed, lambda: self.warm.told) if sampler == "auto" else None
         self._sampler = Valid(self._ours or make_sampler(sampler, seed + len(self.trials)), space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
@@ -70,12 +72,19 @@ class Study:
     def tried(self) -> set[Config]:
         return self._tried
 
+    @property
+    def warm(self) -> WarmStart:
+        """What earlier studies are worth here, in the light of the baseline."""
+        if self._warm is None:
+            self._warm = WarmStart(self.record.warm_start, self.space, self.record.goal, self.baseline)
+        return self._warm
+
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None where every allowed config was tried."""
         number = len(self.trials)
         if number == 0:
             return 0, self.record.baseline_config, "baseline"
-        queued = self._interrupted(number) or self._next_recipe()
+        queued = self._interrupted(number) or self._next_of_earlier() or self._next_recipe()
         spare = None if queued else self.space.random(self._rng, self.tried())
         if queued is None and spare is None:
             return None
@@ -123,6 +132,12 @@ class Study:
         config = complete(values)
         known = config not in self.tried() and not self.space.objection(config)
         return (config, "interrupted") if known else None
+
+    def _next_of_earlier(self) -> tuple[Config, str] | None:
+        """The next of those that earlier studies put first."""
+        new = (config for config in self.warm.first if config not in self.tried() and not self.space.objection(config))
+        config = next(new, None)
+        return None if config is None else (config, WARM_START)
 
     def _next_recipe(self) -> tuple[Config, str] | None:
         """The next recipe that can run here and was not tried."""

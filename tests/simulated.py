@@ -4,9 +4,11 @@ memory, with a few interactions, knobs that do nothing, faults that follow value
 For tests and for trying samplers; what is said of a sampler comes from recorded spaces.
 """
 
+import copy
 import itertools
 import math
 import random
+import statistics
 from collections.abc import Mapping
 
 from conftest import CPU, gpu, make_target
@@ -26,6 +28,7 @@ class World:
 
     def __init__(self, space: SearchSpace, seed: int, *, fault_rules: int = 3, idle: float = 0.25) -> None:
         self.rng = rng = random.Random(seed)
+        self.scale_s, self.scale_bytes = 1.0, 1e9  # what the baseline takes
         self.limit_bytes = math.inf  # what needs more runs out of memory
         changed = [(n, v) for n, values in space.free.items() for v in values if v != values[0]]
         busy = {name for name in space.free if rng.random() > idle}
@@ -40,6 +43,24 @@ class World:
         one_of_many = [(n, v) for n, v in changed if len(space.free[n]) > 2]
         self.faults += [(rng.choice(one_of_many),)] if fault_rules and one_of_many else []
 
+    def elsewhere(self, seed: int, *, alike: float = 0.8) -> "World":
+        """The same pipeline on another device, where each value brings more or less, or a little of something else.
+
+        alike  how alike the effects are, as a correlation, about; -1: what was fast is slow
+        """
+        other, rng = copy.copy(self), random.Random(seed)
+        other.rng = rng
+
+        def moved(effects: Effects) -> Effects:
+            size = statistics.pstdev(effects.values())
+            rest = math.sqrt(1 - alike**2) * size
+            return {c: alike * effect * rng.uniform(0.7, 1.3) + rng.gauss(0, rest) for c, effect in effects.items()}
+
+        other.latency = {c: 1.6 * effect for c, effect in moved(self.latency).items()}
+        other.memory = {c: 0.7 * effect for c, effect in moved(self.memory).items()}
+        other.scale_s, other.scale_bytes = 7.0 * self.scale_s, 30.0 * self.scale_bytes
+        return other
+
     def row(self, number: int, origin: str, config: Config) -> Row:
         common = {"trial": number, "origin": origin, "values": dict(config)}
         memory_bytes = self.memory_bytes(config)
@@ -49,7 +70,7 @@ class World:
         if crashes:
             return Row(**common, outcome="crash", reason="simulated", seconds=self.rng.uniform(5, 15))
         both = sum(effect for pair, effect in self.together.items() if self._has(config, pair))
-        latency_s = math.exp(self._sum(self.latency, config) + both + self.rng.gauss(0, 0.015))
+        latency_s = self.scale_s * math.exp(self._sum(self.latency, config) + both + self.rng.gauss(0, 0.015))
         memory_bytes = int(memory_bytes * math.exp(self.rng.gauss(0, 0.005)))
         loss = max(0.0, self._sum(self.loss, config) + (self.rng.gauss(0, 0.02) if number else 0.0))
         scores = (30.0 - loss,)
@@ -68,7 +89,7 @@ class World:
 
     def memory_bytes(self, config: Config) -> int:
         """Without noise."""
-        return int(1e9 * math.exp(self._sum(self.memory, config)))
+        return int(self.scale_bytes * math.exp(self._sum(self.memory, config)))
 
     @staticmethod
     def _has(config: Config, rule: tuple[tuple[str, Value], ...]) -> bool:

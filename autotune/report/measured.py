@@ -8,7 +8,7 @@ from autotune.drift import PRIOR_WEIGHT
 from autotune.record import read_untried
 from autotune.report import words
 from autotune.report.story import Story
-from autotune.trial import Measurement, Phases
+from autotune.trial import WARM_START, Measurement, Phases
 
 
 def how_measured(story: Story) -> list[tuple[str, str]]:
@@ -25,6 +25,7 @@ def how_measured(story: Story) -> list[tuple[str, str]]:
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
         ("baseline", words.config(Config(record.baseline))),
         ("limits", _limits(story)),
+        ("warm start", _warm_start(story)),
         ("not tried", _not_tried(story)),
         ("processes", _processes(story)),
         ("noise", _noise(story)),
@@ -52,6 +53,15 @@ def _limits(story: Story) -> str:
     found += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
     found += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
     return ", ".join(found)
+
+
+def _warm_start(story: Story) -> str:
+    """What earlier studies were good for, and by which name and digest they go."""
+    studies, first = story.record.warm_start, sum(trial.origin == WARM_START for trial in story.trials)
+    if not studies:
+        return ""
+    named = ", ".join(map(str, studies))
+    return f"{words.warm_start(studies, first)} trials ({named}); no figure of theirs is in this report"
 
 
 def _not_tried(story: Story) -> str:

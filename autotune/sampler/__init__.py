@@ -152,7 +152,9 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         acts = np.array([parameter not in silent for parameter in seen.names])
         before = self._before.get(name)
         steps = FIRST_STEPS if before is None else STEPS
-        codes, doubt, tasks = seen.codes_measured, np.zeros(len(values)), seen.tasks
+        known = np.isfinite(values)
+        codes, doubt, tasks = seen.codes_measured[known], np.zeros(known.sum()), seen.tasks[known]
+        values = values[known]
         if also:
             codes, values = np.concatenate([codes, also[0]]), np.concatenate([values, also[1]])
             doubt, tasks = np.concatenate([doubt, also[2]]), np.append(tasks, [0] * len(also[1]))

@@ -21,7 +21,7 @@ MARGIN = 0.1  # of an objective's span on the front: how much worse than its wor
 class Earlier:
     """A trial of an earlier study, said in this one's terms. Only how it compares with the others of its study counts.
 
-    values       the objectives, as they might be here; None: it failed
+    values       the objectives, as they might be here, NaN where nothing is known; None: it failed
     constraints  those that would follow
     """
 
@@ -90,10 +90,12 @@ class Seen:
         """Values of an objective as the models see them: the logarithm of what is always above 0; anything else is
         bent where it is far beyond what keeps the constraints."""
         known = self._raw[:, index]
+        known = known[np.isfinite(known)]
         if (known > 0).all():
             return np.log(values)
-        feasible = self._feasible()
-        return _bent(values, float(np.abs(known[feasible] if feasible.any() else known).max()))
+        kept = self._raw[self._feasible(), index]
+        kept = kept[np.isfinite(kept)]
+        return _bent(values, float(np.abs(kept if len(kept) else known).max()))
 
     def box(self) -> tuple[Array, Array, Array]:
         """(each measured row's objectives, this study's front, the corner beyond which nothing counts), minimised."""
@@ -104,7 +106,7 @@ class Seen:
         if len(front):
             # The first trial is where the user comes from: what is better than that in one thing counts.
             high = np.maximum(front.max(axis=0), np.minimum(mine[0], high))
-        span = np.where(high > low, high - low, np.maximum(values.std(axis=0), 1e-6))
+        span = np.where(high > low, high - low, np.maximum(np.nanstd(values, axis=0), 1e-6))
         return values, front, high + MARGIN * span
 
     def constraints(self) -> dict[str, Array]:
@@ -112,7 +114,7 @@ class Seen:
         rows = [t.constraints for t in self.measured] + [one.constraints for one in self.earlier]
         names = sorted({n for t in self.measured for n in t.constraints} - {FAILED})
         columns = {n: np.array([row.get(n, 0.0) for row in rows]) for n in names}
-        return {n: _bent(column, np.median(np.abs(column))) for n, column in columns.items() if (column > 0).any()}
+        return {n: _bent(column, np.nanmedian(np.abs(column))) for n, column in columns.items() if (column > 0).any()}
 
 
 def _bent(values: Array, scale: float) -> Array:
