@@ -41,8 +41,13 @@ class Found:
                 )
 
 
-def read_earlier(paths: Sequence[Path]) -> list[Found]:
-    """Raises UserError, in one sentence, where one is neither study nor table, is empty, too new, or there twice."""
+def read_earlier(paths: Sequence[Path], *, but: Path | None = None) -> list[Found]:
+    """Raises UserError, in one sentence, where one is neither study nor table, is empty, too new, or there twice.
+
+    but   the study that is to be started warm
+    """
+    if but is not None and any(path.resolve() == but.resolve() for path in paths):
+        raise UserError(f"--warm-start {but.name!r} is this study itself, which goes on by itself.")
     found = [_read(path) for path in paths]
     digests = [one.study.digest for one in found]
     for one in found:
@@ -66,8 +71,8 @@ def _read(path: Path) -> Found:
 def _found(path: Path, record: Record, trials: Sequence[Trial]) -> Found:
     name = path.resolve().name
     baseline = trials[0].measured if trials else None
-    if baseline is None or baseline.quality is None or len(trials) < 2:
-        raise UserError(f"--warm-start {name!r}: nothing beside its baseline was measured yet.")
+    if baseline is None or baseline.quality is None or not any(trial.measured for trial in trials[1:]):
+        raise UserError(f"--warm-start {name!r}: nothing beside its baseline has worked in it yet.")
     made = [one for trial in trials if (one := _trial(trial, trials[0]))]
     what = [record.target.to_json(), [one.to_json() for one in made]]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]

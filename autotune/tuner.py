@@ -114,8 +114,8 @@ def search(
     isolation  how the trials' processes are started: "fork" off one that has loaded the libraries, "spawn" as
               interpreters of their own; None: as the study began, or forked where that is safe. The confirmation's are
               always spawned, as in production
-    warm_start  earlier studies of the same family: folders, or tables that `autotune record` has written. They order the
-              first trials and tell our sampler what to expect; no figure of theirs counts. None: as the study began
+    warm_start  earlier studies of the same family: folders, or tables that `autotune record` has written. They order
+              the first trials and tell our sampler what to expect; no figure of theirs counts. (): as the study began
     sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
@@ -138,7 +138,6 @@ def search(
         raise UserError(f"the budget is {budget} trials; give at least 1, which is the baseline.")
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
-    earlier = read_earlier([Path(path) for path in warm_start])
     size, batch, also = asked_sizes(size, batch, workloads)
     goal = Goal(
         minimise=read_minimise(minimise),
@@ -147,6 +146,7 @@ def search(
         max_quality_drop=_quality_drop(max_quality_drop, described),
     )
     folder = StudyFolder(Path(study) if study else default_folder(described, where))
+    earlier = read_earlier([Path(path) for path in warm_start], but=folder.path)
     folder.create()
     with folder.lock():
         try:

@@ -22,6 +22,7 @@ from autotune.sampler import FAILED, Earlier
 from autotune.space import SearchSpace
 from autotune.trial import Trial
 
+LEAST = 2  # trials that worked: one has no shape
 FIRST = 5  # trials that they order
 MOST = 200  # trials of all earlier studies together that the sampler sees: it thinks longer with each
 MARGIN = 0.1  # of an objective's span: how much worse than the worst of the best still counts, as in yardstick.py
@@ -30,14 +31,14 @@ Point = tuple[float, ...]
 
 
 def fitting(studies: Sequence[EarlierStudy], space: SearchSpace) -> tuple[EarlierStudy, ...]:
-    """The studies with those of their trials whose values are all in this space. Raises UserError where none is."""
+    """The studies with those of their trials whose values are all in this space. Raises UserError where too few are."""
     found = []
     for study in studies:
         trials = tuple(trial for trial in study.trials if is_here(trial, space))
-        if not any(trial.worked for trial in trials):
+        if sum(trial.worked for trial in trials) < LEAST:
             raise UserError(
-                f"--warm-start {study.name!r}: no config that worked in it is in this space; leave it away, or search "
-                "the same knobs."
+                f"--warm-start {study.name!r}: fewer than {LEAST} configs that worked in it are in this space; leave "
+                "it away, or search the same knobs."
             )
         found.append(study.model_copy(update={"trials": trials}))
     return tuple(found)
