@@ -162,6 +162,8 @@ def _loads(theta: Array, count: int) -> Array:
 def _links(theta: Array, rows: _Rows) -> Array:
     """How alike the effects behind each two rows are: 1 within a task, otherwise the product of their likenesses."""
     loads = _loads(theta, len(rows.same))[rows.tasks]
+    if not rows.tasks.any():
+        return 1.0
     return np.where(rows.tasks[:, None] == rows.tasks, 1.0, np.outer(loads, loads))
 
 
