@@ -61,7 +61,7 @@ def _warm_start(story: Story) -> str:
     if not studies:
         return ""
     named = ", ".join(map(str, studies))
-    return f"{words.warm_start(studies, first)} trials ({named}); no figure of theirs is in this report"
+    return f"{words.warm_start(studies, first)}; from {named}, no figure of theirs is in this report"
 
 
 def _not_tried(story: Story) -> str:

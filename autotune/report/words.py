@@ -73,7 +73,7 @@ def warm_start(studies: Sequence[EarlierStudy], first: int) -> str:
         counts[study.device] += len(study.trials)
     trials = " and ".join(f"{count} trial{'s' * (count > 1)} of {device}" for device, count in counts.items())
     many = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
-    ordered = f"order the first {first}" if first else "put none first: none of theirs keeps the limits here"
+    ordered = f"order the first {first}" if first else "put none first: none of theirs is known to keep the limits here"
     return f"warm start from {many}: {trials} {ordered}"
 
 
