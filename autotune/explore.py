@@ -9,8 +9,10 @@ from typing import Protocol
 from autotune.config import Config
 from autotune.confirm import Confirming
 from autotune.drift import due
+from autotune.earlier import EarlierStudy
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
+from autotune.record import Untried
 from autotune.runner import Outcome
 from autotune.schedule import next_s
 from autotune.space import SearchSpace
@@ -47,7 +49,22 @@ class Anchored:
     anchor: Anchor
 
 
-Event = Probed | Started | Ended | Anchored | Confirming
+@dataclass(frozen=True)
+class LeftAlone:
+    """Trials are over, and these configs were not among them because they are predicted not to fit."""
+
+    untried: Untried
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """Earlier studies have put so many trials first."""
+
+    studies: tuple[EarlierStudy, ...]
+    first: int
+
+
+Event = Probed | Warmed | Started | Ended | Anchored | LeftAlone | Confirming
 Listener = Callable[[Event], None]
 
 
@@ -73,12 +90,21 @@ class Explorer:
 
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
-        end = self.clock() + (time_budget_s or float("inf"))
+        exhausted = self._explore(budget, time_budget_s)
+        if self.study.untried is not None:
+            self.listen(LeftAlone(self.study.untried))
+        return exhausted
+
+    def _explore(self, budget: int, time_budget_s: float | None) -> bool:
+        end, said = self.clock() + (time_budget_s or float("inf")), False
         while len(self.study.trials) < budget and self.has_time(end):
             asked = self.study.ask()
             if asked is None:
                 return True
             number, config, origin = asked
+            if number and self.study.record.warm_start and not said:
+                said = True
+                self.listen(Warmed(self.study.record.warm_start, len(self.study.warm.first)))
             self.anchor()
             self.listen(Started(number, config, origin))
             started = self.clock()

@@ -107,6 +107,7 @@ class StudyFolder:
         self.pictures = path / "pictures.png"
         self.report = path / "report.html"
         self.report_markdown = path / "report.md"
+        self.untried = path / "untried.json"
         self.ablation = path / "ablation.json"
         self.probe = path / "probe"
         self.references = path / "references"

@@ -6,6 +6,7 @@ All are written whole or not at all, a trial before Optuna hears of it: what the
 
 from autotune.config import Config, Value
 from autotune.drift import corrected
+from autotune.earlier import EarlierStudy
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, read_json, write_json
 from autotune.goal import Goal
@@ -27,6 +28,7 @@ class Record(Noun):
     space: dict[str, tuple[Value, ...]]
     command: str
     isolation: Isolation = "spawn"  # how the trials' processes were started; before it was written there was no other
+    warm_start: tuple[EarlierStudy, ...] = ()  # those of their trials that are in this space
     more_prompts: tuple[str, ...] = ()  # those that the search had no time for: the pick is judged by them, too
 
     @property
@@ -37,8 +39,23 @@ class Record(Noun):
     def baseline_config(self) -> Config:
         return Config(self.baseline)
 
+    @property
+    def latencies(self) -> int:
+        """How many objectives are latencies: peak memory and quality loss come after them, see front.objectives."""
+        return len(self.target.workload.shapes) if self.goal.minimise == "each" else 1
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """What no trial but the baseline can need and still be picked, or, on a GPU, live; None: nothing is known.
+
+        A GPU has no more than what is on the card. How much of a CPU's memory others leave, nobody knows beforehand.
+        """
+        device = self.target.device
+        limits = [self.goal.max_vram_bytes, device.memory_bytes if device.kind == "cuda" else None]
+        return min((limit for limit in limits if limit), default=None)
+
     def difference(self, other: "Record") -> str | None:
-        """The first thing in which the studies differ, in words. The command may."""
+        """The first thing in which the studies differ, in words. The command may; `other` may have no warm start."""
         found = self.target.difference(other.target)
         if found:
             return found
@@ -48,7 +65,20 @@ class Record(Noun):
                 return f"another {what}"
         if self.isolation != other.isolation:
             return f"its trials' processes are started by --isolation {self.isolation}"
+        if other.warm_start and [s.digest for s in self.warm_start] != [s.digest for s in other.warm_start]:
+            begun = " and ".join(map(str, self.warm_start)) or "no earlier study"
+            return f"it was started warm by {begun}, not {' and '.join(map(str, other.warm_start))}"
         return None
+
+
+class Untried(Noun):
+    """Configs that the sampler left alone, because they are predicted not to fit. Nothing in it was measured."""
+
+    count: int
+    of: int  # so many allowed configs that were not tried were looked at
+    limit_bytes: int
+    least_bytes: int  # the smallest of their predicted peaks
+    trials: int  # that it was predicted from
 
 
 def read_record(folder: StudyFolder) -> Record:
@@ -74,6 +104,20 @@ def read_anchors(folder: StudyFolder) -> list[Anchor]:
     paths = [path / "anchor.json" for path in folder.anchor_folders()]
     found = [Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}") for path in paths if path.exists()]
     return sorted(found, key=lambda anchor: anchor.before)
+
+
+def read_untried(folder: StudyFolder) -> Untried | None:
+    """What the last question to the sampler left alone; None: nothing."""
+    if not folder.untried.exists():
+        return None
+    return Untried.parse(read_json(folder.untried, "list"), f"the list {str(folder.untried)!r}")
+
+
+def write_untried(folder: StudyFolder, untried: Untried | None) -> None:
+    if untried is not None:
+        write_json(folder.untried, untried.to_json())
+    else:
+        folder.untried.unlink(missing_ok=True)
 
 
 def write_trial(folder: StudyFolder, trial: Trial) -> None:

@@ -23,7 +23,7 @@ from autotune.noun import Noun
 from autotune.record import Record, read_record, read_trials
 from autotune.space import ENUMERABLE, Recipe, SearchSpace
 from autotune.target import Target
-from autotune.trial import Cause, Failure, Measurement, Quality, ShapeCost, Trial
+from autotune.trial import NO_RECIPE, Cause, Failure, Measurement, Quality, ShapeCost, Trial
 
 SCHEMA_VERSION = 1
 
@@ -216,9 +216,7 @@ def of_study(study: Path) -> Recording:
         baseline=record.baseline,
         space=record.space,
         recipes=tuple(
-            Recipe(name=trial.origin, values=trial.values)
-            for trial in trials
-            if trial.origin not in ("baseline", "sampler", "interrupted")
+            Recipe(name=trial.origin, values=trial.values) for trial in trials if trial.origin not in NO_RECIPE
         ),
         metric=baseline.quality.metric,
         scorer=baseline.quality.scorer,

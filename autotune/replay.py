@@ -20,6 +20,7 @@ from autotune.folders import StudyFolder
 from autotune.knobs import complete
 from autotune.noun import Noun
 from autotune.proposals import check_sampler
+from autotune.read_earlier import Found, read_earlier
 from autotune.recording import Header, Recording
 from autotune.recording_file import read_table
 from autotune.runner import Outcome
@@ -27,6 +28,7 @@ from autotune.space import SearchSpace
 from autotune.store import InMemory
 from autotune.study import Study
 from autotune.trial import NOT_THE_CONFIG, Failure, Trial
+from autotune.warm_start import fitting
 from autotune.yardstick import Yardstick
 
 MARKS = (10, 20, 40, 100)  # trials, at which the curves are told
@@ -130,14 +132,18 @@ class Replay(Explorer):
         """A table has no drift."""
 
 
-def replay_once(recording: Recording, sampler: str, seed: int, budget: int) -> list[Trial]:
-    """The trials of a search of this table."""
+def replay_once(
+    recording: Recording, sampler: str, seed: int, budget: int, *, earlier: Sequence[Found] = ()
+) -> list[Trial]:
+    """The trials of a search of this table; `earlier`: the studies that it is started warm by. Raises UserError."""
+    for one in earlier:
+        one.check_family(recording.header.target)
     space = TableSpace(recording)
     runner = TableRunner(recording, space)
     folder = StudyFolder(Path("replay"))  # nothing is ever written to it
     study = Study(
         folder,
-        recording.record(),
+        recording.record().model_copy(update={"warm_start": fitting([one.study for one in earlier], space)}),
         space,
         recipes=recording.header.recipes,
         sampler=sampler,
@@ -163,9 +169,15 @@ def _read(table: Path) -> tuple[Recording, Yardstick]:
     return recording, Yardstick(recording.trials(), recording.header.goal)
 
 
-def _job(table: Path, sampler: str, seed: int, budget: int) -> tuple[str, str, Curve]:
+@lru_cache(maxsize=4)
+def _read_earlier(paths: tuple[Path, ...]) -> list[Found]:
+    return read_earlier(paths)
+
+
+def _job(table: Path, sampler: str, seed: int, budget: int, warm_start: tuple[Path, ...]) -> tuple[str, str, Curve]:
     recording, yardstick = _read(table)
-    return str(table), sampler, curve_of(replay_once(recording, sampler, seed, budget), yardstick, seed)
+    trials = replay_once(recording, sampler, seed, budget, earlier=_read_earlier(warm_start))
+    return str(table), sampler, curve_of(trials, yardstick, seed)
 
 
 def replay(
@@ -175,18 +187,23 @@ def replay(
     seeds: int = 30,
     budget: int = 100,
     jobs: int = 1,
+    warm_start: Sequence[Path] = (),
     listen: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Replayed]:
     """Every sampler on every table, from so many seeds. Raises UserError for what can't be read or is unknown.
 
     jobs    processes that share the work
+    warm_start  studies or other tables that every search is started warm by
     listen  hears how many of how many searches are done
     """
     for sampler in samplers:
         check_sampler(sampler)
     for table in tables:
+        if table.resolve() in [path.resolve() for path in warm_start]:
+            raise UserError(f"--warm-start {table.name!r} is the table that is searched: it would know the answer.")
         _read(table)
-    asked = [(table, sampler, seed, budget) for table in tables for sampler in samplers for seed in range(seeds)]
+    warm = tuple(warm_start)
+    asked = [(table, sampler, seed, budget, warm) for table in tables for sampler in samplers for seed in range(seeds)]
     curves: dict[tuple[str, str], list[Curve]] = {}
     for done, (table_name, sampler, curve) in enumerate(_each(asked, jobs), 1):
         curves.setdefault((table_name, sampler), []).append(curve)
@@ -194,7 +211,7 @@ def replay(
     return [Replayed(table=table, sampler=sampler, curves=tuple(found)) for (table, sampler), found in curves.items()]
 
 
-def _each(asked: Sequence[tuple[Path, str, int, int]], jobs: int) -> Iterator[tuple[str, str, Curve]]:
+def _each(asked: Sequence[tuple[Path, str, int, int, tuple[Path, ...]]], jobs: int) -> Iterator[tuple[str, str, Curve]]:
     """In the order asked, each search in one of the processes."""
     if jobs == 1:
         yield from (_job(*one) for one in asked)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from autotune.config import Value
 from autotune.folders import StudyFolder, read_json
-from autotune.record import read_anchors, read_trials, write_anchor, write_trial
+from autotune.record import Untried, read_anchors, read_trials, write_anchor, write_trial, write_untried
 from autotune.trial import Anchor, Trial
 
 
@@ -23,6 +23,8 @@ class Store(Protocol):
     def keep_trial(self, trial: Trial) -> None: ...
 
     def keep_anchor(self, anchor: Anchor) -> None: ...
+
+    def keep_untried(self, untried: Untried | None) -> None: ...
 
     def cut_short(self, number: int) -> Mapping[str, Value] | None:
         """The values of the trial of this number, where it was begun and is not among the trials."""
@@ -51,6 +53,9 @@ class OnDisk:
     def keep_anchor(self, anchor: Anchor) -> None:
         write_anchor(self.folder, anchor)
 
+    def keep_untried(self, untried: Untried | None) -> None:
+        write_untried(self.folder, untried)
+
     def cut_short(self, number: int) -> Mapping[str, Value] | None:
         job = self.folder.trial(number) / "job.json"
         values: Mapping[str, Value] | None = read_json(job, "job")["values"] if job.exists() else None
@@ -74,6 +79,9 @@ class InMemory:
         """The study has it."""
 
     def keep_anchor(self, anchor: Anchor) -> None:
+        """The study has it."""
+
+    def keep_untried(self, untried: Untried | None) -> None:
         """The study has it."""
 
     def cut_short(self, number: int) -> Mapping[str, Value] | None:

@@ -8,7 +8,7 @@ them, and is mended from them whenever a study is opened.
 
 import random
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ from autotune.drift import corrected
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
 from autotune.front import objectives, violations
-from autotune.knobs import complete, find_knob
+from autotune.knobs import complete
+from autotune.our_sampler import our_sampler, untried
 from autotune.pool import Pool, as_params
 from autotune.proposals import Valid, distributions, make_sampler
-from autotune.record import Record
-from autotune.sampler import AutoSampler
+from autotune.record import Record, Untried
 from autotune.space import Recipe, SearchSpace
 from autotune.store import OnDisk, Store
-from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
+from autotune.trial import NOT_THE_CONFIG, WARM_START, Anchor, Failure, Trial
+from autotune.warm_start import WarmStart
 
 
 class Study:
@@ -53,12 +54,14 @@ class Study:
         self.trials: list[Trial] = self._store.trials()
         self.anchors: list[Anchor] = self._store.anchors()
         self._tried = {trial.config for trial in self.trials}
+        self.untried: Untried | None = None  # what our sampler left alone when it was asked last: it can't fit
         self._asked: optuna.trial.Trial | None = None
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
-        self._pool = Pool(space, random.Random(seed))
-        inner = self._auto(seed) if sampler == "auto" else make_sampler(sampler, seed + len(self.trials))
-        self._sampler = Valid(inner, space, self.tried)
+        pool = Pool(space, random.Random(seed))
+        self._warm: WarmStart | None = None
+        self._ours = our_sampler(record, pool, self._tried, seed, lambda: self.warm.told) if sampler == "auto" else None
+        self._sampler = Valid(self._ours or make_sampler(sampler, seed + len(self.trials)), space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
 
@@ -69,28 +72,28 @@ class Study:
     def tried(self) -> set[Config]:
         return self._tried
 
-    def _auto(self, seed: int) -> AutoSampler:
-        """Ours, told which knobs don't change the picture, and choosing among what is allowed."""
-
-        def pool(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-            return self._pool.params(self.tried(), best)
-
-        mute = [name for name in self.space.free if not _changes_the_picture(name)]
-        quality = _latencies(self.record) + 1
-        return AutoSampler(seed=seed, pool=pool, silent={quality: mute, "max_quality_drop": mute}, fails_count=False)
+    @property
+    def warm(self) -> WarmStart:
+        """What earlier studies are worth here, in the light of the baseline."""
+        if self._warm is None:
+            self._warm = WarmStart(self.record.warm_start, self.space, self.record.goal, self.baseline)
+        return self._warm
 
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None where every allowed config was tried."""
         number = len(self.trials)
         if number == 0:
             return 0, self.record.baseline_config, "baseline"
-        queued = self._interrupted(number) or self._next_recipe()
+        queued = self._interrupted(number) or self._next_of_earlier() or self._next_recipe()
         spare = None if queued else self.space.random(self._rng, self.tried())
         if queued is None and spare is None:
             return None
         self._sampler.queued, self._sampler.spare = queued[0] if queued else None, spare
         self._asked = self._optuna.ask()
         params = {n: self._asked.suggest_categorical(n, values) for n, values in self.space.free.items()}
+        if queued is None and self._ours:
+            self.untried = untried(self._ours, self.record, sum(trial.measured is not None for trial in self.trials))
+            self._store.keep_untried(self.untried)
         return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
 
     def tell(self, trial: Trial) -> None:
@@ -129,6 +132,12 @@ class Study:
         config = complete(values)
         known = config not in self.tried() and not self.space.objection(config)
         return (config, "interrupted") if known else None
+
+    def _next_of_earlier(self) -> tuple[Config, str] | None:
+        """The next of those that earlier studies put first."""
+        new = (config for config in self.warm.first if config not in self.tried() and not self.space.objection(config))
+        config = next(new, None)
+        return None if config is None else (config, WARM_START)
 
     def _next_recipe(self) -> tuple[Config, str] | None:
         """The next recipe that can run here and was not tried."""
@@ -192,7 +201,7 @@ class _Unflushed(sqlite3.Connection):
 
 
 def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
-    directions = ["minimize"] * (_latencies(record) + 2)  # peak memory and quality loss, see front.objectives
+    directions = ["minimize"] * (record.latencies + 2)  # peak memory and quality loss, see front.objectives
     if database is None:
         return optuna.create_study(sampler=sampler, directions=directions)
     from sqlalchemy.engine import URL
@@ -214,17 +223,6 @@ def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna
             f"{str(database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
             "it again from the trials."
         ) from None
-
-
-def _latencies(record: Record) -> int:
-    """How many objectives are latencies."""
-    return len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
-
-
-def _changes_the_picture(name: str) -> bool:
-    """Does the knob, or the one that it refines?"""
-    knob = find_knob(name)
-    return knob.changes_output or (knob.modifies is not None and find_knob(knob.modifies).changes_output)
 
 
 def _teaches_nothing(trial: Trial) -> bool:

@@ -38,6 +38,10 @@ NOISY = 0.10
 REJECTED = 0.25
 
 
+WARM_START = "warm start"
+NO_RECIPE = ("baseline", "sampler", "interrupted", WARM_START)  # origins that are no recipe's name
+
+
 class Failure(Noun):
     """Why there is no measurement. `knob` is set where one knob is to blame: its value then leaves the space."""
 
@@ -258,7 +262,7 @@ class Anchor(Noun):
 
 
 class Trial(Noun):
-    """Trial 0 is the baseline. `origin` is "baseline", a recipe's name or the sampler's."""
+    """Trial 0 is the baseline. `origin` is one of NO_RECIPE, or a recipe's name."""
 
     number: int
     origin: str

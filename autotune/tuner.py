@@ -28,6 +28,7 @@ from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import resolve, wished
 from autotune.probe import PROMPTS_IN_SEARCH, default_prompts, default_space, probe
 from autotune.proposals import check_sampler
+from autotune.read_earlier import read_earlier
 from autotune.record import Record, read_record
 from autotune.report.page import write_report
 from autotune.report.pictures import contact_sheet
@@ -37,6 +38,7 @@ from autotune.space import make_space, read_space_file
 from autotune.study import Study
 from autotune.trial import Trial
 from autotune.tuned import TunedConfig
+from autotune.warm_start import fitting
 from autotune.workload import asked_sizes, read_prompts
 
 PROMPTS_OF_USERS = 32  # of a --prompts file, at most so many in each trial; the pick is judged by all
@@ -89,6 +91,7 @@ def search(
     device: str | None = None,
     baseline: str = "default",
     isolation: Isolation | None = None,
+    warm_start: Sequence[str | Path] = (),
     command: str = "autotune.search(...)",
     listen: Listener = lambda event: None,
 ) -> Result:
@@ -111,6 +114,8 @@ def search(
     isolation  how the trials' processes are started: "fork" off one that has loaded the libraries, "spawn" as
               interpreters of their own; None: as the study began, or forked where that is safe. The confirmation's are
               always spawned, as in production
+    warm_start  earlier studies of the same family: folders, or tables that `autotune record` has written. They order
+              the first trials and tell our sampler what to expect; no figure of theirs counts. (): as the study began
     sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
@@ -141,6 +146,7 @@ def search(
         max_quality_drop=_quality_drop(max_quality_drop, described),
     )
     folder = StudyFolder(Path(study) if study else default_folder(described, where))
+    earlier = read_earlier([Path(path) for path in warm_start], but=folder.path)
     folder.create()
     with folder.lock():
         try:
@@ -157,6 +163,9 @@ def search(
                 seed=seed,
             )
             allowed = make_space(target, file, fix=fixed, exclude=kept, baseline=start)
+            for one in earlier:
+                one.check_family(target)
+            warm = fitting([one.study for one in earlier], allowed)
             objection = allowed.objection(start)
             if objection:
                 raise UserError(f"the baseline can't run here: {objection}.")
@@ -171,6 +180,7 @@ def search(
             space=allowed.values,
             command=command,
             isolation=_isolation(folder, isolation),
+            warm_start=warm,
             more_prompts=texts.texts[in_search:],
         )
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)

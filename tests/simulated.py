@@ -4,9 +4,11 @@ memory, with a few interactions, knobs that do nothing, faults that follow value
 For tests and for trying samplers; what is said of a sampler comes from recorded spaces.
 """
 
+import copy
 import itertools
 import math
 import random
+import statistics
 from collections.abc import Mapping
 
 from conftest import CPU, gpu, make_target
@@ -26,6 +28,8 @@ class World:
 
     def __init__(self, space: SearchSpace, seed: int, *, fault_rules: int = 3, idle: float = 0.25) -> None:
         self.rng = rng = random.Random(seed)
+        self.scale_s, self.scale_bytes = 1.0, 1e9  # what the baseline takes
+        self.limit_bytes = math.inf  # what needs more runs out of memory
         changed = [(n, v) for n, values in space.free.items() for v in values if v != values[0]]
         busy = {name for name in space.free if rng.random() > idle}
         self.latency: Effects = {c: rng.gauss(-0.12, 0.25) if c[0] in busy else 0.0 for c in changed}
@@ -39,14 +43,35 @@ class World:
         one_of_many = [(n, v) for n, v in changed if len(space.free[n]) > 2]
         self.faults += [(rng.choice(one_of_many),)] if fault_rules and one_of_many else []
 
+    def elsewhere(self, seed: int, *, alike: float = 0.8) -> "World":
+        """The same pipeline on another device, where each value brings more or less, or a little of something else.
+
+        alike  how alike the effects are, as a correlation, about; -1: what was fast is slow
+        """
+        other, rng = copy.copy(self), random.Random(seed)
+        other.rng = rng
+
+        def moved(effects: Effects) -> Effects:
+            size = statistics.pstdev(effects.values())
+            rest = math.sqrt(1 - alike**2) * size
+            return {c: alike * effect * rng.uniform(0.7, 1.3) + rng.gauss(0, rest) for c, effect in effects.items()}
+
+        other.latency = {c: 1.6 * effect for c, effect in moved(self.latency).items()}
+        other.memory = {c: 0.7 * effect for c, effect in moved(self.memory).items()}
+        other.scale_s, other.scale_bytes = 7.0 * self.scale_s, 30.0 * self.scale_bytes
+        return other
+
     def row(self, number: int, origin: str, config: Config) -> Row:
         common = {"trial": number, "origin": origin, "values": dict(config)}
+        memory_bytes = self.memory_bytes(config)
+        if number and memory_bytes > self.limit_bytes:
+            return Row(**common, outcome="out_of_memory", reason="simulated", seconds=self.rng.uniform(5, 15))
         crashes = number and (any(self._has(config, rule) for rule in self.faults) or self.rng.random() < 0.01)
         if crashes:
             return Row(**common, outcome="crash", reason="simulated", seconds=self.rng.uniform(5, 15))
         both = sum(effect for pair, effect in self.together.items() if self._has(config, pair))
-        latency_s = math.exp(self._sum(self.latency, config) + both + self.rng.gauss(0, 0.015))
-        memory_bytes = int(1e9 * math.exp(self._sum(self.memory, config) + self.rng.gauss(0, 0.005)))
+        latency_s = self.scale_s * math.exp(self._sum(self.latency, config) + both + self.rng.gauss(0, 0.015))
+        memory_bytes = int(memory_bytes * math.exp(self.rng.gauss(0, 0.005)))
         loss = max(0.0, self._sum(self.loss, config) + (self.rng.gauss(0, 0.02) if number else 0.0))
         scores = (30.0 - loss,)
         return Row(
@@ -61,6 +86,10 @@ class World:
             ssim=(0.9,),
             psnr_db=(30.0,),
         )
+
+    def memory_bytes(self, config: Config) -> int:
+        """Without noise."""
+        return int(self.scale_bytes * math.exp(self._sum(self.memory, config)))
 
     @staticmethod
     def _has(config: Config, rule: tuple[tuple[str, Value], ...]) -> bool:
@@ -84,10 +113,16 @@ def simulated(
     rows: int | None = None,
     recipes: Mapping[str, Mapping[str, Value]] | None = None,
     fault_rules: int = 3,
+    fits: float | None = None,
+    world: World | None = None,
 ) -> Recording:
-    """All of the demo's space on a CPU, or of another one; `rows`: so many of them, drawn at random."""
+    """All of the demo's space on a CPU, or of another one; `rows`: so many of them, drawn at random.
+
+    fits   the share of them that fits in the memory there is
+    world  another one than the seed's own
+    """
     space = space or demo_space()
-    world, rng = World(space, seed, fault_rules=fault_rules), random.Random(seed + 1)
+    world, rng = world or World(space, seed, fault_rules=fault_rules), random.Random(seed + 1)
     if recipes is None:
         recipes = {recipe.name: recipe.values for recipe in shipped_space_file("demo.toml").recipes}
     configs: dict[Config, str] = {complete({}): "baseline"}
@@ -102,13 +137,17 @@ def simulated(
         found.append(drawn)
     for config in found:
         configs.setdefault(config, "sampler")
+    if fits is not None:
+        needed = sorted(world.memory_bytes(config) for config in configs)
+        world.limit_bytes = needed[int(fits * (len(needed) - 1))]
+    limit = None if fits is None else int(world.limit_bytes)
     made = tuple(world.row(number, origin, config) for number, (config, origin) in enumerate(configs.items()))
     header = Header(
         autotune_version="0",
         made="2026-01-01",
         command="simulated, not measured",
         target=space.target,
-        goal=Goal(max_quality_drop=0.3),
+        goal=Goal(max_quality_drop=0.3, max_vram_bytes=limit),
         baseline=dict(complete({})),
         space=space.values,
         recipes=tuple(Recipe(name=n, values=dict(c)) for c, n in configs.items() if n not in ("baseline", "sampler")),

@@ -156,6 +156,9 @@ SEARCHES = [
     (["--space", "not.toml"], "the space file 'not.toml' can't be read"),
     (["--baseline", "truncated.json"], "'truncated.json' is not whole JSON"),
     (["--baseline", "knob.json"], "unknown knob 'dtipe': did you mean 'dtype'?"),
+    (["--warm-start", "gone"], "--warm-start: there is no study and no table at 'gone'"),
+    (["--warm-start", "prompts.txt"], "--warm-start takes folders of studies and recorded tables (.parquet)"),
+    (["--warm-start", "stranger"], "'stranger' is not a study folder (no study.json in it)"),
     # places
     (["--study", "stranger"], "it is no study"),
     (["--study", "prompts.txt"], "is a file, not a study folder"),
@@ -163,6 +166,7 @@ SEARCHES = [
     (["--device", "tpu"], "--device takes cuda, cuda:N or cpu, not 'tpu'"),
 ]
 OTHERS = [
+    (["record", "--sample", "2", "--isolation", "spoon"], "--isolation takes fork or spawn, not 'spoon'."),
     (["run", "gone.json", "--prompt", "a"], "there is no config at 'gone.json'"),
     (["run", "truncated.json", "--prompt", "a"], "'truncated.json' is not whole JSON"),
     (["run", "newer.json", "--prompt", "a"], f"newer autotune (schema {SCHEMA_VERSION + 1})"),

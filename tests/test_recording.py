@@ -11,7 +11,9 @@ from conftest import OTHER_SHAPES, make_target
 from made_up import failed, measured, record
 from pyarrow import parquet
 from studies import VALUES, study, usual
+from typer.testing import CliRunner
 
+from autotune.cli import app
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, write_json
 from autotune.front import objectives
@@ -257,3 +259,19 @@ def test_what_is_no_parquet_is_one_sentence(tmp_path: Path, content: bytes) -> N
         read_table(path)
     with pytest.raises(UserError, match="there is no table"):
         read_table(tmp_path / "b.parquet")
+
+
+def test_the_trials_of_a_recording_are_started_as_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def stop(**arguments: object) -> Path:
+        asked.update(arguments)
+        raise UserError("that was all")
+
+    monkeypatch.setattr("autotune.report.show.show_search", stop)
+    for word in ("fork", "spawn"):
+        words = ["record", "--sample", "2", "--isolation", word, "-o", str(tmp_path / "a.parquet")]
+        assert isinstance(CliRunner().invoke(app, words).exception, UserError)
+        assert asked["isolation"] == word

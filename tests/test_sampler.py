@@ -126,20 +126,50 @@ def test_a_pair_s_effect_is_learned_and_a_silent_knob_has_none() -> None:
     assert np.ptp(by_silent, axis=3).max() < 1e-6
 
 
-def test_the_gradient_of_the_fit_is_that_of_the_likelihood() -> None:
-    from autotune.sampler.additive import _kernel, _slope
+def test_the_shape_of_an_earlier_task_is_used_as_far_as_it_is_alike() -> None:
+    """Its level is of no account. Of this study there are 6 values, of each earlier one 30."""
+    rng, counts = np.random.default_rng(3), [3, 3, 2, 2, 2]
+    effects = [rng.normal(0, 0.3, count) for count in counts]
+
+    def truth(codes: np.ndarray) -> np.ndarray:
+        return sum(effect[codes[:, k]] for k, effect in enumerate(effects))
+
+    mine, theirs, others = (codes_of(rng, rows, counts) for rows in (6, 30, 300))
+    own = truth(mine) + rng.normal(0, 0.01, 6)
+
+    def error(earlier: np.ndarray | None, rows: np.ndarray = mine, values: np.ndarray = own) -> float:
+        codes = rows if earlier is None else np.concatenate([rows, theirs])
+        known = values if earlier is None else np.concatenate([values, earlier])
+        tasks = np.array([0] * len(values) + [1] * (len(codes) - len(values)))
+        model = fit(codes, known, counts=counts, acts=np.ones(5, dtype=bool), tasks=tasks)
+        return float(np.sqrt(np.mean((model.predict(others)[0] - truth(others)) ** 2)))
+
+    cold = error(None)
+    assert error(7 + 2.0 * truth(theirs)) < 0.5 * cold
+    assert error(7 + 2.0 * truth(theirs)) == pytest.approx(error(2.0 * truth(theirs)), rel=1e-3)
+    unlike = [rng.permutation(effect) for effect in effects]
+    misleading = sum(effect[theirs[:, k]] for k, effect in enumerate(unlike))
+    assert error(misleading) < 1.5 * cold, "one that misleads does little harm"
+    many = codes_of(rng, 40, counts)
+    assert error(-truth(theirs), many, truth(many)) < 0.15 * cold, "and none where enough was measured here"
+
+
+@pytest.mark.parametrize("tasks", [0, 2])
+def test_the_gradient_of_the_fit_is_that_of_the_likelihood(tasks: int) -> None:
+    from autotune.sampler.additive import _kernel, _Rows, _slope
 
     rng = np.random.default_rng(2)
     codes, y = codes_of(rng, 12, [3, 2, 2]), rng.normal(size=12)
     same = (codes[:, None, :] == codes[None, :, :]).transpose(2, 0, 1).astype(float)
-    theta = np.array([-1.0, -0.5, -2.0, -0.3, -2.5])
+    rows = _Rows(same, y, rng.uniform(0, 0.1, 12), np.arange(12) % (tasks + 1))
+    theta = np.array([-1.0, -0.5, -2.0, -0.3, -2.5, 1.0, -0.5][: 5 + tasks])
 
     def likelihood(at: np.ndarray) -> float:
-        kernel = _kernel(at, same)
+        kernel = _kernel(at, rows)
         return float(-0.5 * y @ np.linalg.solve(kernel, y) - 0.5 * np.linalg.slogdet(kernel)[1])
 
-    for i, slope in enumerate(_slope(theta, same, y)):
-        step = np.eye(5)[i] * 1e-5
+    for i, slope in enumerate(_slope(theta, rows)):
+        step = np.eye(5 + tasks)[i] * 1e-5
         assert slope == pytest.approx((likelihood(theta + step) - likelihood(theta - step)) / 2e-5, rel=1e-4, abs=1e-6)
 
 

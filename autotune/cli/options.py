@@ -1,5 +1,6 @@
 """Options that several commands have, and the reading of their words."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,17 @@ def read_fixes(words: list[str]) -> dict[str, Any]:
         if not (name and equals and value):
             raise UserError(f"--fix takes KNOB=VALUE such as dtype=bf16, not {name + equals + value!r}.")
     return {name: read_value(value) for name, _, value in pairs}
+
+
+def by_name(words: list[str], paths: list[Path]) -> list[str]:
+    """The command line as it is recorded, and exported: of these paths, where on this machine they lie is left away."""
+    known = {str(path): path.resolve().name for path in paths}
+    return [known.get(word, _after_equals(word, known)) for word in words]
+
+
+def _after_equals(word: str, known: dict[str, str]) -> str:
+    option, equals, path = word.partition("=")
+    return f"{option}={known[path]}" if equals and path in known else word
 
 
 def read_weights(word: str) -> Any:

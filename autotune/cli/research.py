@@ -17,6 +17,7 @@ from autotune.cli.options import (
     Weights,
     at_least_one,
     read_fixes,
+    read_isolation,
     read_weights,
 )
 from autotune.cli.terminal import console, resumable, searches_bar
@@ -57,6 +58,7 @@ def record(
     weights: Weights = "pretrained",
     scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
     device: DeviceName = None,
+    isolation: Annotated[str | None, typer.Option(help="fork or spawn, as in a search.")] = None,
     baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
 ) -> None:
@@ -102,6 +104,7 @@ def record(
                 weights=read_weights(weights),
                 scorer=scorer,
                 device=device,
+                isolation=read_isolation(isolation),
                 baseline=baseline,
                 command=shlex.join(["autotune", *sys.argv[1:]]),
             )
@@ -120,6 +123,9 @@ def replay(
     seeds: Annotated[int, typer.Option(help="Searches by each sampler of each table.")] = 30,
     budget: Annotated[int, typer.Option(help="Trials of a search, the baseline among them.")] = 100,
     jobs: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    warm_start: Annotated[
+        list[Path] | None, typer.Option(help="A study or another table that every search is started warm by.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder for replay.json, replay.md and replay.html.")
     ] = None,
@@ -132,7 +138,9 @@ def replay(
     check_replay(seeds, budget, jobs)
     names = [name.strip() for name in samplers.split(",") if name.strip()]
     with searches_bar() as listen:
-        found = run(tables, samplers=names, seeds=seeds, budget=budget, jobs=jobs, listen=listen)
+        found = run(
+            tables, samplers=names, seeds=seeds, budget=budget, jobs=jobs, warm_start=warm_start or [], listen=listen
+        )
     of = heads(tables)
     for name, (header, count) in of.items():
         console().print(about(name, header, count))

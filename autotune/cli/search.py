@@ -16,6 +16,7 @@ from autotune.cli.options import (
     Task,
     Weights,
     at_least_one,
+    by_name,
     read_fixes,
     read_isolation,
     read_weights,
@@ -70,6 +71,12 @@ def search(
         ),
     ] = "sum",
     seed: Annotated[int, typer.Option(help="Of the start noise, and of the sampler.")] = 0,
+    warm_start: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="An earlier study of the same family (its folder, or a recorded table): orders the first trials."
+        ),
+    ] = None,
     sampler: Annotated[str, typer.Option(help="auto (ours), tpe, random, nsga2 or gp.")] = "auto",
     timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
     confirm_rounds: Annotated[
@@ -122,6 +129,7 @@ def search(
             workloads=[read_workload(text) for text in workload or []],
             minimise=minimise,
             seed=seed,
+            warm_start=warm_start or [],
             sampler=sampler,
             timeout_s=read_seconds(timeout),
             confirm_rounds=confirm_rounds,
@@ -131,7 +139,7 @@ def search(
             device=device,
             isolation=read_isolation(isolation),
             baseline=baseline,
-            command=shlex.join(["autotune", *sys.argv[1:]]),
+            command=shlex.join(["autotune", *by_name(sys.argv[1:], warm_start or [])]),
         )
 
 

@@ -5,9 +5,10 @@ from collections import Counter
 
 from autotune.config import Config
 from autotune.drift import PRIOR_WEIGHT
+from autotune.record import read_untried
 from autotune.report import words
 from autotune.report.story import Story
-from autotune.trial import Measurement, Phases
+from autotune.trial import WARM_START, Measurement, Phases
 
 
 def how_measured(story: Story) -> list[tuple[str, str]]:
@@ -24,6 +25,8 @@ def how_measured(story: Story) -> list[tuple[str, str]]:
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
         ("baseline", words.config(Config(record.baseline))),
         ("limits", _limits(story)),
+        ("warm start", _warm_start(story)),
+        ("not tried", _not_tried(story)),
         ("processes", _processes(story)),
         ("noise", _noise(story)),
         ("calls", _calls(_measurements(story))),
@@ -50,6 +53,24 @@ def _limits(story: Story) -> str:
     found += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
     found += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
     return ", ".join(found)
+
+
+def _warm_start(story: Story) -> str:
+    """What earlier studies were good for, and by which name and digest they go."""
+    studies, first = story.record.warm_start, sum(trial.origin == WARM_START for trial in story.trials)
+    if not studies:
+        return ""
+    named = ", ".join(map(str, studies))
+    return f"{words.warm_start(studies, first)}; from {named}, no figure of theirs is in this report"
+
+
+def _not_tried(story: Story) -> str:
+    """What the sampler left alone at the last question. Predictions, and said to be."""
+    found = read_untried(story.folder)
+    if found is None:
+        return ""
+    looked = f"by what {found.trials} trials have measured; {found.of} untried configs were looked at"
+    return f"{words.untried(found)}, {looked}"
 
 
 def _processes(story: Story) -> str:

@@ -13,7 +13,7 @@ from rich.live import Live
 from autotune import ladder as ladders
 from autotune.confirm import Confirming
 from autotune.drift import process_spread
-from autotune.explore import Anchored, Ended, Event, Probed, Started
+from autotune.explore import Anchored, Ended, Event, LeftAlone, Probed, Started, Warmed
 from autotune.goal import Minimise, read_minimise
 from autotune.ladder_record import LadderRecord
 from autotune.report import words
@@ -90,6 +90,10 @@ class PlainLines:
         if isinstance(event, Anchored):
             self.anchors.append(event.anchor)
             return [f"baseline again: {words.anchor(event.anchor, self.trials[0])}"]
+        if isinstance(event, Warmed):
+            return [words.warm_start(event.studies, event.first)]
+        if isinstance(event, LeftAlone):
+            return [words.untried(event.untried)]
         if isinstance(event, Confirming) and event.round == 1:
             return [f"confirming trial {event.trial.number} against the baseline in fresh processes"]
         if isinstance(event, Confirming) and event.round == 0:
@@ -107,6 +111,13 @@ def as_data(event: Event) -> dict[str, Any]:
         return {"event": "ended", **event.trial.to_json()}
     if isinstance(event, Anchored):
         return {"event": "anchored", **event.anchor.to_json()}
+    if isinstance(event, Warmed):
+        studies = [
+            {"name": s.name, "digest": s.digest, "device": s.device, "trials": len(s.trials)} for s in event.studies
+        ]
+        return {"event": "warmed", "first": event.first, "studies": studies}
+    if isinstance(event, LeftAlone):
+        return {"event": "left_alone", **event.untried.to_json()}
     return {"event": "confirming", "trial": event.trial.number, "round": event.round}
 
 

@@ -15,11 +15,10 @@ from autotune.front import keeps, objectives, pareto_front, pick_trial
 from autotune.paired import Paired
 from autotune.record import Record, read_anchors, read_record, read_trials
 from autotune.report import words
-from autotune.trial import Anchor, Failure, Trial
+from autotune.trial import NO_RECIPE, Anchor, Failure, Trial
 from autotune.tuned import TunedConfig
 
 Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "failed"]
-NO_RECIPE = ("baseline", "sampler", "interrupted")  # origins that are no recipe's name
 
 
 @dataclass(frozen=True)

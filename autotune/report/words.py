@@ -1,11 +1,15 @@
 """Numbers and configs as people read them."""
 
 import statistics
+from collections import Counter
+from collections.abc import Sequence
 
 from autotune.config import Config
 from autotune.drift import PRIOR_SPREAD, speedup_interval
+from autotune.earlier import EarlierStudy
 from autotune.knobs import all_knobs
 from autotune.paired import Paired
+from autotune.record import Untried
 from autotune.trial import Anchor, Failure, Measurement, ShapeCost, Trial
 from autotune.verdict import GAP
 
@@ -59,6 +63,26 @@ def anchor(again: Anchor, baseline: Trial) -> str:
     change = again.measured.latency_s / baseline.measured.latency_s - 1
     return (
         f"{seconds(again.measured.latency_s)}, {abs(change):.1%} {'slower' if change > 0 else 'faster'} than at first"
+    )
+
+
+def warm_start(studies: Sequence[EarlierStudy], first: int) -> str:
+    """What earlier studies have done for this one; none of their figures."""
+    counts: Counter[str] = Counter()
+    for study in studies:
+        counts[study.device] += len(study.trials)
+    trials = " and ".join(f"{count} trial{'s' * (count > 1)} of {device}" for device, count in counts.items())
+    many = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
+    ordered = f"order the first {first}" if first else "put none first: none of theirs is known to keep the limits here"
+    return f"warm start from {many}: {trials} {ordered}"
+
+
+def untried(found: Untried) -> str:
+    """What was left alone, and by whose word."""
+    one = found.count == 1
+    return (
+        f"{found.count} {'config was' if one else 'configs were'} not tried: predicted to need more than "
+        f"{memory(found.limit_bytes)} (least: {memory(found.least_bytes)})"
     )
 
 
