@@ -22,11 +22,13 @@ from autotune.noun import Noun
 from autotune.proposals import check_sampler
 from autotune.recording import Header, Recording
 from autotune.recording_file import read_table
+from autotune.replay_spared import spared
 from autotune.runner import Outcome
 from autotune.space import SearchSpace
 from autotune.store import InMemory
 from autotune.study import Study
-from autotune.trial import NOT_THE_CONFIG, Failure, Trial
+from autotune.thrift import Thrift
+from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Trial
 from autotune.yardstick import Yardstick
 
 MARKS = (10, 20, 40, 100)  # trials, at which the curves are told
@@ -113,11 +115,23 @@ class TableRunner:
 
     def __init__(self, recording: Recording, space: TableSpace) -> None:
         self.recording, self.space, self.now_s = recording, space, 0.0
+        self.calls = len(list(recording.header.target.workload.calls()))
 
-    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
+    def run(
+        self,
+        place: Path,
+        config: Config,
+        *,
+        pictures: bool,
+        earlier: Sequence[Trial],
+        thrift: Thrift | None = None,
+    ) -> Outcome:
         row = self.space.rows[config]
-        self.now_s += row.seconds
-        return self.recording.outcome(row)
+        outcome, seconds = self.recording.outcome(row), row.seconds
+        if thrift is not None and isinstance(outcome, Measurement):
+            outcome, seconds = spared(row, outcome, thrift, earlier, self.calls)
+        self.now_s += seconds
+        return outcome
 
     def clock(self) -> float:
         return self.now_s
@@ -130,8 +144,8 @@ class Replay(Explorer):
         """A table has no drift."""
 
 
-def replay_once(recording: Recording, sampler: str, seed: int, budget: int) -> list[Trial]:
-    """The trials of a search of this table."""
+def replay_once(recording: Recording, sampler: str, seed: int, budget: int, *, thrift: bool = True) -> list[Trial]:
+    """The trials of a search of this table. `thrift`: is it spared what a search is? See sparing.py."""
     space = TableSpace(recording)
     runner = TableRunner(recording, space)
     folder = StudyFolder(Path("replay"))  # nothing is ever written to it
@@ -144,7 +158,7 @@ def replay_once(recording: Recording, sampler: str, seed: int, budget: int) -> l
         seed=seed,
         store=InMemory(),
     )
-    Replay(folder, study, runner, lambda event: None, clock=runner.clock).explore(budget, None)
+    Replay(folder, study, runner, lambda event: None, clock=runner.clock, thrift=thrift).explore(budget, None)
     return study.trials
 
 
@@ -163,9 +177,10 @@ def _read(table: Path) -> tuple[Recording, Yardstick]:
     return recording, Yardstick(recording.trials(), recording.header.goal)
 
 
-def _job(table: Path, sampler: str, seed: int, budget: int) -> tuple[str, str, Curve]:
+def _job(table: Path, sampler: str, seed: int, budget: int, thrift: bool) -> tuple[str, str, Curve]:
     recording, yardstick = _read(table)
-    return str(table), sampler, curve_of(replay_once(recording, sampler, seed, budget), yardstick, seed)
+    trials = replay_once(recording, sampler, seed, budget, thrift=thrift)
+    return str(table), sampler, curve_of(trials, yardstick, seed)
 
 
 def replay(
@@ -175,18 +190,22 @@ def replay(
     seeds: int = 30,
     budget: int = 100,
     jobs: int = 1,
+    thrift: bool = True,
     listen: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Replayed]:
     """Every sampler on every table, from so many seeds. Raises UserError for what can't be read or is unknown.
 
     jobs    processes that share the work
+    thrift  are the searches spared what a search is? See sparing.py
     listen  hears how many of how many searches are done
     """
     for sampler in samplers:
         check_sampler(sampler)
     for table in tables:
         _read(table)
-    asked = [(table, sampler, seed, budget) for table in tables for sampler in samplers for seed in range(seeds)]
+    asked = [
+        (table, sampler, seed, budget, thrift) for table in tables for sampler in samplers for seed in range(seeds)
+    ]
     curves: dict[tuple[str, str], list[Curve]] = {}
     for done, (table_name, sampler, curve) in enumerate(_each(asked, jobs), 1):
         curves.setdefault((table_name, sampler), []).append(curve)
@@ -194,7 +213,7 @@ def replay(
     return [Replayed(table=table, sampler=sampler, curves=tuple(found)) for (table, sampler), found in curves.items()]
 
 
-def _each(asked: Sequence[tuple[Path, str, int, int]], jobs: int) -> Iterator[tuple[str, str, Curve]]:
+def _each(asked: Sequence[tuple[Path, str, int, int, bool]], jobs: int) -> Iterator[tuple[str, str, Curve]]:
     """In the order asked, each search in one of the processes."""
     if jobs == 1:
         yield from (_job(*one) for one in asked)

@@ -8,6 +8,7 @@ them, and is mended from them whenever a study is opened.
 
 import random
 import sqlite3
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from autotune.config import Config
 from autotune.drift import corrected
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
-from autotune.front import objectives, violations
-from autotune.knobs import complete, find_knob
+from autotune.front import costs, objectives, violations
+from autotune.knobs import complete
 from autotune.pool import Pool, as_params
 from autotune.proposals import Valid, distributions, make_sampler
 from autotune.record import Record
-from autotune.sampler import AutoSampler
+from autotune.sampler import NOT_MEASURED, AutoSampler
 from autotune.space import Recipe, SearchSpace
+from autotune.sparing import changes_the_picture, found_out, picture_key
 from autotune.store import OnDisk, Store
 from autotune.trial import NOT_THE_CONFIG, Anchor, Failure, Trial
 
@@ -57,6 +59,7 @@ class Study:
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
         self._pool = Pool(space, random.Random(seed))
+        self._auto_sampler: AutoSampler | None = None
         inner = self._auto(seed) if sampler == "auto" else make_sampler(sampler, seed + len(self.trials))
         self._sampler = Valid(inner, space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
@@ -75,9 +78,14 @@ class Study:
         def pool(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
             return self._pool.params(self.tried(), best)
 
-        mute = [name for name in self.space.free if not _changes_the_picture(name)]
-        quality = _latencies(self.record) + 1
-        return AutoSampler(seed=seed, pool=pool, silent={quality: mute, "max_quality_drop": mute}, fails_count=False)
+        self._auto_sampler = AutoSampler(seed=seed, pool=pool, silent=self._silent(), fails_count=False)
+        return self._auto_sampler
+
+    def _silent(self) -> dict[int | str, list[str]]:
+        """What has no effect on the quality: what doesn't change the picture, and was not found out here."""
+        distrusted = found_out(self.trials)
+        mute = [name for name in self.space.free if not changes_the_picture(name, {}, distrusted)]
+        return {_latencies(self.record) + 1: mute, "max_quality_drop": mute}
 
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None where every allowed config was tried."""
@@ -101,12 +109,14 @@ class Study:
         self.trials.append(trial)
         self._tried.add(trial.config)
         self.space.learn(trial, self.trials)
+        if self._auto_sampler is not None and trial.measured and trial.measured.look and trial.measured.look.finding:
+            self._auto_sampler.silence(self._silent())
         asked, self._asked = self._asked, None
         if asked is None:
             self._add(trial)
             return
         asked.set_user_attr("trial", trial.number)
-        for name, value in _attributes(trial).items():
+        for name, value in self._attributes(trial).items():
             asked.set_user_attr(name, value)
         if _teaches_nothing(trial):
             self._optuna.tell(asked, state=TrialState.FAIL)
@@ -141,16 +151,40 @@ class Study:
         return None
 
     def _values(self, trial: Trial) -> list[float]:
-        """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last."""
-        if trial.measured:
-            return list(objectives(trial, self.baseline, self.record.goal.minimise))
-        known = [objectives(t, self.baseline, self.record.goal.minimise) for t in self.trials if t.measured]
-        return [max(column) for column in zip(*known, strict=True)]
+        """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last.
+
+        Of a stopped one, which is beaten whatever it loses, the loss of those that draw its pictures, or the median of
+        all; our own sampler is told that it was not measured.
+        """
+        minimise = self.record.goal.minimise
+        if trial.judged:
+            return list(objectives(trial, self.baseline, minimise))
+        judged = [t for t in self.trials if t.judged]
+        known = [objectives(t, self.baseline, minimise) for t in judged]
+        if not trial.measured:
+            return [max(column) for column in zip(*known, strict=True)]
+        key = picture_key(trial.config)
+        same = [found[-1] for t, found in zip(judged, known, strict=True) if picture_key(t.config) == key]
+        return [*costs(trial, minimise), statistics.median(same or [found[-1] for found in known])]
 
     def _constraints(self, trial: Trial) -> dict[str, float]:
         """Optuna's constraints: 0 or less holds. Every trial has all of them, or the GP sampler gives up."""
         failed = 0.0 if trial.measured else 1.0
         return {"failed": failed, **violations(self._values(trial), self.record.goal)}
+
+    def _attributes(self, trial: Trial) -> dict[str, Any]:
+        """What researchers who open study.db with Optuna see of a trial, and what our sampler must know."""
+        failure = trial.outcome if isinstance(trial.outcome, Failure) else None
+        stopped = trial.measured.stopped if trial.measured else None
+        missing = {NOT_MEASURED: [_latencies(self.record) + 1, "max_quality_drop"]} if stopped else {}
+        return {
+            "config": dict(trial.config),
+            "origin": trial.origin,
+            "outcome": failure.cause if failure else "stopped" if stopped else "measured",
+            "reason": failure.reason if failure else stopped or "",
+            "seconds": trial.seconds,
+            **missing,
+        }
 
     def _mend(self) -> None:
         """Make Optuna's view agree with the trials on disk, after a kill at whatever moment."""
@@ -168,7 +202,7 @@ class Study:
         """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
         params = as_params(trial.config, self.space.free)
         inside = self.space.config(params) == trial.config
-        attributes = {"trial": trial.number, **_attributes(trial)}
+        attributes = {"trial": trial.number, **self._attributes(trial)}
         self._optuna.add_trial(
             optuna.trial.create_trial(
                 params=params,
@@ -221,24 +255,6 @@ def _latencies(record: Record) -> int:
     return len(record.target.workload.shapes) if record.goal.minimise == "each" else 1
 
 
-def _changes_the_picture(name: str) -> bool:
-    """Does the knob, or the one that it refines?"""
-    knob = find_knob(name)
-    return knob.changes_output or (knob.modifies is not None and find_knob(knob.modifies).changes_output)
-
-
 def _teaches_nothing(trial: Trial) -> bool:
     """Did it fail for what the device was doing? Then it says nothing of its config."""
     return isinstance(trial.outcome, Failure) and trial.outcome.cause in NOT_THE_CONFIG
-
-
-def _attributes(trial: Trial) -> dict[str, Any]:
-    """What researchers who open study.db with Optuna see of a trial."""
-    failure = trial.outcome if isinstance(trial.outcome, Failure) else None
-    return {
-        "config": dict(trial.config),
-        "origin": trial.origin,
-        "outcome": failure.cause if failure else "measured",
-        "reason": failure.reason if failure else "",
-        "seconds": trial.seconds,
-    }

@@ -6,8 +6,9 @@ allowed and were not tried, the one that is expected to add most hypervolume (im
 that it works and keeps the constraints. Needs numpy alone.
 
 In anyone's study of categorical parameters: `optuna.create_study(directions=[...], sampler=AutoSampler())`. Constraints
-are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Ask for all
-parameters before anything that may fail: of a trial that failed without some of them nothing can be learned.
+are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Objectives and
+constraints of a trial that were told without having been measured are listed in its user attribute "not_measured". Ask
+for all parameters before anything that may fail: of a trial that failed without some of them nothing can be learned.
 """
 
 import itertools
@@ -33,6 +34,7 @@ Params = Mapping[str, Any]
 Pool = Callable[[Sequence[Params]], Sequence[Params]]
 
 FAILED = "failed"  # the constraint that says so
+NOT_MEASURED = "not_measured"  # the user attribute with a list of objectives' indices and constraints' names
 LEAST = 3  # measured trials before there is anything to learn from
 ENUMERATED = (
     20_000  # combinations: so many are looked at one and all; of more, DRAWN at random and the front's neighbours
@@ -66,6 +68,11 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         self._pool, self._fails_count = pool, fails_count
         self._silent = {index: frozenset(names) for index, names in (silent or {}).items()}
         self._before: dict[int | str, Array] = {}  # of each model, where its last fit ended
+
+    def silence(self, silent: Mapping[int | str, Iterable[str]]) -> None:
+        """From now on these parameters are without effect, and no others."""
+        self._silent = {index: frozenset(names) for index, names in silent.items()}
+        self._before.clear()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         space = self._intersection.calculate(study)
@@ -108,7 +115,10 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         acts = np.array([parameter not in silent for parameter in seen.names])
         before = self._before.get(name)
         steps = FIRST_STEPS if before is None else STEPS
-        model = fit(seen.measured_codes, values, counts=seen.counts, acts=acts, before=before, steps=steps)
+        known = seen.known(name)
+        model = fit(
+            seen.measured_codes[known], values[known], counts=seen.counts, acts=acts, before=before, steps=steps
+        )
         self._before[name] = model.theta
         return model.predict(codes)
 
@@ -161,6 +171,11 @@ class _Seen:
         """A row a config, a column a parameter: the index of its value."""
         columns = [[codes[config[name]] for config in configs] for name, codes in self._codes.items()]
         return np.array(columns, dtype=int).reshape(len(self.names), len(configs)).T
+
+    def known(self, name: int | str) -> Array:
+        """Of each measured trial, was this objective or constraint measured? Of none: then all count as if."""
+        known = np.array([name not in t.user_attrs.get(NOT_MEASURED, ()) for t in self.measured], dtype=bool)
+        return known if known.any() else ~known
 
     def _feasible(self) -> Array:
         return np.array([all(v <= 0 for v in t.constraints.values()) for t in self.measured], dtype=bool)
