@@ -141,7 +141,7 @@ class Confirmer:
         affordable = wanted if self.plan.pairs is not None else min(wanted, self._affordable(trial))
         record = self.study.record
         if affordable <= len(record.target.workload.prompts):
-            return None
+            return None if trial.pictures_of == trial.number else self._in_its_own_pictures(trial)
         workload = more_pairs(record.target.workload, record.all_prompts, affordable)
         self.listen(Confirming(trial, 0))
         reference = self.folder.confirmation(0).parent / f"{affordable}-pairs"
@@ -159,6 +159,21 @@ class Confirmer:
             ssim_worst=mine.ssim_worst,
             shortened_from=wanted if affordable < wanted else None,
         )
+
+    def _in_its_own_pictures(self, trial: Trial) -> Failure | None:
+        """A pick that was judged by another trial's pictures draws the search's own, too: they must keep the limit."""
+        workload, baseline = self.study.record.target.workload, self.study.baseline.measured
+        self.listen(Confirming(trial, 0))
+        place = self.folder.confirmation(trial.number).parent / "own-pictures"
+        quality = self._drawn(trial, workload.at(workload.shapes[0]), place, self.folder.trial(0))
+        if isinstance(quality, Failure):
+            return quality
+        assert baseline is not None
+        assert baseline.quality is not None
+        loss = quality.loss(baseline.quality)
+        if loss <= self.goal.max_quality_drop:
+            return None
+        return Failure(cause="broken_output", reason=f"its own pictures lose {loss:.2f}, another trial's did not")
 
     def _drawn(self, trial: Trial, workload: Workload, place: Path, reference: Path) -> Quality | Failure:
         """The quality of its pictures, drawn now if they were not yet."""

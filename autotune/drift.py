@@ -29,6 +29,11 @@ def corrected(trials: Sequence[Trial], anchors: Sequence[Anchor]) -> list[Trial]
     return [trial.model_copy(update={"drift": math.exp(_between(known, trial.number))}) for trial in trials]
 
 
+def drift_at(baseline: Trial, anchors: Sequence[Anchor], number: int) -> float:
+    """How much slower than at trial 0 the device is at the trial of this number, as far as the anchors tell by now."""
+    return math.exp(_between([(0.0, 0.0), *slowdowns(baseline, anchors)], number))
+
+
 def slowdowns(baseline: Trial, anchors: Iterable[Anchor]) -> list[tuple[float, float]]:
     """(place among the trials, log of how much slower than trial 0) of each anchor that could be measured."""
     assert baseline.measured is not None

@@ -16,8 +16,10 @@ from autotune.record import Untried
 from autotune.runner import Outcome
 from autotune.schedule import next_s
 from autotune.space import SearchSpace
+from autotune.sparing import thrift_for
 from autotune.study import Study
 from autotune.target import Target
+from autotune.thrift import Thrift
 from autotune.trial import Anchor, Failure, Trial
 
 
@@ -71,11 +73,22 @@ Listener = Callable[[Event], None]
 class Runs(Protocol):
     """What a search needs of a Runner while it explores; a replay has another one, which looks its outcomes up."""
 
-    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome: ...
+    def run(
+        self,
+        place: Path,
+        config: Config,
+        *,
+        pictures: bool,
+        earlier: Sequence[Trial],
+        thrift: Thrift | None = None,
+    ) -> Outcome: ...
 
 
 class Explorer:
-    """The loop of a search: what it asks, what it runs, whom it tells."""
+    """The loop of a search: what it asks, what it runs, whom it tells.
+
+    thrift  are trials spared what those before them have done or have made hopeless? The baseline never is
+    """
 
     def __init__(
         self,
@@ -85,8 +98,10 @@ class Explorer:
         listen: Listener,
         *,
         clock: Callable[[], float] = time.monotonic,
+        thrift: bool = True,
     ) -> None:
         self.folder, self.study, self.runner, self.listen, self.clock = folder, study, runner, listen, clock
+        self.thrift = thrift
 
     def explore(self, budget: int, time_budget_s: float | None) -> bool:
         """Ask, run, tell, until the budget, the time or the space is used up (True: the space)."""
@@ -108,7 +123,7 @@ class Explorer:
             self.anchor()
             self.listen(Started(number, config, origin))
             started = self.clock()
-            outcome = self.runner.run(self.folder.trial(number), config, pictures=True, earlier=self.study.trials)
+            outcome = self._run(number, config)
             seconds = self.clock() - started
             trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
             if number == 0 and isinstance(outcome, Failure):
@@ -117,6 +132,13 @@ class Explorer:
             self.study.tell(trial)
             self.listen(Ended(self.study.trials[-1]))
         return False
+
+    def _run(self, number: int, config: Config) -> Outcome:
+        place, trials = self.folder.trial(number), self.study.trials
+        if not self.thrift or number == 0:
+            return self.runner.run(place, config, pictures=True, earlier=trials)
+        thrift = thrift_for(number, config, trials, self.study.anchors, self.study.record)
+        return self.runner.run(place, config, pictures=True, earlier=trials, thrift=thrift)
 
     def has_time(self, end: float) -> bool:
         """Will the next trial be over by then, as far as those before it tell? The first is made anyway."""

@@ -23,7 +23,7 @@ def export_from(study: Path, word: str) -> TunedConfig:
     trial = chosen_trial(folder, record, trials, word)
     kept = folder.confirmation(trial.number)
     confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
-    pictures = read_glimpses(folder.trial(trial.number), record.target.workload)
+    pictures = read_glimpses(folder.trial(trial.pictures_of), record.target.workload)
     return export(record, trial, trials[0], confirmation, pictures)
 
 
@@ -38,6 +38,8 @@ def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word:
             raise UserError(f"the study {study!r} has trials 0 to {trials[-1].number}, no {word}.")
         if isinstance(trial.outcome, Failure):
             raise UserError(f"trial {word} failed ({trial.outcome.cause}: {trial.outcome.reason}); pick another.")
+        if trial.judged is None:
+            raise UserError(f"trial {word} was stopped, no pictures drawn ({trial.outcome.stopped}); pick another.")
     elif word in PICKS:
         trial = pick_trial(trials, trials[0], record.goal, word)
         if trial is None:
@@ -98,9 +100,16 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     mine, theirs = _measured(trial), _measured(baseline)
     memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
     seen = confirmation.quality if confirmation else None
-    quality = confirmed_quality_words(seen) if seen else quality_words(trial, baseline)
+    quality = confirmed_quality_words(seen) if seen else quality_words(trial, baseline) + _whose_pictures(mine)
     words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality}"
     return f"{speed_words(trial, baseline, confirmation)}, {words}."
+
+
+def _whose_pictures(measured: Measurement) -> str:
+    """Nothing where they were its own."""
+    if measured.quality_of is None or measured.look is None:
+        return ""
+    return f" (by the pictures of trial {measured.quality_of}: SSIM {measured.look.ssim:.3f} in the one compared)"
 
 
 def speed_words(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from autotune.knobs import all_knobs
 from autotune.noun import Noun
-from autotune.trial import Anchor, Quality, Trial
+from autotune.trial import Anchor, Trial
 
 
 class Floor(Noun):
@@ -25,16 +25,16 @@ def noise_floor(trials: Sequence[Trial], anchors: Iterable[Anchor]) -> Floor:
     """What the runs of a study say of it; the first trial is the baseline."""
     again = next((a.measured.quality for a in anchors if a.measured and a.measured.quality), None)
     same = [
-        (trial, quality)
+        (trial, likeness)
         for trial in trials[1:]
-        if only_computes_otherwise(trial, trials[0]) and (quality := _of(trial))
+        if only_computes_otherwise(trial, trials[0]) and (likeness := _likeness(trial))
     ]
-    furthest = min(same, key=lambda pair: pair[1].ssim_mean, default=None)
+    furthest = min(same, key=lambda pair: pair[1][0], default=None)
     return Floor(
         again_mean=again.ssim_mean if again else None,
         again_worst=again.ssim_worst if again else None,
-        otherwise_mean=furthest[1].ssim_mean if furthest else None,
-        otherwise_worst=furthest[1].ssim_worst if furthest else None,
+        otherwise_mean=furthest[1][0] if furthest else None,
+        otherwise_worst=furthest[1][1] if furthest else None,
         otherwise=furthest[0].number if furthest else None,
     )
 
@@ -46,5 +46,11 @@ def only_computes_otherwise(trial: Trial, baseline: Trial) -> bool:
     return bool(changed) and all(name in knobs and not knobs[name].changes_output for name in changed)
 
 
-def _of(trial: Trial) -> Quality | None:
-    return trial.measured.quality if trial.measured else None
+def _likeness(trial: Trial) -> tuple[float, float] | None:
+    """SSIM of its own pictures to the baseline's, mean and worst: of the only one, where no more were drawn."""
+    mine = trial.judged
+    if mine is None or mine.quality is None:
+        return None
+    if mine.quality_of is None:
+        return mine.quality.ssim_mean, mine.quality.ssim_worst
+    return (mine.look.ssim, mine.look.ssim) if mine.look and mine.look.trial == 0 else None

@@ -6,26 +6,33 @@ from autotune.goal import Goal, Minimise, Pick
 from autotune.trial import Trial
 
 
-def objectives(trial: Trial, baseline: Trial, minimise: Minimise = "sum") -> tuple[float, ...]:
-    """What is minimised of a measured trial: latency in s, peak memory in bytes, quality loss.
+def costs(trial: Trial, minimise: Minimise = "sum") -> tuple[float, ...]:
+    """What a measured trial takes: latency in s, peak memory in bytes.
 
     Latency is of one call at each size of the workload, all together; with "each", a number a size, the main one first.
     It is what the trial would have taken when the baseline was measured, see drift.py.
     """
-    mine, theirs = trial.measured, baseline.measured
-    if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
-        raise ValueError(f"trial {trial.number} has no objectives: it was not measured")
+    mine = trial.measured
+    if mine is None:
+        raise ValueError(f"trial {trial.number} has no costs: it was not measured")
     latencies_s = mine.latencies_s if minimise == "each" else (mine.latency_s,)
-    undrifted_s = (latency_s / trial.drift for latency_s in latencies_s)
-    return *undrifted_s, float(mine.peak_memory_bytes), mine.quality.loss(theirs.quality)
+    return *(latency_s / trial.drift for latency_s in latencies_s), float(mine.peak_memory_bytes)
+
+
+def objectives(trial: Trial, baseline: Trial, minimise: Minimise = "sum") -> tuple[float, ...]:
+    """What is minimised of a judged trial: its costs, and the quality loss."""
+    mine, theirs = trial.judged, baseline.judged
+    if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
+        raise ValueError(f"trial {trial.number} has no objectives: its pictures were not judged")
+    return *costs(trial, minimise), mine.quality.loss(theirs.quality)
 
 
 def pareto_front(trials: Iterable[Trial], baseline: Trial, minimise: Minimise = "sum") -> list[Trial]:
-    """The measured trials that no other one beats in every objective, fastest first: the least sum over the sizes.
+    """The judged trials that no other one beats in every objective, fastest first: the least sum over the sizes.
 
     Memory counts in whole MiB and quality loss in hundredths of a point: less is below what a run can tell apart.
     """
-    scored = [(t, _rounded(objectives(t, baseline, minimise))) for t in trials if t.measured]
+    scored = [(t, _rounded(objectives(t, baseline, minimise))) for t in trials if t.judged]
     front = [t for t, mine in scored if not any(_dominates(other, mine) for _, other in scored)]
     return sorted(front, key=lambda t: objectives(t, baseline))
 
@@ -46,7 +53,7 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
     balanced: the least product of latency and memory, so that a tenth less of either counts the same.
     """
     # The limits come first: rounded, a config just over a limit can hide one just under it from the front.
-    allowed = [t for t in trials if t.measured and keeps(t, baseline, goal)]
+    allowed = [t for t in trials if t.judged and keeps(t, baseline, goal)]
     kept = pareto_front(allowed, baseline, goal.minimise)
     keys: dict[Pick, Callable[[Trial], tuple[float, ...]]] = {
         "fastest": lambda t: objectives(t, baseline),
@@ -57,7 +64,7 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
 
 
 def keeps(trial: Trial, baseline: Trial, goal: Goal) -> bool:
-    """Does this measured trial keep every limit of the goal?"""
+    """Does this judged trial keep every limit of the goal?"""
     return all(over <= 0 for over in violations(objectives(trial, baseline, goal.minimise), goal).values())
 
 

@@ -10,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import RandomSampler
 
-from autotune.front import objectives
+from autotune.front import costs
 from autotune.record import Record
 from autotune.trial import Trial
 
@@ -34,7 +34,7 @@ def importances(record: Record, trials: Sequence[Trial]) -> dict[str, float]:
     for trial in measured:
         params = {name: trial.config.get(name, values[0]) for name, values in free.items()}
         if all(params[name] in values for name, values in free.items()):  # not a baseline from outside the space
-            value = objectives(trial, trials[0])[0]
+            value = costs(trial)[0]
             study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
     if len(study.trials) < LEAST_TO_GUESS:
         return {}

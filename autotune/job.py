@@ -9,6 +9,7 @@ from autotune.device import Device
 from autotune.noun import Noun
 from autotune.pipeline import Pipeline
 from autotune.target import Target
+from autotune.thrift import Thrift
 from autotune.trial import Failure
 
 DISK_FULL_STATUS = 74  # a child's exit status where not even the outcome could be written (sysexits' EX_IOERR)
@@ -38,6 +39,7 @@ class MeasureJob(Noun):
     values: dict[str, Value]
     pictures: bool
     max_memory_bytes: int | None = None  # a GPU's allocator is capped so that the process keeps within it
+    thrift: Thrift | None = None  # what need not be drawn
 
 
 class DrawJob(Noun):

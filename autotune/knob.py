@@ -76,6 +76,7 @@ class Knob:
     nearest   a value -> what comes nearest to it, best first, where it can't act: see fallback.py
     call      arguments that become the pipeline's own defaults; called with (value, pipe)
     changes_output  does it change the picture (dtype, merging, steps), or only how it is computed (compile, layout)?
+    rounds    does it change the picture by rounding numbers otherwise, and by nothing else (dtype, quantization)?
     """
 
     name: str
@@ -83,6 +84,7 @@ class Knob:
     values: tuple[Value, ...]
     changes_output: bool
     summary: str
+    rounds: bool = False
     also: Callable[[Value], bool] = lambda value: False
     why_not: Callable[[Value, Target], str | None] = never
     clash: Callable[[Config, Target], str | None] = never

@@ -4,34 +4,48 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autotune.config import Config
-from autotune.knobs import find_knob
 from autotune.pool import Pool
 from autotune.record import Record, Untried
 from autotune.sampler import AutoSampler, Ceiling, Earlier
+from autotune.space import SearchSpace
+from autotune.sparing import changes_the_picture, found_out
+from autotune.trial import Trial
 
 
 def our_sampler(
-    record: Record, pool: Pool, tried: set[Config], seed: int, earlier: Callable[[], Sequence[Sequence[Earlier]]]
+    record: Record,
+    pool: Pool,
+    trials: Sequence[Trial],
+    tried: set[Config],
+    seed: int,
+    earlier: Callable[[], Sequence[Sequence[Earlier]]],
 ) -> AutoSampler:
     """It chooses from the pool, less what was tried: a set that grows with the study.
 
+    trials   of the study so far, where it goes on
     earlier  what it is told of earlier studies, asked for once there is a baseline
     """
 
     def choices(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         return pool.params(tried, best)
 
-    mute = [name for name in pool.space.free if not _changes_the_picture(name)]
     memory, limit = record.latencies, record.memory_limit_bytes
     hit = _ran_out if record.target.device.kind == "cuda" else _is_anybody_s
     return AutoSampler(
         seed=seed,
         pool=choices,
-        silent={memory + 1: mute, "max_quality_drop": mute},
+        silent=silent(record, pool.space, trials),
         fails_count=False,
         earlier=earlier,
         ceilings={memory: Ceiling(limit, hit, "max_vram")} if limit else None,
     )
+
+
+def silent(record: Record, space: SearchSpace, trials: Sequence[Trial]) -> dict[int | str, list[str]]:
+    """What has no effect on the quality: what doesn't change the picture, and was not found out here."""
+    distrusted = found_out(trials)
+    mute = [name for name in space.free if not changes_the_picture(name, {}, distrusted)]
+    return {record.latencies + 1: mute, "max_quality_drop": mute}
 
 
 def untried(sampler: AutoSampler, record: Record, measured: int) -> Untried | None:
@@ -43,12 +57,6 @@ def untried(sampler: AutoSampler, record: Record, measured: int) -> Untried | No
     if beyond is None or limit is None:
         return None
     return Untried(count=beyond.count, of=beyond.of, limit_bytes=limit, least_bytes=int(beyond.least), trials=measured)
-
-
-def _changes_the_picture(name: str) -> bool:
-    """Does the knob, or the one that it refines?"""
-    knob = find_knob(name)
-    return knob.changes_output or (knob.modifies is not None and find_knob(knob.modifies).changes_output)
 
 
 def _ran_out(trial: Any) -> bool:

@@ -79,6 +79,7 @@ class Row(Noun):
     also_first_call_s: tuple[Seconds, ...] = ()
     compile_s: Seconds | None = None  # within the first calls
     warmup_s: tuple[Seconds, ...] = ()
+    score_s: Seconds | None = None
     text_encoding_s: Seconds | None = None
     denoising_step_s: Seconds | None = None
     vae_decode_s: Seconds | None = None
@@ -200,13 +201,17 @@ def _undrifted(row: Row, samples_s: Sequence[float]) -> tuple[float, ...]:
 
 
 def of_study(study: Path) -> Recording:
-    """The table of a study, finished or not. Raises UserError where the folder is none, or nothing was measured."""
+    """The table of a study, finished or not. Raises UserError where the folder is none, or nothing was measured.
+
+    Trials that drew no pictures, or took those of another over, are left out: every row has scores of its own.
+    """
     folder = StudyFolder(study)
     record, trials = read_record(folder), read_trials(folder)
     baseline = trials[0].measured if trials else None
     if baseline is None or baseline.quality is None:
         raise UserError(f"{str(study)!r} has no measured baseline yet: there is nothing to make a table of.")
-    allowed, left = _allowed(record, trials)
+    drawn = [t for t in trials if not t.measured or (t.judged and t.pictures_of == t.number)]
+    allowed, left = _allowed(record, trials, drawn)
     header = Header(
         autotune_version=version("diffusers-autotune"),
         made=date.today().isoformat(),
@@ -216,25 +221,25 @@ def of_study(study: Path) -> Recording:
         baseline=record.baseline,
         space=record.space,
         recipes=tuple(
-            Recipe(name=trial.origin, values=trial.values) for trial in trials if trial.origin not in NO_RECIPE
+            Recipe(name=trial.origin, values=trial.values) for trial in drawn if trial.origin not in NO_RECIPE
         ),
         metric=baseline.quality.metric,
         scorer=baseline.quality.scorer,
         allowed_configs=allowed,
         is_whole=left == 0,
     )
-    rows = tuple(_row(trial, trials[0]) for trial in trials)
+    rows = tuple(_row(trial, trials[0]) for trial in drawn)
     return Recording(header=header, rows=rows).check(f"the study {str(study)!r}")
 
 
-def _allowed(record: Record, trials: Sequence[Trial]) -> tuple[int | None, int | None]:
-    """(how many configs the rules allow, how many of them were not tried); None where they are too many to count."""
+def _allowed(record: Record, trials: Sequence[Trial], drawn: Sequence[Trial]) -> tuple[int | None, int | None]:
+    """(how many configs the rules allow, how many of them have no row); None where they are too many to count."""
     space = SearchSpace(record.target, record.space)
     for trial in trials:
         space.learn(trial, trials)
     if space.combinations() > ENUMERABLE:
         return None, None
-    tried = {complete(trial.values) for trial in trials}
+    tried = {complete(trial.values) for trial in drawn}
     allowed = list(space.all_configs())
     return len(allowed), sum(config not in tried for config in allowed)
 
@@ -272,6 +277,7 @@ def _row(trial: Trial, baseline: Trial) -> Row:
         also_first_call_s=tuple(cost.first_call_s for cost in mine.also),
         compile_s=mine.compilation.seconds if mine.compilation else None,
         warmup_s=mine.warmup_s,
+        score_s=mine.score_s,
         text_encoding_s=phases.text_encoding_s if phases else None,
         denoising_step_s=phases.denoising_step_s if phases else None,
         vae_decode_s=phases.vae_decode_s if phases else None,

@@ -44,6 +44,7 @@ _TYPES = {
     "also_first_call_s": "list",
     "compile_s": "float64",
     "warmup_s": "list",
+    "score_s": "float64",
     "text_encoding_s": "float64",
     "denoising_step_s": "float64",
     "vae_decode_s": "float64",

@@ -23,11 +23,13 @@ from autotune.proposals import check_sampler
 from autotune.read_earlier import Found, read_earlier
 from autotune.recording import Header, Recording
 from autotune.recording_file import read_table
+from autotune.replay_spared import spared
 from autotune.runner import Outcome
 from autotune.space import SearchSpace
 from autotune.store import InMemory
 from autotune.study import Study
-from autotune.trial import NOT_THE_CONFIG, Failure, Trial
+from autotune.thrift import Thrift
+from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Trial
 from autotune.warm_start import fitting
 from autotune.yardstick import Yardstick
 
@@ -115,11 +117,23 @@ class TableRunner:
 
     def __init__(self, recording: Recording, space: TableSpace) -> None:
         self.recording, self.space, self.now_s = recording, space, 0.0
+        self.calls = len(list(recording.header.target.workload.calls()))
 
-    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
+    def run(
+        self,
+        place: Path,
+        config: Config,
+        *,
+        pictures: bool,
+        earlier: Sequence[Trial],
+        thrift: Thrift | None = None,
+    ) -> Outcome:
         row = self.space.rows[config]
-        self.now_s += row.seconds
-        return self.recording.outcome(row)
+        outcome, seconds = self.recording.outcome(row), row.seconds
+        if thrift is not None and isinstance(outcome, Measurement):
+            outcome, seconds = spared(row, outcome, thrift, earlier, self.calls)
+        self.now_s += seconds
+        return outcome
 
     def clock(self) -> float:
         return self.now_s
@@ -133,9 +147,19 @@ class Replay(Explorer):
 
 
 def replay_once(
-    recording: Recording, sampler: str, seed: int, budget: int, *, earlier: Sequence[Found] = ()
+    recording: Recording,
+    sampler: str,
+    seed: int,
+    budget: int,
+    *,
+    earlier: Sequence[Found] = (),
+    thrift: bool = True,
 ) -> list[Trial]:
-    """The trials of a search of this table; `earlier`: the studies that it is started warm by. Raises UserError."""
+    """The trials of a search of this table. Raises UserError.
+
+    earlier  the studies that it is started warm by
+    thrift   is it spared what a search is? See sparing.py
+    """
     for one in earlier:
         one.check_family(recording.header.target)
     space = TableSpace(recording)
@@ -150,7 +174,7 @@ def replay_once(
         seed=seed,
         store=InMemory(),
     )
-    Replay(folder, study, runner, lambda event: None, clock=runner.clock).explore(budget, None)
+    Replay(folder, study, runner, lambda event: None, clock=runner.clock, thrift=thrift).explore(budget, None)
     return study.trials
 
 
@@ -174,9 +198,11 @@ def _read_earlier(paths: tuple[Path, ...]) -> list[Found]:
     return read_earlier(paths)
 
 
-def _job(table: Path, sampler: str, seed: int, budget: int, warm_start: tuple[Path, ...]) -> tuple[str, str, Curve]:
+def _job(
+    table: Path, sampler: str, seed: int, budget: int, warm_start: tuple[Path, ...], thrift: bool
+) -> tuple[str, str, Curve]:
     recording, yardstick = _read(table)
-    trials = replay_once(recording, sampler, seed, budget, earlier=_read_earlier(warm_start))
+    trials = replay_once(recording, sampler, seed, budget, earlier=_read_earlier(warm_start), thrift=thrift)
     return str(table), sampler, curve_of(trials, yardstick, seed)
 
 
@@ -188,12 +214,14 @@ def replay(
     budget: int = 100,
     jobs: int = 1,
     warm_start: Sequence[Path] = (),
+    thrift: bool = True,
     listen: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Replayed]:
     """Every sampler on every table, from so many seeds. Raises UserError for what can't be read or is unknown.
 
     jobs    processes that share the work
     warm_start  studies or other tables that every search is started warm by
+    thrift  are the searches spared what a search is? See sparing.py
     listen  hears how many of how many searches are done
     """
     for sampler in samplers:
@@ -203,7 +231,12 @@ def replay(
             raise UserError(f"--warm-start {table.name!r} is the table that is searched: it would know the answer.")
         _read(table)
     warm = tuple(warm_start)
-    asked = [(table, sampler, seed, budget, warm) for table in tables for sampler in samplers for seed in range(seeds)]
+    asked = [
+        (table, sampler, seed, budget, warm, thrift)
+        for table in tables
+        for sampler in samplers
+        for seed in range(seeds)
+    ]
     curves: dict[tuple[str, str], list[Curve]] = {}
     for done, (table_name, sampler, curve) in enumerate(_each(asked, jobs), 1):
         curves.setdefault((table_name, sampler), []).append(curve)
@@ -211,7 +244,9 @@ def replay(
     return [Replayed(table=table, sampler=sampler, curves=tuple(found)) for (table, sampler), found in curves.items()]
 
 
-def _each(asked: Sequence[tuple[Path, str, int, int, tuple[Path, ...]]], jobs: int) -> Iterator[tuple[str, str, Curve]]:
+def _each(
+    asked: Sequence[tuple[Path, str, int, int, tuple[Path, ...], bool]], jobs: int
+) -> Iterator[tuple[str, str, Curve]]:
     """In the order asked, each search in one of the processes."""
     if jobs == 1:
         yield from (_job(*one) for one in asked)

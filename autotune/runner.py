@@ -1,15 +1,17 @@
 """Runner: one config in, one outcome out. Measures it in a child, has its pictures judged in another."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from autotune import isolate
 from autotune.config import Config
 from autotune.errors import UserError
-from autotune.folders import StudyFolder
+from autotune.folders import StudyFolder, picture_name
 from autotune.isolation import Isolation
 from autotune.job import DrawJob, MeasureJob, ScoreJob
 from autotune.target import Target
+from autotune.thrift import Thrift
 from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Quality, Trial
 from autotune.workload import Workload
 
@@ -43,14 +45,32 @@ class Runner:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
 
-    def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Outcome:
+    def run(
+        self,
+        place: Path,
+        config: Config,
+        *,
+        pictures: bool,
+        earlier: Sequence[Trial],
+        thrift: Thrift | None = None,
+    ) -> Outcome:
         """Measurement | Failure of the config, with everything that belongs to it left in the folder `place`.
 
         What is not the config's fault is retried. Where it persists, a device that is never at itself (NOT_THE_CONFIG)
         is the outcome; anything else raises UserError, as does what the user is to blame for.
+
+        thrift  what this run is spared, by the trials that it names; None: nothing
         """
+        limit = self.max_memory_bytes if config != self.baseline else None
+        job = MeasureJob(
+            target=self.target,
+            values=dict(config),
+            pictures=pictures,
+            max_memory_bytes=limit,
+            thrift=self._with_pictures(thrift) if thrift else None,
+        )
         for attempt in range(1 + ENVIRONMENT_RETRIES):
-            outcome = self._run_once(place, config, pictures, self.time_limit_s(earlier))
+            outcome = self._run_once(place, config, job, earlier)
             if isinstance(outcome, Measurement) or outcome.cause not in {*NOT_THE_CONFIG, "environment", "bad_input"}:
                 break
             if outcome.cause == "bad_input":
@@ -91,17 +111,31 @@ class Runner:
         cache = str((self.folder.cache / config.digest).resolve())
         return {"TORCHINDUCTOR_CACHE_DIR": cache, **OFFLINE}
 
-    def _run_once(self, place: Path, config: Config, pictures: bool, timeout_s: float) -> Outcome:
-        limit = self.max_memory_bytes if config != self.baseline else None
-        job = MeasureJob(target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=limit)
-        fields = isolate.run(place, job, timeout_s=timeout_s, env=self._environment(config), isolation=self.isolation)
+    def _run_once(self, place: Path, config: Config, job: MeasureJob, earlier: Sequence[Trial]) -> Outcome:
+        limit_s, env = self.time_limit_s(earlier), self._environment(config)
+        fields = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=self.isolation)
         if isinstance(fields, Failure):
             return fields
         measured = Measurement.parse(fields, f"the outcome in {str(place)!r}")
-        if not pictures:
+        if not job.pictures or measured.stopped:
             return measured
+        if measured.look and measured.look.same:
+            return taken_over(measured, measured.look.trial, earlier)
+        began = time.monotonic()
         quality = self._judge(place, self.folder.trial(0), self.target.workload)
-        return quality if isinstance(quality, Failure) else measured.model_copy(update={"quality": quality})
+        if isinstance(quality, Failure):
+            return quality
+        return measured.model_copy(update={"quality": quality, "score_s": time.monotonic() - began})
+
+    def _with_pictures(self, thrift: Thrift) -> Thrift:
+        """With the folder of the giver's pictures; without a giver where one of them is gone."""
+        giver = thrift.giver
+        if giver is None:
+            return thrift
+        images = self.folder.trial(giver.trial) / "images"
+        whole = all((images / picture_name(i)).is_file() for i in range(len(self.target.workload.prompts)))
+        found = giver.model_copy(update={"images": str(images.resolve())}) if whole else None
+        return thrift.model_copy(update={"giver": found})
 
     def _judge(self, place: Path, reference: Path, workload: Workload) -> Quality | Failure:
         job = ScoreJob(
@@ -121,3 +155,10 @@ class Runner:
         longest = max((t.seconds for t in earlier if t.measured), default=self.timeout_s)
         least = LEAST_TIMEOUT_S * len(self.target.workload.shapes)  # code is compiled for each size anew
         return min(self.timeout_s, max(least, 5 * longest))
+
+
+def taken_over(measured: Measurement, giver: int, earlier: Sequence[Trial]) -> Measurement:
+    """With the quality of the trial of this number, whose pictures it draws."""
+    theirs = next(trial.judged for trial in earlier if trial.number == giver)
+    assert theirs is not None, "a giver has been judged"
+    return measured.model_copy(update={"quality": theirs.quality, "quality_of": giver})

@@ -1,7 +1,8 @@
 """score(): the saved pictures of a study judged anew, by any metrics, without running a trial.
 
-Loads no torch: a child scores. Each metric's scores of all measured trials are written whole as `scores/METRIC.json`,
-with the identity of what gave them; a file never holds scores of two identities.
+Loads no torch: a child scores. Each metric's scores of all trials that have pictures (their own, or those of another
+trial that stand for them) are written whole as `scores/METRIC.json`, with the identity of what gave them; a file never
+holds scores of two identities.
 """
 
 import statistics
@@ -78,7 +79,7 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
     Raises UserError for a word, a study or a picture that can't be used, with nothing written.
     """
     folder = StudyFolder(study)
-    record, trials = read_record(folder), [trial for trial in read_trials(folder) if trial.measured]
+    record, trials = read_record(folder), [trial for trial in read_trials(folder) if trial.judged]
     if not trials or trials[0].number != 0:
         raise UserError(f"the study {str(study)!r} has no measured baseline yet.")
     wishes = [_wish(word, record, run_code=run_code) for word in words]
@@ -145,8 +146,8 @@ def _names(wishes: Sequence[MetricWish]) -> list[str]:
 
 
 def _pictures(folder: StudyFolder, trial: Trial, record: Record) -> Path:
-    """The folder of a trial's pictures. Raises UserError where one is missing."""
-    images = folder.trial(trial.number) / "images"
+    """The folder of the pictures that stand for a trial. Raises UserError where one is missing."""
+    images = folder.trial(trial.pictures_of) / "images"
     for index in range(len(record.target.workload.prompts)):
         if not (images / picture_name(index)).is_file():
             raise UserError(f"trial {trial.number} has no picture {str(images / picture_name(index))!r} to score.")

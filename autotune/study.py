@@ -9,6 +9,7 @@ them, and is mended from them whenever a study is opened.
 import random
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from autotune.config import Config
 from autotune.drift import corrected
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
-from autotune.front import objectives, violations
 from autotune.knobs import complete
-from autotune.our_sampler import our_sampler, untried
+from autotune.optuna_view import View
+from autotune.our_sampler import our_sampler, silent, untried
 from autotune.pool import Pool, as_params
 from autotune.proposals import Valid, distributions, make_sampler
 from autotune.record import Record, Untried
@@ -60,7 +61,8 @@ class Study:
         self._rng = random.Random(seed + len(self.trials))
         pool = Pool(space, random.Random(seed))
         self._warm: WarmStart | None = None
-        self._ours = our_sampler(record, pool, self._tried, seed, lambda: self.warm.told) if sampler == "auto" else None
+        ours = partial(our_sampler, record, pool, self.trials, self._tried, seed, lambda: self.warm.told)
+        self._ours = ours() if sampler == "auto" else None
         self._sampler = Valid(self._ours or make_sampler(sampler, seed + len(self.trials)), space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
         self._mend()
@@ -104,19 +106,22 @@ class Study:
         self.trials.append(trial)
         self._tried.add(trial.config)
         self.space.learn(trial, self.trials)
+        if self._ours and trial.measured and trial.measured.look and trial.measured.look.finding:
+            self._ours.silence(silent(self.record, self.space, self.trials))
         asked, self._asked = self._asked, None
         if asked is None:
             self._add(trial)
             return
         asked.set_user_attr("trial", trial.number)
-        for name, value in _attributes(trial).items():
+        view = View(trial, self.trials, self.record)
+        for name, value in view.attributes.items():
             asked.set_user_attr(name, value)
         if _teaches_nothing(trial):
             self._optuna.tell(asked, state=TrialState.FAIL)
             return
-        for name, value in self._constraints(trial).items():
+        for name, value in view.constraints.items():
             asked.set_constraint(name, value)
-        self._optuna.tell(asked, self._values(trial))
+        self._optuna.tell(asked, view.values)
 
     def tell_anchor(self, anchor: Anchor) -> None:
         """Keep a new measurement of the baseline, and see all trials in its light."""
@@ -149,18 +154,6 @@ class Study:
                 return config, recipe.name
         return None
 
-    def _values(self, trial: Trial) -> list[float]:
-        """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last."""
-        if trial.measured:
-            return list(objectives(trial, self.baseline, self.record.goal.minimise))
-        known = [objectives(t, self.baseline, self.record.goal.minimise) for t in self.trials if t.measured]
-        return [max(column) for column in zip(*known, strict=True)]
-
-    def _constraints(self, trial: Trial) -> dict[str, float]:
-        """Optuna's constraints: 0 or less holds. Every trial has all of them, or the GP sampler gives up."""
-        failed = 0.0 if trial.measured else 1.0
-        return {"failed": failed, **violations(self._values(trial), self.record.goal)}
-
     def _mend(self) -> None:
         """Make Optuna's view agree with the trials on disk, after a kill at whatever moment."""
         ours = self._optuna.get_trials(deepcopy=False)
@@ -177,13 +170,14 @@ class Study:
         """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
         params = as_params(trial.config, self.space.free)
         inside = self.space.config(params) == trial.config
-        attributes = {"trial": trial.number, **_attributes(trial)}
+        view = View(trial, self.trials, self.record)
+        attributes = {"trial": trial.number, **view.attributes}
         self._optuna.add_trial(
             optuna.trial.create_trial(
                 params=params,
                 distributions=distributions(self.space),
-                values=self._values(trial),
-                constraints=self._constraints(trial),
+                values=view.values,
+                constraints=view.constraints,
                 user_attrs=attributes,
             )
             if inside and not _teaches_nothing(trial)
@@ -228,15 +222,3 @@ def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna
 def _teaches_nothing(trial: Trial) -> bool:
     """Did it fail for what the device was doing? Then it says nothing of its config."""
     return isinstance(trial.outcome, Failure) and trial.outcome.cause in NOT_THE_CONFIG
-
-
-def _attributes(trial: Trial) -> dict[str, Any]:
-    """What researchers who open study.db with Optuna see of a trial."""
-    failure = trial.outcome if isinstance(trial.outcome, Failure) else None
-    return {
-        "config": dict(trial.config),
-        "origin": trial.origin,
-        "outcome": failure.cause if failure else "measured",
-        "reason": failure.reason if failure else "",
-        "seconds": trial.seconds,
-    }

@@ -10,6 +10,7 @@ from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.isolation import Isolation
 from autotune.knob import Effect
+from autotune.likeness import Look
 from autotune.noun import Noun
 from autotune.paired import Paired, paired
 from autotune.workload import Shape
@@ -196,7 +197,7 @@ class Measurement(Noun):
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None
-    stopped_by: Literal["spread", "plateau", "budget"] | None = None  # what ended the timing at the main size
+    stopped_by: Literal["spread", "plateau", "budget", "race"] | None = None  # what ended the timing at the main size
     discarded: tuple[Discarded, ...] = ()  # at the main size
     health: Health | None = None
     phases: Phases | None = None
@@ -204,6 +205,10 @@ class Measurement(Noun):
     energy_per_picture_j: float | None = None  # indicative, see measure/watch_gpu.py
     start_s: float | None = None  # from the parent's wish for a process until the pipe was loaded in it
     isolation: Isolation | None = None  # how the process that measured it was started; None: by hand, or not known
+    score_s: float | None = None  # judging its pictures, in a process of its own; None: not done, or not known
+    look: Look | None = None  # at one picture, whether it is an earlier trial's
+    quality_of: int | None = None  # the trial whose pictures were judged in place of its own; None: its own were
+    stopped: str | None = None  # why it was not worth drawing its pictures: then it has no quality
 
     @property
     def latencies_s(self) -> tuple[float, ...]:
@@ -278,3 +283,14 @@ class Trial(Noun):
     @property
     def measured(self) -> Measurement | None:
         return self.outcome if isinstance(self.outcome, Measurement) else None
+
+    @property
+    def judged(self) -> Measurement | None:
+        """With a quality: only then it has all objectives. What was stopped early has none."""
+        return self.outcome if isinstance(self.outcome, Measurement) and self.outcome.quality is not None else None
+
+    @property
+    def pictures_of(self) -> int:
+        """The trial whose pictures stand for this one's."""
+        giver = self.measured.quality_of if self.measured else None
+        return self.number if giver is None else giver

@@ -92,6 +92,7 @@ def search(
     baseline: str = "default",
     isolation: Isolation | None = None,
     warm_start: Sequence[str | Path] = (),
+    thrift: bool = True,
     command: str = "autotune.search(...)",
     listen: Listener = lambda event: None,
 ) -> Result:
@@ -116,6 +117,7 @@ def search(
               always spawned, as in production
     warm_start  earlier studies of the same family: folders, or tables that `autotune record` has written. They order
               the first trials and tell our sampler what to expect; no figure of theirs counts. (): as the study began
+    thrift    trials don't draw what an earlier one has drawn, nor what can't reach the front: see sparing.py
     sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 
@@ -184,7 +186,7 @@ def search(
             more_prompts=texts.texts[in_search:],
         )
         chosen = Study(folder, _agree(folder, record), allowed, recipes=file.recipes, sampler=sampler, seed=seed)
-        run = _Run(folder, chosen, timeout_s, Plan(confirm_rounds, confirm_pairs), listen)
+        run = _Run(folder, chosen, timeout_s, Plan(confirm_rounds, confirm_pairs), listen, thrift=thrift)
         listen(Probed(target, allowed, folder.path, tuple(run.study.trials), tuple(run.study.anchors)))
         return run.search(budget, time_budget_s)
 
@@ -230,11 +232,13 @@ class _Run(Explorer):
         timeout_s: float,
         plan: Plan,
         listen: Listener,
+        *,
+        thrift: bool = True,
     ) -> None:
         goal, baseline = study.record.goal, study.record.baseline_config
         target, limit = study.record.target, goal.max_vram_bytes
         runner = partial(Runner, folder, target, timeout_s, max_memory_bytes=limit, baseline=baseline)
-        super().__init__(folder, study, runner(isolation=study.record.isolation), listen)
+        super().__init__(folder, study, runner(isolation=study.record.isolation), listen, thrift=thrift)
         self.record = study.record
         # What is exported was measured as production runs: forks share the layout of their memory, fresh ones don't.
         self.confirmer = Confirmer(folder, study, runner(isolation="spawn"), plan, listen)
@@ -245,10 +249,10 @@ class _Run(Explorer):
         isolate.close()  # the confirmation forks nothing, and needs no half a gigabyte beside it
         best, confirmation = self.confirmer.best()
         trials = self.study.trials
-        pictures = read_glimpses(self.folder.trial(best.number), self.record.target.workload)
+        pictures = read_glimpses(self.folder.trial(best.pictures_of), self.record.target.workload)
         tuned = export(self.record, best, self.study.baseline, confirmation, pictures)
         tuned.save(self.folder.best)
-        contact_sheet(self.folder, best.number).save(self.folder.pictures)
+        contact_sheet(self.folder, best.pictures_of).save(self.folder.pictures)
         write_report(read_story(self.folder.path))
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         front = pareto_front(trials, self.study.baseline, self.record.goal.minimise)

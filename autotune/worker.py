@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,13 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
 
     from autotune import build
     from autotune.config import Config
-    from autotune.measure import measure_pipe, stopwatch
+    from autotune.measure import draw, measure_pipe, stopwatch
     from autotune.measure.compilation import keep_all_attempts
     from autotune.measure.memory import cap, meter_for
+    from autotune.measure.spared import spared, wanted
     from autotune.measure.watch import watch_for
     from autotune.pipelines.loading import import_classes
+    from autotune.thrift import Thrift
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     import_classes(target.pipeline)  # the libraries' own memory and time are not the config's
@@ -105,11 +108,15 @@ def _measure(job: Any, folder: Path) -> dict[str, Any]:
     def check(kernels: dict[str, int]) -> None:
         effects.update(build.verify(pipe, config, kernels))
 
+    thrift, workload = job.thrift or Thrift(), target.workload
     with torch.no_grad():
-        fields, images = measure_pipe(
-            pipe, target.workload, meter, watch, device=device, pictures=job.pictures, check=check
-        )
-    _save(images, pipe, target, folder)
+        wishes = wanted(workload, thrift, pictures=job.pictures)
+        fields, images = measure_pipe(pipe, workload, meter, watch, device=device, check=check, **wishes)
+        if job.pictures:
+            checked, redraw = partial(_check, pipe, target), partial(draw, pipe, workload)
+            more, images, first = spared(workload, thrift, fields, images, redraw, checked)
+            fields.update(more)
+            _write(images, folder, first)
     return {
         "load_s": load_s,
         "apply_s": apply_s,
@@ -133,7 +140,9 @@ def _draw(job: Any, folder: Path) -> dict[str, Any]:
     build.apply(pipe, config, target.workload, device)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        _save(draw(pipe, target.workload), pipe, target, folder)
+        images = draw(pipe, target.workload)
+    _check(pipe, target, images)
+    _write(images, folder)
     return {"pictures": len(target.workload.prompts)}
 
 
@@ -155,9 +164,8 @@ def _artifacts(job: Any, folder: Path) -> dict[str, Any]:
     return {"bytes": len(saved[0])}
 
 
-def _save(images: Any, pipe: Any, target: Any, folder: Path) -> None:
-    """Check the pictures, then write them as 000.png, 001.png ..."""
-    from autotune.folders import picture_name
+def _check(pipe: Any, target: Any, images: Any, first: int = 0) -> None:
+    """Raises BrokenOutput for what is no picture. `first`: the prompt of the first of them."""
     from autotune.measure import health
     from autotune.pipelines.inputs import picture_arguments
 
@@ -166,10 +174,16 @@ def _save(images: Any, pipe: Any, target: Any, folder: Path) -> None:
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
-        made_from=target.workload.as_read,
+        made_from=target.workload.as_read[first:],
         one_start=bool(picture_arguments(pipe)),
     )
-    for index, image in enumerate(images):
+
+
+def _write(images: Any, folder: Path, first: int = 0) -> None:
+    """As 000.png, 001.png ..."""
+    from autotune.folders import picture_name
+
+    for index, image in enumerate(images, first):
         (folder / "images").mkdir(exist_ok=True)
         image.save(folder / "images" / picture_name(index))
 

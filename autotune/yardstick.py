@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from autotune.front import keeps, objectives
 from autotune.goal import Goal
 from autotune.hypervolume import volume
+from autotune.knobs import complete
 from autotune.trial import Trial
 
 MARGIN = 0.1  # of the span of an objective
@@ -24,8 +25,8 @@ class Yardstick:
 
     def __init__(self, trials: Sequence[Trial], goal: Goal) -> None:
         self.baseline, self.goal = trials[0], goal
-        points = {p for trial in trials if (p := self._point(trial)) is not None}
-        self.front = front(points)
+        self._known = {complete(trial.values): self._point(trial) for trial in trials}
+        self.front = front({point for point in self._known.values() if point is not None})
         columns = list(zip(*self.front, self._logs(self.baseline), strict=True))
         self.lows = [min(column) for column in columns]
         self.spans = [max(column) - min(column) for column in columns]
@@ -33,11 +34,15 @@ class Yardstick:
         self.most = self._volume(self.front)
 
     def shares(self, trials: Sequence[Trial]) -> list[float]:
-        """After each trial, the share that has been found."""
+        """After each trial, the share that has been found.
+
+        What a judged trial has found is what the recording says of its config: a search may have taken its quality from
+        another.
+        """
         best: list[Point] = []
         found, share = [], self.share([])
         for trial in trials:
-            point = self._point(trial)
+            point = self._known.get(trial.config) if trial.judged else None
             if point is not None and not any(_covers(old, point) for old in best):
                 best = [old for old in best if not _covers(point, old)] + [point]
                 share = self.share(best)
@@ -57,8 +62,8 @@ class Yardstick:
         return volume(scaled) if wide else 0.0
 
     def _point(self, trial: Trial) -> Point | None:
-        """None of a trial that failed or that oversteps a limit."""
-        if trial.measured is None or not keeps(trial, self.baseline, self.goal):
+        """None of a trial that failed, was stopped or oversteps a limit."""
+        if trial.judged is None or not keeps(trial, self.baseline, self.goal):
             return None
         return self._logs(trial)
 

@@ -8,6 +8,7 @@ from autotune.config import Value
 from autotune.goal import Goal
 from autotune.knob import Effect
 from autotune.knobs import complete
+from autotune.likeness import Look
 from autotune.record import Record
 from autotune.target import Target
 from autotune.trial import Cause, Failure, Measurement, Quality, ShapeCost, Trial
@@ -69,6 +70,31 @@ def failed(
 ) -> Trial:
     outcome = Failure(cause=cause, reason="made up", knob=knob)
     return Trial(number=number, origin="sampler", values=dict(complete(values or {})), outcome=outcome, seconds=3.0)
+
+
+def changed(trial: Trial, **fields: object) -> Trial:
+    """A measured trial of whose measurement these fields are others."""
+    assert trial.measured is not None
+    return trial.model_copy(update={"outcome": trial.measured.model_copy(update=fields)})
+
+
+def stopped(number: int, values: Mapping[str, Value] | None = None, **figures: float) -> Trial:
+    """A trial that was timed, and then not worth drawing."""
+    trial = measured(number, values, **figures)  # type: ignore[arg-type]
+    return changed(trial, quality=None, stopped="can't reach the front", stopped_by="race")
+
+
+def shared(
+    number: int,
+    giver: int,
+    values: Mapping[str, Value] | None = None,
+    *,
+    ssim: float = 0.999,
+    latency_s: float = 1.0,
+) -> Trial:
+    """A trial whose pictures are the giver's."""
+    look = Look(trial=giver, prompt=0, ssim=ssim, psnr_db=60.0, largest_levels=1)
+    return changed(measured(number, values, latency_s=latency_s), look=look, quality_of=giver)
 
 
 def record(

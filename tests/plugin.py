@@ -44,10 +44,10 @@ KNOB = Knob(
 )
 
 
-def install(folder: Path) -> dict[str, str]:
-    """Make the knob an entry point that children and parents find; returns the environment they need."""
-    package = folder / "trouble-1.0.dist-info"
+def install(folder: Path, module: str = "plugin", name: str = "trouble") -> dict[str, str]:
+    """Make the knob of a test's module an entry point that children and parents find; returns the environment."""
+    package = folder / f"{name}-1.0.dist-info"
     package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[autotune.knobs]\ntrouble = plugin:KNOB\n")
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[autotune.knobs]\n{name} = {module}:KNOB\n")
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent}"}

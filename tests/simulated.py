@@ -106,6 +106,12 @@ def demo_space(file: SpaceFile | None = None, *, on_gpu: bool = False) -> Search
     return make_space(target, shipped, fix={}, exclude=(), baseline=complete({}))
 
 
+def narrow_space(**knobs: tuple[Value, ...]) -> SearchSpace:
+    """These knobs' values, all others at their defaults."""
+    fixed = {name: (value,) for name, value in complete({}).items()}
+    return demo_space(SpaceFile.parse({"knobs": fixed | knobs}, "the test's space"))
+
+
 def simulated(
     seed: int,
     *,

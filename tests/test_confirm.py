@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import make_target
-from made_up import failed, measured, record
+from made_up import failed, measured, record, shared
 
 from autotune.config import Config
 from autotune.confirm import PAIRS, Confirmer, Confirming, Plan, more_pairs
@@ -193,3 +193,25 @@ def test_the_pairs_of_the_confirmation_are_new_ones() -> None:
     seeds = [seed for _, call in more.calls() for seed in call]
     assert len(set(seeds)) == 8
     assert not set(seeds) & {seed for _, call in workload.calls() for seed in call}
+
+
+@pytest.mark.parametrize(
+    ("own", "loses", "best"), [(True, 0.0, 1), (False, 0.0, 1), (False, 1.0, 0)], ids=["own", "same", "worse"]
+)
+def test_a_pick_whose_pictures_are_anothers_must_hold_up_in_its_own(
+    tmp_path: Path, own: bool, loses: float, best: int
+) -> None:
+    """Even where no more pairs are asked for than the search has drawn."""
+    config = complete(FASTER)
+    again = Again({complete({}): 1.0, config: 0.5}, losses={config: loses})
+    ours, _ = confirmer(tmp_path, again, pairs=0, goal=Goal(max_quality_drop=1.0))
+    target = ours.study.record.target
+    workload = target.workload.model_copy(update={"prompts": ("one", "two")})
+    two = {"target": target.model_copy(update={"workload": workload})}
+    ours.study.record = ours.study.record.model_copy(update=two)
+    ours.study.tell(measured(0))
+    ours.study.tell(measured(1, FASTER, latency_s=0.5) if own else shared(1, 0, FASTER, latency_s=0.5))
+    found, confirmation = ours.best()
+    assert found.number == best
+    assert again.drawn == ([] if own else [(config, workload)])
+    assert confirmation is None or confirmation.quality is None, "the same prompts again are no confirmation"

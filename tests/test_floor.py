@@ -1,6 +1,6 @@
 """The noise floor (promise 14): which trials tell it, and what it is where none does."""
 
-from made_up import failed, likeness, measured
+from made_up import failed, likeness, measured, shared
 
 from autotune.floor import noise_floor, only_computes_otherwise
 from autotune.trial import Anchor
@@ -26,3 +26,11 @@ def test_what_was_not_measured_is_not_told() -> None:
 
 def test_the_baseline_itself_does_not_compute_otherwise() -> None:
     assert not only_computes_otherwise(measured(1), measured(0))
+
+
+def test_of_pictures_that_were_taken_over_the_one_that_was_drawn_tells_the_floor() -> None:
+    layout = {"memory_format": "channels_last"}
+    floor = noise_floor([measured(0), shared(1, 0, layout, ssim=0.97)], [])
+    assert (floor.otherwise_mean, floor.otherwise_worst, floor.otherwise) == (0.97, 0.97, 1)
+    of_another = shared(2, 1, layout | {"qkv_fusion": True}, ssim=0.5)
+    assert noise_floor([measured(0), shared(1, 0, layout, ssim=0.97), of_another], []).otherwise == 1

@@ -4,9 +4,9 @@ import random
 from typing import Any
 
 import pytest
-from made_up import failed, likeness, measured
+from made_up import failed, likeness, measured, stopped
 
-from autotune.front import keeps, objectives, pareto_front, pick_trial
+from autotune.front import costs, keeps, objectives, pareto_front, pick_trial
 from autotune.goal import Goal
 from autotune.trial import Trial
 
@@ -172,3 +172,14 @@ def test_a_limit_on_latency_is_for_the_sum_or_for_every_size(minimise: Any, limi
     goal = Goal(max_quality_drop=100.0, max_latency_s=limit_s, minimise=minimise)
     assert keeps(STEADY, TWO_SIZES, goal) is kept
     assert not keeps(UNEVEN, TWO_SIZES, goal)
+
+
+def test_what_was_stopped_is_never_on_the_front_nor_picked_whatever_its_figures() -> None:
+    best = stopped(1, latency_s=0.1, memory_bytes=MIB)
+    assert numbers(pareto_front([BASELINE, best], BASELINE)) == [0]
+    picked = pick_trial([BASELINE, best], BASELINE, LOOSE)
+    assert picked is not None
+    assert picked.number == 0
+    assert costs(best) == (0.1, MIB)
+    with pytest.raises(ValueError, match="trial 1 has no objectives"):
+        objectives(best, BASELINE)

@@ -18,7 +18,7 @@ ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
     *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
-    *("glimpse", "untrusted", "isolation", "schedule", "earlier"),
+    *("glimpse", "untrusted", "isolation", "schedule", "earlier", "likeness", "thrift"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
@@ -36,14 +36,15 @@ LAYERS: tuple[set[str], ...] = (
     {"export", "export_as", "run", "confirm", "compare", "verify", "make_artifacts", "schema"},
     {"read_earlier"},
     {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file"},
+    {"replay_spared"},
     {"chain", "ladder_record", "score", "recording"},
     {"study", "probe", "tuned", "ladder_recipe"},
-    {"proposals", "importance", "our_sampler", "warm_start"},
+    {"proposals", "importance", "our_sampler", "warm_start", "optuna_view"},
     {"pool"},
     {"production", "serving"},
-    {"space", "runner", "build", "fallback", "artifacts", "floor", "report.words"},
+    {"space", "runner", "build", "fallback", "artifacts", "floor", "sparing", "yardstick", "report.words"},
     {"knobs", "measure", "here", "fresh"},
-    {"report.progress", "store", "yardstick", "sampler"},
+    {"report.progress", "store", "sampler"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
     {"demo", "report", "report.look", "published", "hypervolume"},
     NOUNS,

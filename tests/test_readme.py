@@ -89,7 +89,8 @@ def test_a_command_in_the_readme_can_be_read_by_the_command_line(words: list[str
 
 def test_the_readme_names_every_option_of_search_and_only_real_ones() -> None:
     real = {name for option in COMMANDS["search"].params for name in option.opts if name.startswith("--")}
-    everywhere = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
+    options = [option for command in COMMANDS.values() for option in command.params]
+    everywhere = {name for option in options for name in (*option.opts, *option.secondary_opts)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", section("Use")))
     assert named <= everywhere
     assert real - named - {"--pipeline"} == set()

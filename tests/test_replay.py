@@ -5,20 +5,14 @@ import statistics
 from pathlib import Path
 
 import pytest
-from simulated import demo_space, simulated
+from simulated import demo_space, narrow_space, simulated
 
 from autotune.errors import UserError
 from autotune.knobs import complete
 from autotune.recording import Recording
 from autotune.recording_file import write_table
 from autotune.replay import Curve, Replayed, TableSpace, curve_of, replay, replay_once
-from autotune.space import SearchSpace, SpaceFile
 from autotune.yardstick import Yardstick
-
-
-def narrow_space(**knobs: tuple[object, ...]) -> SearchSpace:
-    fixed = {name: (value,) for name, value in complete({}).items()}
-    return demo_space(SpaceFile.parse({"knobs": fixed | knobs}, "the test's space"))
 
 
 def narrow(seed: int = 0, *, fault_rules: int = 0) -> Recording:
@@ -42,7 +36,7 @@ def small() -> Recording:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_search_that_has_tried_everything_has_found_exactly_all(sampler: str, seed: int) -> None:
     table = narrow(seed)
-    trials = replay_once(table, sampler, seed, 100)
+    trials = replay_once(table, sampler, seed, 100, thrift=False)
     curve = curve_of(trials, yardstick(table), seed)
     assert len(trials) == len(table.rows) == 8
     assert curve.found[0] == 0.0
@@ -52,7 +46,7 @@ def test_a_search_that_has_tried_everything_has_found_exactly_all(sampler: str, 
 
 def test_what_a_replay_finds_is_what_was_recorded(small: Recording) -> None:
     rows = {complete(row.values): row for row in small.rows}
-    for trial in replay_once(small, "random", 0, 40):
+    for trial in replay_once(small, "random", 0, 40, thrift=False):
         row = rows[trial.config]
         assert trial.seconds == pytest.approx(row.seconds)
         assert (trial.measured is None) == (row.outcome != "measured")
@@ -76,7 +70,7 @@ def test_a_config_that_was_not_recorded_is_not_allowed(small: Recording) -> None
 
 
 def test_device_seconds_are_the_recorded_ones(small: Recording) -> None:
-    curve = curve_of(replay_once(small, "random", 0, 100), yardstick(small), 0)
+    curve = curve_of(replay_once(small, "random", 0, 100, thrift=False), yardstick(small), 0)
     assert curve.device_s[-1] == pytest.approx(sum(row.seconds for row in small.rows))
     assert curve.faults == sum(row.outcome != "measured" for row in small.rows)
 
@@ -102,7 +96,7 @@ def test_random_finds_on_average_what_chance_says() -> None:
     """The exact expectation after k draws without replacement is the mean over all sets of k."""
     table = narrow(4)
     ruler, (baseline, *others) = yardstick(table), table.trials()
-    curves = [curve_of(replay_once(table, "random", seed, 5), ruler, seed) for seed in range(200)]
+    curves = [curve_of(replay_once(table, "random", seed, 5, thrift=False), ruler, seed) for seed in range(200)]
     for count in (2, 3, 4):
         sets = itertools.combinations(others, count - 1)
         expected = statistics.fmean(ruler.shares([baseline, *drawn])[-1] for drawn in sets)

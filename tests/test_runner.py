@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 from conftest import make_target
 from made_up import failed, measured
+from PIL import Image
 
 from autotune import isolate
 from autotune.errors import UserError
-from autotune.folders import StudyFolder
+from autotune.folders import StudyFolder, picture_name
 from autotune.job import MeasureJob
 from autotune.knobs import complete
+from autotune.likeness import Look
 from autotune.runner import LEAST_TIMEOUT_S, Runner
+from autotune.thrift import Giver, Thrift
 from autotune.trial import NOT_THE_CONFIG, Cause, Failure, Measurement, Trial
 
 
@@ -93,3 +96,42 @@ def test_the_limit_on_memory_goes_with_the_job(tmp_path: Path, monkeypatch: pyte
     attempts = Attempts(monkeypatch, None)
     outcome(tmp_path)
     assert [job.max_memory_bytes for job in attempts.jobs] == [2**33]
+
+
+GIVER = Giver(trial=3, prompt=0, suspects={}, least_psnr_db=None, can_tell=True)
+
+
+@pytest.mark.parametrize("has_pictures", [True, False])
+def test_a_giver_goes_with_the_job_while_its_pictures_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_pictures: bool
+) -> None:
+    attempts, runner = Attempts(monkeypatch, "error"), Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0)
+    images = runner.folder.trial(3) / "images"
+    images.mkdir(parents=True)
+    if has_pictures:
+        Image.new("RGB", (8, 8)).save(images / picture_name(0))
+    runner.run(tmp_path / "trial", complete({}), pictures=True, earlier=[], thrift=Thrift(giver=GIVER))
+    sent = attempts.jobs[0].thrift
+    assert sent is not None
+    assert (sent.giver.images if sent.giver else None) == (str(images.resolve()) if has_pictures else None)
+
+
+@pytest.mark.parametrize("what", ["stopped", "same"])
+def test_what_was_spared_is_judged_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The giver's quality is taken over, or there is none: no job is run but the measurement."""
+    look = Look(trial=3, prompt=0, ssim=1.0, psnr_db=None, largest_levels=0)
+    spared = {"look": look.to_json()} if what == "same" else {"stopped": "beaten"}
+    jobs: list[object] = []
+
+    def run(folder: Path, job: object, **_: object) -> dict[str, object]:
+        jobs.append(job)
+        return {**measured(0).outcome.to_json(), "quality": None, **spared}
+
+    monkeypatch.setattr(isolate, "run", run)
+    runner, giver = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0), measured(3, loss=0.25)
+    found = runner.run(tmp_path / "trial", complete({}), pictures=True, earlier=[measured(0), giver], thrift=Thrift())
+    assert isinstance(found, Measurement)
+    assert len(jobs) == 1
+    assert giver.measured is not None
+    expected = (giver.measured.quality, 3) if what == "same" else (None, None)
+    assert (found.quality, found.quality_of) == expected

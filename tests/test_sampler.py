@@ -223,3 +223,26 @@ def test_a_large_front_is_thinned_but_still_counts() -> None:
 def test_the_probability_below_a_limit_is_the_normal_one() -> None:
     found = probability_below(np.array([0.0, 1.0, 0.0]), np.array([1.0, 1.0, 2.0]), 0.5)
     assert found == pytest.approx([0.691462, 0.308538, 0.598706], abs=1e-5)
+
+
+def test_what_was_not_measured_teaches_nothing_of_itself_and_the_rest_is_learned() -> None:
+    """Told losses that nobody saw would say that "b" is bad: they are only there because Optuna wants a number."""
+
+    def proposals(marked: bool) -> list[bool]:
+        found = []
+        for seed in range(4):
+            study = optuna.create_study(directions=["minimize", "minimize"], sampler=AutoSampler(seed=seed))
+            space = {n: optuna.distributions.CategoricalDistribution(v) for n, v in (*CHOICES.items(), ("d", range(4)))}
+            for i, (a, c, d) in enumerate(itertools.product(("x", "y"), (1, 2), range(2))):
+                b = i % 2 == 1
+                attrs = {"not_measured": [1]} if b and marked else {}
+                params = {"a": a, "b": b, "c": c, "idle": 0, "d": d}
+                values = [{"x": 1.0, "y": 0.7}[a] * (0.8 if b else 1.0), 50.0 if b and i != 1 else 1.0]
+                made = optuna.trial.create_trial(
+                    params=params, distributions=space, values=values, user_attrs=attrs if i != 1 else {}
+                )
+                study.add_trial(made)
+            found.append(study.ask(space).params["b"])
+        return found
+
+    assert sum(proposals(marked=True)) > sum(proposals(marked=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from conftest import CPU, make_target
-from made_up import failed, measured, record
+from made_up import changed, failed, measured, record, stopped
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.config import Config, Value
@@ -21,6 +21,7 @@ from autotune.goal import Goal
 from autotune.importance import LEAST_TO_GUESS, importances
 from autotune.job import MeasureJob
 from autotune.knobs import complete
+from autotune.likeness import Look
 from autotune.proposals import SAMPLERS, check_sampler
 from autotune.record import read_trials, write_trial
 from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
@@ -471,3 +472,51 @@ def test_telling_looks_at_no_trial_again(tmp_path: Path, monkeypatch: pytest.Mon
         opened.tell(works(*asked))
     assert max(seen) <= 2
     assert opened.tried() == {trial.config for trial in opened.trials}
+
+
+LAYOUT: dict[str, Value] = {"memory_format": "channels_last"}
+
+
+def test_a_stopped_trial_teaches_its_costs_and_a_loss_that_does_not_flatter(tmp_path: Path) -> None:
+    """That of the trials that draw its pictures, else the median of all; our sampler is told that nobody saw it."""
+    study = open_study(tmp_path, demo_space(NARROW), sampler="auto")
+    study.tell(measured(0))
+    study.tell(measured(1, {"dtype": "bf16"}, loss=0.2))
+    study.tell(measured(2, {"dtype": "bf16", "qkv_fusion": True}, loss=0.2))
+    study.tell(stopped(3, {"dtype": "bf16", **LAYOUT}, latency_s=2.0, memory_bytes=300 * MIB))
+    told = seen_by_optuna(tmp_path)[3]
+    assert told.state == TrialState.COMPLETE
+    assert told.values == pytest.approx([2.0, 300 * MIB, 0.2])
+    assert told.constraints["failed"] == 0
+    assert told.user_attrs["outcome"] == "stopped"
+    assert told.user_attrs["not_measured"] == [2, "max_quality_drop"]
+    study.tell(stopped(4, LAYOUT, latency_s=2.0, memory_bytes=300 * MIB))
+    assert seen_by_optuna(tmp_path)[4].values[-1] == pytest.approx(0.0), "it draws the baseline's"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_goes_on_after_stopped_trials(tmp_path: Path, sampler: str) -> None:
+    def often_stopped(number: int, config: Config, origin: str) -> Trial:
+        trial = works(number, config, origin)
+        return changed(trial, quality=None, stopped="beaten") if number % 3 == 2 else trial
+
+    study = open_study(tmp_path, demo_space(), sampler=sampler)
+    trials = go_on(study, 8, often_stopped)
+    assert len({trial.config for trial in trials}) == len(trials) == 8
+    front = pareto_front(trials, trials[0])
+    assert all(trial.judged for trial in front)
+    again = open_study(tmp_path, demo_space(), sampler=sampler)
+    assert [trial.judged is None for trial in again.trials] == [n % 3 == 2 for n in range(8)]
+
+
+def test_a_knob_that_was_found_out_counts_for_the_quality_from_then_on(tmp_path: Path) -> None:
+    """In our sampler's model, in this run and in the one that goes on with the study."""
+    look = Look(trial=0, prompt=0, suspects=LAYOUT, ssim=0.5, psnr_db=20.0, largest_levels=99)
+    study = open_study(tmp_path, demo_space(NARROW), sampler="auto")
+    study.tell(measured(0))
+    assert "memory_format" in study._silent()[2]
+    study.tell(changed(measured(1, LAYOUT, loss=0.5), look=look))
+    for one in (study, open_study(tmp_path, demo_space(NARROW), sampler="auto")):
+        assert one._auto_sampler is not None
+        assert "memory_format" not in one._auto_sampler._silent[2]
+        assert "qkv_fusion" in one._auto_sampler._silent[2]

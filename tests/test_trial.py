@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_up import BASELINE_SCORES, failed, likeness, measured, quality
+from made_up import BASELINE_SCORES, failed, likeness, measured, quality, shared, stopped
 
 from autotune.errors import UserError
 from autotune.trial import Discarded, Health, Measurement, Peaks, Phases, Quality, Trial
@@ -83,11 +83,13 @@ def test_a_picture_takes_its_share_of_a_call_at_the_main_size() -> None:
 
 def test_a_trial_written_before_the_device_was_watched_can_still_be_read() -> None:
     older = measured(1).to_json()
-    for field in ("stopped_by", "discarded", "health", "phases", "peaks", "energy_per_picture_j"):
+    later = ("stopped_by", "discarded", "health", "phases", "peaks", "energy_per_picture_j")
+    for field in (*later, "look", "quality_of", "stopped", "score_s"):
         del older["outcome"][field]
     again = Trial.parse(older, "an older trial").measured
     assert again is not None
     assert (again.stopped_by, again.discarded, again.health, again.peaks) == (None, (), None, {})
+    assert (again.look, again.quality_of, again.stopped, again.score_s) == (None, None, None, None)
 
 
 def test_what_a_watched_device_told_survives_its_json() -> None:
@@ -106,7 +108,10 @@ def test_what_a_watched_device_told_survives_its_json() -> None:
     assert Measurement.parse(json.loads(json.dumps(told.to_json())), "an outcome") == told
 
 
-@pytest.mark.parametrize("trial", [measured(3, {"dtype": "bf16", "tome_ratio": 0.5}), failed(4, cause="timeout")])
+TRIALS = [measured(3, {"dtype": "bf16", "tome_ratio": 0.5}), failed(4, cause="timeout"), shared(5, 3), stopped(6)]
+
+
+@pytest.mark.parametrize("trial", TRIALS)
 def test_a_trial_survives_its_json(trial: Trial) -> None:
     again = Trial.parse(json.loads(json.dumps(trial.to_json())), "a trial")
     assert again == trial
@@ -127,3 +132,9 @@ def test_values_keep_their_types_in_json() -> None:
 def test_a_trial_that_is_none_is_one_sentence(change: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"^the trial can't be used: .*\.$"):
         Trial.parse({**measured(0).to_json(), **change}, "the trial")
+
+
+def test_only_what_was_judged_has_a_quality_and_its_pictures_may_be_anothers() -> None:
+    own, taken, none = measured(3), shared(5, 3), stopped(6)
+    assert [trial.judged is not None for trial in (own, taken, none, failed(7))] == [True, True, False, False]
+    assert [trial.pictures_of for trial in (own, taken, none, failed(7))] == [3, 3, 6, 7]

@@ -25,7 +25,8 @@ from autotune.report.story import answer, read_story
 from autotune.trial import Failure, Measurement
 from autotune.tuned import SCHEMA_VERSION, TunedConfig
 
-SMALL = ["--pipeline", "demo", "--steps", "2", "--device", "cpu"]
+# Nothing is spared: what each trial leaves is looked at. See test_spared_search.py for the rest.
+SMALL = ["--pipeline", "demo", "--steps", "2", "--device", "cpu", "--no-thrift"]
 CONFIRM = ["--confirm-rounds", "2", "--confirm-pairs", "6"]
 SPACE = "\n".join(
     [

@@ -66,7 +66,9 @@ def record(
 
     The trials are a study's, in random order: the same command continues what was stopped.
     """
+    from autotune.folders import StudyFolder
     from autotune.goal import read_seconds
+    from autotune.record import read_trials
     from autotune.recording import of_study
     from autotune.recording_file import check_table_path, write_table
     from autotune.report.show import show_search
@@ -101,6 +103,7 @@ def record(
                 sampler="random",
                 timeout_s=read_seconds(timeout),
                 confirm_rounds=0,
+                thrift=False,  # a table has the scores of every config's own pictures
                 weights=read_weights(weights),
                 scorer=scorer,
                 device=device,
@@ -112,6 +115,9 @@ def record(
     write_table(made, output)
     part = "all" if made.header.is_whole else "some"
     print(f"{output}: {len(made.rows)} configs, {part} of {made.header.allowed_configs or 'too many to count'}")
+    spared = len(read_trials(StudyFolder(folder))) - len(made.rows)
+    if spared:
+        print(f"{spared} trials of the study are left out: no pictures of their own (see search --no-thrift)")
 
 
 @app.command()
@@ -126,6 +132,7 @@ def replay(
     warm_start: Annotated[
         list[Path] | None, typer.Option(help="A study or another table that every search is started warm by.")
     ] = None,
+    thrift: Annotated[bool, typer.Option(help="Spare the searches what `search` is spared.")] = True,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder for replay.json, replay.md and replay.html.")
     ] = None,
@@ -139,7 +146,14 @@ def replay(
     names = [name.strip() for name in samplers.split(",") if name.strip()]
     with searches_bar() as listen:
         found = run(
-            tables, samplers=names, seeds=seeds, budget=budget, jobs=jobs, warm_start=warm_start or [], listen=listen
+            tables,
+            samplers=names,
+            seeds=seeds,
+            budget=budget,
+            jobs=jobs,
+            warm_start=warm_start or [],
+            thrift=thrift,
+            listen=listen,
         )
     of = heads(tables)
     for name, (header, count) in of.items():

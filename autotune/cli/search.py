@@ -93,6 +93,10 @@ def search(
         str | None,
         typer.Option(help="How trials start: fork (off a process that has loaded the libraries) or spawn (afresh)."),
     ] = None,
+    thrift: Annotated[
+        bool,
+        typer.Option(help="Don't draw again what an earlier trial has drawn, nor what can't reach the front any more."),
+    ] = True,
     baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
 ) -> None:
@@ -138,6 +142,7 @@ def search(
             scorer=scorer,
             device=device,
             isolation=read_isolation(isolation),
+            thrift=thrift,
             baseline=baseline,
             command=shlex.join(["autotune", *by_name(sys.argv[1:], warm_start or [])]),
         )

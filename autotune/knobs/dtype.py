@@ -48,6 +48,7 @@ KNOB = Knob(
     stage=Stage.WEIGHTS,
     values=("fp32", "fp16", "bf16"),
     changes_output=True,
+    rounds=True,
     summary="number format of weights and arithmetic",
     nearest={"fp16": ("bf16",)},  # not the other way round: what was made for bfloat16's range overflows in float16
     why_not=why_not,

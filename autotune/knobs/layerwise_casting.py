@@ -45,6 +45,7 @@ KNOB = Knob(
     stage=Stage.QUANTIZE,
     values=("none", "float8_e4m3fn", "float8_e5m2"),
     changes_output=True,
+    rounds=True,
     summary="weights of the denoiser stored in 8 bits",
     clash=clash,
     apply=apply,

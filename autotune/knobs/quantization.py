@@ -128,6 +128,7 @@ KNOB = Knob(
     stage=Stage.QUANTIZE,
     values=("none", *CONFIGS),
     changes_output=True,
+    rounds=True,
     nearest={
         "fp8_dynamic": ("fp8_weight_only", "int8_weight_only"),
         "fp8_weight_only": ("int8_weight_only",),

@@ -32,6 +32,7 @@ KNOB = Knob(
     modifies="quantization",
     values=("all", "min_features:512", "sdxl"),
     changes_output=True,
+    rounds=True,
     nearest={"sdxl": ("min_features:512",)},
     summary="which linear layers are quantized",
     also=also,

@@ -58,6 +58,7 @@ KNOB = Knob(
     stage=Stage.WEIGHTS,
     values=("convolutions", "off", "on"),
     changes_output=True,
+    rounds=True,
     summary="where float32 is rounded to TF32",
     why_not=why_not,
     clash=clash,

@@ -21,6 +21,8 @@ from autotune.measure.watch import Watch
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
 
+Hopeless = Callable[[Sequence[float], int], bool]
+
 
 def call_pipe(
     pipe: Any,
@@ -51,11 +53,17 @@ def measure_pipe(
     device: str,
     pictures: bool,
     check: Callable[[dict[str, int]], None],
+    look: int | None = None,
+    hopeless: Hopeless | None = None,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields of a Measurement that a built pipe can show, and a picture for each prompt (none if not wanted).
 
     `check` is called with the attention kernels when the first call is over: it may raise before time is spent. Raises
     latency.NoCleanSamples where the device is not at itself.
+
+    look      the number of the call whose pictures alone are wanted
+    hopeless  asked after the least number of calls, with their seconds and the peak memory so far; where it says so, no
+              more are timed for the pictures' sake, and only the first of them come back
     """
     first, *others = (workload.at(shape) for shape in workload.shapes)
     meter.start("first")
@@ -64,7 +72,9 @@ def measure_pipe(
     with meter.aside():
         kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
     check(kernels)
-    steady, images = _steady_state(pipe, first, watch, device, pictures=pictures)
+    so_far = max(peak.device_bytes for peak in meter.peaks.values())
+    ask = (lambda samples_s: hopeless(samples_s, so_far)) if hopeless else None
+    steady, images = _steady_state(pipe, first, watch, device, pictures=pictures, look=look, hopeless=ask)
     also = [_at_another_size(pipe, other, watch, device) for other in others]
     _meter_run(meter, [partial(_one_call, pipe, one) for one in (first, *others)])
     fields = {
@@ -84,11 +94,18 @@ def _one_call(pipe: Any, workload: Workload, **more: Any) -> list[Image.Image]:
 
 
 def _steady_state(
-    pipe: Any, workload: Workload, watch: Watch, device: str, *, pictures: bool
+    pipe: Any,
+    workload: Workload,
+    watch: Watch,
+    device: str,
+    *,
+    pictures: bool,
+    look: int | None,
+    hopeless: Callable[[Sequence[float]], bool] | None,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields that the timed calls give, and the pictures that they made."""
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
-    sampled = _timed_calls(pipe, workload, watch, device, pictures=pictures)
+    sampled = _timed_calls(pipe, workload, watch, device, pictures=pictures, look=look, hopeless=hopeless)
     energy_j, health_then = watch.energy_j(), watch.health()
     fields = {
         "warmup_s": warmup_s,
@@ -118,15 +135,23 @@ def _at_another_size(pipe: Any, workload: Workload, watch: Watch, device: str) -
 
 
 def _timed_calls(
-    pipe: Any, workload: Workload, watch: Watch, device: str, *, pictures: bool
+    pipe: Any,
+    workload: Workload,
+    watch: Watch,
+    device: str,
+    *,
+    pictures: bool,
+    look: int | None = None,
+    hopeless: Callable[[Sequence[float]], bool] | None = None,
 ) -> latency.Sampled[list[Image.Image]]:
-    """With `pictures`, at least one call for every prompt."""
-    calls = list(workload.calls())
+    """With `pictures`, at least one call for every prompt; with a `look`, that call first, and it alone is wanted."""
+    calls, begin = list(workload.calls()), look or 0
 
     def call(number: int) -> list[Image.Image]:
-        return call_pipe(pipe, workload, *calls[number % len(calls)])
+        return call_pipe(pipe, workload, *calls[(begin + number) % len(calls)])
 
-    return latency.sample(call, watch, wanted=len(calls) if pictures else 0, device=device)
+    wanted = 1 if look is not None else len(calls) if pictures else 0
+    return latency.sample(call, watch, wanted=wanted, device=device, hopeless=hopeless)
 
 
 def draw(pipe: Any, workload: Workload) -> list[Image.Image]:

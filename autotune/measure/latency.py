@@ -7,7 +7,7 @@ microseconds; adapted to whole calls: the noise is known from fewer samples, and
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -44,8 +44,8 @@ class NoCleanSamples(Exception):
 class Sampled(Generic[T]):
     samples_s: tuple[float, ...]
     discarded: tuple[Discarded, ...]
-    stopped_by: Literal["spread", "plateau", "budget"]
-    made: tuple[T, ...]  # what the wanted calls returned, in their order
+    stopped_by: Literal["spread", "plateau", "budget", "race"]
+    made: tuple[T, ...]  # what the wanted calls returned, in their order; after a race, those that were made by then
 
 
 def synchronise(device: str) -> None:
@@ -76,28 +76,74 @@ def warm_up(call: Callable[[], object], device: str) -> list[float]:
     return seconds
 
 
-def sample(call: Callable[[int], T], watch: Watch, *, wanted: int, device: str) -> Sampled[T]:
+def sample(
+    call: Callable[[int], T],
+    watch: Watch,
+    *,
+    wanted: int,
+    device: str,
+    hopeless: Callable[[Sequence[float]], bool] | None = None,
+) -> Sampled[T]:
     """Time `call(0)`, `call(1)` ... on a device that is at itself: LEAST_CALLS at least, and all that are wanted.
 
-    A disturbed call is timed again; what it returned is good all the same. Raises NoCleanSamples where more calls are
-    disturbed than clean, or where the clean ones scatter by more than REJECTED.
+    A disturbed call is timed again; what it returned is good all the same. `hopeless` is asked once, of the first
+    LEAST_CALLS: where it says so, they are all. Raises NoCleanSamples where more calls are disturbed than clean, or
+    where the clean ones scatter by more than REJECTED.
     """
-    sampling = _Sampling(call, watch, wanted, device)
+    sampling = _Sampling(call, watch, wanted, device, hopeless)
     while (stopped_by := sampling.stopped_by()) is None:
         sampling.take()
     scatter = spread(sampling.samples_s)
     if scatter > REJECTED and not accepts_any():
         calls = f"the interquartile range of {len(sampling.samples_s)} calls is {scatter:.0%} of their median"
         raise NoCleanSamples("noisy", f"the times scatter: {calls}, and {REJECTED:.0%} is too much")
-    made = tuple(sampling.made[number] for number in range(wanted))
+    made = tuple(sampling.made[number] for number in range(wanted) if number in sampling.made)
     return Sampled(tuple(sampling.samples_s), tuple(sampling.discarded), stopped_by, made)
+
+
+def enough(
+    samples_s: Sequence[float], noises: Sequence[float], least: int, budget_s: float = BUDGET_S
+) -> Literal["spread", "plateau", "budget"] | None:
+    """Why no more samples are needed, None where they are. `noises`: see noise(), after each sample that has one."""
+    if len(samples_s) < least:
+        return None
+    if sum(samples_s) >= QUIET_AFTER_S:
+        if noises[-1] < QUIET:
+            return "spread"
+        last = noises[-PLATEAU_CALLS:]
+        if len(last) == PLATEAU_CALLS and statistics.stdev(last) < PLATEAU * statistics.fmean(last):
+            return "plateau"
+    beyond_s = sum(samples_s[least:]) + statistics.median(samples_s)  # with the next call
+    return "budget" if beyond_s > budget_s or len(samples_s) >= BUDGET_CALLS else None
+
+
+def noise(samples_s: Sequence[float]) -> float:
+    """Standard deviation over the mean; known from the LEAST_CALLS-th sample on."""
+    return statistics.stdev(samples_s) / statistics.fmean(samples_s)
+
+
+def calls_for_time_alone(samples_s: Sequence[float]) -> int:
+    """How many of these calls would have been timed, had no pictures been wanted."""
+    noises: list[float] = []
+    for count in range(LEAST_CALLS, len(samples_s)):
+        noises.append(noise(samples_s[:count]))
+        if enough(samples_s[:count], noises, LEAST_CALLS):
+            return count
+    return len(samples_s)
 
 
 class _Sampling(Generic[T]):
     """The samples so far, and whether they are enough."""
 
-    def __init__(self, call: Callable[[int], T], watch: Watch, wanted: int, device: str) -> None:
-        self.call, self.watch, self.device = call, watch, device
+    def __init__(
+        self,
+        call: Callable[[int], T],
+        watch: Watch,
+        wanted: int,
+        device: str,
+        hopeless: Callable[[Sequence[float]], bool] | None,
+    ) -> None:
+        self.call, self.watch, self.device, self.hopeless = call, watch, device, hopeless
         self.wanted, self.least = wanted, max(wanted, LEAST_CALLS)
         self.samples_s: list[float] = []
         self.discarded: list[Discarded] = []
@@ -105,19 +151,14 @@ class _Sampling(Generic[T]):
         self.noises: list[float] = []  # standard deviation over the mean, after each sample from the LEAST_CALLS-th on
         self.pause_s = PAUSE_S
 
-    def stopped_by(self) -> Literal["spread", "plateau", "budget"] | None:
+    def stopped_by(self) -> Literal["spread", "plateau", "budget", "race"] | None:
         """None: go on."""
-        if len(self.samples_s) < self.least:
-            return None
-        if sum(self.samples_s) >= QUIET_AFTER_S:
-            if self.noises[-1] < QUIET:
-                return "spread"
-            last = self.noises[-PLATEAU_CALLS:]
-            if len(last) == PLATEAU_CALLS and statistics.stdev(last) < PLATEAU * statistics.fmean(last):
-                return "plateau"
-        beyond_s = sum(self.samples_s[self.least :]) + statistics.median(self.samples_s)  # with the next call
-        over = beyond_s > (BUSY_BUDGET_S if accepts_any() else BUDGET_S)
-        return "budget" if over or len(self.samples_s) >= BUDGET_CALLS else None
+        if self.hopeless is not None and len(self.samples_s) >= LEAST_CALLS:
+            ask, self.hopeless = self.hopeless, None  # asked again and again, chance would say so at last
+            if ask(self.samples_s):
+                return "race"
+        budget_s = BUSY_BUDGET_S if accepts_any() else BUDGET_S
+        return enough(self.samples_s, self.noises, self.least, budget_s)
 
     def take(self) -> None:
         """One call more, or as many as the watch needs to judge them."""
@@ -140,7 +181,7 @@ class _Sampling(Generic[T]):
         for one in seconds:
             self.samples_s.append(one)
             if len(self.samples_s) >= LEAST_CALLS:
-                self.noises.append(statistics.stdev(self.samples_s) / statistics.fmean(self.samples_s))
+                self.noises.append(noise(self.samples_s))
 
     def _discard(self, seconds: list[float], disturbance: Disturbance) -> None:
         """Raises NoCleanSamples where there is no hope left."""

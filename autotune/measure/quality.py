@@ -8,7 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from autotune.folders import picture_name
+from autotune.likeness import Look
 from autotune.measure.metrics import Score, find_metric, lpips
+from autotune.thrift import Giver
 from autotune.trial import Quality
 
 
@@ -40,3 +42,27 @@ def read_pictures(folder: Path, count: int) -> list[Image.Image]:
 def read_picture(path: Path) -> Image.Image:
     with Image.open(path) as file:
         return file.convert("RGB")
+
+
+def look_at(images: Sequence[Image.Image], first: int, giver: Giver) -> Look:
+    """Pictures of one call, the first of them of prompt `first`, beside the giver's.
+
+    Raises OSError where one of the giver's is missing, UserError where the sizes differ.
+    """
+    import numpy as np
+    from PIL import ImageChops
+
+    theirs = [read_picture(Path(giver.images) / picture_name(first + i)) for i in range(len(images))]
+    ssim, psnr_db = (find_metric(name).load(None, "cpu").scores(images, (), theirs) for name in ("ssim", "psnr"))
+    apart = [ImageChops.difference(mine.convert("RGB"), other) for mine, other in zip(images, theirs, strict=True)]
+    levels = [int(np.asarray(one).max()) for one in apart]
+    return Look(
+        trial=giver.trial,
+        prompt=giver.prompt,
+        suspects=giver.suspects,
+        ssim=min(score for score in ssim if score is not None),
+        psnr_db=min((score for score in psnr_db if score is not None), default=None),
+        largest_levels=max(levels),
+        least_psnr_db=giver.least_psnr_db,
+        can_tell=giver.can_tell,
+    )

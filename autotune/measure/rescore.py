@@ -29,9 +29,9 @@ def _in_float32() -> None:
 def _scored(job: RescoreJob, wish: MetricWish, references: Sequence[Any]) -> dict[str, Any]:
     metric = find(wish.name, run_code=job.run_code)
     judge = metric.load(wish.source, job.device)
-    trials = {
-        number: judge.scores(read_pictures(Path(folder), len(job.prompts)), job.prompts, references)
-        for number, folder in job.images.items()
+    scores = {  # trials may share pictures
+        folder: judge.scores(read_pictures(Path(folder), len(job.prompts)), job.prompts, references)
+        for folder in dict.fromkeys(job.images.values())
     }
     return {
         "metric": metric.name,
@@ -39,7 +39,7 @@ def _scored(job: RescoreJob, wish: MetricWish, references: Sequence[Any]) -> dic
         "better": metric.better,
         "unit": metric.unit,
         "needs_reference": metric.needs_reference,
-        "trials": trials,
+        "trials": {number: scores[folder] for number, folder in job.images.items()},
     }
 
 

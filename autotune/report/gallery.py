@@ -5,7 +5,7 @@ Small pictures are kept bit for bit. Large ones are made smaller for the page al
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageStat
@@ -36,15 +36,21 @@ class Reel:
     shots: tuple[Shot, ...]
 
 
-def reels(folder: StudyFolder, trials: Iterable[int], prompts: tuple[str, ...]) -> list[Reel]:
-    """The baseline's reel, then one for each of these trials that has pictures. None where the baseline has none."""
-    chosen = [number for number in dict.fromkeys(trials) if number != 0 and _has_picture(folder, number, 0)]
+def reels(
+    folder: StudyFolder, trials: Iterable[int], prompts: tuple[str, ...], drawn_by: Mapping[int, int] | None = None
+) -> list[Reel]:
+    """The baseline's reel, then one for each of these trials that has pictures. None where the baseline has none.
+
+    drawn_by  the trial whose pictures stand for this one's, where they are not its own
+    """
+    of = {number: (drawn_by or {}).get(number, number) for number in dict.fromkeys(trials)}
+    chosen = [number for number, giver in of.items() if number != 0 and _has_picture(folder, giver, 0)]
     count = min(len(prompts), MOST_PROMPTS, max(2, MOST_PICTURES // (2 * len(chosen) + 1)))
-    shown = [i for i in range(count) if all(_has_picture(folder, number, i) for number in (0, *chosen))]
+    shown = [i for i in range(count) if all(_has_picture(folder, giver, i) for giver in (0, *(of[n] for n in chosen)))]
     if not shown:
         return []
     first = Reel(0, tuple(Shot(prompts[i], _uri(_open(folder, 0, i))) for i in shown))
-    return [first, *(Reel(number, tuple(_shot(folder, number, i, prompts[i]) for i in shown)) for number in chosen)]
+    return [first, *(Reel(number, tuple(_shot(folder, of[number], i, prompts[i]) for i in shown)) for number in chosen)]
 
 
 def _shot(folder: StudyFolder, number: int, index: int, prompt: str) -> Shot:

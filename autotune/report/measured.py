@@ -30,6 +30,8 @@ def how_measured(story: Story) -> list[tuple[str, str]]:
         ("processes", _processes(story)),
         ("noise", _noise(story)),
         ("calls", _calls(_measurements(story))),
+        ("pictures", _pictures(story)),
+        ("findings", _findings(_measurements(story))),
         ("health", _health(_measurements(story))),
         ("scorer", _scorer(story)),
     ]
@@ -108,6 +110,27 @@ def _calls(measured: list[Measurement]) -> str:
     return (
         f"{min(counts)} to {max(counts)} timed calls a trial after {len(measured[0].warmup_s)} to warm up{why}{taken}"
     )
+
+
+def _pictures(story: Story) -> str:
+    """What was not drawn, and why."""
+    measured = _measurements(story)
+    shared = sum(one.quality_of is not None for one in measured)
+    stopped = sum(one.stopped is not None for one in measured)
+    found = []
+    if shared:
+        found.append(f"{_trials(shared)} drew one alone, found it to be an earlier trial's, and took over its quality")
+    if stopped:
+        found.append(f"{_trials(stopped)} drew none, slower and larger than one that loses no quality")
+    return "; ".join(found)
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count > 1)}"
+
+
+def _findings(measured: list[Measurement]) -> str:
+    return "; ".join(one.look.finding for one in measured if one.look and one.look.finding)
 
 
 def _health(measured: list[Measurement]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from autotune.config import Config
 from autotune.drift import speedup_interval
 from autotune.errors import UserError
-from autotune.front import objectives
+from autotune.front import costs
 from autotune.knobs import all_knobs, find_knob
 from autotune.ladder_recipe import LadderRecipe, Rung, read_recipe, recipe_names
 from autotune.published import Figure, Setting, figures, is_of_gpu, is_of_pipeline
@@ -84,7 +84,7 @@ def _cells(story: Story) -> dict[tuple[Named, ...], Cell]:
         name = _technique(trial.config, Config(story.record.baseline))
         if name and trial.measured and baseline:
             ratio, low, high = speedup_interval(trial, baseline, story.spread)
-            memory = objectives(trial, baseline)[-2] / objectives(baseline, baseline)[-2] - 1
+            memory = costs(trial)[-1] / costs(baseline)[-1] - 1
             found[name] = Cell(
                 alone=f"{_speed(ratio, low, high)}, {memory:+.0%} memory, {words.quality(trial, baseline)}"
             )

@@ -98,7 +98,9 @@ def _reels(story: Story) -> list[dict[str, Any]]:
     wanted = [trial.number for trial in ([story.pick] if story.pick else []) + list(story.front)][:MOST_REELS]
     rows = {row.number: row for row in story.rows}
     prompts = story.record.target.workload.prompts
-    return [{"row": rows[reel.trial], "shots": reel.shots} for reel in reels(story.folder, wanted, prompts)]
+    drawn_by = {trial.number: trial.pictures_of for trial in story.trials}
+    found = reels(story.folder, wanted, prompts, drawn_by)
+    return [{"row": rows[reel.trial], "shots": reel.shots} for reel in found]
 
 
 def _left_out(one: LeftOut) -> dict[str, Any]:

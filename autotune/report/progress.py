@@ -25,16 +25,16 @@ class Step:
 
 
 def progress(trials: Sequence[Trial], anchors: Iterable[Anchor], goal: Goal) -> list[Step]:
-    """A step for every trial, the failed ones too: they took their time."""
+    """A step for every trial, those that failed or were stopped too: they took their time."""
     if not trials or trials[0].measured is None:
         return []
     baseline, spent = trials[0], list(anchors)
-    scaled = _scaled({t.number: objectives(t, baseline, goal.minimise) for t in trials if t.measured})
+    scaled = _scaled({t.number: objectives(t, baseline, goal.minimise) for t in trials if t.judged})
     seconds, best, front, volume = 0.0, None, list[Point](), 0.0
     steps = []
     for trial in trials:
         seconds += trial.seconds + sum(anchor.seconds for anchor in spent if anchor.before == trial.number)
-        if trial.measured and keeps(trial, baseline, goal):
+        if trial.judged and keeps(trial, baseline, goal):
             latency_s = objectives(trial, baseline)[0]
             best = latency_s if best is None else min(best, latency_s)
         new = scaled.get(trial.number)

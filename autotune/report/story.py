@@ -18,7 +18,7 @@ from autotune.report import words
 from autotune.trial import NO_RECIPE, Anchor, Failure, Trial
 from autotune.tuned import TunedConfig
 
-Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "failed"]
+Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def _trial_of(tuned: TunedConfig | None, trials: Iterable[Trial], ablation: Abla
 
 def _row(folder: StudyFolder, trial: Trial, baseline: Trial, kind: Kind, spread: float) -> Row:
     measured, log = trial.measured, folder.trial(trial.number) / "log.txt"
-    judged = measured is not None and baseline.measured is not None
+    compared = measured is not None and baseline.measured is not None
+    judged = compared and trial.judged is not None
     failure = trial.outcome if isinstance(trial.outcome, Failure) else None
     return Row(
         number=trial.number,
@@ -129,12 +130,12 @@ def _row(folder: StudyFolder, trial: Trial, baseline: Trial, kind: Kind, spread:
         origin=trial.origin,
         config="baseline" if trial.number == 0 else words.config(trial.config),
         latency_s=measured.latency_s / trial.drift if measured else None,
-        speed=words.speed(trial, baseline, spread) if judged else "",
+        speed=words.speed(trial, baseline, spread) if compared else "",
         memory_bytes=measured.peak_memory_bytes if measured else None,
         loss=objectives(trial, baseline)[-1] if judged else None,
-        quality=words.quality(trial, baseline) if judged else "",
-        outcome=failure.cause if failure else "measured",
-        reason=failure.reason if failure else "",
+        quality=words.quality(trial, baseline) if compared else "",
+        outcome=failure.cause if failure else "stopped" if measured and measured.stopped else "measured",
+        reason=failure.reason if failure else "; ".join(words.remarks(trial)),
         log=str(log.relative_to(folder.path)) if log.exists() else None,
         seconds=trial.seconds,
     )
@@ -145,6 +146,8 @@ def _kind(record: Record, trial: Trial, baseline: Trial, front: list[Trial], pic
         return "failed"
     if trial.number == 0:
         return "baseline"
+    if trial.judged is None:
+        return "stopped"
     if pick is not None and trial.number == pick.number:
         return "pick"
     if baseline.measured and not keeps(trial, baseline, record.goal):

@@ -89,10 +89,13 @@ def _quality(trial: Trial, baseline: Trial) -> Row:
 
 def _standing(record: Record, trial: Trial, baseline: Trial, front: set[int]) -> Row:
     failure = trial.outcome if isinstance(trial.outcome, Failure) else None
-    kept = keeps(trial, baseline, record.goal) if trial.measured and baseline.measured else None
+    kept = keeps(trial, baseline, record.goal) if trial.judged and baseline.judged else None
+    measured = trial.measured
     return {
-        "outcome": failure.cause if failure else "measured",
-        "reason": failure.reason if failure else None,
+        "outcome": failure.cause if failure else "stopped" if measured and measured.stopped else "measured",
+        "reason": failure.reason if failure else measured.stopped if measured else None,
+        "quality_of": measured.quality_of if measured else None,
+        "finding": measured.look.finding if measured and measured.look else None,
         "keeps_limits": kept,
         "on_front": trial.number in front,
     }

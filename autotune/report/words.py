@@ -43,9 +43,24 @@ def outcome(trial: Trial, baseline: Trial, spread: float = PRIOR_SPREAD) -> str:
     ratio = speed(trial, baseline, spread)
     latency = f"{seconds(mine.latency_s)} ({ratio}; {_sizes(mine)})" if mine.also else f"{_call(mine)} ({ratio})"
     words = f"{latency}, {memory(mine.peak_memory_bytes)}"
+    found = "".join(f"; {said}" for said in remarks(trial))
     if mine.quality is None or theirs.quality is None:
-        return words
-    return f"{words}, {quality(trial, baseline)}"
+        return words + found
+    return f"{words}, {quality(trial, baseline)}{found}"
+
+
+def remarks(trial: Trial) -> list[str]:
+    """What is to be said of a measured trial's pictures: that they are another's, that they were not worth drawing, or
+    that they are not what a knob had promised."""
+    mine = trial.measured
+    if mine is None:
+        return []
+    found = [mine.look.finding] if mine.look and mine.look.finding else []
+    if mine.stopped:
+        found.append(f"stopped: {mine.stopped}")
+    if mine.quality_of is not None and mine.look:
+        found.append(f"pictures as trial {mine.quality_of}'s (one compared, SSIM {mine.look.ssim:.3f})")
+    return found
 
 
 def speed(trial: Trial, baseline: Trial, spread: float) -> str:

@@ -7,8 +7,9 @@ that it works and keeps the constraints. What surely lies beyond a ceiling (ceil
 else is left. Trials of earlier studies count for what their shape is worth here (seen.py). Needs numpy alone.
 
 In anyone's study of categorical parameters: `optuna.create_study(directions=[...], sampler=AutoSampler())`. Constraints
-are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Ask for all
-parameters before anything that may fail: of a trial that failed without some of them nothing can be learned.
+are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Objectives and
+constraints of a trial that were told without having been measured are listed in its user attribute "not_measured". Ask
+for all parameters before anything that may fail: of a trial that failed without some of them nothing can be learned.
 """
 
 import itertools
@@ -28,9 +29,9 @@ from autotune.sampler.additive import Additive, fit
 from autotune.sampler.ceiling import Beyond, Ceiling, cut_off, surely_over
 from autotune.sampler.faults import Faults
 from autotune.sampler.improvement import expected_improvement, probability_below
-from autotune.sampler.seen import FAILED, Earlier, Seen
+from autotune.sampler.seen import FAILED, NOT_MEASURED, Earlier, Seen
 
-__all__ = ["FAILED", "AutoSampler", "Beyond", "Ceiling", "Earlier"]
+__all__ = ["FAILED", "NOT_MEASURED", "AutoSampler", "Beyond", "Ceiling", "Earlier"]
 
 Array = Any
 Params = Mapping[str, Any]
@@ -76,6 +77,11 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         self._ceilings = dict(ceilings or {})
         self.beyond: dict[int, Beyond] = {}
         self._before: dict[int | str, Array] = {}  # of each model, where its last fit ended
+
+    def silence(self, silent: Mapping[int | str, Iterable[str]]) -> None:
+        """From now on these parameters are without effect, and no others."""
+        self._silent = {index: frozenset(names) for index, names in silent.items()}
+        self._before.clear()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         space = self._intersection.calculate(study)
@@ -152,7 +158,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         acts = np.array([parameter not in silent for parameter in seen.names])
         before = self._before.get(name)
         steps = FIRST_STEPS if before is None else STEPS
-        known = np.isfinite(values)
+        known = np.isfinite(values) & seen.known(name)
         codes, doubt, tasks = seen.codes_measured[known], np.zeros(known.sum()), seen.tasks[known]
         values = values[known]
         if also:

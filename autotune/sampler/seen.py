@@ -14,6 +14,7 @@ Array = Any
 Params = Mapping[str, Any]
 
 FAILED = "failed"  # the constraint that says so
+NOT_MEASURED = "not_measured"  # the user attribute with a list of objectives' indices and constraints' names
 MARGIN = 0.1  # of an objective's span on the front: how much worse than its worst still counts
 
 
@@ -76,6 +77,12 @@ class Seen:
         """A row a config, a column a parameter: the index of its value."""
         columns = [[codes[config[name]] for config in configs] for name, codes in self._codes.items()]
         return np.array(columns, dtype=int).reshape(len(self.names), len(configs)).T
+
+    def known(self, name: int | str) -> Array:
+        """Of each measured row, is this objective or constraint known? Of none: then all count as they were told."""
+        own = [name not in t.user_attrs.get(NOT_MEASURED, ()) for t in self.measured]
+        known = np.array([*own, *(True for _ in self.earlier)], dtype=bool)
+        return known if known.any() else ~known
 
     def _feasible(self) -> Array:
         rows = [t.constraints for t in self.measured] + [one.constraints for one in self.earlier]

@@ -277,3 +277,59 @@ def test_energy_is_of_a_picture_and_health_is_written_down(monkeypatch: pytest.M
     )
     assert fields["energy_per_picture_j"] == pytest.approx(20.0)
     assert fields["health"] is None
+
+
+def test_a_look_times_the_call_of_its_prompt_first_and_keeps_no_other(
+    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    fake_pipes(monkeypatch, {})
+    workload, pipe = make_target().workload.model_copy(update={"prompts": tuple("abcdefghijkl")}), SlowAtFirst(clock)
+    fields, images = measure.measure_pipe(
+        pipe,
+        workload,
+        ResidentMeter(),
+        Unwatched(),
+        device="cpu",
+        pictures=True,
+        look=10,
+        check=lambda kernels: None,
+    )
+    assert images == ["a picture of k"]
+    assert len(fields["latency_samples_s"]) == latency.LEAST_CALLS
+    timed = pipe.asked[1 + len(fields["warmup_s"]) :][: latency.LEAST_CALLS]
+    assert timed == [["k"], ["l"], ["a"], ["b"], ["c"]]
+
+
+def test_a_hopeless_config_is_timed_no_more_than_the_least(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """Asked once, with the seconds of the first calls and the peak memory of the phases that were metered by then."""
+    fake_pipes(monkeypatch, {})
+    asked: list[tuple[int, int]] = []
+    workload, meter = make_target().workload.model_copy(update={"prompts": tuple("abcdefghijkl")}), ResidentMeter()
+
+    def hopeless(answer: bool) -> Any:
+        return lambda samples_s, memory_bytes: asked.append((len(samples_s), memory_bytes)) or answer
+
+    for answer, calls, stopped_by in ((True, 5, "race"), (False, 12, "spread")):
+        fields, images = measure.measure_pipe(
+            SlowAtFirst(clock),
+            workload,
+            meter,
+            Unwatched(),
+            device="cpu",
+            pictures=True,
+            hopeless=hopeless(answer),
+            check=lambda kernels: None,
+        )
+        assert (len(fields["latency_samples_s"]), len(images), fields["stopped_by"]) == (calls, calls, stopped_by)
+    assert [count for count, _ in asked] == [latency.LEAST_CALLS] * 2
+    assert asked[0][1] <= fields["peak_memory_bytes"]
+
+
+@pytest.mark.parametrize("seconds", [[1.0] * 30, [1.0, 1.2] * 15, [0.05] * 40, [3.0, 3.3, 2.9] * 10])
+def test_how_many_calls_the_time_alone_needs_is_what_the_clock_would_have_taken(
+    clock: FakeClock, seconds: list[float]
+) -> None:
+    """The same rule, read off calls that were timed for their pictures, too."""
+    recorded = sample(clock.endless(iter(seconds)), wanted=16).samples_s
+    alone = sample(clock.endless(iter(seconds))).samples_s
+    assert latency.calls_for_time_alone(recorded) == min(len(alone), len(recorded))

@@ -68,3 +68,10 @@ def test_prompts_shown_are_few_and_each_keeps_its_picture(tmp_path: Path) -> Non
     assert [shot.prompt for shot in mine.shots] == list(prompts[:MOST_PROMPTS])
     assert decoded(mine.shots[2].uri).getpixel((0, 0)) == (80, 10, 120)
     assert baseline.shots[2].heat is None
+
+
+def test_pictures_that_stand_for_another_trials_are_shown_for_it(tmp_path: Path) -> None:
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[0])])
+    _, own, taken = reels(folder, [1, 7], ("a", "b"), {7: 1})
+    assert (own.trial, taken.trial) == (1, 7)
+    assert own.shots == taken.shots

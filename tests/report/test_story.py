@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from made_up import failed, likeness, measured
+from made_up import changed, failed, likeness, measured, shared, stopped
 from studies import HOSTILE, VALUES, large, study, usual
 
 from autotune.ablation import Ablation, LeftOut
@@ -200,3 +200,26 @@ def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
     )
     assert mixed is not None
     assert "forked off one that had loaded the libraries (2 trials), an interpreter of its own (1 trials)" in mixed
+
+
+def test_what_a_trial_was_spared_and_what_was_found_out_is_said(tmp_path: Path) -> None:
+    from autotune.likeness import Look
+
+    look = Look(trial=0, prompt=0, suspects={"qkv_fusion": True}, ssim=0.5, psnr_db=20.0, largest_levels=99)
+    trials = [
+        measured(0),
+        shared(1, 0, VALUES[2]),
+        stopped(2, VALUES[0], latency_s=3.0),
+        changed(measured(3, VALUES[1]), look=look),
+    ]
+    story = read_story(study(tmp_path, trials, best=0).path)
+    rows = story.rows
+    assert [row.kind for row in rows] == ["baseline", "front", "stopped", "front"]
+    assert rows[1].reason == "pictures as trial 0's (one compared, SSIM 0.999)"
+    assert (rows[2].reason, rows[2].quality, rows[2].loss) == ("stopped: can't reach the front", "not judged", None)
+    assert rows[2].speed == "0.33x"
+    said = dict(how_measured(story))
+    assert said["findings"] == "qkv_fusion=True changed the picture here: SSIM 0.500, PSNR 20.0 dB to trial 0's"
+    assert said["pictures"].startswith("1 trial drew one alone, found it to be an earlier trial's")
+    assert "1 trial drew none" in said["pictures"]
+    assert "can&#39;t reach the front" in page(story)

@@ -1,0 +1,173 @@
+"""Which earlier trials spare the next one some of its work: whose pictures it should draw, and who has beaten it.
+
+What is not drawn twice are pictures that only knobs lie between that, as they say, don't change them. They are not
+believed: one picture is drawn and compared. How far it may lie off is known from the study itself. In plain float32
+another order of the same arithmetic moves no pixel by a level; in a coarser format it moves the picture by about as
+much as that format's rounding does (0.9 to 1.1 times, compat/judge.py), and how much that is, the trial shows that
+differs from the baseline in its format alone. A knob that is found out counts as one that changes the picture, from
+then on.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from autotune.ablation import SAME_MEMORY
+from autotune.config import Config, Value
+from autotune.drift import drift_at, median_error, process_spread
+from autotune.front import costs, keeps
+from autotune.goal import Goal
+from autotune.knob import Knob, Stage
+from autotune.knobs import all_knobs, complete
+from autotune.likeness import LEAST_PSNR_DB
+from autotune.record import Record
+from autotune.thrift import Giver, Rival, Thrift
+from autotune.trial import Anchor, Trial
+
+ROUNDED_DB = 20 * math.log10(2)  # a picture may lie twice as far off as rounding has moved that of the yardstick
+
+Key = tuple[tuple[str, Value], ...]
+
+
+def thrift_for(
+    number: int, config: Config, trials: Sequence[Trial], anchors: Sequence[Anchor], record: Record
+) -> Thrift:
+    """What the trial of this number need not do, as far as those before it tell. `trials[0]` is the baseline."""
+    baseline = trials[0]
+    return Thrift(
+        giver=_giver(number, config, trials, record),
+        rivals=rivals(trials, record.goal, drift_at(baseline, anchors, number)),
+        spread=process_spread(baseline, anchors),
+        same_memory=SAME_MEMORY,
+        each=record.goal.minimise == "each",
+    )
+
+
+def rivals(trials: Sequence[Trial], goal: Goal, drift: float) -> tuple[Rival, ...]:
+    """The trials that keep the goal's limits and lose no quality, without those that another of them beats.
+
+    drift  how much slower the device is now than it was at trial 0
+    """
+    found: list[tuple[tuple[float, ...], int, Trial]] = []
+    for trial in trials:
+        mine, theirs = trial.judged, trials[0].judged
+        if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
+            continue
+        if round(mine.quality.loss(theirs.quality), 2) == 0 and keeps(trial, trials[0], goal):  # see pareto_front
+            *undrifted_s, peak_bytes = costs(trial, goal.minimise)
+            found.append((tuple(one * drift for one in undrifted_s), int(peak_bytes), trial))
+    kept: list[Rival] = []
+    for latencies_s, memory_bytes, trial in sorted(found, key=lambda one: (*one[0], one[1], one[2].number)):
+        if not any(_beats(old, latencies_s, memory_bytes) for old in kept):
+            assert trial.measured is not None
+            error = median_error(trial.measured.latency_samples_s)
+            kept.append(Rival(trial=trial.number, latencies_s=latencies_s, error=error, peak_memory_bytes=memory_bytes))
+    return tuple(kept)
+
+
+def _beats(rival: Rival, latencies_s: Sequence[float], memory_bytes: int) -> bool:
+    pairs = zip(rival.latencies_s, latencies_s, strict=True)
+    return rival.peak_memory_bytes <= memory_bytes and all(theirs <= mine for theirs, mine in pairs)
+
+
+def _giver(number: int, config: Config, trials: Sequence[Trial], record: Record) -> Giver | None:
+    """Of the trials that should have drawn this config's pictures, the one that differs in the fewest knobs."""
+    distrusted = found_out(trials)
+    key, cleared = picture_key(config, distrusted), _cleared(trials)
+    drawn = [t for t in trials if t.judged and t.pictures_of == t.number and picture_key(t.config, distrusted) == key]
+    if not drawn:
+        return None
+    chosen = min(drawn, key=lambda t: (len(_different(config, t.config)), t.number))
+    prompt = number % len(record.target.workload.prompts)
+    least_psnr_db = _rounding_limit_db(chosen, prompt, trials)
+    exact = not _rounding(chosen.config) and record.target.device.kind == "cpu"  # a GPU's default rounds, see tf32
+    differs = _different(config, chosen.config)
+    suspects = {n: v for n, v in differs.items() if {(n, v), (n, chosen.config.get(n))} - cleared} or differs
+    return Giver(
+        trial=chosen.number,
+        prompt=prompt,
+        suspects=suspects,
+        least_psnr_db=least_psnr_db,
+        can_tell=exact or least_psnr_db is not None,
+    )
+
+
+def picture_key(config: Config, distrusted: frozenset[str] = frozenset()) -> Key:
+    """The knobs that decide what is drawn: configs with the same key should draw the same pictures."""
+    whole = complete(config)
+    return tuple(sorted(pair for pair in whole.items() if changes_the_picture(pair[0], whole, distrusted)))
+
+
+def changes_the_picture(name: str, config: Mapping[str, Value], distrusted: frozenset[str] = frozenset()) -> bool:
+    """Does the knob, or the one that it refines? Those that are not known here do.
+
+    Fused projections and linear layers in place of convolutions alter which weights a quantization takes.
+    """
+    knobs = all_knobs()
+    knob = knobs.get(name)
+    if knob is None:
+        return True
+    chain = [knob, *([knobs[knob.modifies]] if knob.modifies else [])]
+    if any(one.changes_output or one.name in distrusted for one in chain):
+        return True
+    return knob.stage == Stage.SURGERY and any(_acts(knobs.get(n), v, Stage.QUANTIZE) for n, v in config.items())
+
+
+def _acts(knob: Knob | None, value: Value, stage: Stage) -> bool:
+    return knob is not None and knob.stage == stage and value != knob.default and knob.modifies is None
+
+
+def _different(config: Config, other: Config) -> dict[str, Value]:
+    """What differs, with the value of the first."""
+    mine, theirs = complete(config), complete(other)
+    return {name: value for name, value in mine.items() if theirs.get(name, value) != value}
+
+
+def found_out(trials: Sequence[Trial]) -> frozenset[str]:
+    """The knobs that were seen to change the picture in this study though they say that they don't."""
+    looks = [trial.measured.look for trial in trials if trial.measured and trial.measured.look]
+    return frozenset(name for look in looks if look.finding for name in look.suspects)
+
+
+def _cleared(trials: Sequence[Trial]) -> set[tuple[str, Value | None]]:
+    """(knob, value) of both sides of every look that has found nothing."""
+    by_number, cleared = {trial.number: trial for trial in trials}, set[tuple[str, Value | None]]()
+    for trial in trials:
+        look = trial.measured.look if trial.measured else None
+        if look and look.same and look.trial in by_number:
+            mine, theirs = trial.config, by_number[look.trial].config
+            cleared |= {(name, side.get(name)) for name in _different(mine, theirs) for side in (mine, theirs)}
+    return cleared
+
+
+def _rounding(config: Config) -> Key:
+    """The knobs that round, where they are not at their defaults."""
+    knobs = all_knobs()
+    return tuple(
+        sorted((n, v) for n, v in complete(config).items() if n in knobs and knobs[n].rounds and v != knobs[n].default)
+    )
+
+
+def _rounding_limit_db(giver: Trial, prompt: int, trials: Sequence[Trial]) -> float | None:
+    """How far off (PSNR, dB) the giver's rounding lets this picture lie. None: no trial shows how much it rounds.
+
+    The yardstick is a trial that differs from the baseline in formats alone, one of the two in the giver's, the other
+    in the pipeline's own.
+    """
+    wanted = _rounding(giver.config)
+    if not wanted:
+        return None
+    rest = _but_rounding(trials[0].config)
+    for trial in trials[1:]:
+        quality = trial.judged.quality if trial.judged and trial.pictures_of == trial.number else None
+        pair = {_rounding(trial.config), _rounding(trials[0].config)}
+        if quality is None or pair != {wanted, ()} or _but_rounding(trial.config) != rest:
+            continue
+        moved_db = quality.psnr_db[prompt]
+        if moved_db is not None:
+            return max(LEAST_PSNR_DB, moved_db - ROUNDED_DB)
+    return None
+
+
+def _but_rounding(config: Config) -> Key:
+    knobs = all_knobs()
+    return tuple((n, v) for n, v in picture_key(config) if n not in knobs or not knobs[n].rounds)
