@@ -21,7 +21,7 @@ class EarlierTrial(Noun):
     values: dict[str, Value]
     latency: Ratio | None = None  # over the baseline's, all sizes together
     memory: Ratio | None = None
-    loss: Loss | None = None  # of quality, in the units of its study's metric
+    loss: Loss | None = None  # of quality, in the units of its study's metric; None: its pictures were not judged
 
     @property
     def worked(self) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from autotune.earlier import EarlierStudy, EarlierTrial
 from autotune.errors import UserError
 from autotune.folders import StudyFolder
-from autotune.front import objectives
+from autotune.front import costs, objectives
 from autotune.record import Record, read_record, read_trials
 from autotune.recording_file import read_table
 from autotune.target import Target
@@ -90,10 +90,10 @@ def _trial(trial: Trial, baseline: Trial) -> EarlierTrial | None:
     """None of what says nothing about another device."""
     if isinstance(trial.outcome, Failure):
         return EarlierTrial(values=trial.values) if trial.outcome.cause in TELLING else None
-    mine, theirs = objectives(trial, baseline), objectives(baseline, baseline)
+    mine, theirs = costs(trial), costs(baseline)
     return EarlierTrial(
         values=trial.values,
         latency=mine[0] / theirs[0],
         memory=max(mine[1], 1.0) / max(theirs[1], 1.0),
-        loss=mine[-1],
+        loss=objectives(trial, baseline)[-1] if trial.judged else None,
     )
