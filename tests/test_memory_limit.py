@@ -48,7 +48,7 @@ LEARNED = 18  # trials: with these effects, enough
 def test_on_a_simulated_device_what_can_not_fit_is_not_run_and_near_misses_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four in ten configs don't fit in the limit, and are out-of-memory trials. No trial is stopped early: the model alone."""
+    """Four in ten configs don't fit in the limit, and are out-of-memory trials. No trial is spared anything."""
     space = make_space(
         make_target(gpu(8, 0)), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({})
     )
