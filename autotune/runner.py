@@ -1,5 +1,6 @@
 """Runner: one config in, one outcome out. Measures it in a child, has its pictures judged in another."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,8 @@ class Runner:
                 raise UserError(outcome.reason)
             if attempt == ENVIRONMENT_RETRIES and outcome.cause == "environment":
                 raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
+            # What it has compiled goes: the seconds of a first call are those that a user would wait.
+            shutil.rmtree(self._cache(config), ignore_errors=True)
         return outcome
 
     def draw(
@@ -108,8 +111,10 @@ class Runner:
 
     def _environment(self, config: Config) -> dict[str, str]:
         """Compiled code is shared between runs of one config only: Inductor's cache does not know every setting."""
-        cache = str((self.folder.cache / config.digest).resolve())
-        return {"TORCHINDUCTOR_CACHE_DIR": cache, **OFFLINE}
+        return {"TORCHINDUCTOR_CACHE_DIR": str(self._cache(config)), **OFFLINE}
+
+    def _cache(self, config: Config) -> Path:
+        return (self.folder.cache / config.digest).resolve()
 
     def _run_once(self, place: Path, config: Config, job: MeasureJob, earlier: Sequence[Trial]) -> Outcome:
         limit_s, env = self.time_limit_s(earlier), self._environment(config)

@@ -68,6 +68,21 @@ def test_promise_8_what_is_not_the_configs_fault_is_tried_again(
     assert len(attempts.jobs) == 3
 
 
+def test_every_attempt_compiles_as_the_first_one_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+
+    def run(folder: Path, job: MeasureJob, *, env: dict[str, str], **_: object) -> dict[str, object] | Failure:
+        compiled = Path(env["TORCHINDUCTOR_CACHE_DIR"]) / "kernel.so"
+        found.append(compiled.exists())
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        compiled.touch()
+        return Failure(cause="contended", reason="others") if len(found) < 3 else measured(0).outcome.to_json()
+
+    monkeypatch.setattr(isolate, "run", run)
+    assert isinstance(outcome(tmp_path), Measurement)
+    assert found == [False, False, False]
+
+
 @pytest.mark.parametrize("cause", ["throttled", "contended", "noisy"])
 def test_promise_8_a_device_that_is_never_at_itself_is_the_outcome_after_three_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Cause
