@@ -3,12 +3,18 @@
 torch reads it with pickle, so that whoever wrote the file can run any code in the process that loads it. The hash in
 the JSON shows that the file is the one that the JSON speaks of, not that the two are to be trusted. Hence it is
 used only where the caller says so (`artifacts=True`), for files from a source that they would run a program from.
+
+The file is a zip: `torch` is what torch.compiler.save_cache_artifacts() gave, graphs and, on a GPU, their kernels. The
+kernels that torch compiles for a CPU are not in it (as of torch 2.13): they lie beside it, as in Inductor's cache.
 """
 
 import hashlib
+import io
 import logging
+import os
+import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import Field
@@ -19,6 +25,8 @@ from autotune.untrusted import check_file_name
 
 LOG = logging.getLogger("autotune")
 MOST_BYTES = 4 * 2**30
+GRAPHS = "torch"
+KERNELS = "??/*.so"  # in Inductor's cache, see torch/_inductor/codecache.py: get_path
 
 
 class Artifacts(Noun):
@@ -32,6 +40,50 @@ class Artifacts(Noun):
 def artifacts_of(file: Path) -> Artifacts:
     data = file.read_bytes()
     return Artifacts(file=file.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def pack(graphs: bytes, cache: Path) -> bytes:
+    """The file's content: what torch has saved, and the compiled kernels in this folder of Inductor's."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(GRAPHS, graphs)
+        for kernel in sorted(cache.glob(KERNELS)):
+            file.write(kernel, kernel.relative_to(cache).as_posix())
+    return packed.getvalue()
+
+
+def unpack(data: bytes, cache: Path) -> bytes:
+    """Lay the kernels into Inductor's cache, those that it lacks, and return torch's part.
+
+    Raises UserError for what `pack` has not made; nothing is written then.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            graphs, kernels = file.read(GRAPHS), [name for name in file.namelist() if name != GRAPHS]
+            for name in kernels:
+                _check_kernel(name)
+            for name in kernels:
+                _lay(file.read(name), cache / name)
+    except (zipfile.BadZipFile, KeyError):
+        raise UserError(
+            "the artifacts are no file of autotune's: make them anew with export --with-artifacts."
+        ) from None
+    return graphs
+
+
+def _check_kernel(name: str) -> None:
+    if not PurePosixPath(name).match(KERNELS) or name.count("/") != 1 or ".." in name or "\\" in name:
+        raise UserError(f"the artifacts hold {name[:100]!r}, which is no kernel of torch's.")
+
+
+def _lay(kernel: bytes, path: Path) -> None:
+    """Whole or not at all: another process may be about to load it."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half.write_bytes(kernel)
+    half.replace(path)
 
 
 def use(artifacts: Artifacts | None, folder: Path, differences: Sequence[str]) -> bool:
@@ -48,8 +100,9 @@ def use(artifacts: Artifacts | None, folder: Path, differences: Sequence[str]) -
         LOG.warning("its artifacts are ignored, because this is not where they were made: %s", differences[0])
         return False
     import torch
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    loaded = torch.compiler.load_cache_artifacts(read_checked(artifacts, folder))
+    loaded = torch.compiler.load_cache_artifacts(unpack(read_checked(artifacts, folder), Path(cache_dir())))
     if loaded is None:
         LOG.warning("torch can't use these artifacts: it is compiled here.")
     return loaded is not None

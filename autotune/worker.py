@@ -149,7 +149,7 @@ def _draw(job: Any, folder: Path) -> dict[str, Any]:
 def _artifacts(job: Any, folder: Path) -> dict[str, Any]:
     import torch
 
-    from autotune import build, serving
+    from autotune import artifacts, build, serving
     from autotune.config import Config
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
@@ -160,8 +160,9 @@ def _artifacts(job: Any, folder: Path) -> dict[str, Any]:
     saved = torch.compiler.save_cache_artifacts()
     if saved is None:
         return {"bytes": 0}
-    (folder / "artifacts").write_bytes(saved[0])
-    return {"bytes": len(saved[0])}
+    packed = artifacts.pack(saved[0], Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+    (folder / "artifacts").write_bytes(packed)
+    return {"bytes": len(packed)}
 
 
 def _check(pipe: Any, target: Any, images: Any, first: int = 0) -> None:

@@ -1,7 +1,12 @@
 """Compiled code beside the JSON: used only where it is asked for, on the very machine, and when its hash is right."""
 
 import hashlib
+import io
 import json
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ from made_up import measured, record
 
 import autotune
 from autotune import demo, isolate, make_artifacts
-from autotune.artifacts import artifacts_of, read_checked
+from autotune.artifacts import artifacts_of, pack, read_checked, unpack
 from autotune.device import find_device
 from autotune.errors import UserError
 from autotune.export import export
@@ -38,10 +43,19 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return seen
 
 
+def kernels(cache: Path, *names: str) -> Path:
+    """A cache of Inductor's with these files."""
+    for name in names:
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_bytes(name.encode())
+    return cache
+
+
 @pytest.fixture
-def best(tmp_path: Path) -> Path:
+def best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A config whose compiled code lies beside it."""
-    (tmp_path / "best.artifacts").write_bytes(b"compiled")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "here"))
+    (tmp_path / "best.artifacts").write_bytes(pack(b"compiled", kernels(tmp_path / "there", "ab/cabc.main.so")))
     made = tuned().model_copy(update={"artifacts": artifacts_of(tmp_path / "best.artifacts")})
     made.save(tmp_path / "best.json")
     return tmp_path / "best.json"
@@ -50,8 +64,10 @@ def best(tmp_path: Path) -> Path:
 def test_they_are_not_touched_unless_asked_for(best: Path, loads: list[bytes]) -> None:
     autotune.load(best)
     assert loads == []
+    assert not (best.parent / "here/ab").exists()
     autotune.load(best, artifacts=True)
     assert loads == [b"compiled"]
+    assert (best.parent / "here/ab/cabc.main.so").read_bytes() == b"ab/cabc.main.so"
 
 
 def test_another_place_ignores_them_with_a_word(
@@ -72,11 +88,12 @@ def test_a_config_without_them_says_so(tmp_path: Path, loads: list[bytes], caplo
     assert told(caplog) == ["artifacts=True, but this config comes without any: it is compiled here."]
 
 
-@pytest.mark.parametrize(("content", "says"), [(b"Compiled", "another SHA-256"), (b"compiled!", "another size")])
+@pytest.mark.parametrize(("cut", "more", "says"), [(1, b"!", "another SHA-256"), (0, b"!", "another size")])
 def test_a_file_that_was_exchanged_never_reaches_torch(
-    best: Path, loads: list[bytes], content: bytes, says: str
+    best: Path, loads: list[bytes], cut: int, more: bytes, says: str
 ) -> None:
-    (best.parent / "best.artifacts").write_bytes(content)
+    file = best.parent / "best.artifacts"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size - cut] + more)
     with pytest.raises(UserError, match=says):
         autotune.load(best, artifacts=True)
     assert loads == []
@@ -92,6 +109,70 @@ def test_a_link_out_of_the_folder_and_a_missing_file_are_refused(best: Path, tmp
     (tmp_path / "best.artifacts").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="not beside the config"):
         read_checked(kept, tmp_path)
+
+
+def test_kernels_go_where_they_came_from_and_replace_nothing(tmp_path: Path) -> None:
+    """Of the cache, the compiled kernels alone: torch's own part has the rest."""
+    cache = kernels(tmp_path / "there", "ab/c1.main.so", "cd/c2.main.so", "ab/c1.main.cpp", "fxgraph/x/y.so", "lone.so")
+    other = kernels(tmp_path / "here", "cd/c2.main.so")
+    (other / "cd/c2.main.so").write_bytes(b"in use")
+    assert unpack(pack(b"graphs", cache), other) == b"graphs"
+    found = {path.relative_to(other).as_posix(): path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    assert found == {"ab/c1.main.so": b"ab/c1.main.so", "cd/c2.main.so": b"in use"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../ab/c.so", "ab/../../c.so", "/ab/c.so", "..\\/c.so", "ab/c.py", "fxgraph/c.so", "c.so"]
+)
+def test_what_is_no_kernel_is_written_nowhere(tmp_path: Path, name: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("ab/good.main.so", b"")
+        file.writestr("torch", b"graphs")
+        file.writestr(name, b"")
+    with pytest.raises(UserError, match="no kernel of torch's"):
+        unpack(packed.getvalue(), tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"compiled", pack(b"graphs", Path("gone"))[:-1]])
+def test_what_is_no_file_of_ours_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(UserError, match="make them anew"):
+        unpack(data, tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
+
+
+COMPILES = """
+import os, sys
+from pathlib import Path
+import torch
+from autotune.artifacts import pack, unpack
+
+cache, file = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]), Path(sys.argv[1])
+if file.exists():
+    assert torch.compiler.load_cache_artifacts(unpack(file.read_bytes(), cache)) is not None
+there = {path.name: path.stat().st_mtime_ns for path in cache.glob("??/*.so")}
+seen = torch.compile(lambda x: (x.sin() * 2 + x.cos()).sum(dim=1))(torch.linspace(0, 1, 4096).reshape(64, 64))
+after = {path.name: path.stat().st_mtime_ns for path in cache.glob("??/*.so")}
+if not file.exists():
+    file.write_bytes(pack(torch.compiler.save_cache_artifacts()[0], cache))
+print(len(there), len(after), there == after, float(seen.sum()))
+"""
+
+
+def test_in_a_fresh_process_with_empty_caches_no_kernel_is_compiled(tmp_path: Path) -> None:
+    """The real thing, with one kernel."""
+    told = []
+    for name in ("first", "second"):
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name)}
+        words = [sys.executable, "-c", COMPILES, str(tmp_path / "artifacts")]
+        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        told.append(done.stdout.splitlines()[-1].split())
+    (before, made, _, drawn), (laid, after, same, again) = told
+    assert before == "0"
+    assert int(made) > 0
+    assert (laid, after, same) == (made, made, "True")
+    assert drawn == again
 
 
 def test_a_path_in_place_of_a_name_is_refused(best: Path) -> None:
