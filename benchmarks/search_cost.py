@@ -1,0 +1,123 @@
+"""What a search costs beside the loop that one would write: the same space, in turn, until both hold an equal pick.
+
+    python benchmarks/search_cost.py [--rounds 1] [--budget 24] [--naive-budget 60] [--steps 8] [-o FILE.json]
+
+The naive loop: Optuna's default sampler (TPE), a fresh interpreter for each config, every prompt drawn at full steps
+and scored for each. Ours: `autotune search` with its defaults. Both keep the same rules of what goes together (a naive
+loop that did not would lose more), the same limits of quality, and neither confirms its pick.
+
+An equal pick is one whose speedup over its own baseline is at least (1 - slack) of the lesser of both final picks. Told
+is the wall time from the start until a search first held one, and the ratio of the two. A run has the luck of its seed
+in it: `autotune replay` shows the medians over many seeds, of recorded spaces.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from autotune.explore import Ended, Event
+from autotune.front import pick_trial
+from autotune.goal import Goal
+from autotune.here import versions
+from autotune.trial import Trial
+from autotune.tuner import search
+
+SLACK = 0.05  # of the speedup: two processes of one config differ by about so much
+KINDS: dict[str, dict[str, Any]] = {
+    "naive": {"sampler": "tpe", "isolation": "spawn", "thrift": False},
+    "ours": {"sampler": "auto", "isolation": "fork", "thrift": True},
+}
+
+
+class Stopwatch:
+    """Hears the trials of a search: after how many seconds which were there."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.ended: list[tuple[float, Trial]] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Ended):
+            self.ended.append((time.monotonic() - self.started, event.trial))
+
+
+def speedups(ended: list[tuple[float, Trial]], goal: Goal) -> list[tuple[float, float]]:
+    """(seconds, the speedup over the baseline of the pick that was held then), trial by trial."""
+    baseline = ended[0][1]
+    found = []
+    for count, (seconds, _) in enumerate(ended, 1):
+        pick = pick_trial([trial for _, trial in ended[:count]], baseline, goal)
+        found.append((seconds, _latency_s(baseline) / _latency_s(pick) if pick else 0.0))
+    return found
+
+
+def _latency_s(trial: Trial) -> float:
+    assert trial.measured
+    return trial.measured.latency_s / trial.drift
+
+
+def first(found: list[tuple[float, float]], speedup: float) -> tuple[int, float]:
+    """(after how many trials, after how many seconds) a search first held such a pick."""
+    return next((count, seconds) for count, (seconds, held) in enumerate(found, 1) if held >= speedup)
+
+
+def run(kind: str, folder: Path, budget: int, steps: int, seed: int) -> list[tuple[float, float]]:
+    listen = Stopwatch()
+    made = search(
+        "demo",
+        budget=budget,
+        study=folder,
+        steps=steps,
+        seed=seed,
+        confirm_rounds=0,
+        device="cpu",
+        listen=listen,
+        **KINDS[kind],
+    )
+    found = speedups(listen.ended, made.record.goal)
+    print(f"{kind}, seed {seed}: {len(found)} trials in {found[-1][0]:.0f} s, pick {found[-1][1]:.2f}x", flush=True)
+    return found
+
+
+def compare(naive: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, float]:
+    equal = (1 - SLACK) * min(naive[-1][1], ours[-1][1])
+    told: dict[str, float] = {"equal_pick_speedup": equal}
+    for kind, found in (("naive", naive), ("ours", ours)):
+        trials, seconds = first(found, equal)
+        told |= {f"{kind}_trials": trials, f"{kind}_s": seconds, f"{kind}_s_per_trial": found[-1][0] / len(found)}
+    told["ratio"] = told["ours_s"] / told["naive_s"]
+    told["ratio_per_trial"] = told["ours_s_per_trial"] / told["naive_s_per_trial"]
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--budget", type=int, default=24, help="trials of ours")
+    parser.add_argument("--naive-budget", type=int, default=60, help="trials of the naive loop")
+    parser.add_argument("--steps", type=int, default=8, help="of the workload")
+    parser.add_argument("-o", "--output", type=Path, help="the figures as JSON")
+    asked = parser.parse_args()
+    rounds = []
+    with tempfile.TemporaryDirectory() as name:
+        for seed in range(asked.rounds):
+            found = {}
+            for kind in ("naive", "ours") if seed % 2 == 0 else ("ours", "naive"):
+                budget = asked.naive_budget if kind == "naive" else asked.budget
+                found[kind] = run(kind, Path(name) / f"{kind}-{seed}", budget, asked.steps, seed)
+            rounds.append(compare(found["naive"], found["ours"]))
+            print("  ".join(f"{word} {number:.3g}" for word, number in rounds[-1].items()), flush=True)
+    for word, what in (("ratio", "wall time to an equal pick"), ("ratio_per_trial", "wall time of a trial")):
+        print(f"{what}, ours over naive: {statistics.median(one[word] for one in rounds):.2f} (median)")
+    if asked.output:
+        told = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "rounds": rounds}
+        asked.output.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
