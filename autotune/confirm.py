@@ -23,7 +23,7 @@ from autotune.turns import Pair, Side, in_turn
 from autotune.workload import Workload
 
 CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
-PAIRS = 128  # of pictures: with a usual spread a drop of 0.18 points shows (measurement.md, B2)
+PAIRS = 128  # of pictures: with a usual spread a drop of 0.18 points shows
 LEAST_DRAWING_S = 600.0  # what the pictures of a confirmation may take, however short the search was
 
 

@@ -9,7 +9,7 @@ from autotune.config import Value
 from autotune.noun import Noun
 
 ONE_LEVEL = 1  # of 255: rounded to 8 bits, pictures whose pixels differ by less than a level may differ by one
-# Whatever rounding does: what cache-dit asks of every picture that is to stay the same (measurement notes, B3).
+# Whatever rounding does: what cache-dit (github.com/vipshop/cache-dit) asks of every picture that is to stay the same.
 LEAST_PSNR_DB = 30.0
 LEAST_SSIM = 0.90
 
