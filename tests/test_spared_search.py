@@ -14,6 +14,7 @@ from autotune.errors import UserError
 from autotune.export import export_from
 from autotune.folders import StudyFolder, picture_name
 from autotune.knobs import all_knobs, complete
+from autotune.measure.latency import LEAST_CALLS
 from autotune.record import read_trials
 from autotune.recording import of_study
 from autotune.report.story import Story, read_story
@@ -135,7 +136,8 @@ def test_a_trial_that_can_not_reach_the_front_is_stopped_and_says_why(study: Stu
     assert mine.stopped is not None
     assert mine.stopped.startswith("can't reach the front: trial ")
     assert mine.quality is None
-    assert (mine.stopped_by, len(mine.latency_samples_s)) == ("race", 5)
+    assert mine.stopped_by == "race"
+    assert len(mine.latency_samples_s) >= LEAST_CALLS  # short calls are taken several at a time, so it may be more
     assert pictures(study, WASTE) == []
 
 

@@ -86,8 +86,8 @@ def sample(
 ) -> Sampled[T]:
     """Time `call(0)`, `call(1)` ... on a device that is at itself: LEAST_CALLS at least, and all that are wanted.
 
-    A disturbed call is timed again; what it returned is good all the same. `hopeless` is asked once, of the first
-    LEAST_CALLS: where it says so, they are all. Raises NoCleanSamples where more calls are disturbed than clean, or
+    A disturbed call is timed again; what it returned is good all the same. `hopeless` is asked once, as soon as there
+    are LEAST_CALLS: where it says so, they are all. Raises NoCleanSamples where more calls are disturbed than clean, or
     where the clean ones scatter by more than REJECTED.
     """
     sampling = _Sampling(call, watch, wanted, device, hopeless)
