@@ -55,7 +55,7 @@ def pack(graphs: bytes, cache: Path) -> bytes:
 def unpack(data: bytes, cache: Path) -> bytes:
     """Lay the kernels into Inductor's cache, those that it lacks, and return torch's part.
 
-    Raises UserError for what `pack` has not made; nothing is written then.
+    Raises UserError for what `pack` has not made; nothing is written then. And for a cache that can't be written.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -67,6 +67,11 @@ def unpack(data: bytes, cache: Path) -> bytes:
     except (zipfile.BadZipFile, KeyError):
         raise UserError(
             "the artifacts are no file of autotune's: make them anew with export --with-artifacts."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"the artifacts can't be laid into Inductor's cache, {cache}: {error.strerror}. "
+            "Set TORCHINDUCTOR_CACHE_DIR to a folder that can be written."
         ) from None
     return graphs
 

@@ -121,6 +121,13 @@ def test_kernels_go_where_they_came_from_and_replace_nothing(tmp_path: Path) -> 
     assert found == {"ab/c1.main.so": b"ab/c1.main.so", "cd/c2.main.so": b"in use"}
 
 
+def test_a_cache_that_can_not_be_written_is_a_sentence(tmp_path: Path) -> None:
+    packed = pack(b"graphs", kernels(tmp_path / "there", "ab/c1.main.so"))
+    (tmp_path / "cache").write_text("a file, where a folder should be")
+    with pytest.raises(UserError, match=r"can't be laid into Inductor's cache, .*cache: Not a directory. Set TORCH"):
+        unpack(packed, tmp_path / "cache")
+
+
 @pytest.mark.parametrize(
     "name", ["../ab/c.so", "ab/../../c.so", "/ab/c.so", "..\\/c.so", "ab/c.py", "fxgraph/c.so", "c.so"]
 )
