@@ -1,20 +1,25 @@
 """What a search costs beside the loop that one would write: the same space, in turn, until both hold an equal pick.
 
     python benchmarks/search_cost.py [--rounds 1] [--budget 24] [--naive-budget 60] [--steps 8] [-o FILE.json]
+    python benchmarks/search_cost.py --tables reports/recorded/*.parquet [--seeds 30] [--naive-budget 60] [-o FILE.json]
 
 The naive loop: Optuna's default sampler (TPE), a fresh interpreter for each config, every prompt drawn at full steps
 and scored for each. Ours: `autotune search` with its defaults. Both keep the same rules of what goes together (a naive
 loop that did not would lose more), the same limits of quality, and neither confirms its pick.
 
 An equal pick is one whose speedup over its own baseline is at least (1 - slack) of the naive loop's last one. Told is
-the wall time from the start until a search first held one, infinite where ours never did, and the ratio of the two. A
-run has the luck of its seed in it: `autotune replay` shows the medians over many seeds, of recorded spaces.
+the wall time from the start until a search first held one, infinite where ours never did, and the ratio of the two.
+
+A run has the luck of its seed in it. With --tables both search recorded spaces instead, from many seeds: a trial takes
+the seconds that were recorded of it (measured in forked processes), the naive loop's also those in which a fresh
+interpreter imports torch and diffusers, which are measured here at the start.
 """
 
 import argparse
 import json
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +30,8 @@ from autotune.explore import Ended, Event
 from autotune.front import pick_trial
 from autotune.goal import Goal
 from autotune.here import versions
+from autotune.recording_file import read_table
+from autotune.replay import replay_once
 from autotune.trial import Trial
 from autotune.tuner import search
 
@@ -97,6 +104,62 @@ def compare(naive: list[tuple[float, float]], ours: list[tuple[float, float]]) -
     return told
 
 
+def fresh_interpreter_s(rounds: int = 3) -> float:
+    """What a fresh interpreter takes until it has what a pipeline needs, the median."""
+    seconds = []
+    for _ in range(rounds):
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", "from diffusers import StableDiffusionPipeline"], check=True)
+        seconds.append(time.monotonic() - begun)
+    return statistics.median(seconds)
+
+
+def replayed(table: Path, seed: int, budgets: dict[str, int], fresh_s: float) -> dict[str, float]:
+    recording, found = read_table(table), {}
+    for kind, how in KINDS.items():
+        trials = replay_once(recording, how["sampler"], seed, budgets[kind], thrift=how["thrift"])
+        ended, seconds = [], 0.0
+        for trial in trials:
+            seconds += trial.seconds + (fresh_s if kind == "naive" else 0.0)
+            ended.append((seconds, trial))
+        found[kind] = speedups(ended, recording.header.goal)
+    return compare(found["naive"], found["ours"])
+
+
+def of_tables(tables: list[Path], seeds: int, budgets: dict[str, int]) -> dict[str, Any]:
+    fresh_s = fresh_interpreter_s()
+    print(f"a fresh interpreter imports torch and diffusers in {fresh_s:.1f} s")
+    rounds = {table.name: [replayed(table, seed, budgets, fresh_s) for seed in range(seeds)] for table in tables}
+    for name, found in rounds.items():
+        print(f"\n{name}: {seeds} seeds, an equal pick is {middle(found, 'equal_pick_speedup'):.2f}x")
+        for kind in KINDS:
+            trials, minutes = middle(found, f"{kind}_trials"), middle(found, f"{kind}_s") / 60
+            print(
+                f"  {kind}: {trials:g} trials, {minutes:.1f} min, {middle(found, f'{kind}_s_per_trial'):.0f} s a trial"
+            )
+        low, median, high = statistics.quantiles([one["ratio"] for one in found], n=4, method="inclusive")
+        print(f"  time to an equal pick, ours over naive: {median:.2f} (quartiles {low:.2f} and {high:.2f})")
+    return {"fresh_interpreter_s": fresh_s, "tables": rounds}
+
+
+def middle(found: list[dict[str, float]], word: str) -> float:
+    return statistics.median(one[word] for one in found)
+
+
+def live(count: int, budgets: dict[str, int], steps: int) -> dict[str, Any]:
+    rounds = []
+    with tempfile.TemporaryDirectory() as name:
+        for seed in range(count):
+            found = {}
+            for kind in ("naive", "ours") if seed % 2 == 0 else ("ours", "naive"):
+                found[kind] = run(kind, Path(name) / f"{kind}-{seed}", budgets[kind], steps, seed)
+            rounds.append(compare(found["naive"], found["ours"]))
+            print("  ".join(f"{word} {number:.3g}" for word, number in rounds[-1].items()), flush=True)
+    for word, what in (("ratio", "wall time to an equal pick"), ("ratio_per_trial", "wall time of a trial")):
+        print(f"{what}, ours over naive: {middle(rounds, word):.2f} (median)")
+    return {"rounds": rounds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
@@ -104,20 +167,14 @@ def main() -> None:
     parser.add_argument("--naive-budget", type=int, default=60, help="trials of the naive loop")
     parser.add_argument("--steps", type=int, default=8, help="of the workload")
     parser.add_argument("-o", "--output", type=Path, help="the figures as JSON")
+    parser.add_argument("--tables", type=Path, nargs="+", help="recorded spaces to search in place of the demo")
+    parser.add_argument("--seeds", type=int, default=30, help="searches of each table by each of the two")
     asked = parser.parse_args()
-    rounds = []
-    with tempfile.TemporaryDirectory() as name:
-        for seed in range(asked.rounds):
-            found = {}
-            for kind in ("naive", "ours") if seed % 2 == 0 else ("ours", "naive"):
-                budget = asked.naive_budget if kind == "naive" else asked.budget
-                found[kind] = run(kind, Path(name) / f"{kind}-{seed}", budget, asked.steps, seed)
-            rounds.append(compare(found["naive"], found["ours"]))
-            print("  ".join(f"{word} {number:.3g}" for word, number in rounds[-1].items()), flush=True)
-    for word, what in (("ratio", "wall time to an equal pick"), ("ratio_per_trial", "wall time of a trial")):
-        print(f"{what}, ours over naive: {statistics.median(one[word] for one in rounds):.2f} (median)")
+    budgets = {"naive": asked.naive_budget, "ours": asked.budget}
+    tables = asked.tables
+    told = of_tables(tables, asked.seeds, budgets) if tables else live(asked.rounds, budgets, asked.steps)
     if asked.output:
-        told = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "rounds": rounds}
+        told = {"command": " ".join(["python", *sys.argv]), "versions": versions(), **told}
         asked.output.write_text(json.dumps(told, indent=2) + "\n")
 
 
