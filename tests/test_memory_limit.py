@@ -67,7 +67,7 @@ def test_on_a_simulated_device_what_can_not_fit_is_not_run_and_near_misses_are(
             patched.setattr(Record, "memory_limit_bytes", None)
             lost_without += out_of_memory(replay_once(table, "auto", seed, 40, thrift=False))
     print(f"out of memory: {lost} trials, {lost_without} without; of the front's hypervolume: {shares}")
-    assert far <= 1, "of the 44 trials after the model has learned"
+    assert far <= 2, "of the 44 trials after the model has learned"
     assert near > 0
     assert lost <= 0.6 * lost_without
     assert min(shares) > 0.95, "the best that fits is found"

@@ -3,8 +3,10 @@
 Knows what generic samplers can't: the logarithm of a cost is nearly a sum of the parameters' own effects (additive.py),
 faults follow values and pairs of them (faults.py), nothing is worth trying twice. Proposes, among all configs that are
 allowed and were not tried, the one that is expected to add most hypervolume (improvement.py), times the probability
-that it works and keeps the constraints. What surely lies beyond a ceiling (ceiling.py) is not proposed while anything
-else is left. Trials of earlier studies count for what their shape is worth here (seen.py). Needs numpy alone.
+that it works and keeps the constraints. Where a `lead` is named, every second proposal is the one that is expected to
+better its best by most: the config that is used in the end lies at an end of the front, where hypervolume is little.
+What surely lies beyond a ceiling (ceiling.py) is not proposed while anything else is left. Trials of earlier studies
+count for what their shape is worth here (seen.py). Needs numpy alone.
 
 In anyone's study of categorical parameters: `optuna.create_study(directions=[...], sampler=AutoSampler())`. Constraints
 are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Objectives and
@@ -55,6 +57,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     fails_count  is a trial told as FAIL the fault of its config? (One with the constraint "failed" above 0 always is.)
     ceilings     an objective's index -> the limit that its trials may not live to overstep
     earlier      the trials of each earlier study; asked for at every question
+    lead         the objectives (indices) whose best matters most: of several, their mean as the models see them
 
     `beyond` says what the ceilings kept away at the last question, by objective.
     """
@@ -68,13 +71,14 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         fails_count: bool = True,
         ceilings: Mapping[int, Ceiling] | None = None,
         earlier: Callable[[], Sequence[Sequence[Earlier]]] = lambda: (),
+        lead: Sequence[int] = (),
     ) -> None:
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
         self._pool, self._fails_count, self._earlier = pool, fails_count, earlier
         self._silent = {index: frozenset(names) for index, names in (silent or {}).items()}
-        self._ceilings = dict(ceilings or {})
+        self._ceilings, self._lead = dict(ceilings or {}), list(lead)
         self.beyond: dict[int, Beyond] = {}
         self._before: dict[int | str, Array] = {}  # of each model, where its last fit ended
 
@@ -108,20 +112,32 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         return dict(allowed[int(self._rng.choice(list(best_of)))])
 
     def _worth(self, seen: Seen, codes: Array) -> Array:
-        """Expected added hypervolume, times the probability that it comes to something; -1 beyond a ceiling."""
+        """Expected improvement, times the probability that it comes to something; -1 beyond a ceiling."""
         values, front, corner = seen.box()
         models = [self._objective(d, seen, values[:, d]) for d in range(values.shape[1])]
         predicted = [model.predict(codes) for model in models]
         mean, deviation = (np.stack(columns, axis=1) for columns in zip(*predicted, strict=True))
-        worth = expected_improvement(mean, deviation, front, corner)
+        leads = bool(self._lead) and len(front) > 0 and len(seen.codes_told) % 2 == 1
+        if leads:
+            worth = self._lead_improvement(mean, deviation, front)
+        else:
+            worth = expected_improvement(mean, deviation, front, corner)
         works = self._works(seen, codes)
         for d, ceiling in self._ceilings.items():
-            works = works * probability_below(*predicted[d], math.log(ceiling.limit))
+            fits = probability_below(*predicted[d], math.log(ceiling.limit))
+            works = works * (fits**CAUTION if leads else fits)  # to better the lead, too much of this costs nothing
         covered = {ceiling.name for ceiling in self._ceilings.values()}
         for name, overstepped in seen.constraints().items():
             if name not in covered:
                 worth = worth * probability_below(*self._fit(name, seen, overstepped).predict(codes), 0.0)
         return np.where(self._too_much(seen, predicted), -1.0, worth * works**CAUTION)
+
+    def _lead_improvement(self, mean: Array, deviation: Array, front: Array) -> Array:
+        """By how much each config is expected to better the lead's best, which is on the front of all objectives."""
+        one = mean[:, self._lead].mean(axis=1, keepdims=True)
+        doubt = np.sqrt((deviation[:, self._lead] ** 2).sum(axis=1, keepdims=True)) / len(self._lead)
+        best = front[:, self._lead].mean(axis=1).min()
+        return expected_improvement(one, doubt, np.empty((0, 1)), np.array([best]))
 
     def _too_much(self, seen: Seen, predicted: Sequence[tuple[Array, Array]]) -> Array:
         """Which configs surely lie beyond a ceiling: by what this study has measured, whatever earlier ones say."""
