@@ -5,7 +5,6 @@ seconds. What it may propose is what the table has. There are no anchors: the ta
 """
 
 import os
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -14,11 +13,11 @@ from pathlib import Path
 from random import Random
 
 from autotune.config import Config
+from autotune.curve import Curve, Replayed, curve_of
 from autotune.errors import UserError
 from autotune.explore import Explorer
 from autotune.folders import StudyFolder
 from autotune.knobs import complete
-from autotune.noun import Noun
 from autotune.proposals import check_sampler
 from autotune.read_earlier import Found, read_earlier
 from autotune.recording import Header, Recording
@@ -29,52 +28,9 @@ from autotune.space import SearchSpace
 from autotune.store import InMemory
 from autotune.study import Study
 from autotune.thrift import Thrift
-from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Trial
+from autotune.trial import Measurement, Trial
 from autotune.warm_start import fitting
 from autotune.yardstick import Yardstick
-
-MARKS = (10, 20, 40, 100)  # trials, at which the curves are told
-SHARES = (0.9, 0.95)  # of the true front's hypervolume, and how many trials it takes
-
-
-class Curve(Noun):
-    """One replayed search: after each trial, the share of the true front's hypervolume, and the device seconds."""
-
-    seed: int
-    found: tuple[float, ...]  # 0: the baseline alone, 1: the true front
-    device_s: tuple[float, ...]
-    faults: int  # trials that came to nothing, by the config's fault
-
-    def trials_to(self, share: float) -> int | None:
-        """How many trials it took to find this share; None where it never did."""
-        return next((count for count, found in enumerate(self.found, 1) if found >= share), None)
-
-    def at(self, trials: int) -> float:
-        """The share after so many trials, or after the last one."""
-        return self.found[min(trials, len(self.found)) - 1]
-
-
-class Replayed(Noun):
-    """What one sampler did with one table."""
-
-    table: str
-    sampler: str
-    curves: tuple[Curve, ...]
-
-    def median_trials_to(self, share: float) -> float | None:
-        """Over the seeds; None where half of them never found so much."""
-        counts = [curve.trials_to(share) for curve in self.curves]
-        median = statistics.median(float("inf") if count is None else count for count in counts)
-        return None if median == float("inf") else median
-
-    def median_at(self, trials: int) -> float:
-        return statistics.median(curve.at(trials) for curve in self.curves)
-
-    @property
-    def fault_share(self) -> float:
-        """Of all trials but the baseline's."""
-        trials = sum(len(curve.found) - 1 for curve in self.curves)
-        return sum(curve.faults for curve in self.curves) / trials if trials else 0.0
 
 
 class TableSpace(SearchSpace):
@@ -176,15 +132,6 @@ def replay_once(
     )
     Replay(folder, study, runner, lambda event: None, clock=runner.clock, thrift=thrift).explore(budget, None)
     return study.trials
-
-
-def curve_of(trials: Sequence[Trial], yardstick: Yardstick, seed: int) -> Curve:
-    found, faults = yardstick.shares(trials), 0
-    seconds: list[float] = []
-    for trial in trials:
-        seconds.append(trial.seconds + (seconds[-1] if seconds else 0.0))
-        faults += isinstance(trial.outcome, Failure) and trial.outcome.cause not in NOT_THE_CONFIG
-    return Curve(seed=seed, found=tuple(found), device_s=tuple(seconds), faults=faults)
 
 
 @lru_cache(maxsize=4)

@@ -32,6 +32,8 @@ class Yardstick:
         self.spans = [max(column) - min(column) for column in columns]
         self.least = self._volume([p] if (p := self._point(self.baseline)) is not None else [])
         self.most = self._volume(self.front)
+        self._allowed_s = {complete(t.values): objectives(t, self.baseline)[0] for t in trials if self._point(t)}
+        self._least_s = min(self._allowed_s.values(), default=0.0)
 
     def shares(self, trials: Sequence[Trial]) -> list[float]:
         """After each trial, the share that has been found.
@@ -47,6 +49,18 @@ class Yardstick:
                 best = [old for old in best if not _covers(point, old)] + [point]
                 share = self.share(best)
             found.append(share)
+        return found
+
+    def picks(self, trials: Sequence[Trial]) -> list[float]:
+        """After each trial, how near the pick is to the fastest config that keeps the limits: the share of its speed.
+
+        0 as long as no trial keeps the limits.
+        """
+        found, held_s = [], math.inf
+        for trial in trials:
+            if trial.judged:
+                held_s = min(held_s, self._allowed_s.get(trial.config, math.inf))
+            found.append(self._least_s / held_s)
         return found
 
     def share(self, points: Sequence[Point]) -> float:

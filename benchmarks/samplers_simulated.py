@@ -16,8 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from autotune.curve import Curve, curve_of
 from autotune.recording import Recording
-from autotune.replay import Curve, curve_of, replay_once
+from autotune.replay import replay_once
 from autotune.space import shipped_space_file
 from autotune.yardstick import Yardstick
 

@@ -40,7 +40,7 @@ LAYERS: tuple[set[str], ...] = (
     {"chain", "ladder_record", "score", "recording"},
     {"study", "probe", "tuned", "ladder_recipe"},
     {"proposals", "importance", "our_sampler", "warm_start", "optuna_view"},
-    {"pool"},
+    {"pool", "curve"},
     {"production", "serving"},
     {"space", "runner", "build", "fallback", "artifacts", "floor", "sparing", "yardstick", "report.words"},
     {"knobs", "measure", "here", "fresh"},

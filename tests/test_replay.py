@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from simulated import demo_space, narrow_space, simulated
 
+from autotune.curve import Curve, Replayed, curve_of
 from autotune.errors import UserError
+from autotune.front import costs, pick_trial
 from autotune.knobs import complete
 from autotune.recording import Recording
 from autotune.recording_file import write_table
-from autotune.replay import Curve, Replayed, TableSpace, curve_of, replay, replay_once
+from autotune.replay import TableSpace, replay, replay_once
 from autotune.yardstick import Yardstick
 
 
@@ -120,9 +122,9 @@ def test_our_sampler_finds_more_than_chance_in_worlds_like_real_ones() -> None:
 
 def test_the_summary_is_of_the_curves() -> None:
     curves = [
-        Curve(seed=0, found=(0, 0.5, 0.92, 0.97), device_s=(1, 2, 3, 4), faults=1),
-        Curve(seed=1, found=(0, 0.91, 0.91, 0.91), device_s=(1, 2, 3, 4), faults=0),
-        Curve(seed=2, found=(0, 0.1, 0.2, 0.3), device_s=(1, 2, 3, 4), faults=2),
+        Curve(seed=0, found=(0, 0.5, 0.92, 0.97), picks=(0.5, 0.9, 0.97, 1), device_s=(1, 2, 3, 4), faults=1),
+        Curve(seed=1, found=(0, 0.91, 0.91, 0.91), picks=(0.5, 0.96, 0.96, 1), device_s=(1, 2, 3, 4), faults=0),
+        Curve(seed=2, found=(0, 0.1, 0.2, 0.3), picks=(0.5,) * 4, device_s=(1, 2, 3, 4), faults=2),
     ]
     made = Replayed(table="t", sampler="tpe", curves=tuple(curves))
     assert made.median_trials_to(0.9) == 3
@@ -130,6 +132,19 @@ def test_the_summary_is_of_the_curves() -> None:
     assert made.median_at(2) == 0.5
     assert made.median_at(100) == 0.91
     assert made.fault_share == pytest.approx(3 / 9)
+    assert made.median_trials_to_pick() == 3
+
+
+def test_the_pick_is_the_fastest_that_keeps_the_limits(small: Recording) -> None:
+    trials, ruler = small.trials(), yardstick(small)
+    found = ruler.picks(trials)
+    assert found == sorted(found)
+    assert found[-1] == 1
+    best = pick_trial(trials, trials[0], small.header.goal)
+    first = found.index(1)
+    assert best is not None
+    assert trials[first].config == best.config
+    assert found[0] == pytest.approx(costs(best)[0] / costs(trials[0])[0])
 
 
 def test_processes_change_nothing(tmp_path: Path, small: Recording) -> None:

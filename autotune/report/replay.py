@@ -1,23 +1,25 @@
 """Replays as a table, as JSON, and as a page that needs nothing but itself."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from autotune.curve import MARKS, PICK, SHARES, Curve, Replayed
 from autotune.folders import write_json, write_text
 from autotune.recording import Header
-from autotune.replay import MARKS, SHARES, Curve, Replayed
 from autotune.report.page import packed_plotly, template
 
 COLUMNS = (
     "sampler",
     *(f"trials to {share:.0%}" for share in SHARES),
     *(f"at {trials}" for trials in MARKS),
+    "pick",
     "faults",
     "minutes to 90%",
+    "to the pick",
 )
 GRID = 200  # points of device time at which the curves are drawn
 
@@ -38,8 +40,10 @@ def rows(replayed: Sequence[Replayed]) -> list[tuple[str, ...]]:
             one.sampler,
             *(_count(one.median_trials_to(share)) for share in SHARES),
             *(f"{one.median_at(trials):.3f}" for trials in MARKS),
+            _count(one.median_trials_to_pick()),
             f"{one.fault_share:.1%}",
-            _minutes(one),
+            _minutes(one, [curve.trials_to(SHARES[0]) for curve in one.curves]),
+            _minutes(one, [curve.trials_to_pick() for curve in one.curves]),
         )
         for one in replayed
     ]
@@ -59,10 +63,10 @@ def _count(trials: float | None) -> str:
     return "never" if trials is None else f"{trials:g}"
 
 
-def _minutes(one: Replayed) -> str:
-    """Of device time until 90 % is found, the median; "never" where half of the searches don't."""
-    counts = [(curve, curve.trials_to(SHARES[0])) for curve in one.curves]
-    median = statistics.median(curve.device_s[count - 1] if count else float("inf") for curve, count in counts)
+def _minutes(one: Replayed, counts: Sequence[int | None]) -> str:
+    """Of device time for so many trials, the median over the seeds; "never" where half of them are None."""
+    pairs = zip(one.curves, counts, strict=True)
+    median = statistics.median(curve.device_s[count - 1] if count else float("inf") for curve, count in pairs)
     return "never" if median == float("inf") else f"{median / 60:.1f}"
 
 
@@ -90,8 +94,10 @@ def _versions(header: Header) -> str:
 
 LEGEND = (
     "Shares of the hypervolume of the table's true front, among the configs that keep the goal's limits: 0 is the "
-    "baseline alone, 1 the true front. Medians over the seeds. The baseline and the recipes count as trials. Faults: "
-    "the share of all trials that came to nothing by the config's fault. Random is the floor."
+    "baseline alone, 1 the true front. Medians over the seeds. The baseline and the recipes count as trials. Pick: the "
+    f"trials until the fastest config found that keeps the limits has {PICK:.0%} of the speed of the fastest that "
+    "there is. Faults: the share of all trials that came to nothing by the config's fault. Minutes are of device time. "
+    "Random is the floor."
 )
 
 
@@ -99,7 +105,14 @@ def page(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) 
     sections = []
     for name, (header, count) in heads.items():
         mine = [one for one in replayed if one.table == name]
-        drawn = {one.sampler: {"trials": by_trials(one.curves), "seconds": by_seconds(one.curves)} for one in mine}
+        drawn = {
+            one.sampler: {
+                "trials": by_trials(one.curves),
+                "seconds": by_seconds(one.curves, lambda curve: curve.found),
+                "picks": by_seconds(one.curves, lambda curve: curve.picks),
+            }
+            for one in mine
+        }
         sections.append({"title": about(name, header, count), "rows": rows(mine), "drawn": drawn})
     made: str = template("replay.html.j2").render(
         sections=sections,
@@ -117,16 +130,16 @@ def by_trials(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     return _band(list(places), [[curve.at(trials) for curve in curves] for trials in places])
 
 
-def by_seconds(curves: Sequence[Curve]) -> dict[str, list[Any]]:
-    """The same along the device time, as far as the shortest search went."""
+def by_seconds(curves: Sequence[Curve], of: Callable[[Curve], Sequence[float]]) -> dict[str, list[Any]]:
+    """The same of these numbers of a curve along the device time, as far as the shortest search went."""
     end = min(curve.device_s[-1] for curve in curves)
     places = [end * step / GRID for step in range(GRID + 1)]
-    return _band(places, [[_after(curve, seconds) for curve in curves] for seconds in places])
+    return _band(places, [[_after(curve.device_s, of(curve), seconds) for curve in curves] for seconds in places])
 
 
-def _after(curve: Curve, seconds: float) -> float:
-    done = sum(1 for taken in curve.device_s if taken <= seconds)
-    return curve.at(done) if done else 0.0
+def _after(device_s: Sequence[float], values: Sequence[float], seconds: float) -> float:
+    done = sum(1 for taken in device_s if taken <= seconds)
+    return values[done - 1] if done else 0.0
 
 
 def _band(places: list[Any], values: Sequence[Sequence[float]]) -> dict[str, list[Any]]:

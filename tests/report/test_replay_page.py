@@ -6,22 +6,23 @@ from pathlib import Path
 import pytest
 from simulated import simulated
 
+from autotune.curve import Curve, Replayed
 from autotune.recording_file import write_table
-from autotune.replay import Curve, Replayed, heads, replay
+from autotune.replay import heads, replay
 from autotune.report.replay import by_seconds, by_trials, markdown, page, rows, write_replay
 
 
 def replayed() -> Replayed:
     curves = [
-        Curve(seed=0, found=(0, 0.5, 0.95), device_s=(60, 120, 180), faults=0),
-        Curve(seed=1, found=(0, 0.7, 0.92), device_s=(60, 90, 240), faults=1),
-        Curve(seed=2, found=(0, 0.6, 0.91), device_s=(60, 100, 300), faults=0),
+        Curve(seed=0, found=(0, 0.5, 0.95), picks=(0.5, 0.96, 1), device_s=(60, 120, 180), faults=0),
+        Curve(seed=1, found=(0, 0.7, 0.92), picks=(0.5, 0.5, 0.94), device_s=(60, 90, 240), faults=1),
+        Curve(seed=2, found=(0, 0.6, 0.91), picks=(0.5, 0.7, 0.95), device_s=(60, 100, 300), faults=0),
     ]
     return Replayed(table="a.parquet", sampler="tpe", curves=tuple(curves))
 
 
 def test_a_row_says_the_medians_in_their_order() -> None:
-    assert rows([replayed()]) == [("tpe", "3", "never", *("0.920",) * 4, "16.7%", "4.0")]
+    assert rows([replayed()]) == [("tpe", "3", "never", *("0.920",) * 4, "3", "16.7%", "4.0", "5.0")]
 
 
 def test_the_band_is_the_quartiles_around_the_median() -> None:
@@ -31,10 +32,11 @@ def test_the_band_is_the_quartiles_around_the_median() -> None:
     assert all(
         low <= median <= high for low, median, high in zip(band["low"], band["median"], band["high"], strict=True)
     )
-    along = by_seconds(replayed().curves)
+    along = by_seconds(replayed().curves, lambda curve: curve.found)
     assert along["x"][-1] == 180, "as far as the shortest went"
     assert along["median"][0] == 0
     assert along["median"][-1] == pytest.approx(0.7)
+    assert by_seconds(replayed().curves, lambda curve: curve.picks)["median"][-1] == pytest.approx(0.7)
 
 
 def test_the_files_say_what_was_replayed_and_of_what(tmp_path: Path) -> None:
@@ -51,4 +53,4 @@ def test_the_files_say_what_was_replayed_and_of_what(tmp_path: Path) -> None:
     assert "http://" not in made.replace("http://www.w3.org", "").split('id="plotly"')[0], "nothing is fetched"
     assert markdown(found, heads([table])) == (tmp_path / "out" / "replay.md").read_text()
     assert "| random |" in markdown(found, heads([table]))
-    assert page(found, heads([table])).count('class="plot"') == 2
+    assert page(found, heads([table])).count('class="plot"') == 3
