@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autotune.drift import median_error
 from autotune.likeness import Look
-from autotune.measure.latency import LEAST_CALLS, calls_for_time_alone
+from autotune.measure.latency import LEAST_CALLS, calls_needed
 from autotune.recording import Row
 from autotune.runner import taken_over
 from autotune.thrift import Giver, Thrift
@@ -16,26 +16,29 @@ from autotune.trial import Measurement, Trial
 def spared(
     row: Row, outcome: Measurement, thrift: Thrift, earlier: Sequence[Trial], calls: int
 ) -> tuple[Measurement, float]:
-    """(the outcome, the seconds) where no more is drawn and judged than must be. So many calls draw all pictures.
+    """(the outcome, the seconds) where no more is timed, drawn and judged than must be.
 
-    Starting, loading, compiling, warming up and timing take what they took. Judging is spared where the table says how
-    long it took. Pictures that a look found to be others are drawn beside the timed ones.
+    Starting, loading, compiling and warming up take what they took; the latency is that of the calls that would have
+    been timed. Judging is spared where the table says how long it took. `calls`: so many draw all pictures.
     """
-    timed_s, whole_s = row.latency_samples_s, row.seconds
-    alone = calls_for_time_alone(timed_s)
-    drawn_beside_s = max(0, alone + calls - len(timed_s)) * statistics.median(timed_s)
-    why = thrift.hopeless(outcome.latencies_s, median_error(outcome.latency_samples_s), outcome.peak_memory_bytes)
+    samples_s, score_s = row.latency_samples_s, row.score_s or 0.0
+    before_s = row.seconds - sum(samples_s) - score_s
+    draw_s = calls * statistics.median(samples_s)
+    for_time = thrift.giver is not None or (outcome.also and thrift.rivals)  # see measure/spared.py: wanted
+    timed = calls_needed(samples_s, 0 if for_time else calls, thrift.precision)
+    timed = LEAST_CALLS if _is_seen_early(outcome, thrift) else timed
+    seen = outcome.model_copy(update={"latency_samples_s": outcome.latency_samples_s[:timed]})
+    timed_s = before_s + sum(samples_s[:timed])
+    why = thrift.hopeless(seen.latencies_s, median_error(seen.latency_samples_s), seen.peak_memory_bytes)
     if why is not None:
-        timed = LEAST_CALLS if _is_seen_early(outcome, thrift) else alone if thrift.giver or outcome.also else None
-        stopped = outcome.model_copy(update={"quality": None, "stopped": why})
-        return stopped, whole_s - _spared_s(row, len(timed_s) if timed is None else timed)
+        return seen.model_copy(update={"quality": None, "stopped": why}), timed_s
     if thrift.giver is None:
-        return outcome, whole_s + (drawn_beside_s if outcome.also and thrift.rivals else 0.0)
+        return seen, timed_s + score_s + (draw_s if for_time else 0.0)
     look = look_in_table(outcome, thrift.giver, earlier)
-    seen = outcome.model_copy(update={"look": look})
+    seen = seen.model_copy(update={"look": look})
     if look.same:
-        return taken_over(seen, look.trial, earlier), whole_s - _spared_s(row, alone)
-    return seen, whole_s + drawn_beside_s
+        return taken_over(seen, look.trial, earlier), timed_s
+    return seen, timed_s + draw_s + score_s
 
 
 def _is_seen_early(outcome: Measurement, thrift: Thrift) -> bool:
@@ -44,11 +47,6 @@ def _is_seen_early(outcome: Measurement, thrift: Thrift) -> bool:
     if outcome.also:
         return False
     return thrift.hopeless([statistics.median(first)], median_error(first), outcome.peak_memory_bytes) is not None
-
-
-def _spared_s(row: Row, timed: int) -> float:
-    """What the calls beyond so many took, and the judging."""
-    return sum(row.latency_samples_s[timed:]) + (row.score_s or 0.0)
 
 
 def look_in_table(mine: Measurement, giver: Giver, earlier: Sequence[Trial]) -> Look:

@@ -2,7 +2,8 @@
 
 A giver is an earlier trial whose pictures this config should draw, too: one is drawn and compared, and if it is the
 same the giver's are taken over. A rival is an earlier trial that loses no quality: what is slower and larger than it,
-beyond the noise, can't reach the front, whatever its pictures are like.
+beyond the noise, can't reach the front, whatever its pictures are like. And a latency need not be known much better
+than processes of one config agree: more calls of one of them can't tell more.
 """
 
 import math
@@ -14,6 +15,9 @@ from autotune.config import Value
 from autotune.noun import Noun
 from autotune.verdict import GAP
 
+MOST_ERROR = (
+    0.02  # of a latency's median, its standard error as a share, wherever processes differ by more than twice it
+)
 SAME_BYTES = 16 * 2**20  # peaks that differ by less are the same: processes of one config differ by some MiB
 
 
@@ -48,6 +52,14 @@ class Thrift(Noun):
     spread: float = Field(default=0.0, ge=0)
     same_memory: float = 0.0
     each: bool = False
+
+    @property
+    def precision(self) -> float:
+        """The standard error of a latency, as a share, that is good enough.
+
+        Half the spread between processes: all in all, it is made wider by an eighth.
+        """
+        return min(self.spread / 2, MOST_ERROR)
 
     def hopeless(self, latencies_s: Sequence[float], error: float, memory_bytes: int) -> str | None:
         """Why a config that takes so long at each size, and so much memory, can't reach the front; None: it might.

@@ -197,7 +197,7 @@ class Measurement(Noun):
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None
-    stopped_by: Literal["spread", "plateau", "budget", "race"] | None = None  # what ended the timing at the main size
+    stopped_by: Literal["spread", "plateau", "precision", "budget", "race"] | None = None  # what ended the timing
     discarded: tuple[Discarded, ...] = ()  # at the main size
     health: Health | None = None
     phases: Phases | None = None

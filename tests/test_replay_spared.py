@@ -55,6 +55,16 @@ def test_a_sharing_trial_costs_its_phases_and_the_calls_that_its_time_needs(
     assert seconds == pytest.approx(100.0 - 4.0 - sum(samples_s[timed:]))
 
 
+def test_a_replayed_search_times_no_better_than_a_real_one() -> None:
+    """Its latency is that of the calls that it would have timed, and it pays for these alone."""
+    samples_s = (1.0, 1.05, 0.95, 1.02, 0.98, 1.04, 0.97, 1.03, 0.96, 1.01, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+    seen, seconds = spared(row(samples_s), outcome(samples_s), Thrift(giver=GIVER, spread=0.04), [measured(0)], CALLS)
+    assert seen.latency_samples_s == samples_s[:10]
+    assert seconds == pytest.approx(100.0 - 4.0 - 12.0)
+    alone, seconds = spared(row(samples_s), outcome(samples_s), Thrift(spread=0.04), [measured(0)], CALLS)
+    assert (alone.latency_samples_s, seconds) == (samples_s, pytest.approx(100.0)), "all pictures are drawn"
+
+
 def test_a_stopped_trial_costs_its_phases_and_the_least_number_of_calls() -> None:
     seen, seconds = spared(row(QUIET), outcome(QUIET), Thrift(rivals=(RIVAL,)), [measured(0)], CALLS)
     assert (seen.quality, seen.stopped is not None) == (None, True)

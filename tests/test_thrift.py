@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotune.thrift import Rival, Thrift
+from autotune.thrift import MOST_ERROR, Rival, Thrift
 
 MIB = 2**20
 RIVAL = Rival(trial=4, latencies_s=(1.0,), error=0.0, peak_memory_bytes=100 * MIB)
@@ -60,3 +60,9 @@ def test_of_large_peaks_a_share_and_of_small_ones_some_mib_are_the_same() -> Non
 
 def test_without_rivals_nothing_is_hopeless() -> None:
     assert Thrift().hopeless([1e9], 0.0, 2**60) is None
+
+
+def test_a_latency_is_good_enough_at_half_of_what_processes_differ_by() -> None:
+    assert Thrift(spread=0.01).precision == pytest.approx(0.005)
+    assert Thrift(spread=0.3).precision == MOST_ERROR, "whatever the machine is like"
+    assert Thrift().precision == 0, "where nothing is known of it, the usual rules alone"

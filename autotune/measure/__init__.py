@@ -22,6 +22,7 @@ from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
 
 Hopeless = Callable[[Sequence[float], int], bool]
+TimeCalls = Callable[[Any, Workload], latency.Sampled[list[Image.Image]]]
 
 
 def call_pipe(
@@ -55,6 +56,7 @@ def measure_pipe(
     check: Callable[[dict[str, int]], None],
     look: int | None = None,
     hopeless: Hopeless | None = None,
+    precision: float = 0.0,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields of a Measurement that a built pipe can show, and a picture for each prompt (none if not wanted).
 
@@ -64,6 +66,7 @@ def measure_pipe(
     look      the number of the call whose pictures alone are wanted
     hopeless  asked after the least number of calls, with their seconds and the peak memory so far; where it says so, no
               more are timed for the pictures' sake, and only the first of them come back
+    precision  the standard error of a latency, as a share, that is good enough
     """
     first, *others = (workload.at(shape) for shape in workload.shapes)
     meter.start("first")
@@ -74,8 +77,10 @@ def measure_pipe(
     check(kernels)
     so_far = max(peak.device_bytes for peak in meter.peaks.values())
     ask = (lambda samples_s: hopeless(samples_s, so_far)) if hopeless else None
-    steady, images = _steady_state(pipe, first, watch, device, pictures=pictures, look=look, hopeless=ask)
-    also = [_at_another_size(pipe, other, watch, device) for other in others]
+    timed = partial(_timed_calls, watch=watch, device=device, precision=precision)
+    drawn = partial(timed, pictures=pictures, look=look, hopeless=ask)
+    steady, images = _steady_state(pipe, first, watch, device, drawn)
+    also = [_at_another_size(pipe, other, device, partial(timed, pictures=False)) for other in others]
     _meter_run(meter, [partial(_one_call, pipe, one) for one in (first, *others)])
     fields = {
         "first_call_s": first_call_s,
@@ -98,14 +103,11 @@ def _steady_state(
     workload: Workload,
     watch: Watch,
     device: str,
-    *,
-    pictures: bool,
-    look: int | None,
-    hopeless: Callable[[Sequence[float]], bool] | None,
+    time_calls: TimeCalls,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields that the timed calls give, and the pictures that they made."""
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
-    sampled = _timed_calls(pipe, workload, watch, device, pictures=pictures, look=look, hopeless=hopeless)
+    sampled = time_calls(pipe, workload)
     energy_j, health_then = watch.energy_j(), watch.health()
     fields = {
         "warmup_s": warmup_s,
@@ -118,12 +120,12 @@ def _steady_state(
     return fields, [image for made in sampled.made for image in made][: len(workload.prompts)]
 
 
-def _at_another_size(pipe: Any, workload: Workload, watch: Watch, device: str) -> dict[str, Any]:
+def _at_another_size(pipe: Any, workload: Workload, device: str, time_calls: TimeCalls) -> dict[str, Any]:
     """The fields of a ShapeCost: what the same built pipe costs at another size."""
     before = compilation()
     first_call_s = latency.timed(lambda: _one_call(pipe, workload), device)[0]
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
-    sampled = _timed_calls(pipe, workload, watch, device, pictures=False)
+    sampled = time_calls(pipe, workload)
     after = compilation()
     return {
         "shape": workload.shapes[0].to_json(),
@@ -137,9 +139,10 @@ def _at_another_size(pipe: Any, workload: Workload, watch: Watch, device: str) -
 def _timed_calls(
     pipe: Any,
     workload: Workload,
+    *,
     watch: Watch,
     device: str,
-    *,
+    precision: float,
     pictures: bool,
     look: int | None = None,
     hopeless: Callable[[Sequence[float]], bool] | None = None,
@@ -151,7 +154,7 @@ def _timed_calls(
         return call_pipe(pipe, workload, *calls[(begin + number) % len(calls)])
 
     wanted = 1 if look is not None else len(calls) if pictures else 0
-    return latency.sample(call, watch, wanted=wanted, device=device, hopeless=hopeless)
+    return latency.sample(call, watch, wanted=wanted, device=device, hopeless=hopeless, precision=precision)
 
 
 def draw(pipe: Any, workload: Workload) -> list[Image.Image]:

@@ -2,7 +2,8 @@
 
 Calls before the steady state are kept apart: the first (it compiles, tunes kernels, fills caches) and the warm-up.
 How long to go on is nvbench's rule (its "stdrel" criterion, nvbench/detail/stdrel_criterion.cxx), made for kernels of
-microseconds; adapted to whole calls: the noise is known from fewer samples, and the budget is not a wall clock's.
+microseconds; adapted to whole calls: the noise is known from fewer samples, the budget is not a wall clock's, and where
+processes of one config differ by more than the median's error, a search need not know it better (see thrift.py).
 """
 
 import statistics
@@ -11,10 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from autotune.drift import median_error
 from autotune.measure.watch import Disturbance, Watch, accepts_any
 from autotune.trial import REJECTED, Discarded, spread
 
 T = TypeVar("T")
+Enough = Literal["spread", "plateau", "precision", "budget"]
 
 WARMUP_CALLS = 3  # so many in a row ...
 WARMUP_AGREES = 0.02  # ... that differ by no more than this share of their median are steady
@@ -28,6 +31,7 @@ PLATEAU = 0.05  # ... by more than this: standard deviation of the noise over it
 BUDGET_S = 10.0  # of timed calls beyond those that are wanted anyway
 BUSY_BUDGET_S = 1.0  # where the noise is accepted: a machine that is never idle never gets quiet
 BUDGET_CALLS = 100
+PRECISE_CALLS = 10  # so many at least, before the error of their median is believed
 
 PAUSE_S, PAUSE_GROWS, PAUSE_MOST_S = 0.05, 1.5, 0.5  # after a discarded sample, as nvbench pauses
 
@@ -44,7 +48,7 @@ class NoCleanSamples(Exception):
 class Sampled(Generic[T]):
     samples_s: tuple[float, ...]
     discarded: tuple[Discarded, ...]
-    stopped_by: Literal["spread", "plateau", "budget", "race"]
+    stopped_by: Enough | Literal["race"]
     made: tuple[T, ...]  # what the wanted calls returned, in their order; after a race, those that were made by then
 
 
@@ -83,14 +87,17 @@ def sample(
     wanted: int,
     device: str,
     hopeless: Callable[[Sequence[float]], bool] | None = None,
+    precision: float = 0.0,
 ) -> Sampled[T]:
     """Time `call(0)`, `call(1)` ... on a device that is at itself: LEAST_CALLS at least, and all that are wanted.
 
     A disturbed call is timed again; what it returned is good all the same. `hopeless` is asked once, as soon as there
     are LEAST_CALLS: where it says so, they are all. Raises NoCleanSamples where more calls are disturbed than clean, or
     where the clean ones scatter by more than REJECTED.
+
+    precision  the standard error of the median, as a share of it, that is good enough
     """
-    sampling = _Sampling(call, watch, wanted, device, hopeless)
+    sampling = _Sampling(call, watch, wanted, device, hopeless, precision)
     while (stopped_by := sampling.stopped_by()) is None:
         sampling.take()
     scatter = spread(sampling.samples_s)
@@ -102,8 +109,13 @@ def sample(
 
 
 def enough(
-    samples_s: Sequence[float], noises: Sequence[float], least: int, budget_s: float = BUDGET_S
-) -> Literal["spread", "plateau", "budget"] | None:
+    samples_s: Sequence[float],
+    noises: Sequence[float],
+    least: int,
+    *,
+    precision: float = 0.0,
+    budget_s: float = BUDGET_S,
+) -> Enough | None:
     """Why no more samples are needed, None where they are. `noises`: see noise(), after each sample that has one."""
     if len(samples_s) < least:
         return None
@@ -113,6 +125,8 @@ def enough(
         last = noises[-PLATEAU_CALLS:]
         if len(last) == PLATEAU_CALLS and statistics.stdev(last) < PLATEAU * statistics.fmean(last):
             return "plateau"
+        if len(samples_s) >= PRECISE_CALLS and median_error(samples_s) < precision:
+            return "precision"
     beyond_s = sum(samples_s[least:]) + statistics.median(samples_s)  # with the next call
     return "budget" if beyond_s > budget_s or len(samples_s) >= BUDGET_CALLS else None
 
@@ -122,12 +136,12 @@ def noise(samples_s: Sequence[float]) -> float:
     return statistics.stdev(samples_s) / statistics.fmean(samples_s)
 
 
-def calls_for_time_alone(samples_s: Sequence[float]) -> int:
-    """How many of these calls would have been timed, had no pictures been wanted."""
+def calls_needed(samples_s: Sequence[float], wanted: int = 0, precision: float = 0.0) -> int:
+    """How many of these calls would have been timed, had so many been wanted, and no better precision."""
     noises: list[float] = []
     for count in range(LEAST_CALLS, len(samples_s)):
         noises.append(noise(samples_s[:count]))
-        if enough(samples_s[:count], noises, LEAST_CALLS):
+        if enough(samples_s[:count], noises, max(wanted, LEAST_CALLS), precision=precision):
             return count
     return len(samples_s)
 
@@ -142,8 +156,9 @@ class _Sampling(Generic[T]):
         wanted: int,
         device: str,
         hopeless: Callable[[Sequence[float]], bool] | None,
+        precision: float,
     ) -> None:
-        self.call, self.watch, self.device, self.hopeless = call, watch, device, hopeless
+        self.call, self.watch, self.device, self.hopeless, self.precision = call, watch, device, hopeless, precision
         self.wanted, self.least = wanted, max(wanted, LEAST_CALLS)
         self.samples_s: list[float] = []
         self.discarded: list[Discarded] = []
@@ -151,14 +166,14 @@ class _Sampling(Generic[T]):
         self.noises: list[float] = []  # standard deviation over the mean, after each sample from the LEAST_CALLS-th on
         self.pause_s = PAUSE_S
 
-    def stopped_by(self) -> Literal["spread", "plateau", "budget", "race"] | None:
+    def stopped_by(self) -> Enough | Literal["race"] | None:
         """None: go on."""
         if self.hopeless is not None and len(self.samples_s) >= LEAST_CALLS:
             ask, self.hopeless = self.hopeless, None  # asked again and again, chance would say so at last
             if ask(self.samples_s):
                 return "race"
         budget_s = BUSY_BUDGET_S if accepts_any() else BUDGET_S
-        return enough(self.samples_s, self.noises, self.least, budget_s)
+        return enough(self.samples_s, self.noises, self.least, precision=self.precision, budget_s=budget_s)
 
     def take(self) -> None:
         """One call more, or as many as the watch needs to judge them."""

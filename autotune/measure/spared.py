@@ -21,7 +21,7 @@ def wanted(workload: Workload, thrift: Thrift, *, pictures: bool) -> dict[str, A
 
     Of several sizes, all are timed before it can be known whether the pictures are worth drawing.
     """
-    found: dict[str, Any] = {"pictures": pictures}
+    found: dict[str, Any] = {"pictures": pictures, "precision": thrift.precision}
     if pictures and thrift.giver is not None:
         found["look"] = thrift.giver.prompt // workload.batch
     elif workload.also and thrift.rivals:

@@ -69,8 +69,8 @@ class Watched(Unwatched):
         return Disturbance(self.why, "somebody else") if self.ended - 1 in self.disturbed else None
 
 
-def sample(call: Any, *, wanted: int = 0, watch: Any = None) -> latency.Sampled[Any]:
-    return latency.sample(call, watch or Unwatched(), wanted=wanted, device="cpu")
+def sample(call: Any, *, wanted: int = 0, watch: Any = None, precision: float = 0.0) -> latency.Sampled[Any]:
+    return latency.sample(call, watch or Unwatched(), wanted=wanted, device="cpu", precision=precision)
 
 
 def test_a_call_is_timed_with_what_it_returns(clock: FakeClock) -> None:
@@ -325,6 +325,24 @@ def test_a_hopeless_config_is_timed_no_more_than_the_least(monkeypatch: pytest.M
     assert asked[0][1] <= fields["peak_memory_bytes"]
 
 
+def test_a_search_times_no_better_than_processes_differ(clock: FakeClock) -> None:
+    """Some 5 % from call to call, in no order: the median is known to 2 % after the least number that is believed."""
+    seconds = [1.0, 1.05, 0.95, 1.02, 0.98, 1.04, 0.97, 1.03, 0.96, 1.01] * 3
+    well = sample(clock.endless(iter(seconds)))
+    enough = sample(clock.endless(iter(seconds)), precision=0.02)
+    assert (len(enough.samples_s), enough.stopped_by) == (latency.PRECISE_CALLS, "precision")
+    assert len(well.samples_s) > len(enough.samples_s)
+    assert latency.calls_needed(well.samples_s, precision=0.02) == len(enough.samples_s)
+    more = sample(clock.endless(iter(seconds)), wanted=12, precision=0.02)
+    assert (len(more.samples_s), len(more.made)) == (12, 12), "what is wanted is made all the same"
+    assert sample(clock.endless(iter(seconds)), precision=0.001).stopped_by == well.stopped_by
+
+
+def test_without_a_precision_none_is_good_enough(clock: FakeClock) -> None:
+    """One call in twelve is odd, so that the quartiles are one: that is no reason to stop."""
+    assert sample(clock.endless(iter(([1.0] * 11 + [3.0]) * 3))).stopped_by != "precision"
+
+
 @pytest.mark.parametrize("seconds", [[1.0] * 30, [1.0, 1.2] * 15, [0.05] * 40, [3.0, 3.3, 2.9] * 10])
 def test_how_many_calls_the_time_alone_needs_is_what_the_clock_would_have_taken(
     clock: FakeClock, seconds: list[float]
@@ -332,4 +350,4 @@ def test_how_many_calls_the_time_alone_needs_is_what_the_clock_would_have_taken(
     """The same rule, read off calls that were timed for their pictures, too."""
     recorded = sample(clock.endless(iter(seconds)), wanted=16).samples_s
     alone = sample(clock.endless(iter(seconds))).samples_s
-    assert latency.calls_for_time_alone(recorded) == min(len(alone), len(recorded))
+    assert latency.calls_needed(recorded) == min(len(alone), len(recorded))
