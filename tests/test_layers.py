@@ -35,7 +35,7 @@ LAYERS: tuple[set[str], ...] = (
     {"report.story"},
     {"export", "export_as", "run", "confirm", "compare", "verify", "make_artifacts", "schema"},
     {"read_earlier"},
-    {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file"},
+    {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file", "make_table"},
     {"replay_spared"},
     {"chain", "ladder_record", "score", "recording"},
     {"study", "probe", "tuned", "ladder_recipe"},

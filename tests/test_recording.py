@@ -19,8 +19,9 @@ from autotune.folders import StudyFolder, write_json
 from autotune.front import objectives
 from autotune.goal import Goal
 from autotune.knobs import complete
-from autotune.record import read_trials, write_anchor, write_trial
-from autotune.recording import Header, Recording, Row, of_study
+from autotune.make_table import of_study
+from autotune.record import read_record, read_trials, write_anchor, write_trial
+from autotune.recording import Header, Recording, Row
 from autotune.recording_file import check_table_path, read_table, write_table
 from autotune.space import SpaceFile, make_space
 from autotune.trial import Anchor
@@ -116,6 +117,16 @@ def test_a_table_of_a_study_has_a_row_a_trial_with_its_figures(tmp_path: Path) -
         ("fast diffusion", trials[4].values),
     ]
     assert made.header.target == make_target().model_copy(update={"workload": made.header.target.workload})
+
+
+def test_a_table_names_no_folder_of_the_machine_that_made_it(tmp_path: Path) -> None:
+    folder = usual(tmp_path / "study")
+    record = read_record(folder)
+    pipeline = record.target.pipeline.model_copy(update={"name": "my/model", "source": "/home/me/my/model"})
+    local = record.target.model_copy(update={"pipeline": pipeline})
+    write_json(folder.study, record.model_copy(update={"target": local}).to_json())
+    made = of_study(folder.path).header.target.pipeline
+    assert (made.name, made.source) == ("my/model", "my/model")
 
 
 def test_others_find_a_column_for_every_knob_and_the_header_in_the_metadata(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from autotune.errors import UserError
 from autotune.export import export_from
 from autotune.folders import StudyFolder, picture_name
 from autotune.knobs import all_knobs, complete
+from autotune.make_table import of_study
 from autotune.measure.latency import LEAST_CALLS
 from autotune.record import read_trials
-from autotune.recording import of_study
 from autotune.report.story import Story, read_story
 from autotune.report.table import trials_rows
 from autotune.score import score

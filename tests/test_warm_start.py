@@ -25,9 +25,10 @@ from autotune.folders import StudyFolder, write_json
 from autotune.front import pareto_front
 from autotune.goal import Goal
 from autotune.knobs import complete
+from autotune.make_table import of_study
 from autotune.read_earlier import Found, read_earlier
 from autotune.record import Record, read_record, read_trials, write_trial
-from autotune.recording import Recording, of_study
+from autotune.recording import Recording
 from autotune.recording_file import write_table
 from autotune.replay import Replay, TableRunner, TableSpace, replay, replay_once
 from autotune.report.measured import how_measured

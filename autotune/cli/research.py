@@ -68,8 +68,8 @@ def record(
     """
     from autotune.folders import StudyFolder
     from autotune.goal import read_seconds
+    from autotune.make_table import of_study
     from autotune.record import read_trials
-    from autotune.recording import of_study
     from autotune.recording_file import check_table_path, write_table
     from autotune.report.show import show_search
     from autotune.workload import read_size, read_workload
