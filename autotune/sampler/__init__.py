@@ -3,8 +3,9 @@
 Knows what generic samplers can't: the logarithm of a cost is nearly a sum of the parameters' own effects (additive.py),
 faults follow values and pairs of them (faults.py), nothing is worth trying twice. Proposes, among all configs that are
 allowed and were not tried, the one that is expected to add most hypervolume (improvement.py), times the probability
-that it works and keeps the constraints. Where a `lead` is named, every second proposal is the one that is expected to
+that it works and keeps the constraints. Where a `lead` is named, every third proposal is the one that is expected to
 better its best by most: the config that is used in the end lies at an end of the front, where hypervolume is little.
+Where a `cost` is named, what is dear to try must promise more.
 What surely lies beyond a ceiling (ceiling.py) is not proposed while anything else is left. Trials of earlier studies
 count for what their shape is worth here (seen.py). Needs numpy alone.
 
@@ -45,6 +46,8 @@ ENUMERATED = (
 )
 DRAWN = 2_000
 CAUTION = 2  # power of the probability to work: at 1 more trials were lost to faults, and no more was found
+LEAD_EVERY = 3  # proposals: one of so many seeks the lead's best
+DEAR = 0.5  # power of what a trial takes: at 1 what is cheap was tried too long
 FIRST_STEPS, STEPS = 60, 15  # of fitting: the first time, and going on from the last fit
 
 
@@ -58,6 +61,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     ceilings     an objective's index -> the limit that its trials may not live to overstep
     earlier      the trials of each earlier study; asked for at every question
     lead         the objectives (indices) whose best matters most: of several, their mean as the models see them
+    cost         the user attribute that says what a trial took, such as its seconds
 
     `beyond` says what the ceilings kept away at the last question, by objective.
     """
@@ -72,13 +76,14 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         ceilings: Mapping[int, Ceiling] | None = None,
         earlier: Callable[[], Sequence[Sequence[Earlier]]] = lambda: (),
         lead: Sequence[int] = (),
+        cost: str | None = None,
     ) -> None:
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
         self._pool, self._fails_count, self._earlier = pool, fails_count, earlier
         self._silent = {index: frozenset(names) for index, names in (silent or {}).items()}
-        self._ceilings, self._lead = dict(ceilings or {}), list(lead)
+        self._ceilings, self._lead, self._cost = dict(ceilings or {}), list(lead), cost
         self.beyond: dict[int, Beyond] = {}
         self._before: dict[int | str, Array] = {}  # of each model, where its last fit ended
 
@@ -117,7 +122,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         models = [self._objective(d, seen, values[:, d]) for d in range(values.shape[1])]
         predicted = [model.predict(codes) for model in models]
         mean, deviation = (np.stack(columns, axis=1) for columns in zip(*predicted, strict=True))
-        leads = bool(self._lead) and len(front) > 0 and len(seen.codes_told) % 2 == 1
+        leads = bool(self._lead) and len(front) > 0 and len(seen.codes_told) % LEAD_EVERY == LEAD_EVERY - 1
         if leads:
             worth = self._lead_improvement(mean, deviation, front)
         else:
@@ -130,7 +135,16 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         for name, overstepped in seen.constraints().items():
             if name not in covered:
                 worth = worth * probability_below(*self._fit(name, seen, overstepped).predict(codes), 0.0)
+        worth = worth / self._dearness(seen, codes)
         return np.where(self._too_much(seen, predicted), -1.0, worth * works**CAUTION)
+
+    def _dearness(self, seen: Seen, codes: Array) -> Array:
+        """By how much more a config must promise than another one, for what its trial is expected to cost."""
+        costs = seen.attribute(self._cost) if self._cost else np.array([])
+        if np.isfinite(costs).sum() < LEAST:
+            return np.ones(len(codes))  # too few to learn from
+        mean, _ = self._fit("cost", seen, np.log(costs)).predict(codes)
+        return np.exp(DEAR * mean)
 
     def _lead_improvement(self, mean: Array, deviation: Array, front: Array) -> Array:
         """By how much each config is expected to better the lead's best, which is on the front of all objectives."""

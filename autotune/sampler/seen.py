@@ -1,5 +1,6 @@
 """What a study and the studies before it have seen so far, in numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,11 @@ class Seen:
         own = [name not in t.user_attrs.get(NOT_MEASURED, ()) for t in self.measured]
         known = np.array([*own, *(True for _ in self.earlier)], dtype=bool)
         return known if known.any() else ~known
+
+    def attribute(self, name: str) -> Array:
+        """Of each measured row, this user attribute, a number above 0; NaN where it has none."""
+        own = [t.user_attrs.get(name, math.nan) for t in self.measured]
+        return np.array([*own, *(math.nan for _ in self.earlier)], dtype=float)
 
     def _feasible(self) -> Array:
         rows = [t.constraints for t in self.measured] + [one.constraints for one in self.earlier]
