@@ -16,6 +16,7 @@ interpreter imports torch and diffusers, which are measured here at the start.
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -34,6 +35,7 @@ from autotune.recording_file import read_table
 from autotune.replay import replay_once
 from autotune.trial import Trial
 from autotune.tuner import search
+from autotune.yardstick import Yardstick
 
 SLACK = 0.05  # of the speedup: two processes of one config differ by about so much
 KINDS: dict[str, dict[str, Any]] = {
@@ -115,14 +117,16 @@ def fresh_interpreter_s(rounds: int = 3) -> float:
 
 
 def replayed(table: Path, seed: int, budgets: dict[str, int], fresh_s: float) -> dict[str, float]:
+    """Picks are judged by what the table says of them, not by the calls that a search would have timed."""
     recording, found = read_table(table), {}
+    ruler = Yardstick(recording.trials(), recording.header.goal)
     for kind, how in KINDS.items():
         trials = replay_once(recording, how["sampler"], seed, budgets[kind], thrift=how["thrift"])
-        ended, seconds = [], 0.0
-        for trial in trials:
-            seconds += trial.seconds + (fresh_s if kind == "naive" else 0.0)
-            ended.append((seconds, trial))
-        found[kind] = speedups(ended, recording.header.goal)
+        each_s = [trial.seconds + (fresh_s if kind == "naive" else 0.0) for trial in trials]
+        shares = ruler.picks(trials)
+        found[kind] = [
+            (seconds, share / shares[0]) for seconds, share in zip(itertools.accumulate(each_s), shares, strict=True)
+        ]
     return compare(found["naive"], found["ours"])
 
 
