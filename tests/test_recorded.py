@@ -44,7 +44,7 @@ def test_what_a_search_is_spared_leaves_the_front_as_it_is(table: Recording) -> 
         assert ruler.picks(trials)[-1] > 0.99
 
 
-def test_our_sampler_finds_more_than_chance_and_loses_few_trials(table: Recording) -> None:
+def test_our_sampler_finds_more_than_chance_and_loses_no_more_trials(table: Recording) -> None:
     ruler = Yardstick(table.trials(), table.header.goal)
     ours, chance = (
         [curve_of(replay_once(table, name, seed, BUDGET), ruler, seed) for seed in SEEDS] for name in ("auto", "random")
@@ -52,4 +52,4 @@ def test_our_sampler_finds_more_than_chance_and_loses_few_trials(table: Recordin
     for count in (10, 20, BUDGET):
         assert statistics.fmean(c.at(count) for c in ours) > statistics.fmean(c.at(count) for c in chance) - 0.02
     assert statistics.fmean(c.at(BUDGET) for c in ours) > 0.9
-    assert sum(c.faults for c in ours) <= 0.05 * sum(len(c.found) for c in ours) + 2
+    assert sum(c.faults for c in ours) <= sum(c.faults for c in chance) + len(SEEDS)

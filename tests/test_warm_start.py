@@ -111,10 +111,10 @@ def test_a_study_of_another_device_saves_trials_and_a_misleading_one_costs_few(
     here is slow, and the reverse."""
     cold, warm = counts(devices, tmp_path / "cold", None), counts(devices, tmp_path / "warm", 0.8)
     misled = counts(devices, tmp_path / "misled", -1.0)
-    medians = [statistics.median(found) for found in (cold, warm, misled)]
-    print(f"trials to 95 %: cold {cold}, warm {warm}, misled {misled}; medians {medians}")
-    assert medians[1] <= 0.75 * medians[0]
-    assert medians[2] <= medians[0] + FIRST + 2
+    means = [statistics.fmean(found) for found in (cold, warm, misled)]
+    print(f"trials to 95 %: cold {cold}, warm {warm}, misled {misled}; means {means}")
+    assert means[1] <= 0.75 * means[0]
+    assert means[2] <= means[0] + FIRST
 
 
 def test_scale_is_of_no_account(devices: dict[int, Recording], tmp_path: Path) -> None:
