@@ -11,8 +11,8 @@ An equal pick is one whose speedup over its own baseline is at least (1 - slack)
 the wall time from the start until a search first held one, infinite where ours never did, and the ratio of the two.
 
 A run has the luck of its seed in it. With --tables both search recorded spaces instead, from many seeds: a trial takes
-the seconds that were recorded of it (measured in forked processes), the naive loop's also those that a fresh interpreter
-takes: --fresh-s, or measured here at the start, which only an idle machine should do.
+the seconds that were recorded of it (measured in forked processes), the naive loop's also those of a fresh interpreter:
+--fresh-s, or measured here at the start, for which the machine should be idle.
 """
 
 import argparse
