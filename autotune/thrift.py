@@ -15,9 +15,7 @@ from autotune.config import Value
 from autotune.noun import Noun
 from autotune.verdict import GAP
 
-MOST_ERROR = (
-    0.02  # of a latency's median, its standard error as a share, wherever processes differ by more than twice it
-)
+MOST_ERROR = 0.02  # the standard error of a latency, as a share, however much processes differ
 SAME_BYTES = 16 * 2**20  # peaks that differ by less are the same: processes of one config differ by some MiB
 
 

@@ -5,9 +5,9 @@ faults follow values and pairs of them (faults.py), nothing is worth trying twic
 allowed and were not tried, the one that is expected to add most hypervolume (improvement.py), times the probability
 that it works and keeps the constraints. Where a `lead` is named, every third proposal is the one that is expected to
 better its best by most: the config that is used in the end lies at an end of the front, where hypervolume is little.
-Where a `cost` is named, what is dear to try must promise more.
-What surely lies beyond a ceiling (ceiling.py) is not proposed while anything else is left. Trials of earlier studies
-count for what their shape is worth here (seen.py). Needs numpy alone.
+Where a `cost` is named, what is dear to try must promise more. What surely lies beyond a ceiling (ceiling.py) is not
+proposed while anything else is left. Trials of earlier studies count for what their shape is worth here (seen.py).
+Needs numpy alone.
 
 In anyone's study of categorical parameters: `optuna.create_study(directions=[...], sampler=AutoSampler())`. Constraints
 are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Objectives and
