@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from scripted import run_script, with_tests_importable
 
 from autotune import isolate
 from autotune.errors import UserError
+from autotune.isolate.child import Fresh, look_after
 from autotune.isolate.traces import mark_of
 from autotune.isolation import ISOLATIONS, Isolation
 from autotune.job import MeasureJob, ScoreJob
@@ -172,6 +175,33 @@ def carrying(word: str) -> list[int]:
         with contextlib.suppress(OSError):
             found += [int(process.name)] if word.encode() in (process / "environ").read_bytes() else []
     return found
+
+
+@pytest.mark.parametrize("when", ["as it starts", "as it is buried", "both"])
+def test_a_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, when: str) -> None:
+    """The watcher of a child that was forgotten would hold our end of its log open, and we would wait for it."""
+    threads = threading.active_count()
+    script = "import time; from autotune.worker import die_with_parent; die_with_parent(); time.sleep(600)"
+
+    class Interrupted(Fresh):
+        def bury(self) -> int:
+            if when != "as it starts":
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().bury()
+
+    def start(log: int, lifeline: int, env: Mapping[str, str]) -> Fresh:
+        child = Interrupted([sys.executable, "-c", script], log, lifeline, env)
+        if when != "as it is buried":
+            os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    (tmp_path / "job").mkdir()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        look_after(start, tmp_path / "job", 1, {**os.environ})
+    assert time.monotonic() - began < 60
+    assert living(tmp_path) == []
+    assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])

@@ -6,8 +6,9 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 from autotune.isolate.traces import copy_log, kill_marked, mark_of
@@ -47,32 +48,57 @@ class Fresh:
 
 
 def look_after(start: Start, folder: Path, timeout_s: float, env: Mapping[str, str]) -> int | None:
-    """Start a child and see it off. Its exit status as in Child.bury, or None where its time was up."""
+    """Start a child and see it off. Its exit status as in Child.bury, or None where its time was up.
+
+    Ctrl-C ends it early, but never between its start and our knowing of it, nor in the middle of its end.
+    """
     mark = mark_of(folder)
     (log_read, log_write), (lifeline_read, lifeline_write) = os.pipe(), os.pipe()
+    # A daemon: should we be torn away from here, nobody waits for it, our lifeline closes, and the child with it.
+    log = threading.Thread(target=copy_log, args=(os.fdopen(log_read, "rb"), folder / "log.txt"), daemon=True)
+    child, in_time = None, False
     try:
-        child = start(log_write, lifeline_read, {**env, MARK: mark})
-    except BaseException:
-        os.close(log_read)
-        os.close(lifeline_write)
-        raise
-    finally:
-        os.close(log_write)
-        os.close(lifeline_read)
-    log = threading.Thread(target=copy_log, args=(os.fdopen(log_read, "rb"), folder / "log.txt"))
-    log.start()
-    in_time = False
-    try:
+        with _uninterrupted():
+            log.start()
+            try:
+                child = start(log_write, lifeline_read, {**env, MARK: mark})
+            finally:
+                os.close(log_write)
+                os.close(lifeline_read)
         in_time = _ends_within(child.pid, timeout_s)
     finally:
-        for kill in (os.killpg, os.kill):  # both: a forked child leads no group in its very first moment
-            with contextlib.suppress(ProcessLookupError):
-                kill(child.pid, signal.SIGKILL)
-        os.close(lifeline_write)
-        status = child.bury()
-        kill_marked(mark)
-        log.join()
+        with _uninterrupted():
+            status = _end(child, mark, lifeline_write)
+            log.join()
     return status if in_time else None
+
+
+def _end(child: Child | None, mark: str, lifeline: int) -> int | None:
+    """Kill the child and all that is its. The exit status of one that had ended already is its own."""
+    for kill in (os.killpg, os.kill) if child else ():  # both: a forked child leads no group in its very first moment
+        with contextlib.suppress(ProcessLookupError):
+            kill(child.pid, signal.SIGKILL)
+    os.close(lifeline)
+    status = child.bury() if child else None
+    kill_marked(mark)
+    return status
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A Ctrl-C that comes meanwhile is heard at the end."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # Python code is never interrupted here
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            handler(*heard[0])
 
 
 def _ends_within(pid: int, timeout_s: float) -> bool:
