@@ -164,7 +164,7 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
         latency_at_s=dict(zip(sizes, mine.latencies_s, strict=True)) if mine.also else {},
         graphs_added_at={str(cost.shape): cost.graphs_added for cost in mine.also},
         latency_samples_s=mine.latency_samples_s,
-        first_call_s=mine.first_call_s,
+        first_call_s=mine.first_calls_s[0],
         peak_memory_bytes=mine.peak_memory_bytes,
         energy_per_picture_j=mine.energy_per_picture_j,
         effects={name: str(effect) for name, effect in mine.effects.items()},

@@ -77,6 +77,7 @@ class Knob:
     call      arguments that become the pipeline's own defaults; called with (value, pipe)
     changes_output  does it change the picture (dtype, merging, steps), or only how it is computed (compile, layout)?
     rounds    does it change the picture by rounding numbers otherwise, and by nothing else (dtype, quantization)?
+    in_graphs what of its value the graphs depend on that torch.compile makes, and with them what a call needs of memory
     """
 
     name: str
@@ -85,6 +86,7 @@ class Knob:
     changes_output: bool
     summary: str
     rounds: bool = False
+    in_graphs: Callable[[Value], Value] = lambda value: value
     also: Callable[[Value], bool] = lambda value: False
     why_not: Callable[[Value, Target], str | None] = never
     clash: Callable[[Config, Target], str | None] = never

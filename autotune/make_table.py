@@ -20,15 +20,16 @@ from autotune.trial import NO_RECIPE, Failure, Trial
 def of_study(study: Path) -> Recording:
     """The table of a study, finished or not. Raises UserError where the folder is none, or nothing was measured.
 
-    Trials that drew no pictures, or took those of another over, are left out: every row has scores of its own.
+    Trials that drew no pictures, took those of another over or ran what another had compiled are left out: every row
+    has scores of its own, and has paid for its compilation.
     """
     folder = StudyFolder(study)
     record, trials = read_record(folder), read_trials(folder)
     baseline = trials[0].measured if trials else None
     if baseline is None or baseline.quality is None:
         raise UserError(f"{str(study)!r} has no measured baseline yet: there is nothing to make a table of.")
-    drawn = [t for t in trials if not t.measured or (t.judged and t.pictures_of == t.number)]
-    allowed, left = _allowed(record, trials, drawn)
+    own = [t for t in trials if not t.measured or (t.judged and t.pictures_of == t.number and not t.judged.compiled_as)]
+    allowed, left = _allowed(record, trials, own)
     header = Header(
         autotune_version=version("diffusers-autotune"),
         made=date.today().isoformat(),
@@ -38,14 +39,14 @@ def of_study(study: Path) -> Recording:
         baseline=record.baseline,
         space=record.space,
         recipes=tuple(
-            Recipe(name=trial.origin, values=trial.values) for trial in drawn if trial.origin not in NO_RECIPE
+            Recipe(name=trial.origin, values=trial.values) for trial in own if trial.origin not in NO_RECIPE
         ),
         metric=baseline.quality.metric,
         scorer=baseline.quality.scorer,
         allowed_configs=allowed,
         is_whole=left == 0,
     )
-    rows = tuple(_row(trial, trials[0]) for trial in drawn)
+    rows = tuple(_row(trial, trials[0]) for trial in own)
     return Recording(header=header, rows=rows).check(f"the study {str(study)!r}")
 
 
@@ -57,14 +58,14 @@ def _without_place(target: Target) -> Target:
     return target.model_copy(update={"pipeline": pipeline.model_copy(update={"source": pipeline.name})})
 
 
-def _allowed(record: Record, trials: Sequence[Trial], drawn: Sequence[Trial]) -> tuple[int | None, int | None]:
+def _allowed(record: Record, trials: Sequence[Trial], own: Sequence[Trial]) -> tuple[int | None, int | None]:
     """(how many configs the rules allow, how many of them have no row); None where they are too many to count."""
     space = SearchSpace(record.target, record.space)
     for trial in trials:
         space.learn(trial, trials)
     if space.combinations() > ENUMERABLE:
         return None, None
-    tried = {complete(trial.values) for trial in drawn}
+    tried = {complete(trial.values) for trial in own}
     allowed = list(space.all_configs())
     return len(allowed), sum(config not in tried for config in allowed)
 

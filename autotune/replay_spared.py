@@ -8,9 +8,12 @@ from autotune.drift import median_error
 from autotune.likeness import Look
 from autotune.measure.latency import LEAST_CALLS, calls_needed
 from autotune.recording import Row
-from autotune.runner import taken_over
+from autotune.takeover import with_quality_of
 from autotune.thrift import Giver, Thrift
 from autotune.trial import Measurement, Trial
+
+# Of the seconds of a compilation, those that it takes to find that all its code is there: a table can't tell.
+FROM_CACHE = 0.15
 
 
 def spared(
@@ -18,11 +21,13 @@ def spared(
 ) -> tuple[Measurement, float]:
     """(the outcome, the seconds) where no more is timed, drawn and judged than must be.
 
-    Starting, loading, compiling and warming up take what they took; the latency is that of the calls that would have
-    been timed. Judging is spared where the table says how long it took. `calls`: so many draw all pictures.
+    Starting, loading and warming up take what they took, and so does compiling, unless the code is an earlier trial's;
+    the latency is that of the calls that would have been timed. Judging is spared where the table says how long it
+    took. `calls`: so many draw all pictures.
     """
     samples_s, score_s = row.latency_samples_s, row.score_s or 0.0
-    before_s = row.seconds - sum(samples_s) - score_s
+    compiled_s = 0.0 if thrift.compiler is None else (1 - FROM_CACHE) * (row.compile_s or 0.0)
+    before_s = row.seconds - sum(samples_s) - score_s - compiled_s
     draw_s = calls * statistics.median(samples_s)
     for_time = thrift.giver is not None or (outcome.also and thrift.rivals)  # see measure/spared.py: wanted
     timed = calls_needed(samples_s, 0 if for_time else calls, thrift.precision)
@@ -37,7 +42,7 @@ def spared(
     look = look_in_table(outcome, thrift.giver, earlier)
     seen = seen.model_copy(update={"look": look})
     if look.same:
-        return taken_over(seen, look.trial, earlier), timed_s
+        return with_quality_of(seen, look.trial, earlier), timed_s
     return seen, timed_s + draw_s + score_s
 
 

@@ -11,6 +11,8 @@ from autotune.errors import UserError
 from autotune.folders import StudyFolder, picture_name
 from autotune.isolation import Isolation
 from autotune.job import DrawJob, MeasureJob, ScoreJob
+from autotune.sparing import different
+from autotune.takeover import with_compilation_of, with_quality_of
 from autotune.target import Target
 from autotune.thrift import Thrift
 from autotune.trial import NOT_THE_CONFIG, Failure, Measurement, Quality, Trial
@@ -45,6 +47,7 @@ class Runner:
     ) -> None:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
+        self._in_graphs: set[str] = set()  # knobs that were seen to change the graphs though they say that they don't
 
     def run(
         self,
@@ -56,6 +59,9 @@ class Runner:
         thrift: Thrift | None = None,
     ) -> Outcome:
         """Measurement | Failure of the config, with everything that belongs to it left in the folder `place`.
+
+        Where an earlier trial has compiled its graphs, that one's code is taken. If that fails, or turns out not to be
+        all that is needed, the config is measured again from nothing: of half of it nobody can tell what it costs.
 
         What is not the config's fault is retried. Where it persists, a device that is never at itself (NOT_THE_CONFIG)
         is the outcome; anything else raises UserError, as does what the user is to blame for.
@@ -70,17 +76,38 @@ class Runner:
             max_memory_bytes=limit,
             thrift=self._with_pictures(thrift) if thrift else None,
         )
+        compiler = self._compiler(config, thrift, earlier)
+        if compiler is not None:
+            outcome = self._attempts(place, config, job, earlier, self._cache(compiler.config))
+            if isinstance(outcome, Failure) and outcome.cause in NOT_THE_CONFIG:
+                return outcome
+            if isinstance(outcome, Measurement):
+                if _all_from_cache(outcome):
+                    return with_compilation_of(outcome, compiler)
+                self._in_graphs |= set(different(config, compiler.config))
+        return self._attempts(place, config, job, earlier, self._cache(config))
+
+    def _attempts(self, place: Path, config: Config, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
+        """What is not the config's fault is retried."""
         for attempt in range(1 + ENVIRONMENT_RETRIES):
-            outcome = self._run_once(place, config, job, earlier)
+            outcome = self._run_once(place, job, earlier, cache)
             if isinstance(outcome, Measurement) or outcome.cause not in {*NOT_THE_CONFIG, "environment", "bad_input"}:
                 break
             if outcome.cause == "bad_input":
                 raise UserError(outcome.reason)
             if attempt == ENVIRONMENT_RETRIES and outcome.cause == "environment":
                 raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
-            # What it has compiled goes: the seconds of a first call are those that a user would wait.
-            shutil.rmtree(self._cache(config), ignore_errors=True)
+            if cache == self._cache(config):
+                # What it has compiled goes: the seconds of a first call are those that a user would wait.
+                shutil.rmtree(cache, ignore_errors=True)
         return outcome
+
+    def _compiler(self, config: Config, thrift: Thrift | None, earlier: Sequence[Trial]) -> Trial | None:
+        """The trial whose compiled code can be taken, and is still there."""
+        found = next((trial for trial in earlier if thrift and trial.number == thrift.compiler), None)
+        if found is None or self._in_graphs & set(different(config, found.config)):
+            return None
+        return found if self._cache(found.config).is_dir() else None
 
     def draw(
         self, place: Path, config: Config, workload: Workload, reference: Path, *, earlier: Sequence[Trial]
@@ -102,22 +129,20 @@ class Runner:
         target = self.target.model_copy(update={"workload": workload})
         longer = 1 + len(workload.prompts) / len(self.target.workload.prompts)
         job, limit_s = DrawJob(target=target, values=dict(config)), longer * self.time_limit_s(earlier)
-        answer = isolate.run(place, job, timeout_s=limit_s, env=self._environment(config), isolation=self.isolation)
+        env, how = _environment(self._cache(config)), self.isolation
+        answer = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how)
         if not isinstance(answer, Failure):
             return None
         if answer.cause == "bad_input":
             raise UserError(answer.reason)
         return answer
 
-    def _environment(self, config: Config) -> dict[str, str]:
-        """Compiled code is shared between runs of one config only: Inductor's cache does not know every setting."""
-        return {"TORCHINDUCTOR_CACHE_DIR": str(self._cache(config)), **OFFLINE}
-
     def _cache(self, config: Config) -> Path:
+        """Where the code is that is compiled for it. Not for others: Inductor's cache does not know every setting."""
         return (self.folder.cache / config.digest).resolve()
 
-    def _run_once(self, place: Path, config: Config, job: MeasureJob, earlier: Sequence[Trial]) -> Outcome:
-        limit_s, env = self.time_limit_s(earlier), self._environment(config)
+    def _run_once(self, place: Path, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
+        limit_s, env = self.time_limit_s(earlier), _environment(cache)
         fields = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=self.isolation)
         if isinstance(fields, Failure):
             return fields
@@ -125,7 +150,7 @@ class Runner:
         if not job.pictures or measured.stopped:
             return measured
         if measured.look and measured.look.same:
-            return taken_over(measured, measured.look.trial, earlier)
+            return with_quality_of(measured, measured.look.trial, earlier)
         began = time.monotonic()
         quality = self._judge(place, self.folder.trial(0), self.target.workload)
         if isinstance(quality, Failure):
@@ -162,8 +187,9 @@ class Runner:
         return min(self.timeout_s, max(least, 5 * longest))
 
 
-def taken_over(measured: Measurement, giver: int, earlier: Sequence[Trial]) -> Measurement:
-    """With the quality of the trial of this number, whose pictures it draws."""
-    theirs = next(trial.judged for trial in earlier if trial.number == giver)
-    assert theirs is not None, "a giver has been judged"
-    return measured.model_copy(update={"quality": theirs.quality, "quality_of": giver})
+def _environment(cache: Path) -> dict[str, str]:
+    return {"TORCHINDUCTOR_CACHE_DIR": str(cache), **OFFLINE}
+
+
+def _all_from_cache(measured: Measurement) -> bool:
+    return measured.compilation is not None and measured.compilation.uncached == 0

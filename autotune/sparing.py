@@ -1,4 +1,5 @@
-"""Which earlier trials spare the next one some of its work: whose pictures it should draw, and who has beaten it.
+"""Which earlier trials spare the next one some of its work: whose pictures it should draw, whose compiled code it can
+take, and who has beaten it.
 
 What is not drawn twice are pictures that only knobs lie between that, as they say, don't change them. They are not
 believed: one picture is drawn and compared. How far it may lie off is known from the study itself. In plain float32
@@ -35,6 +36,7 @@ def thrift_for(
     baseline = trials[0]
     return Thrift(
         giver=_giver(number, config, trials, record),
+        compiler=_compiler(config, trials),
         rivals=rivals(trials, record.goal, drift_at(baseline, anchors, number)),
         spread=process_spread(baseline, anchors),
         same_memory=SAME_MEMORY,
@@ -76,11 +78,11 @@ def _giver(number: int, config: Config, trials: Sequence[Trial], record: Record)
     drawn = [t for t in trials if t.judged and t.pictures_of == t.number and picture_key(t.config, distrusted) == key]
     if not drawn:
         return None
-    chosen = min(drawn, key=lambda t: (len(_different(config, t.config)), t.number))
+    chosen = min(drawn, key=lambda t: (len(different(config, t.config)), t.number))
     prompt = number % len(record.target.workload.prompts)
     least_psnr_db = _rounding_limit_db(chosen, prompt, trials)
     exact = not _rounding(chosen.config) and record.target.device.kind == "cpu"  # a GPU's default rounds, see tf32
-    differs = _different(config, chosen.config)
+    differs = different(config, chosen.config)
     suspects = {n: v for n, v in differs.items() if {(n, v), (n, chosen.config.get(n))} - cleared} or differs
     return Giver(
         trial=chosen.number,
@@ -89,6 +91,27 @@ def _giver(number: int, config: Config, trials: Sequence[Trial], record: Record)
         least_psnr_db=least_psnr_db,
         can_tell=exact or least_psnr_db is not None,
     )
+
+
+def _compiler(config: Config, trials: Sequence[Trial]) -> int | None:
+    """The trial that has compiled this config's graphs from nothing."""
+    key = graph_key(config)
+    if key is None:
+        return None
+    own = (t for t in trials if t.measured and t.measured.compiled_as is None)
+    return next((t.number for t in own if graph_key(t.config) == key), None)
+
+
+def graph_key(config: Config) -> Key | None:
+    """What decides which graphs are compiled; None where Inductor compiles nothing.
+
+    All knobs do, of most of which Inductor's cache knows nothing (an attention kernel that is set around the denoiser
+    is not in its key), but for those that say what of theirs does not.
+    """
+    whole, knobs = complete(config), all_knobs()
+    if whole["compile"] in ("off", "trace"):
+        return None
+    return tuple(sorted((name, knobs[name].in_graphs(v) if name in knobs else v) for name, v in whole.items()))
 
 
 def picture_key(config: Config, distrusted: frozenset[str] = frozenset()) -> Key:
@@ -116,7 +139,7 @@ def _acts(knob: Knob | None, value: Value, stage: Stage) -> bool:
     return knob is not None and knob.stage == stage and value != knob.default and knob.modifies is None
 
 
-def _different(config: Config, other: Config) -> dict[str, Value]:
+def different(config: Config, other: Config) -> dict[str, Value]:
     """What differs, with the value of the first."""
     mine, theirs = complete(config), complete(other)
     return {name: value for name, value in mine.items() if theirs.get(name, value) != value}
@@ -135,7 +158,7 @@ def _cleared(trials: Sequence[Trial]) -> set[tuple[str, Value | None]]:
         look = trial.measured.look if trial.measured else None
         if look and look.same and look.trial in by_number:
             mine, theirs = trial.config, by_number[look.trial].config
-            cleared |= {(name, side.get(name)) for name in _different(mine, theirs) for side in (mine, theirs)}
+            cleared |= {(name, side.get(name)) for name in different(mine, theirs) for side in (mine, theirs)}
     return cleared
 
 

@@ -2,8 +2,9 @@
 
 A giver is an earlier trial whose pictures this config should draw, too: one is drawn and compared, and if it is the
 same the giver's are taken over. A rival is an earlier trial that loses no quality: what is slower and larger than it,
-beyond the noise, can't reach the front, whatever its pictures are like. And a latency need not be known much better
-than processes of one config agree: more calls of one of them can't tell more.
+beyond the noise, can't reach the front, whatever its pictures are like. A compiler is an earlier trial that has
+compiled the same graphs: its code is taken, and what compiling costs is what it has cost there. And a latency need not
+be known much better than processes of one config agree: more calls of one of them can't tell more.
 """
 
 import math
@@ -46,6 +47,7 @@ class Thrift(Noun):
     """
 
     giver: Giver | None = None
+    compiler: int | None = None  # the trial
     rivals: tuple[Rival, ...] = ()
     spread: float = Field(default=0.0, ge=0)
     same_memory: float = 0.0

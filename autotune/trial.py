@@ -119,6 +119,7 @@ class Compilation(Noun):
     recompilations: int  # graphs beyond the first of a function
     fallbacks: int  # functions that were given up and run uncompiled
     seconds: float
+    uncached: int | None = None  # graphs that no cache had the code of; None: not known
 
 
 class Discarded(Noun):
@@ -177,6 +178,14 @@ class ShapeCost(Noun):
         return spread(self.latency_samples_s)
 
 
+class CompiledAs(Noun):
+    """What it would have cost to compile: as much as it has cost the trial that has compiled the same graphs."""
+
+    trial: int
+    first_calls_s: tuple[float, ...]  # at each size: what theirs took longer than their later ones, and one of its own
+    compile_s: float
+
+
 class Measurement(Noun):
     """What a config costs and gives. Raw samples are kept, everything else is derived. Units are in the names.
 
@@ -186,12 +195,12 @@ class Measurement(Noun):
 
     load_s: float
     apply_s: float
-    first_call_s: float  # compilation happens here
+    first_call_s: float  # compilation happens here, unless compiled_as
     warmup_s: tuple[float, ...]
     latency_samples_s: tuple[float, ...]
     load_peak_memory_bytes: int
-    run_peak_memory_bytes: int  # after the first call
-    peak_memory_bytes: int  # of everything, the first call included
+    run_peak_memory_bytes: int  # after the first call; of compiled code, at least what it was where that was compiled
+    peak_memory_bytes: int  # of everything, the first call included; likewise
     effects: dict[str, Effect]
     attention_kernels: dict[str, int]  # of the denoiser, as the profiler saw them: name -> how often in a short call
     quality: Quality | None = None
@@ -207,6 +216,7 @@ class Measurement(Noun):
     isolation: Isolation | None = None  # how the process that measured it was started; None: by hand, or not known
     score_s: float | None = None  # judging its pictures, in a process of its own; None: not done, or not known
     look: Look | None = None  # at one picture, whether it is an earlier trial's
+    compiled_as: CompiledAs | None = None  # an earlier trial, whose compiled code it ran
     quality_of: int | None = None  # the trial whose pictures were judged in place of its own; None: its own were
     stopped: str | None = None  # why it was not worth drawing its pictures: then it has no quality
 
@@ -219,6 +229,18 @@ class Measurement(Noun):
     def latency_s(self) -> float:
         """One call at each size of the workload: the sum of the medians."""
         return sum(self.latencies_s)
+
+    @property
+    def first_calls_s(self) -> tuple[float, ...]:
+        """At each size of the workload, with all that there is to compile."""
+        own = (self.first_call_s, *(cost.first_call_s for cost in self.also))
+        return self.compiled_as.first_calls_s if self.compiled_as else own
+
+    @property
+    def compile_s(self) -> float | None:
+        """What torch.compile took, all calls together; None: not asked for, or not known."""
+        own = self.compilation.seconds if self.compilation else None
+        return self.compiled_as.compile_s if self.compiled_as else own
 
     @property
     def latency_spread(self) -> float:

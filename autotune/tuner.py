@@ -117,7 +117,7 @@ def search(
               always spawned, as in production
     warm_start  earlier studies of the same family: folders, or tables that `autotune record` has written. They order
               the first trials and tell our sampler what to expect; no figure of theirs counts. (): as the study began
-    thrift    trials don't draw what an earlier one has drawn, nor what can't reach the front: see sparing.py
+    thrift    trials don't compile or draw what an earlier one has, nor draw what can't reach the front: see sparing.py
     sampler   what proposes configs: "auto", ours, or one of Optuna's, see study.SAMPLERS
     scorer    a CLIP model of the hub, or "none" to judge pictures by their likeness to the baseline's alone
 

@@ -18,7 +18,7 @@ ROOT = Path(autotune.__file__).parent
 NOUNS = {
     *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
     *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
-    *("glimpse", "untrusted", "isolation", "schedule", "earlier", "likeness", "thrift"),
+    *("glimpse", "untrusted", "isolation", "schedule", "earlier", "likeness", "thrift", "takeover"),
 }
 # From the top. A folder is one unit, except report/, whose parts stand at different heights.
 LAYERS: tuple[set[str], ...] = (
@@ -42,7 +42,8 @@ LAYERS: tuple[set[str], ...] = (
     {"proposals", "importance", "our_sampler", "warm_start", "optuna_view"},
     {"pool", "curve"},
     {"production", "serving"},
-    {"space", "runner", "build", "fallback", "artifacts", "floor", "sparing", "yardstick", "report.words"},
+    {"runner"},
+    {"space", "build", "fallback", "artifacts", "floor", "sparing", "yardstick", "report.words"},
     {"knobs", "measure", "here", "fresh"},
     {"report.progress", "store", "sampler"},
     {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},

@@ -13,7 +13,7 @@ from autotune.knobs import complete
 from autotune.likeness import Look
 from autotune.recording import Recording, Row
 from autotune.replay import TableRunner, TableSpace, replay_once
-from autotune.replay_spared import look_in_table, spared
+from autotune.replay_spared import FROM_CACHE, look_in_table, spared
 from autotune.sparing import picture_key, thrift_for
 from autotune.thrift import Giver, Rival, Thrift
 from autotune.trial import Measurement, Quality, Trial
@@ -53,6 +53,12 @@ def test_a_sharing_trial_costs_its_phases_and_the_calls_that_its_time_needs(
     seen, seconds = spared(row(samples_s), outcome(samples_s), Thrift(giver=GIVER), [measured(0)], CALLS)
     assert seen.quality_of == 0
     assert seconds == pytest.approx(100.0 - 4.0 - sum(samples_s[timed:]))
+
+
+def test_what_an_earlier_trial_has_compiled_costs_the_look_that_finds_it() -> None:
+    spent = spared(row(QUIET, compile_s=60.0), outcome(QUIET), Thrift(), [measured(0)], CALLS)[1]
+    found = spared(row(QUIET, compile_s=60.0), outcome(QUIET), Thrift(compiler=0), [measured(0)], CALLS)[1]
+    assert spent - found == pytest.approx((1 - FROM_CACHE) * 60.0)
 
 
 def test_a_replayed_search_times_no_better_than_a_real_one() -> None:

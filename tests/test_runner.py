@@ -1,13 +1,15 @@
 """How long a trial may take, and how often it is tried. No processes here."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from conftest import make_target
-from made_up import failed, measured
+from made_up import changed, failed, measured
 from PIL import Image
 
 from autotune import isolate
+from autotune.config import Value
 from autotune.errors import UserError
 from autotune.folders import StudyFolder, picture_name
 from autotune.job import MeasureJob
@@ -15,7 +17,7 @@ from autotune.knobs import complete
 from autotune.likeness import Look
 from autotune.runner import LEAST_TIMEOUT_S, Runner
 from autotune.thrift import Giver, Thrift
-from autotune.trial import NOT_THE_CONFIG, Cause, Failure, Measurement, Trial
+from autotune.trial import NOT_THE_CONFIG, Cause, Compilation, CompiledAs, Failure, Measurement, Peaks, Trial
 
 
 def took(seconds: float, *, works: bool = True) -> Trial:
@@ -150,3 +152,78 @@ def test_what_was_spared_is_judged_by_nobody(tmp_path: Path, monkeypatch: pytest
     assert giver.measured is not None
     expected = (giver.measured.quality, 3) if what == "same" else (None, None)
     assert (found.quality, found.quality_of) == expected
+
+
+def compiled(number: int, uncached: int, **values: Value) -> Trial:
+    """A trial of a config that is compiled: its first call takes 30 s, later ones 0.4 s."""
+    compilation = Compilation(graphs=2, graph_breaks=0, recompilations=0, fallbacks=0, seconds=20.0, uncached=uncached)
+    peaks = {name: Peaks(device_bytes=peak) for name, peak in {"load": 2**20, "first": 2**31, "run": 2**30}.items()}
+    trial = measured(number, {"compile": "regional", **values}, latency_s=0.4)
+    memory = {"peak_memory_bytes": 2**31, "run_peak_memory_bytes": 2**30}
+    return changed(trial, compilation=compilation, peaks=peaks, first_call_s=30.0, **memory)
+
+
+class Compiling:
+    """Children who find so many graphs in no cache, one after the other; and what they were given as a cache."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *uncached: int | None) -> None:
+        self.uncached, self.caches = list(uncached), list[str]()
+        monkeypatch.setattr(isolate, "run", self.run)
+
+    def run(self, folder: Path, job: MeasureJob, *, env: Mapping[str, str], **_: object) -> dict[str, object] | Failure:
+        self.caches.append(Path(env["TORCHINDUCTOR_CACHE_DIR"]).name)
+        uncached = self.uncached.pop(0)
+        if uncached is None:
+            return Failure(cause="contended", reason="others")
+        warm = changed(compiled(1, uncached), first_call_s=3.0, peak_memory_bytes=2**29, run_peak_memory_bytes=2**29)
+        return {**warm.outcome.to_json(), "quality": None}
+
+
+COMPILER = compiled(1, uncached=2)
+
+
+def compiles(tmp_path: Path, runner: Runner, steps: int, *, is_there: bool = True) -> Measurement:
+    """The measurement of a config that differs from COMPILER's in its steps."""
+    if is_there:
+        (runner.folder.cache / COMPILER.config.digest).mkdir(parents=True, exist_ok=True)
+    config, earlier = complete({"compile": "regional", "steps": steps}), [measured(0), COMPILER]
+    thrift = Thrift(compiler=1)
+    found = runner.run(tmp_path / "trial", config, pictures=False, earlier=earlier, thrift=thrift)
+    assert isinstance(found, Measurement)
+    return found
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return Runner(StudyFolder(tmp_path / "study"), make_target(), timeout_s=1800.0)
+
+
+def test_compiled_code_is_taken_and_costs_what_it_has_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
+) -> None:
+    children = Compiling(monkeypatch, None, 0)
+    found = compiles(tmp_path, runner, steps=5)
+    assert children.caches == [COMPILER.config.digest] * 2, "another attempt does not throw it away"
+    assert found.compiled_as == CompiledAs(trial=1, first_calls_s=(30.0,), compile_s=20.0)
+    assert (found.first_calls_s, found.compile_s) == ((30.0,), 20.0)
+    assert (found.peak_memory_bytes, found.run_peak_memory_bytes) == (2**31, 2**30)
+    assert found.first_call_s == 3.0, "what was measured is kept"
+
+
+def test_where_some_of_it_was_not_there_all_is_compiled_and_the_knob_is_not_trusted_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
+) -> None:
+    children = Compiling(monkeypatch, 1, 2, 2)
+    first, second = (compiles(tmp_path, runner, steps=steps) for steps in (5, 6))
+    five, six = (complete({"compile": "regional", "steps": steps}).digest for steps in (5, 6))
+    assert children.caches == [COMPILER.config.digest, five, six]
+    assert first.compiled_as is None
+    assert second.compiled_as is None
+    assert second.peak_memory_bytes == 2**29
+
+
+def test_code_that_is_gone_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
+    children = Compiling(monkeypatch, 2)
+    assert compiles(tmp_path, runner, steps=5, is_there=False).compiled_as is None
+    assert children.caches == [complete({"compile": "regional", "steps": 5}).digest]

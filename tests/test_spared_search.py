@@ -34,8 +34,10 @@ RECIPES: dict[str, dict[str, object]] = {
     "bf16": {"dtype": "bf16"},
     "bf16 in another layout": {"dtype": "bf16", "memory_format": "channels_last"},
     "waste": {"dtype": "bf16", "liar": "waste"},
+    "compiled": {"compile": "regional"},
+    "compiled, of more steps": {"compile": "regional", "steps": 3},
 }
-BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BLACK, BF16, BF16_LAYOUT, WASTE = range(8)
+BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BLACK, BF16, BF16_LAYOUT, WASTE, COMPILED, OF_MORE_STEPS = range(10)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,13 +59,14 @@ def searched(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> t
     (folder / "prompts.txt").write_text(PROMPTS)
     knobs = {name: json.dumps(value) for name, value in complete({}).items() if name != "liar"}
     free = {"memory_format": '["contiguous", "channels_last"]', "dtype": '["fp32", "bf16"]'}
+    free |= {"compile": '["off", "regional"]', "steps": '["workload", 3]'}
     free["liar"] = '["no", "shift", "black", "waste"]'
     tables = {name: ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) for name, values in RECIPES.items()}
     recipes = "".join(f'[[recipes]]\nname = "{name}"\nvalues = {{ {table} }}\n' for name, table in tables.items())
     lines = "".join(f"{name} = {value}\n" for name, value in (knobs | free).items())
     (folder / "space.toml").write_text(f"[knobs]\n{lines}{recipes}")
     words = ["--pipeline", "demo", "--steps", "2", "--device", "cpu", "--prompts", folder / "prompts.txt"]
-    words += ["--space", folder / "space.toml", "--study", folder / "study", "--budget", "8", "--confirm-rounds", "0"]
+    words += ["--space", folder / "space.toml", "--study", folder / "study", "--budget", "10", "--confirm-rounds", "0"]
     command = [sys.executable, "-m", "autotune.cli", "search", *map(str, words), "--isolation", "fork"]
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -141,6 +144,19 @@ def test_a_trial_that_can_not_reach_the_front_is_stopped_and_says_why(study: Stu
     assert pictures(study, WASTE) == []
 
 
+def test_graphs_are_compiled_once_and_cost_what_they_have_cost(trials: list[Trial]) -> None:
+    theirs, mine = measured(trials[COMPILED]), measured(trials[OF_MORE_STEPS])
+    assert theirs.compilation is not None
+    assert mine.compilation is not None
+    assert theirs.compilation.uncached == theirs.compilation.graphs == mine.compilation.graphs > 0
+    assert (mine.compilation.uncached, theirs.compiled_as) == (0, None)
+    assert mine.compiled_as is not None
+    assert mine.compiled_as.trial == COMPILED
+    assert mine.compile_s == theirs.compile_s
+    assert mine.first_calls_s[0] > theirs.compilation.seconds
+    assert mine.peak_memory_bytes >= theirs.peaks["first"].device_bytes
+
+
 def test_the_front_and_the_table_of_trials_have_it_right(story: Story, searched: tuple[StudyFolder, str]) -> None:
     assert WASTE not in {trial.number for trial in story.front}
     kinds = {row.number: row.kind for row in story.rows}
@@ -155,14 +171,15 @@ def test_the_front_and_the_table_of_trials_have_it_right(story: Story, searched:
 def test_the_report_shows_it(study: StudyFolder) -> None:
     page = study.report.read_text(encoding="utf-8")
     assert "can&#39;t reach the front: trial" in page
-    assert "1 trial drew none" in page
+    assert "1 trial ran what an earlier one had compiled" in page
+    assert " drew none" in page
     assert "liar=shift changed the picture here" in study.report_markdown.read_text(encoding="utf-8")
 
 
 def test_pictures_are_scored_anew_for_each_trial_that_they_stand_for(study: StudyFolder) -> None:
     [found] = score(study.path, ["ssim"])
     trials = found.scores.trials
-    assert set(trials) == {BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BF16, BF16_LAYOUT}
+    assert set(trials) - {COMPILED, OF_MORE_STEPS} == {BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BF16, BF16_LAYOUT}
     assert trials[SHIFT_LAYOUT] == trials[SHIFT] != trials[BASELINE] == trials[LAYOUT]
 
 
@@ -177,14 +194,16 @@ def test_a_sharing_trial_is_exported_with_its_givers_pictures_and_says_so(study:
 
 def test_the_table_says_of_every_trial_what_it_was_spared(study: StudyFolder) -> None:
     rows = trials_rows(study.path)
-    assert [row["outcome"] for row in rows] == [*["measured"] * 4, "broken_output", *["measured"] * 2, "stopped"]
-    assert [row["quality_of"] for row in rows] == [None, BASELINE, None, SHIFT, None, None, BF16, None]
+    assert [row["outcome"] for row in rows[:8]] == [*["measured"] * 4, "broken_output", *["measured"] * 2, "stopped"]
+    assert [row["quality_of"] for row in rows[:8]] == [None, BASELINE, None, SHIFT, None, None, BF16, None]
+    assert [row["compiled_as"] for row in rows] == [*[None] * 9, COMPILED]
+    assert rows[OF_MORE_STEPS]["first_call_s"] > rows[OF_MORE_STEPS]["latency_s"] + 1
     assert rows[WASTE]["latency_s"] > 0
     assert not rows[WASTE]["on_front"]
     assert rows[SHIFT]["finding"].startswith("liar=shift")
 
 
-def test_what_was_not_drawn_is_in_no_recording(study: StudyFolder) -> None:
+def test_what_was_not_drawn_or_not_compiled_is_in_no_recording(study: StudyFolder) -> None:
     table = of_study(study.path)
     assert [row.trial for row in table.rows] == [BASELINE, SHIFT, BLACK, BF16]
     assert not table.header.is_whole

@@ -10,9 +10,9 @@ from autotune.config import Value
 from autotune.goal import Goal
 from autotune.knobs import all_knobs, complete
 from autotune.likeness import LEAST_PSNR_DB, Look
-from autotune.sparing import found_out, picture_key, rivals, thrift_for
+from autotune.sparing import found_out, graph_key, picture_key, rivals, thrift_for
 from autotune.thrift import Giver, Thrift
-from autotune.trial import Anchor, Quality, Trial
+from autotune.trial import Anchor, CompiledAs, Quality, Trial
 
 MIB = 2**20
 LOOSE = Goal(max_quality_drop=100.0)
@@ -130,6 +130,50 @@ def test_who_has_been_cleared_is_no_suspect() -> None:
     found = giver({**LAYOUT, "qkv_fusion": True}, measured(0), cleared)
     assert found is not None
     assert found.suspects == {"qkv_fusion": True}
+
+
+REGIONAL: dict[str, Value] = {"compile": "regional"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"steps": 5}),
+        ({"guidance_cutoff": 0.6}, {"guidance_cutoff": 0.8, "steps": 5}),
+        ({"cache": "deepcache:3"}, {"cache": "deepcache:5"}),
+    ],
+)
+def test_the_compiler_is_the_first_that_has_compiled_the_same_graphs(
+    first: dict[str, Value], second: dict[str, Value]
+) -> None:
+    earlier = [measured(0), measured(1, REGIONAL | first), measured(2, REGIONAL | first | second)]
+    assert spared(REGIONAL | second, *earlier[:2]).compiler == 1
+    theirs = CompiledAs(trial=1, first_calls_s=(1.0,), compile_s=0.5)
+    assert spared(REGIONAL | second, earlier[0], changed(earlier[2], compiled_as=theirs)).compiler is None
+    assert spared(first | second, *earlier).compiler is None, "it is not compiled"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({n: k.values[1]} for n, k in all_knobs().items() if n not in {"steps", "compile"} and k.modifies is None),
+        {"compile": "denoiser"},
+        {"compile_mode": "max-autotune"},
+    ],
+    ids=str,
+)
+def test_whoever_differs_in_anything_else_has_compiled_other_graphs(other: dict[str, Value]) -> None:
+    """Of most knobs Inductor's cache knows nothing, an attention kernel that is set around the denoiser among them."""
+    assert spared(REGIONAL | other, measured(0), measured(1, REGIONAL)).compiler is None
+
+
+@pytest.mark.parametrize("scope", ["off", "trace"])
+def test_what_inductor_does_not_compile_has_no_compiler(scope: str) -> None:
+    assert graph_key(complete({"compile": scope})) is None
+
+
+def test_a_failed_trial_has_compiled_nothing() -> None:
+    assert spared(REGIONAL | {"steps": 5}, measured(0), failed(1, values=REGIONAL)).compiler is None
 
 
 def test_rivals_are_those_that_lose_nothing_keep_the_limits_and_are_beaten_by_no_other() -> None:

@@ -75,11 +75,12 @@ def look_after(start: Start, folder: Path, timeout_s: float, env: Mapping[str, s
 
 def _end(child: Child | None, mark: str, lifeline: int) -> int | None:
     """Kill the child and all that is its. The exit status of one that had ended already is its own."""
-    for kill in (os.killpg, os.kill) if child else ():  # both: a forked child leads no group in its very first moment
-        with contextlib.suppress(ProcessLookupError):
-            kill(child.pid, signal.SIGKILL)
+    if child is not None:
+        for kill in (os.killpg, os.kill):  # both: a forked child leads no group in its very first moment
+            with contextlib.suppress(ProcessLookupError):
+                kill(child.pid, signal.SIGKILL)
     os.close(lifeline)
-    status = child.bury() if child else None
+    status = child.bury() if child is not None else None
     kill_marked(mark)
     return status
 

@@ -126,6 +126,7 @@ KNOB = Knob(
     values=("none", "deepcache:3", "deepcache:5", "first_block:0.05", "first_block:0.12"),
     changes_output=True,
     summary="blocks reused from one step to the next",
+    in_graphs=lambda value: str(value).partition(":")[0],  # how often blocks are reused is not compiled
     also=also,
     why_not=why_not,
     clash=clash,

@@ -116,6 +116,7 @@ KNOB = Knob(
     values=(1.0, 0.8, 0.6, 0.4),
     changes_output=True,
     summary="share of the steps that are guided",
+    in_graphs=lambda value: value == 1.0,  # if not, half the batch has a graph, too, however late it is called
     also=also,
     why_not=why_not,
     clash=clash,

@@ -31,6 +31,7 @@ KNOB = Knob(
     values=("workload",),
     changes_output=True,
     summary="denoising steps",
+    in_graphs=lambda value: "any",  # a step is a step
     also=also,
     why_not=why_not,
     call=call,

@@ -1,5 +1,7 @@
 """What torch.compile did in this process: graphs, breaks, recompilations, seconds. Asked for is not done."""
 
+from collections.abc import Mapping
+
 from autotune.trial import Compilation
 
 
@@ -20,7 +22,14 @@ def compilation() -> Compilation | None:
         recompilations=sum(a.recompile_reason is not None and a.fail_reason is None for a in attempts),
         fallbacks=sum(a.fail_reason is not None for a in attempts),
         seconds=sum(a.entire_frame_compile_time_s or 0.0 for a in attempts),
+        uncached=_uncached(counters["inductor"]),
     )
+
+
+def _uncached(inductor: Mapping[str, int]) -> int | None:
+    """None where Inductor was not asked for code, or has asked no cache (TORCHINDUCTOR_FORCE_DISABLE_CACHES)."""
+    hits, *others = (inductor.get(f"fxgraph_cache_{what}", 0) for what in ("hit", "miss", "bypass"))
+    return sum(others) if hits or any(others) else None
 
 
 def keep_all_attempts() -> None:

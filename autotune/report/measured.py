@@ -30,6 +30,7 @@ def how_measured(story: Story) -> list[tuple[str, str]]:
         ("processes", _processes(story)),
         ("noise", _noise(story)),
         ("calls", _calls(_measurements(story))),
+        ("compiled", _compiled(_measurements(story))),
         ("pictures", _pictures(story)),
         ("findings", _findings(_measurements(story))),
         ("health", _health(_measurements(story))),
@@ -110,6 +111,14 @@ def _calls(measured: list[Measurement]) -> str:
     return (
         f"{min(counts)} to {max(counts)} timed calls a trial after {len(measured[0].warmup_s)} to warm up{why}{taken}"
     )
+
+
+def _compiled(measured: list[Measurement]) -> str:
+    """Whose code was not their own, and what their figures are then."""
+    shared = sum(one.compiled_as is not None for one in measured)
+    if not shared:
+        return ""
+    return f"{_trials(shared)} ran what an earlier one had compiled: first call and peak memory are as if compiled anew"
 
 
 def _pictures(story: Story) -> str:

@@ -58,7 +58,7 @@ def _figures(trial: Trial, baseline: Trial, spread: float, batch: int) -> Row:
     if mine is None:
         return dict.fromkeys((*names, *MORE_FIGURES))
     ratios = speedup_interval(trial, baseline, spread) if baseline.measured else (None, None, None)
-    found = (mine.latency_s, mine.latency_spread, *ratios, mine.first_call_s)
+    found = (mine.latency_s, mine.latency_spread, *ratios, mine.first_calls_s[0])
     more = (
         mine.seconds_per_picture(batch),
         mine.peak_memory_bytes,
@@ -94,6 +94,7 @@ def _standing(record: Record, trial: Trial, baseline: Trial, front: set[int]) ->
     return {
         "outcome": failure.cause if failure else "stopped" if measured and measured.stopped else "measured",
         "reason": failure.reason if failure else measured.stopped if measured else None,
+        "compiled_as": measured.compiled_as.trial if measured and measured.compiled_as else None,
         "quality_of": measured.quality_of if measured else None,
         "finding": measured.look.finding if measured and measured.look else None,
         "keeps_limits": kept,

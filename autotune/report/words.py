@@ -50,14 +50,16 @@ def outcome(trial: Trial, baseline: Trial, spread: float = PRIOR_SPREAD) -> str:
 
 
 def remarks(trial: Trial) -> list[str]:
-    """What is to be said of a measured trial's pictures: that they are another's, that they were not worth drawing, or
-    that they are not what a knob had promised."""
+    """What is to be said of a measured trial: that its code or its pictures are another's, that these were not worth
+    drawing, or that they are not what a knob had promised."""
     mine = trial.measured
     if mine is None:
         return []
     found = [mine.look.finding] if mine.look and mine.look.finding else []
     if mine.stopped:
         found.append(f"stopped: {mine.stopped}")
+    if mine.compiled_as:
+        found.append(f"compiled as trial {mine.compiled_as.trial}")
     if mine.quality_of is not None and mine.look:
         found.append(f"pictures as trial {mine.quality_of}'s (one compared, SSIM {mine.look.ssim:.3f})")
     return found
