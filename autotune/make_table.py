@@ -38,9 +38,7 @@ def of_study(study: Path) -> Recording:
         goal=record.goal,
         baseline=record.baseline,
         space=record.space,
-        recipes=tuple(
-            Recipe(name=trial.origin, values=trial.values) for trial in own if trial.origin not in NO_RECIPE
-        ),
+        recipes=tuple(Recipe(name=trial.origin, values=trial.values) for trial in own if trial.origin not in NO_RECIPE),
         metric=baseline.quality.metric,
         scorer=baseline.quality.scorer,
         allowed_configs=allowed,

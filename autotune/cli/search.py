@@ -95,7 +95,9 @@ def search(
     ] = None,
     thrift: Annotated[
         bool,
-        typer.Option(help="Don't compile or draw again what an earlier trial has, nor draw what can't reach the front."),
+        typer.Option(
+            help="Don't compile or draw what an earlier trial has, nor draw what can't reach the front any more."
+        ),
     ] = True,
     baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
