@@ -101,7 +101,8 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
     seen = confirmation.quality if confirmation else None
     quality = confirmed_quality_words(seen) if seen else quality_words(trial, baseline) + _whose_pictures(mine)
-    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory, {quality}"
+    whose = f" (with what compiling took in trial {mine.compiled_as.trial})" if mine.compiled_as else ""
+    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{whose}, {quality}"
     return f"{speed_words(trial, baseline, confirmation)}, {words}."
 
 

@@ -103,9 +103,11 @@ class Runner:
         return outcome
 
     def _compiler(self, config: Config, thrift: Thrift | None, earlier: Sequence[Trial]) -> Trial | None:
-        """The trial whose compiled code can be taken, and is still there."""
+        """The trial whose compiled code can be taken: it is still there, and what it has cost is known."""
         found = next((trial for trial in earlier if thrift and trial.number == thrift.compiler), None)
-        if found is None or self._in_graphs & set(different(config, found.config)):
+        if found is None or found.measured is None or found.measured.compile_s is None:
+            return None
+        if self._in_graphs & set(different(config, found.config)):
             return None
         return found if self._cache(found.config).is_dir() else None
 

@@ -21,14 +21,14 @@ def with_compilation_of(measured: Measurement, compiler: Trial) -> Measurement:
         update={
             "compiled_as": CompiledAs(trial=compiler.number, first_calls_s=firsts_s, compile_s=theirs.compile_s),
             "run_peak_memory_bytes": max(measured.run_peak_memory_bytes, theirs.run_peak_memory_bytes),
-            "peak_memory_bytes": max(measured.peak_memory_bytes, *_compiling(theirs)),
+            "peak_memory_bytes": max([measured.peak_memory_bytes, *_of_calls(theirs)]),
         }
     )
 
 
-def _compiling(measured: Measurement) -> tuple[int, ...]:
+def _of_calls(measured: Measurement) -> list[int]:
     """The peaks of its calls: what loading needs is another matter."""
-    return tuple(measured.peaks[name].device_bytes for name in ("first", "run"))
+    return [peak.device_bytes for phase, peak in measured.peaks.items() if phase != "load"]
 
 
 def with_quality_of(measured: Measurement, giver: int, earlier: Sequence[Trial]) -> Measurement:

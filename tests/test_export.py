@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import OTHER_SHAPES, make_target
-from made_up import failed, likeness, measured, record
+from made_up import changed, failed, likeness, measured, record
 
 from autotune.errors import UserError
 from autotune.export import about, export, export_from
@@ -15,6 +15,7 @@ from autotune.folders import StudyFolder, write_json
 from autotune.goal import Goal
 from autotune.paired import paired
 from autotune.record import write_trial
+from autotune.trial import CompiledAs
 from autotune.tuned import Confirmation, ConfirmedQuality, TunedConfig
 
 MIB = 2**20
@@ -100,6 +101,13 @@ def test_an_export_from_before_there_were_several_sizes_can_be_read(tmp_path: Pa
 
 def test_less_memory_is_called_less() -> None:
     assert "50% less memory" in about(SMALL, BASELINE, None)
+
+
+def test_whose_compiling_the_memory_counts_is_said() -> None:
+    theirs = CompiledAs(trial=7, first_calls_s=(30.0,), compile_s=20.0)
+    made = export(record(), changed(SMALL, compiled_as=theirs), BASELINE, None)
+    assert "50% less memory (with what compiling took in trial 7), CLIP score" in made.about
+    assert made.tuned.first_call_s == 30.0
 
 
 def test_a_better_score_has_a_plus() -> None:

@@ -164,17 +164,17 @@ def compiled(number: int, uncached: int, **values: Value) -> Trial:
 
 
 class Compiling:
-    """Children who find so many graphs in no cache, one after the other; and what they were given as a cache."""
+    """Children who find so many graphs in no cache, or fail, one after the other; and what their caches were."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *uncached: int | None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *uncached: int | Cause) -> None:
         self.uncached, self.caches = list(uncached), list[str]()
         monkeypatch.setattr(isolate, "run", self.run)
 
     def run(self, folder: Path, job: MeasureJob, *, env: Mapping[str, str], **_: object) -> dict[str, object] | Failure:
         self.caches.append(Path(env["TORCHINDUCTOR_CACHE_DIR"]).name)
         uncached = self.uncached.pop(0)
-        if uncached is None:
-            return Failure(cause="contended", reason="others")
+        if not isinstance(uncached, int):
+            return Failure(cause=uncached, reason="so it went")
         warm = changed(compiled(1, uncached), first_call_s=3.0, peak_memory_bytes=2**29, run_peak_memory_bytes=2**29)
         return {**warm.outcome.to_json(), "quality": None}
 
@@ -202,7 +202,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
 def test_compiled_code_is_taken_and_costs_what_it_has_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
 ) -> None:
-    children = Compiling(monkeypatch, None, 0)
+    children = Compiling(monkeypatch, "contended", 0)
     found = compiles(tmp_path, runner, steps=5)
     assert children.caches == [COMPILER.config.digest] * 2, "another attempt does not throw it away"
     assert found.compiled_as == CompiledAs(trial=1, first_calls_s=(30.0,), compile_s=20.0)
@@ -221,6 +221,16 @@ def test_where_some_of_it_was_not_there_all_is_compiled_and_the_knob_is_not_trus
     assert first.compiled_as is None
     assert second.compiled_as is None
     assert second.peak_memory_bytes == 2**29
+
+
+def test_code_that_fails_is_not_the_configs_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
+) -> None:
+    children = Compiling(monkeypatch, "crash", 2, 0)
+    assert compiles(tmp_path, runner, steps=5).compiled_as is None
+    assert compiles(tmp_path, runner, steps=6).compiled_as is not None, "nor the knob's"
+    mine = complete({"compile": "regional", "steps": 5}).digest
+    assert children.caches == [COMPILER.config.digest, mine, COMPILER.config.digest]
 
 
 def test_code_that_is_gone_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:

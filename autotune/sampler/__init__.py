@@ -48,6 +48,7 @@ DRAWN = 2_000
 CAUTION = 2  # power of the probability to work: at 1 more trials were lost to faults, and no more was found
 LEAD_EVERY = 3  # proposals: one of so many seeks the lead's best
 DEAR = 0.5  # power of what a trial takes: at 1 what is cheap was tried too long
+COST = -1  # the cost's place among the models: no objective's index, no constraint's name
 FIRST_STEPS, STEPS = 60, 15  # of fitting: the first time, and going on from the last fit
 
 
@@ -143,7 +144,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         costs = seen.attribute(self._cost) if self._cost else np.array([])
         if np.isfinite(costs).sum() < LEAST:
             return np.ones(len(codes))  # too few to learn from
-        mean, _ = self._fit("cost", seen, np.log(costs)).predict(codes)
+        mean, _ = self._fit(COST, seen, np.log(costs)).predict(codes)
         return np.exp(DEAR * mean)
 
     def _lead_improvement(self, mean: Array, deviation: Array, front: Array) -> Array:
