@@ -200,11 +200,11 @@ def make(
         target=target,
         configs=tuple(dict(config) for config in dict.fromkeys(configs)),
         folder=str(store),
-        **{"at_once": 1, "threads": 1, "budget_s": 300.0, "limit_s": 120.0, **limits},
+        **{"at_once": 1, "threads": 1, "budget_s": 300.0, "limit_s": 300.0, **limits},
     )
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     answer = isolate.run(
-        folder / "job", job, timeout_s=400, env={**checks.OFFLINE, **checks.COMPILING, **compiled, **(env or {})}
+        folder / "job", job, timeout_s=800, env={**checks.OFFLINE, **checks.COMPILING, **compiled, **(env or {})}
     )
     assert not isinstance(answer, Failure), answer
     return answer

@@ -291,11 +291,11 @@ def test_a_trial_killed_by_somebody_else_is_run_again_and_not_held_against_the_c
     words = command("search", *small(files), "--study", folder, "--budget", "1")
     search = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     place = started(folder, 0)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (children := [pid for pid in marked(mark_of(place, search.pid)) if leads_a_group(pid)]):
         assert time.monotonic() < deadline
     os.kill(children[0], signal.SIGKILL)
-    _, err = search.communicate(timeout=120)
+    _, err = search.communicate(timeout=300)
     assert search.returncode == 0, err
     assert not isinstance(read_trials(StudyFolder(folder))[0].outcome, Failure)
 
