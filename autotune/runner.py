@@ -82,7 +82,7 @@ class Runner:
             if isinstance(outcome, Failure) and outcome.cause in NOT_THE_CONFIG:
                 return outcome
             if isinstance(outcome, Measurement):
-                if _all_from_cache(outcome):
+                if _same_graphs(outcome, compiler):
                     return with_compilation_of(outcome, compiler)
                 self._in_graphs |= set(different(config, compiler.config))
         return self._attempts(place, config, job, earlier, self._cache(config))
@@ -193,5 +193,7 @@ def _environment(cache: Path) -> dict[str, str]:
     return {"TORCHINDUCTOR_CACHE_DIR": str(cache), **OFFLINE}
 
 
-def _all_from_cache(measured: Measurement) -> bool:
-    return measured.compilation is not None and measured.compilation.uncached == 0
+def _same_graphs(measured: Measurement, compiler: Trial) -> bool:
+    """Were its graphs all there, and are they as many as the compiler's? Others may have left theirs in that cache."""
+    mine, theirs = measured.compilation, compiler.measured.compilation if compiler.measured else None
+    return mine is not None and theirs is not None and mine.uncached == 0 and mine.graphs == theirs.graphs

@@ -154,9 +154,10 @@ def test_what_was_spared_is_judged_by_nobody(tmp_path: Path, monkeypatch: pytest
     assert (found.quality, found.quality_of) == expected
 
 
-def compiled(number: int, uncached: int, **values: Value) -> Trial:
+def compiled(number: int, uncached: int, graphs: int = 2, **values: Value) -> Trial:
     """A trial of a config that is compiled: its first call takes 30 s, later ones 0.4 s."""
-    compilation = Compilation(graphs=2, graph_breaks=0, recompilations=0, fallbacks=0, seconds=20.0, uncached=uncached)
+    counts = {"graphs": graphs, "graph_breaks": 0, "recompilations": 0, "fallbacks": 0}
+    compilation = Compilation(**counts, seconds=20.0, uncached=uncached)
     peaks = {name: Peaks(device_bytes=peak) for name, peak in {"load": 2**20, "first": 2**31, "run": 2**30}.items()}
     trial = measured(number, {"compile": "regional", **values}, latency_s=0.4)
     memory = {"peak_memory_bytes": 2**31, "run_peak_memory_bytes": 2**30}
@@ -166,8 +167,8 @@ def compiled(number: int, uncached: int, **values: Value) -> Trial:
 class Compiling:
     """Children who find so many graphs in no cache, or fail, one after the other; and what their caches were."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *uncached: int | Cause) -> None:
-        self.uncached, self.caches = list(uncached), list[str]()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *uncached: int | Cause, graphs: int = 2) -> None:
+        self.uncached, self.graphs, self.caches = list(uncached), graphs, list[str]()
         monkeypatch.setattr(isolate, "run", self.run)
 
     def run(self, folder: Path, job: MeasureJob, *, env: Mapping[str, str], **_: object) -> dict[str, object] | Failure:
@@ -175,7 +176,9 @@ class Compiling:
         uncached = self.uncached.pop(0)
         if not isinstance(uncached, int):
             return Failure(cause=uncached, reason="so it went")
-        warm = changed(compiled(1, uncached), first_call_s=3.0, peak_memory_bytes=2**29, run_peak_memory_bytes=2**29)
+        warm = changed(
+            compiled(1, uncached, self.graphs), first_call_s=3.0, peak_memory_bytes=2**29, run_peak_memory_bytes=2**29
+        )
         return {**warm.outcome.to_json(), "quality": None}
 
 
@@ -221,6 +224,14 @@ def test_where_some_of_it_was_not_there_all_is_compiled_and_the_knob_is_not_trus
     assert first.compiled_as is None
     assert second.compiled_as is None
     assert second.peak_memory_bytes == 2**29
+
+
+def test_graphs_that_are_more_than_the_compilers_are_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
+) -> None:
+    """All of them were there, but somebody else's run has left one of them."""
+    Compiling(monkeypatch, 0, 3, graphs=3)
+    assert compiles(tmp_path, runner, steps=5).compiled_as is None
 
 
 def test_code_that_fails_is_not_the_configs_fault(
