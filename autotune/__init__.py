@@ -15,9 +15,9 @@ __version__ = "0.1.0"
 __all__ = ["TunedConfig", "UserError", "load", "search"]
 
 _HOMES = {
-    "TunedConfig": "autotune.tuned",
-    "load": "autotune.chain",
-    "search": "autotune.tuner",
+    "TunedConfig": "autotune.production.tuned_config",
+    "load": "autotune.production.chain",
+    "search": "autotune.report.searched",
     "UserError": "autotune.errors",
 }
 

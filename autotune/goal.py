@@ -1,10 +1,14 @@
-"""Goal: what is minimised (latency, memory, quality loss), what must hold, and which of the front is picked."""
+"""Goal: what is minimised (latency, memory, quality loss), what must hold, and which of the front is picked.
+
+Budget: what a search may take.
+"""
 
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 from autotune.errors import UserError
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel
 
 Pick = Literal["fastest", "smallest", "balanced"]
 PICKS: tuple[Pick, ...] = ("fastest", "smallest", "balanced")
@@ -14,7 +18,7 @@ _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "m
 _DURATIONS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-class Goal(Noun):
+class Goal(FrozenModel):
     """Limits a config must keep to be picked. `max_quality_drop` is in the units of the study's quality metric.
 
     Where the workload has several sizes, the latency that is minimised and limited is the sum over all of them, or with
@@ -37,6 +41,24 @@ class Goal(Noun):
         if self.max_latency_s is not None:
             found["max_latency"] = latency_s / self.max_latency_s - 1
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a search may take.
+
+    trials           of the whole study, the baseline among them
+    time_s           no trial is started that would end later; None: no limit
+    trial_timeout_s  the longest that one trial may take
+    """
+
+    trials: int = 50
+    time_s: float | None = None
+    trial_timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise UserError(f"the budget is {self.trials} trials; give at least 1, which is the baseline.")
 
 
 def read_minimise(word: str) -> Minimise:

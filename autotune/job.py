@@ -6,23 +6,23 @@ from pydantic import Field, TypeAdapter
 
 from autotune.config import Value
 from autotune.device import Device
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel
 from autotune.pipeline import Pipeline
+from autotune.reuse import Reuse
 from autotune.target import Target
-from autotune.thrift import Thrift
 from autotune.trial import Failure
 
 DISK_FULL_STATUS = 74  # a child's exit status where not even the outcome could be written (sysexits' EX_IOERR)
 
 
-class DeviceJob(Noun):
+class DeviceJob(FrozenModel):
     """What can torch do with this device?"""
 
     kind: Literal["device"] = "device"
     device: Device
 
 
-class ProbeJob(Noun):
+class ProbeJob(FrozenModel):
     """What is this pipeline, and what can torch do with this device? Downloads weights that are missing."""
 
     kind: Literal["probe"] = "probe"
@@ -31,7 +31,7 @@ class ProbeJob(Noun):
     prompts: tuple[str, ...]  # must fit in the scorer's context
 
 
-class MeasureJob(Noun):
+class MeasureJob(FrozenModel):
     """Build the pipe that `values` describe and measure it. Pictures, if wanted, go to the job's folder."""
 
     kind: Literal["measure"] = "measure"
@@ -39,10 +39,10 @@ class MeasureJob(Noun):
     values: dict[str, Value]
     pictures: bool
     max_memory_bytes: int | None = None  # a GPU's allocator is capped so that the process keeps within it
-    thrift: Thrift | None = None  # what need not be drawn
+    reuse: Reuse | None = None  # what need not be drawn
 
 
-class DrawJob(Noun):
+class DrawJob(FrozenModel):
     """Build the pipe that `values` describe and make a picture of every prompt, untimed, in the job's folder."""
 
     kind: Literal["draw"] = "draw"
@@ -50,7 +50,7 @@ class DrawJob(Noun):
     values: dict[str, Value]
 
 
-class ArtifactsJob(Noun):
+class ArtifactsJob(FrozenModel):
     """Build the pipe that `values` describe, call it at every size, and keep what torch.compile has made of it."""
 
     kind: Literal["artifacts"] = "artifacts"
@@ -58,21 +58,21 @@ class ArtifactsJob(Noun):
     values: dict[str, Value]
 
 
-class Stage(Noun):
+class Stage(FrozenModel):
     """One pipe of a chain: what is built, and what it is called with."""
 
     target: Target
     values: dict[str, Value]
 
 
-class ChainJob(Noun):
+class ChainJob(FrozenModel):
     """Build the pipes of a chain, each with its own config, and measure the whole: prompt in, last picture out."""
 
     kind: Literal["chain"] = "chain"
     stages: tuple[Stage, ...]
 
 
-class CompatJob(Noun):
+class CompatJob(FrozenModel):
     """Make the first call's pictures of many configs, each in a fork of its own. They go to `folder`."""
 
     kind: Literal["compat"] = "compat"
@@ -85,7 +85,7 @@ class CompatJob(Noun):
     limit_s: float  # the longest that one may take
 
 
-class ScoreJob(Noun):
+class ScoreJob(FrozenModel):
     """Judge one folder of pictures against another."""
 
     kind: Literal["score"] = "score"
@@ -95,14 +95,14 @@ class ScoreJob(Noun):
     scorer: str | None
 
 
-class MetricWish(Noun):
+class MetricWish(FrozenModel):
     """One metric that is asked for: ours, with the source of its model (None: its own), or FILE.py:FUNCTION."""
 
     name: str
     source: str | None = None
 
 
-class RescoreJob(Noun):
+class RescoreJob(FrozenModel):
     """Score the saved pictures of trials anew. `run_code`: the user lets their own functions run."""
 
     kind: Literal["rescore"] = "rescore"
@@ -121,7 +121,7 @@ Job = Annotated[
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
-class Report(Noun):
+class Report(FrozenModel):
     """What a child writes to `outcome.json`: a result or a failure."""
 
     result: dict[str, Any] | None = None

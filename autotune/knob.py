@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from autotune.config import Config, Value
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel
 from autotune.target import Target
 
 
@@ -30,7 +30,7 @@ class Stage(IntEnum):
     CALL = 8  # arguments of the pipeline's call
 
 
-class Effect(Noun):
+class Effect(FrozenModel):
     """What a knob changed: `count` of `what`. A count of 0 means that the knob did nothing here."""
 
     count: int
@@ -40,7 +40,7 @@ class Effect(Noun):
         return f"{self.count} {self.what}"
 
 
-class Script(Noun):
+class Script(FrozenModel):
     """A knob's part of a plain script (export_script.py), as source text: `pipe` is the loaded pipeline.
 
     why_not  a sentence why a short script can't do what the knob does; then the rest is empty

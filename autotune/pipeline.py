@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel
 
 Weights = Literal["pretrained", "random"]
 Task = Literal["text2image", "image2image", "inpainting"]
 TASKS: tuple[Task, ...] = ("text2image", "image2image", "inpainting")
 
 
-class Traits(Noun):
+class Traits(FrozenModel):
     """What a pipeline's classes and configuration can do. Knobs decide by these; no weights are needed to know them."""
 
     class_name: str  # diffusers' pipeline class
@@ -51,7 +51,7 @@ class Traits(Noun):
     vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it can't be had
 
 
-class Pipeline(Noun):
+class Pipeline(FrozenModel):
     """Which pipeline: a preset, a hub id or a local folder. `traits` are known once it has been probed."""
 
     name: str  # as the user gave it
@@ -78,7 +78,7 @@ class Pipeline(Noun):
         return self.name.rstrip("/").split("/")[-1].lower()
 
 
-class Preset(Noun):
+class Preset(FrozenModel):
     """A pipeline known by a short name, with the workload its users mean when they say nothing else."""
 
     name: str

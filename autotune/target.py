@@ -1,12 +1,12 @@
 """Target: what is tuned (Pipeline), for whom (Workload), where (Device). Studies of different targets never mix."""
 
 from autotune.device import Device
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel
 from autotune.pipeline import Pipeline
 from autotune.workload import Workload
 
 
-class Target(Noun):
+class Target(FrozenModel):
     pipeline: Pipeline
     workload: Workload
     device: Device
@@ -28,6 +28,6 @@ class Target(Noun):
 
 
 def _short(value: object) -> str:
-    nouns = isinstance(value, tuple) and all(isinstance(part, Noun) for part in value)
+    nouns = isinstance(value, tuple) and all(isinstance(part, FrozenModel) for part in value)
     text = " and ".join(map(str, value)) or "none" if isinstance(value, tuple) and nouns else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -7,18 +7,19 @@ where seed and reference may be left away. Pictures are known by a digest of the
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from autotune.errors import UserError
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel
 
 PROMPTS = Path(__file__).parent / "prompts"
 
 
-class Shape(Noun):
+class Shape(FrozenModel):
     """The size of a call: `batch` pictures of `width` x `height` pixels."""
 
     width: int
@@ -29,7 +30,7 @@ class Shape(Noun):
         return f"{self.width}x{self.height}@{self.batch}"
 
 
-class Workload(Noun):
+class Workload(FrozenModel):
     """One call of the pipeline makes `batch` pictures of `width` x `height` pixels in `steps` denoising steps.
 
     A service that is asked for several sizes names the others in `also`: every config is then timed at each of them, in
@@ -81,7 +82,7 @@ class Workload(Noun):
         return f"{sizes}, {self.steps} steps, guidance {self.guidance_scale:g}, {prompts}"
 
 
-class Prompts(Noun):
+class Prompts(FrozenModel):
     """`seeds` and `references` are empty, or have an entry for each text: None or "" where nothing is said."""
 
     texts: tuple[str, ...]
@@ -111,7 +112,7 @@ class Prompts(Noun):
                 image.save(path)
 
 
-class PromptLine(Noun):
+class PromptLine(FrozenModel):
     """One line of a .jsonl file."""
 
     prompt: str = Field(min_length=1, pattern=r"\S")
@@ -211,15 +212,38 @@ def _sides(text: str) -> tuple[int, int] | None:
     return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
 
 
-def asked_sizes(
-    size: tuple[int, int] | None, batch: int | None, workloads: Sequence[tuple[int, int, int]]
-) -> tuple[tuple[int, int] | None, int, tuple[Shape, ...]]:
-    """The main size (None: the pipeline's own), its batch, and the other sizes. Raises UserError.
+@dataclass(frozen=True, kw_only=True)
+class WorkloadRequest:
+    """What a user asks of the workload. The probe completes it from the pipeline: None is the pipeline's own.
+
+    size  (width, height) in pixels;  batch  pictures a call;  also  further sizes;  seed  of the start noise
+    """
+
+    prompts: Prompts
+    steps: int | None = None
+    size: tuple[int, int] | None = None
+    batch: int = 1
+    also: tuple[Shape, ...] = ()
+    seed: int = 0
+
+
+def request_workload(
+    prompts: Prompts,
+    *,
+    steps: int | None,
+    size: tuple[int, int] | None,
+    batch: int | None,
+    workloads: Sequence[tuple[int, int, int]] = (),
+    seed: int = 0,
+) -> WorkloadRequest:
+    """The request, checked. Raises UserError.
 
     workloads  (width, height, batch) of each size, the main one first; then neither `size` nor `batch` may be given
     """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
     if not workloads:
-        return size, batch or 1, ()
+        return WorkloadRequest(prompts=prompts, steps=steps, size=size, batch=batch or 1, seed=seed)
     if size is not None or batch is not None:
         raise UserError("--workload says the size and the batch: leave --size and --batch away.")
     shapes = [Shape(width=width, height=height, batch=pictures) for width, height, pictures in workloads]
@@ -228,4 +252,6 @@ def asked_sizes(
             raise UserError(f"--workload {shape}: width, height and batch must be at least 1.")
         if shape in shapes[:number]:
             raise UserError(f"--workload {shape} is there twice: give every size once.")
-    return (shapes[0].width, shapes[0].height), shapes[0].batch, tuple(shapes[1:])
+    main, *others = shapes
+    size = (main.width, main.height)
+    return WorkloadRequest(prompts=prompts, steps=steps, size=size, batch=main.batch, also=tuple(others), seed=seed)

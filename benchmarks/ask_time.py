@@ -13,16 +13,17 @@ import time
 from pathlib import Path
 
 from autotune.config import Config
-from autotune.folders import StudyFolder
 from autotune.goal import Goal
 from autotune.knobs import complete
-from autotune.probe import probe_space
-from autotune.record import Record
-from autotune.space import SearchSpace
-from autotune.store import InMemory
-from autotune.study import Study
+from autotune.measurement import Measurement, Quality
+from autotune.study.record import Record
+from autotune.study.space import SearchSpace
+from autotune.study.storage import InMemory
+from autotune.study.study import Study
+from autotune.study_folder import StudyFolder
 from autotune.target import Target
-from autotune.trial import Failure, Measurement, Quality, Trial
+from autotune.trial import Failure, Trial
+from autotune.tuning.probe_space import probe_space
 
 
 def outcome(number: int, config: Config) -> Measurement | Failure:

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from autotune.verdict import half_width
+from autotune.statistics.verdict import half_width
 
 PLAIN = """
 import json, sys, time
@@ -63,16 +63,17 @@ CALLS = 20
 PAIRS = 40  # of calls in turn
 
 
-def in_turn() -> list[float]:
+def interleave() -> list[float]:
     """The logarithms of ours over plain, of calls in turn in this process."""
     import torch
     from diffusers import DiffusionPipeline
 
-    from autotune import build, demo
+    from autotune import demo
+    from autotune.building import build
     from autotune.knobs import complete
     from autotune.measure import call_pipe, latency
     from autotune.pipelines import resolve
-    from autotune.probe import default_prompts
+    from autotune.tuning.probe_space import default_prompts
     from autotune.workload import Workload
 
     pipeline = resolve("demo")
@@ -105,7 +106,7 @@ def in_turn() -> list[float]:
 
 
 def show_in_turn() -> None:
-    logs = in_turn()
+    logs = interleave()
     middle, half = statistics.fmean(logs), half_width(logs)
     low, high, median = math.exp(middle - half), math.exp(middle + half), math.exp(statistics.median(logs))
     print(f"autotune's over the plain loop's, {PAIRS} calls each in turn: median of the ratios {median:.4f}")
@@ -137,9 +138,10 @@ def plain(target: object, config: str | None) -> list[float]:
 
 def measured(target: object, values: dict[str, object], folder: Path) -> list[float]:
     """The seconds of the calls that autotune times."""
-    from autotune import isolate
+    from autotune.execution import isolate
     from autotune.job import MeasureJob
-    from autotune.trial import Failure, Measurement
+    from autotune.measurement import Measurement
+    from autotune.trial import Failure
 
     job = MeasureJob(target=target, values=values, pictures=False)
     answer = isolate.run(folder, job, timeout_s=600)
@@ -153,12 +155,13 @@ def show(what: str, ours: float, theirs: float) -> None:
 
 
 def main() -> None:
-    from autotune.device import find_device
+    from autotune.devices import find_device
+    from autotune.execution.probe import probe
     from autotune.knobs import complete
     from autotune.pipelines import resolve
-    from autotune.probe import default_prompts, probe
-    from autotune.tuned import TunedConfig
-    from autotune.verify import stored_latency_s
+    from autotune.production.tuned_config import TunedConfig
+    from autotune.tuning.probe_space import default_prompts
+    from autotune.tuning.verify import stored_latency_s
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?")

@@ -55,10 +55,10 @@ def save_config(folder: Path) -> Path:
     from made_up import measured, record
 
     from autotune import demo
-    from autotune.device import find_device
-    from autotune.export import export
-    from autotune.here import versions
+    from autotune.devices import find_device
+    from autotune.devices.probe import versions
     from autotune.pipelines.locate import revision_of
+    from autotune.tuning.export import export
 
     target = make_target(find_device("cpu"))
     pipeline = target.pipeline.model_copy(update={"revision": revision_of(demo.PIPELINE)})

@@ -1,6 +1,6 @@
 """The samplers on made-up spaces, where nothing is measured: the README's table, and how to make it again.
 
-    python benchmarks/samplers_simulated.py [--worlds 12] [--samplers auto,tpe,nsga2,random] [--jobs 1] [--no-thrift]
+    python benchmarks/samplers_simulated.py [--worlds 12] [--samplers auto,tpe,nsga2,random] [--jobs 1] [--no-reuse]
 
 A world (`tests/simulated.py`) has costs that multiply, a few pairs of settings that interact, and faults that follow
 rules: of 400 random configs of the demo's space, or of the default one on a GPU, none to six in ten fail. Every sampler
@@ -16,11 +16,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from autotune.curve import Curve, curve_of
-from autotune.recording import Recording
-from autotune.replay import replay_once
-from autotune.space import shipped_space_file
-from autotune.yardstick import Yardstick
+from autotune.recordings.recording import Recording
+from autotune.research.replay.convergence import Convergence, convergence_of
+from autotune.research.replay.reference_front import ReferenceFront
+from autotune.research.replay.replay import replay_once
+from autotune.study.space import shipped_space_file
 
 BUDGET = 40
 MARKS = (10, 20, 40)
@@ -44,13 +44,13 @@ def world(number: int) -> Recording:
     )
 
 
-def search(number: int, sampler: str, seed: int, thrift: bool) -> Curve:
+def search(number: int, sampler: str, seed: int, reuse: bool) -> Convergence:
     table = world(number)
-    trials = replay_once(table, sampler, seed, BUDGET, thrift=thrift)
-    return curve_of(trials, Yardstick(table.trials(), table.header.goal), seed)
+    trials = replay_once(table, sampler, seed, BUDGET, reuse=reuse)
+    return convergence_of(trials, ReferenceFront(table.trials(), table.header.goal), seed)
 
 
-def row(sampler: str, curves: list[Curve]) -> str:
+def row(sampler: str, curves: list[Convergence]) -> str:
     shares = " | ".join(f"{statistics.fmean(curve.at(mark) for curve in curves):.2f}" for mark in MARKS)
     counts = [curve.trials_to(SHARE) for curve in curves]
     middle = statistics.median(float("inf") if count is None else count for count in counts)
@@ -64,14 +64,14 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=12)
     parser.add_argument("--samplers", default="auto,tpe,nsga2,random")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--no-thrift", action="store_true")
+    parser.add_argument("--no-reuse", action="store_true")
     asked = parser.parse_args()
     print("| sampler | searches | " + " | ".join(map(str, MARKS)) + " trials | to 95 % | trials lost to faults |")
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
         for sampler in asked.samplers.split(","):
             seeds = range(3 if sampler == "random" else 1)
             jobs = [
-                pool.submit(search, number, sampler, seed, not asked.no_thrift)
+                pool.submit(search, number, sampler, seed, not asked.no_reuse)
                 for number in range(asked.worlds)
                 for seed in seeds
             ]

@@ -28,21 +28,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autotune.explore import Ended, Event
-from autotune.front import pick_trial
+from autotune.devices.probe import versions
 from autotune.goal import Goal
-from autotune.here import versions
-from autotune.recording import Recording
-from autotune.recording_file import read_table
-from autotune.replay import replay_once
+from autotune.recordings.parquet import read_table
+from autotune.recordings.recording import Recording
+from autotune.research.replay.reference_front import ReferenceFront
+from autotune.research.replay.replay import replay_once
+from autotune.study.pareto_front import pick_trial
 from autotune.trial import Trial
-from autotune.tuner import search
-from autotune.yardstick import Yardstick
+from autotune.tuning.explore import Ended, Event
+from autotune.tuning.search import search
 
 SLACK = 0.05  # of the speedup: two processes of one config differ by about so much
 KINDS: dict[str, dict[str, Any]] = {
-    "naive": {"sampler": "tpe", "isolation": "spawn", "thrift": False},
-    "ours": {"sampler": "auto", "isolation": "fork", "thrift": True},
+    "naive": {"sampler": "tpe", "isolation": "spawn", "reuse": False},
+    "ours": {"sampler": "auto", "isolation": "fork", "reuse": True},
 }
 
 
@@ -119,12 +119,12 @@ def fresh_interpreter_s(rounds: int = 3) -> float:
 
 
 def replayed(
-    recording: Recording, ruler: Yardstick, seed: int, budgets: dict[str, int], fresh_s: float
+    recording: Recording, ruler: ReferenceFront, seed: int, budgets: dict[str, int], fresh_s: float
 ) -> dict[str, float]:
     """Picks are judged by what the table says of them, not by the calls that a search would have timed."""
     found = {}
     for kind, how in KINDS.items():
-        trials = replay_once(recording, how["sampler"], seed, budgets[kind], thrift=how["thrift"])
+        trials = replay_once(recording, how["sampler"], seed, budgets[kind], reuse=how["reuse"])
         each_s = [trial.seconds + (fresh_s if kind == "naive" else 0.0) for trial in trials]
         shares = ruler.picks(trials)
         found[kind] = [
@@ -143,7 +143,7 @@ def of_tables(tables: list[Path], seeds: int, budgets: dict[str, int], fresh_s: 
     rounds = {}
     for table in tables:
         recording = read_table(table)
-        ruler = Yardstick(recording.trials(), recording.header.goal)
+        ruler = ReferenceFront(recording.trials(), recording.header.goal)
         found = [replayed(recording, ruler, seed, budgets, fresh_s) for seed in range(seeds)]
         rounds[table.name] = found
         print(f"\n{table.name}: {seeds} seeds, an equal pick is {middle(found, 'equal_pick_speedup'):.2f}x")

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from autotune.folders import StudyFolder
-from autotune.record import read_anchors, read_trials
-from autotune.schedule import exploring_s
+from autotune.study.record import read_anchors, read_trials
+from autotune.study.time_left import exploring_s
+from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Trial
 
 SHARES = (0.25, 0.5, 0.75)

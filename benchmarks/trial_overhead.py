@@ -20,20 +20,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from autotune import isolate
 from autotune.config import Config
-from autotune.device import find_device
-from autotune.folders import StudyFolder
+from autotune.devices import find_device
+from autotune.execution import isolate
+from autotune.execution.probe import probe
+from autotune.execution.runner import OFFLINE
 from autotune.isolation import ISOLATIONS, Isolation
 from autotune.job import MeasureJob, ScoreJob
 from autotune.knobs import complete
+from autotune.measurement import Measurement
 from autotune.pipelines import resolve
-from autotune.probe import default_prompts, default_space, probe
-from autotune.runner import OFFLINE
-from autotune.space import make_space
-from autotune.study import Study
+from autotune.study.space import make_space
+from autotune.study.study import Study
+from autotune.study_folder import StudyFolder
 from autotune.target import Target
-from autotune.trial import Failure, Measurement, Trial
+from autotune.trial import Failure, Trial
+from autotune.tuning.probe_space import default_prompts, default_space
 
 WINDOW = 10  # trials whose median is told
 

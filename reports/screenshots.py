@@ -13,7 +13,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from autotune.report.page import write_report
+from autotune.report.page.page import write_report
 from autotune.report.story import read_story
 
 WIDTH_PX, PHONE_PX = 1100, 375

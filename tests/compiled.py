@@ -60,7 +60,7 @@ def see(values: dict[str, Any]) -> dict[str, Any]:
     from live import built, difference, picture, profiled_kernels
     from torch._dynamo.utils import clear_compilation_metrics, counters
 
-    from autotune import build
+    from autotune.building import build
     from autotune.knobs import complete
 
     torch._dynamo.reset()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autotune.device import Device
-from autotune.isolate import forked
+from autotune.execution import fork_client as forked
 from autotune.pipeline import Pipeline, Traits
 from autotune.target import Target
 from autotune.workload import Shape, Workload

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from autotune import build, demo
+from autotune import demo
+from autotune.building import build
 from autotune.config import Config, Value
 from autotune.knob import Effect
 from autotune.knobs import complete, find_knob

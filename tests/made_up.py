@@ -8,10 +8,11 @@ from autotune.config import Value
 from autotune.goal import Goal
 from autotune.knob import Effect
 from autotune.knobs import complete
-from autotune.likeness import Look
-from autotune.record import Record
+from autotune.measurement import Measurement, Quality, ShapeCost
+from autotune.reuse import SpotCheck
+from autotune.study.record import Record
 from autotune.target import Target
-from autotune.trial import Cause, Failure, Measurement, Quality, ShapeCost, Trial
+from autotune.trial import Cause, Failure, Trial
 
 BASELINE_SCORES = (30.0, 31.0)
 
@@ -86,15 +87,15 @@ def stopped(number: int, values: Mapping[str, Value] | None = None, **figures: f
 
 def shared(
     number: int,
-    giver: int,
+    source: int,
     values: Mapping[str, Value] | None = None,
     *,
     ssim: float = 0.999,
     latency_s: float = 1.0,
 ) -> Trial:
-    """A trial whose pictures are the giver's."""
-    look = Look(trial=giver, prompt=0, ssim=ssim, psnr_db=60.0, largest_levels=1)
-    return changed(measured(number, values, latency_s=latency_s), look=look, quality_of=giver)
+    """A trial whose pictures are the source's."""
+    look = SpotCheck(trial=source, prompt=0, ssim=ssim, psnr_db=60.0, largest_levels=1)
+    return changed(measured(number, values, latency_s=latency_s), spot_check=look, quality_of=source)
 
 
 def record(

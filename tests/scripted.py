@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from autotune import isolate
-from autotune.isolate import forked
+from autotune.execution import fork_client as forked
+from autotune.execution import isolate
 from autotune.isolation import Isolation
 from autotune.job import ScoreJob
 from autotune.trial import Failure
@@ -15,7 +15,8 @@ ANY_JOB = ScoreJob(images="", baseline="", prompts=("a",), scorer=None)  # of a 
 SERVER = """
 import os, socket, sys
 from pathlib import Path
-from autotune import nursery, worker
+from autotune.worker import fork_server as nursery
+from autotune.worker import main as worker
 connection = socket.socket(fileno=int(sys.argv[1]))
 worker.die_with_parent()
 {first}

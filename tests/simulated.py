@@ -16,8 +16,8 @@ from conftest import CPU, gpu, make_target
 from autotune.config import Config, Value
 from autotune.goal import Goal
 from autotune.knobs import all_knobs, complete
-from autotune.recording import Header, Recording, Row
-from autotune.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
+from autotune.recordings.recording import Header, Recording, Row
+from autotune.study.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
 
 Effects = dict[tuple[str, Value], float]
 Pair = tuple[tuple[str, Value], tuple[str, Value]]

@@ -18,8 +18,8 @@ from made_up import measured, record
 from PIL import Image
 
 import autotune
-from autotune.device import find_device
-from autotune.export import export
+from autotune.devices import find_device
+from autotune.tuning.export import export
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -1,56 +1,45 @@
-"""The layers of the house, read off the source: imports run downward only, and each sharp tool has one place.
+"""The rooms of the house, read off the source: imports run one way, and each sharp tool has one place.
 
-Imports inside functions count as well, so that no late import hides a way up.
+Imports inside functions and under TYPE_CHECKING count as well, so that no late import hides a way back.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import autotune
-from autotune.pipelines import NO_FAMILIES
 
 ROOT = Path(autotune.__file__).parent
-NOUNS = {
-    *("errors", "noun", "folders", "config", "device", "pipeline", "workload"),
-    *("goal", "target", "knob", "trial", "job", "device_specs", "paired", "verdict", "turns", "drift"),
-    *("glimpse", "untrusted", "isolation", "schedule", "earlier", "likeness", "thrift", "takeover"),
-}
-# From the top. A folder is one unit, except report/, whose parts stand at different heights.
-LAYERS: tuple[set[str], ...] = (
-    {"cli"},
-    {"report.show", "report.terminal", "report.trust", "report.verify", "report.replay"},
-    {"ladder", "replay", "nursery"},
-    {"tuner", "worker"},  # the mains of the parent and of the child; the child is reached by starting a process
-    {"explore"},
-    {"report.page"},
-    {"report.markdown"},
-    {"report.measured", "report.watch", "report.merge"},
-    {"ablate"},
-    {"minimal"},
-    {"report.story"},
-    {"export", "export_as", "run", "confirm", "compare", "verify", "make_artifacts", "schema"},
-    {"read_earlier"},
-    {"selftest", "compat", "report.ladder", "report.score", "report.table", "recording_file", "make_table"},
-    {"replay_spared"},
-    {"chain", "ladder_record", "score", "recording"},
-    {"study", "probe", "tuned", "ladder_recipe"},
-    {"proposals", "importance", "our_sampler", "warm_start", "optuna_view"},
-    {"pool", "curve"},
-    {"production", "serving"},
-    {"runner"},
-    {"space", "build", "fallback", "artifacts", "floor", "sparing", "yardstick", "report.words"},
-    {"knobs", "measure", "here", "fresh"},
-    {"report.progress", "store", "sampler"},
-    {"record", "front", "isolate", "pipelines", "report.pictures", "report.gallery", "ablation"},
-    {"demo", "report", "report.look", "published", "hypervolume"},
-    NOUNS,
+
+# The order of the rooms, from the top. A room imports only rooms below it. The files directly in autotune/ are the
+# nouns: every room may import them, they import only one another.
+ROOMS = (
+    "cli",
+    "report",
+    "research",
+    "compat",
+    "tuning",
+    "recordings",
+    "production",
+    "study",
+    "sampler",
+    "execution",
+    "worker",
+    "building",
+    "measure",
+    "knobs",
+    "pipelines",
+    "devices",
+    "statistics",
+    "demo",
+    "nouns",
 )
-HEIGHT = {unit: -depth for depth, layer in enumerate(LAYERS) for unit in layer}
+MOST_FILES = 17  # of a room, its folders apart: a folder of more is two rooms
+MOST_NOUNS = 17
 HEAVY = {"torch", "diffusers", "transformers", "torchao", "tomesd", "torchmetrics", "accelerate"}
 
 FILES = {
@@ -58,35 +47,39 @@ FILES = {
     for path in ROOT.rglob("*.py")
     if path != ROOT / "__init__.py"
 }
-TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+SOURCES = {module: path.read_text(encoding="utf-8") for module, path in FILES.items()}
+TREES = {module: ast.parse(source) for module, source in SOURCES.items()}
+NOUNS = {module for module, path in FILES.items() if path.parent == ROOT}
 
 
-def unit(module: str) -> str:
-    """The unit of a module: knobs.dtype belongs to knobs, report.words is its own."""
+def room(module: str) -> str:
     first = module.split(".")[0]
-    return module if first == "report" else first
+    return "nouns" if first in NOUNS else first
 
 
-def imported(module: str, *, at_the_top_only: bool = False) -> Iterator[str]:
-    """Every module that this one imports, ours without the leading "autotune."."""
-    tree = TREES[module]
+def imports(tree: ast.Module, *, at_the_top_only: bool = False) -> Iterator[str]:
+    """Every module that this source imports, by its whole name: "autotune.study.record", "torch" ..."""
     for node in tree.body if at_the_top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} has a relative import"
+            assert node.level == 0, "a relative import"
             assert node.module is not None
-            deeper = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name.removeprefix("autotune.") in FILES else node.module for name in deeper]
-        else:
-            continue
-        yield from (name.removeprefix("autotune.") for name in names)
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                yield deeper if deeper.removeprefix("autotune.") in FILES else node.module
+
+
+def ours(tree: ast.Module) -> set[str]:
+    """Those of them that are ours, without the leading "autotune."."""
+    names = {name.removeprefix("autotune.") for name in imports(tree) if name.startswith("autotune.")}
+    return {name for name in names if name in FILES}
 
 
 def foreign(module: str, *, at_the_top_only: bool = False) -> set[str]:
     """The packages of others that a module imports, by the first part of their names."""
-    names = imported(module, at_the_top_only=at_the_top_only)
-    return {name.split(".")[0] for name in names if name not in FILES and name != "autotune"}
+    names = imports(TREES[module], at_the_top_only=at_the_top_only)
+    return {name.split(".")[0] for name in names} - {"autotune"}
 
 
 def called(module: str) -> Iterator[str]:
@@ -96,64 +89,105 @@ def called(module: str) -> Iterator[str]:
             yield ast.unparse(node.func)
 
 
-def test_every_file_has_a_place_and_every_place_a_file() -> None:
-    assert {unit(module) for module in FILES} == set(HEIGHT)
+def arrows_back(trees: Mapping[str, ast.Module]) -> list[str]:
+    """The imports of a room from a room that is not below it."""
+    height = {name: -depth for depth, name in enumerate(ROOMS)}
+    return [
+        f"{module} imports {name}"
+        for module, tree in trees.items()
+        for name in sorted(ours(tree))
+        if room(name) != room(module) and height[room(name)] > height[room(module)]
+    ]
 
 
-@pytest.mark.parametrize("module", sorted(FILES))
-def test_imports_run_downward_only(module: str) -> None:
-    mine = unit(module)
-    for name in imported(module):
-        if name not in FILES:
-            continue
-        theirs = unit(name)
-        same_house = theirs == mine or {mine, theirs} <= NOUNS or {mine, theirs} <= {"report.show", "report.terminal"}
-        assert same_house or HEIGHT[theirs] < HEIGHT[mine], f"{module} imports {name}"
+def circles(trees: Mapping[str, ast.Module]) -> list[str]:
+    """The files that, by their imports, need themselves. A package's `__init__` needs its own files, and they it."""
+    graph = {module: ours(tree) for module, tree in trees.items()}
+    found = []
+    for module in graph:
+        seen, new = set[str](), graph[module] - {module}
+        while new:
+            seen |= new
+            new = {name for one in new for name in graph.get(one, set())} - seen
+        if module in seen:
+            found.append(module)
+    return found
 
 
-def test_nouns_import_only_nouns_and_next_to_nothing_of_others() -> None:
+def test_imports_run_one_way_between_rooms() -> None:
+    assert {room(module) for module in FILES} == set(ROOMS)
+    assert arrows_back(TREES) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from autotune.tuning.search import search",
+        "def late():\n    from autotune.tuning import search",
+        "import autotune.report.story",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from autotune.cli import app",
+    ],
+)
+def test_a_deliberate_arrow_back_is_found(source: str) -> None:
+    """A test of the test: at the top, inside a function, as a module, for types alone."""
+    assert len(arrows_back({"study.record": ast.parse(source)})) == 1
+    assert arrows_back({"study.record": ast.parse("from autotune.trial import Trial")}) == []
+    assert len(arrows_back({"config": ast.parse("from autotune.knobs import all_knobs")})) == 1, "a noun"
+
+
+def test_no_file_needs_itself() -> None:
+    assert circles(TREES) == []
+    two = {"measure.watch": "import autotune.measure.nvml", "measure.nvml": "import autotune.measure.watch"}
+    assert circles({name: ast.parse(source) for name, source in two.items()}) == list(two), "a test of the test"
+
+
+def test_a_room_can_be_taken_in_at_one_glance() -> None:
+    folders = {path.parent for path in FILES.values()} - {ROOT}
+    crowded = {str(f.relative_to(ROOT)): len(list(f.glob("*.py"))) for f in folders}
+    assert {name: count for name, count in crowded.items() if count > MOST_FILES} == {}
+    assert len(list(ROOT.glob("*.py"))) <= MOST_NOUNS
+
+
+def test_every_file_says_what_it_is_in_its_first_line() -> None:
+    for module, tree in TREES.items():
+        assert ast.get_docstring(tree), module
+
+
+def test_nouns_import_next_to_nothing_of_others() -> None:
     for noun in NOUNS:
-        assert {name for name in imported(noun) if name in FILES} <= NOUNS
-        assert foreign(noun) - set(sys.stdlib_module_names) <= {"pydantic", "pynvml", "numpy", "PIL"}
+        assert foreign(noun) - set(sys.stdlib_module_names) <= {"pydantic", "pydantic_core", "PIL"}, noun
         assert foreign(noun, at_the_top_only=True).isdisjoint({"numpy", "PIL"}), "`autotune --help` is instant"
 
 
 def test_only_the_study_and_samplers_know_optuna() -> None:
     """The sampler is one of Optuna's, for anyone's study; nothing else of ours is in it."""
-    assert {unit(module) for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {
-        "study",
-        "proposals",
-        "importance",
-        "sampler",
-    }
-    ours = {name for module in FILES if unit(module) == "sampler" for name in imported(module) if name in FILES}
-    assert all(unit(name) == "sampler" for name in ours)
+    assert {room(module) for module in FILES if {"optuna", "sqlalchemy"} & foreign(module)} == {"study", "sampler"}
+    assert {room(name) for module in FILES if room(module) == "sampler" for name in ours(TREES[module])} == {"sampler"}
 
 
-def test_only_isolate_starts_processes() -> None:
+def test_only_execution_starts_processes() -> None:
     starters = {"subprocess", "multiprocessing", "concurrent", "pty"}
     # A replay's processes measure nothing and load no pipeline: they share arithmetic among the cores.
-    assert {unit(module) for module in FILES if starters & foreign(module)} == {"isolate", "replay"}
+    assert {m for m in FILES if starters & foreign(m)} == {
+        "execution.child",
+        "execution.fork_client",
+        "research.replay.replay",
+    }
     by_os = ("os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn")
     assert [(m, c) for m in FILES for c in called(m) if c.startswith(by_os)] == []
-    assert {m for m in FILES if "os.fork" in called(m)} == {"worker", "nursery"}  # see there
+    assert {m for m in FILES if "os.fork" in called(m)} == {"worker.main", "worker.fork_server"}
 
 
-def test_only_the_command_line_the_terminal_and_the_training_script_print() -> None:
+def test_only_the_command_line_and_the_report_print() -> None:
     prints = {m for m in FILES for c in called(m) if c == "print" or c.endswith(("console.print", "console().print"))}
-    prints = {"cli" if m.startswith("cli.") else m for m in prints}
-    assert prints == {"cli", "compat.__main__", "report.show", "report.watch", "report.look", "demo.train"}
+    mains = {"compat.__main__", "demo.train"}  # python -m ...
+    assert {room(m) for m in prints - mains} == {"cli", "report"}
 
 
 def test_only_mains_end_the_process() -> None:
     endings = {"sys.exit", "exit", "quit", "os._exit", "SystemExit"}
-    assert {m for m in FILES if endings & set(called(m))} <= {
-        "cli",
-        "compat.__main__",
-        "worker",
-        "nursery",
-        "demo.train",
-    }
+    enders = {m for m in FILES if endings & set(called(m))}
+    assert enders <= {"cli", "compat.__main__", "worker.main", "worker.fork_server", "demo.train"}
 
 
 def test_nothing_is_evaluated_or_unpickled() -> None:
@@ -162,44 +196,58 @@ def test_nothing_is_evaluated_or_unpickled() -> None:
     assert not [m for m in FILES if "pickle" in foreign(m)]
 
 
-def test_the_child_is_imported_by_nobody_but_whoever_becomes_it() -> None:
-    assert [module for module in FILES if "worker" in imported(module)] == ["nursery"]
-    assert [module for module in FILES if {"nursery", "fresh"} & set(imported(module))] == ["nursery"]
-
-
 def reached(module: str) -> set[str]:
     """The module, and all of ours that it imports, and they in turn."""
-    found, new = set(), {module}
+    found, new = set[str](), {module}
     while new:
         found |= new
-        new = {name for m in new for name in imported(m) if name in FILES} - found
+        new = {name for m in new for name in ours(TREES[m])} - found
     return found
+
+
+def test_every_job_has_a_function_and_the_worker_imports_none_by_name() -> None:
+    from autotune.job import Job
+    from autotune.worker.main import JOBS
+
+    kinds = {cls.model_fields["kind"].default for cls in Job.__origin__.__args__}  # type: ignore[attr-defined]
+    assert set(JOBS) == kinds
+    for place in JOBS.values():
+        module, _, function = place.removeprefix("autotune.").partition(":")
+        names = {node.name for node in TREES[module].body if isinstance(node, ast.FunctionDef)}
+        assert function in names, place
+        assert module not in ours(TREES["worker.main"])
 
 
 def test_who_watches_a_search_needs_no_optuna() -> None:
     """It runs beside the trials, on the machine that is being timed."""
-    assert not {"study", "tuner"} & reached("report.watch")
+    assert not {"study.study", "tuning.search"} & reached("report.terminal.watch")
 
 
 def test_the_child_can_not_see_the_search() -> None:
-    assert reached("nursery") & {"study", "tuner", "space", "runner", "isolate", "record", "cli", "export"} == set()
+    from autotune.worker.main import JOBS
+
+    jobs = {place.removeprefix("autotune.").partition(":")[0] for place in JOBS.values()}
+    seen = set[str]().union(*(reached(m) for m in ("worker.main", "worker.fork_server", *jobs)))
+    assert {room(module) for module in seen} & {"cli", "report", "research", "tuning", "recordings", "study"} == set()
+    assert not {m for m in seen if room(m) == "execution"}
 
 
 def test_production_can_not_see_the_search_or_the_terminal() -> None:
-    seen = reached("tuned")
-    assert seen & {"study", "tuner", "space", "runner", "isolate", "cli", "worker", "measure"} == set()
+    seen = reached("production.tuned_config")
+    assert {room(m) for m in seen} & {"study", "tuning", "execution", "cli", "report", "worker", "measure"} == set()
     assert not [m for m in seen if {"optuna", "typer", "rich"} & foreign(m)]
 
 
 THE_CHILD = """
 import sys
-import autotune.worker
-from autotune.device import find_device
+import autotune.worker.main
+from autotune.devices import find_device
 from autotune.job import DeviceJob
 assert "torch" not in sys.modules, "the watcher is forked before torch is loaded"
-autotune.worker.run(DeviceJob(device=find_device("cpu")), None)
+autotune.worker.main.run(DeviceJob(device=find_device("cpu")), None)
 assert "torch" in sys.modules
-print(sorted({"optuna", "sqlalchemy", "typer", "rich", "autotune.study", "autotune.isolate"} & sys.modules.keys()))
+forbidden = {"optuna", "sqlalchemy", "typer", "rich", "autotune.study.study", "autotune.execution.isolate"}
+print(sorted(forbidden & sys.modules.keys()))
 """
 
 
@@ -209,23 +257,25 @@ def test_a_child_at_work_has_loaded_no_optuna() -> None:
     assert done.stdout == "[]\n"
 
 
-KNOBS = sorted(m for m in FILES if m.startswith("knobs.") and not m.startswith("knobs._"))
+def is_private(module: str) -> bool:
+    return module.rpartition(".")[2].startswith("_")
+
+
+KNOBS = sorted(m for m, p in FILES.items() if room(m) == "knobs" and p.name != "__init__.py" and not is_private(m))
 
 
 @pytest.mark.parametrize("knob", KNOBS)
 def test_a_knob_imports_no_other_knob(knob: str) -> None:
-    theirs = {name for name in imported(knob) if name.split(".")[0] == "knobs"}
-    assert all(name.startswith("knobs._") for name in theirs)
+    assert all(is_private(name) for name in ours(TREES[knob]) if room(name) == "knobs")
 
 
 def test_measure_knows_no_knob() -> None:
-    seen = {name for m in FILES if unit(m) == "measure" for name in imported(m)}
-    assert "trial" in seen
-    assert not [name for name in seen if unit(name) in ("knobs", "knob", "build", "study", "space")]
+    seen = {name for m in FILES if room(m) == "measure" for name in ours(TREES[m])}
+    assert "measurement" in seen
+    assert not [name for name in seen if room(name) in ("knobs", "building", "study") or name == "knob"]
 
 
 def test_only_modules_of_the_child_load_torch_when_they_are_imported() -> None:
     """The parent imports all the others: its own, every knob, every preset."""
     heavy = {module for module in FILES if HEAVY & foreign(module, at_the_top_only=True)}
-    assert heavy == {"pipelines.loading", "pipelines.inspect", "demo.train"}
-    assert {m.removeprefix("pipelines.") for m in heavy if m.startswith("pipelines.")} <= set(NO_FAMILIES)
+    assert heavy == {"pipelines.loading", "pipelines.inspect", "worker.measure", "demo.train"}

@@ -8,10 +8,10 @@ import pytest
 from typer.main import get_command
 
 from autotune.cli import app
-from autotune.export import export_from
 from autotune.knobs import all_knobs, check_value
 from autotune.pipelines import presets
-from autotune.tuned import TunedConfig
+from autotune.production.tuned_config import TunedConfig
+from autotune.tuning.export import export_from
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -90,9 +90,11 @@ def test_with_a_lead_the_end_of_the_front_is_found_sooner() -> None:
         odd = 0.05 * math.sin(37 * a + 11 * b + 5 * c + 3 * d)  # what no sum of effects predicts
         return math.exp(odd - 0.1 * a - 0.2 * b - 0.3 * (c == d)), math.exp(0.3 * a + 0.2 * b + odd - 0.1 * c)
 
-    def found(lead: tuple[int, ...], seed: int) -> float:
+    def found(primary: tuple[int, ...], seed: int) -> float:
         """The fastest of forty trials, over the fastest that there is."""
-        study = optuna.create_study(directions=["minimize", "minimize"], sampler=AutoSampler(seed=seed, lead=lead))
+        study = optuna.create_study(
+            directions=["minimize", "minimize"], sampler=AutoSampler(seed=seed, primary=primary)
+        )
         study.optimize(lambda t: costs(*(t.suggest_categorical(name, (0, 1, 2, 3)) for name in "abcd")), 40)
         fastest = min(costs(*codes)[0] for codes in itertools.product(range(4), repeat=4))
         return float(min(trial.values[0] for trial in study.trials) / fastest)
@@ -225,7 +227,7 @@ def test_a_pair_is_blamed_where_both_of_its_values_work_alone() -> None:
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_the_expected_improvement_is_what_sampling_says(dimensions: int) -> None:
-    from autotune.hypervolume import volume
+    from autotune.statistics.hypervolume import volume
 
     rng = np.random.default_rng(dimensions)
     front = rng.uniform(0.2, 0.9, (4, dimensions))

@@ -6,7 +6,9 @@ import pytest
 from made_up import BASELINE_SCORES, failed, likeness, measured, quality, shared, stopped
 
 from autotune.errors import UserError
-from autotune.trial import Discarded, Health, Measurement, Peaks, Phases, Quality, Trial
+from autotune.measurement import Discarded, Health, Measurement, Peaks, Phases, Quality
+from autotune.statistics.paired import paired_drop
+from autotune.trial import Trial
 
 
 def test_loss_is_the_mean_paired_drop() -> None:
@@ -28,9 +30,9 @@ def test_where_only_likeness_is_judged_loss_is_what_ssim_lacks_in_percent() -> N
 
 
 def test_the_interval_of_equal_drops_has_no_width_and_that_of_unlike_ones_has() -> None:
-    equal = quality(0.5).paired_drop(quality())
+    equal = paired_drop(quality(0.5), quality())
     assert (equal.mean, equal.half_width) == pytest.approx((0.5, 0.0))
-    unlike = quality().model_copy(update={"clip_scores": (29.0, 31.0)}).paired_drop(quality())
+    unlike = paired_drop(quality().model_copy(update={"clip_scores": (29.0, 31.0)}), quality())
     assert unlike.mean == pytest.approx(0.5)
     assert unlike.half_width is None, "two pairs that disagree bound nothing"
 
@@ -89,7 +91,7 @@ def test_a_trial_written_before_the_device_was_watched_can_still_be_read() -> No
     again = Trial.parse(older, "an older trial").measured
     assert again is not None
     assert (again.stopped_by, again.discarded, again.health, again.peaks) == (None, (), None, {})
-    assert (again.look, again.quality_of, again.stopped, again.score_s) == (None, None, None, None)
+    assert (again.spot_check, again.quality_of, again.stopped, again.score_s) == (None, None, None, None)
 
 
 def test_what_a_watched_device_told_survives_its_json() -> None:

@@ -15,11 +15,12 @@ from autotune.workload import (
     Prompts,
     Shape,
     Workload,
-    asked_sizes,
+    WorkloadRequest,
     digest_of,
     read_prompts,
     read_size,
     read_workload,
+    request_workload,
 )
 
 
@@ -236,13 +237,22 @@ def test_a_workload_of_an_impossible_size_or_batch_is_refused(text: str, says: s
         read_workload(text)
 
 
+PROMPTS_OF_A_TEST = Prompts(texts=("a red circle",))
+
+
+def requested(size: Any, batch: Any, workloads: Any) -> WorkloadRequest:
+    return request_workload(PROMPTS_OF_A_TEST, steps=None, size=size, batch=batch, workloads=workloads)
+
+
 def test_without_workloads_the_size_and_the_batch_are_the_workload() -> None:
-    assert asked_sizes((64, 96), 2, ()) == ((64, 96), 2, ())
-    assert asked_sizes(None, None, ()) == (None, 1, ())
+    asked = request_workload(PROMPTS_OF_A_TEST, steps=3, size=(64, 96), batch=2, seed=7)
+    assert asked == WorkloadRequest(prompts=PROMPTS_OF_A_TEST, steps=3, size=(64, 96), batch=2, seed=7)
+    assert requested(None, None, []) == WorkloadRequest(prompts=PROMPTS_OF_A_TEST)
 
 
 def test_the_first_workload_is_the_main_size() -> None:
-    assert asked_sizes(None, None, [(64, 64, 1), (96, 64, 4)]) == ((64, 64), 1, SEVERAL.also)
+    asked = requested(None, None, [(64, 64, 1), (96, 64, 4)])
+    assert (asked.size, asked.batch, asked.also) == ((64, 64), 1, SEVERAL.also)
 
 
 @pytest.mark.parametrize(
@@ -256,4 +266,4 @@ def test_the_first_workload_is_the_main_size() -> None:
 )
 def test_workloads_that_can_not_be_are_refused(size: Any, batch: Any, workloads: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        asked_sizes(size, batch, workloads)
+        requested(size, batch, workloads)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tiny import FAMILIES, tiny_checkpoint
 
-from autotune import build
+from autotune.building import build
 from autotune.config import Value
 from autotune.knob import Effect
 from autotune.knobs import complete

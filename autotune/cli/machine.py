@@ -14,8 +14,8 @@ from autotune.errors import UserError
 @app.command()
 def device() -> None:
     """Print what hardware was found, what it can do, and why we believe so."""
-    from autotune.probe import probe_devices
-    from autotune.report.terminal import device_table
+    from autotune.execution.probe import probe_devices
+    from autotune.report.terminal.search import device_table
 
     console().print(device_table(probe_devices()))
 
@@ -34,9 +34,9 @@ def knobs(
     weights: Weights = "pretrained",
 ) -> None:
     """Print every knob: what would be searched here, and what not and why."""
-    from autotune.device_specs import find_spec
-    from autotune.probe import probe_space, probe_space_of
-    from autotune.report.terminal import knobs_table
+    from autotune.devices.specs import find_spec
+    from autotune.report.terminal.search import knobs_table
+    from autotune.tuning.probe_space import probe_space, probe_space_of
 
     wishes = {"task": task, "controlnet": controlnet, "lora": lora}
     if device_spec is None:

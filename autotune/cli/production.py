@@ -29,8 +29,8 @@ def export(
     ] = False,
 ) -> None:
     """Write one trial of a study as the JSON that autotune.load() reads, or as a script or a text."""
-    from autotune.export import export_from
-    from autotune.export_as import SUFFIXES, write_text
+    from autotune.production.plain_script import SUFFIXES, write_text
+    from autotune.tuning.export import export_from
 
     if as_ not in SUFFIXES:
         raise UserError(f"--as takes {', '.join(SUFFIXES)}, not {as_!r}.")
@@ -41,7 +41,7 @@ def export(
     if as_ != "json":
         write_text(tuned, as_, path)
     elif with_artifacts:
-        from autotune.make_artifacts import save_with_artifacts
+        from autotune.production.compile_artifacts import save_with_artifacts
 
         save_with_artifacts(tuned, path)
     else:
@@ -52,7 +52,7 @@ def export(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of exported configs."""
-    from autotune.schema import schema as made
+    from autotune.production.schema import schema as made
 
     print(json.dumps(made(), indent=2))
 
@@ -71,9 +71,9 @@ def verify(
     that can't be used.
     """
     from autotune.goal import read_seconds
-    from autotune.report.verify import verification_steps, verification_words
-    from autotune.tuned import TunedConfig
-    from autotune.verify import verify as measure
+    from autotune.production.tuned_config import TunedConfig
+    from autotune.report.terminal.verify import verification_steps, verification_words
+    from autotune.tuning.verify import verify as measure
 
     def listen(what: str) -> None:
         if not as_json:
@@ -107,7 +107,7 @@ def run(
     device: DeviceName = None,
 ) -> None:
     """Make pictures with an exported config: one as FILE (-o), or many in a folder (--out)."""
-    from autotune.run import draw, plan
+    from autotune.production.run import draw, plan
 
     asked = plan(prompt, prompts, count=count, seed=seed, output=output, out=out)
     with progress_bar(len(asked.outputs)) as advance:
@@ -124,8 +124,8 @@ def chain(
     device: DeviceName = None,
 ) -> None:
     """Measure stages that were tuned one by one (DeepFloyd IF's, say) as a whole, and export them as one JSON."""
-    from autotune.chain import chain as measure
     from autotune.goal import read_seconds
+    from autotune.production.chain import chain as measure
 
     def listen(number: int, which: str) -> None:
         print(f"round {number} of {rounds}: the {which} chain", flush=True)

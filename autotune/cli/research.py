@@ -66,12 +66,12 @@ def record(
 
     The trials are a study's, in random order: the same command continues what was stopped.
     """
-    from autotune.folders import StudyFolder
     from autotune.goal import read_seconds
-    from autotune.make_table import of_study
-    from autotune.record import read_trials
-    from autotune.recording_file import check_table_path, write_table
-    from autotune.report.show import show_search
+    from autotune.recordings.from_study import of_study
+    from autotune.recordings.parquet import check_table_path, write_table
+    from autotune.report.terminal.show import show_search
+    from autotune.study.record import read_trials
+    from autotune.study_folder import StudyFolder
     from autotune.workload import read_size, read_workload
 
     check_table_path(output)
@@ -103,7 +103,7 @@ def record(
                 sampler="random",
                 timeout_s=read_seconds(timeout),
                 confirm_rounds=0,
-                thrift=False,  # a table has the scores of every config's own pictures
+                reuse=False,  # a table has the scores of every config's own pictures
                 weights=read_weights(weights),
                 scorer=scorer,
                 device=device,
@@ -117,7 +117,7 @@ def record(
     print(f"{output}: {len(made.rows)} configs, {part} of {made.header.allowed_configs or 'too many to count'}")
     spared = len(read_trials(StudyFolder(folder))) - len(made.rows)
     if spared:
-        print(f"{spared} trials of the study are left out: no pictures of their own (see search --no-thrift)")
+        print(f"{spared} trials of the study are left out: no pictures of their own (see search --no-reuse)")
 
 
 @app.command()
@@ -132,15 +132,16 @@ def replay(
     warm_start: Annotated[
         list[Path] | None, typer.Option(help="A study or another table that every search is started warm by.")
     ] = None,
-    thrift: Annotated[bool, typer.Option(help="Spare the searches what `search` is spared.")] = True,
+    reuse: Annotated[bool, typer.Option(help="Let the searches reuse earlier trials as `search` does.")] = True,
+    thrift: Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder for replay.json, replay.md and replay.html.")
     ] = None,
 ) -> None:
     """Search recorded spaces at no cost, to compare samplers: the true front is known, random is the floor."""
-    from autotune.replay import check_replay, heads
-    from autotune.replay import replay as run
-    from autotune.report.replay import about, terminal_table, write_replay
+    from autotune.report.page.replay import about, terminal_table, write_replay
+    from autotune.research.replay.replay import check_replay, heads
+    from autotune.research.replay.replay import replay as run
 
     check_replay(seeds, budget, jobs)
     names = [name.strip() for name in samplers.split(",") if name.strip()]
@@ -152,7 +153,7 @@ def replay(
             budget=budget,
             jobs=jobs,
             warm_start=warm_start or [],
-            thrift=thrift,
+            reuse=reuse if thrift is None else thrift,
             listen=listen,
         )
     of = heads(tables)

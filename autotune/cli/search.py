@@ -93,12 +93,13 @@ def search(
         str | None,
         typer.Option(help="How trials start: fork (off a process that has loaded the libraries) or spawn (afresh)."),
     ] = None,
-    thrift: Annotated[
+    reuse: Annotated[
         bool,
         typer.Option(
-            help="Don't compile or draw what an earlier trial has, nor draw what can't reach the front any more."
+            help="Don't compile or draw what an earlier trial has, nor draw what can't reach the Pareto front any more."
         ),
     ] = True,
+    thrift: Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)] = None,
     baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
 ) -> None:
@@ -107,7 +108,7 @@ def search(
     The same command continues a search that was stopped; a larger --budget continues one that was finished.
     """
     from autotune.goal import read_bytes, read_seconds
-    from autotune.report.show import show_search
+    from autotune.report.terminal.show import show_search
     from autotune.workload import read_size, read_workload
 
     time_budget_s = read_seconds(time_budget) if time_budget else None
@@ -144,7 +145,7 @@ def search(
             scorer=scorer,
             device=device,
             isolation=read_isolation(isolation),
-            thrift=thrift,
+            reuse=reuse if thrift is None else thrift,
             baseline=baseline,
             command=shlex.join(["autotune", *by_name(sys.argv[1:], warm_start or [])]),
         )
@@ -178,7 +179,7 @@ def ladder(
     The same command continues a ladder that was stopped.
     """
     from autotune.goal import read_seconds
-    from autotune.report.show import show_ladder
+    from autotune.report.terminal.ladder import show_ladder
     from autotune.workload import read_size
 
     at_least_one({"--steps": steps, "--batch": batch})

@@ -14,7 +14,7 @@ from autotune.errors import UserError
 @app.command()
 def report(study: Annotated[Path, typer.Argument(help="A study's folder, finished or not.")]) -> None:
     """Write report.html, a page that opens from disk, and report.md into the study's folder."""
-    from autotune.report.page import write_report
+    from autotune.report.page.page import write_report
     from autotune.report.story import answer, next_steps, read_story
 
     story = read_story(study)
@@ -37,11 +37,11 @@ def ablate(
 
     The same command continues what was stopped. Where less does as well, best.json becomes less.
     """
-    from autotune.ablate import ablate as measure
     from autotune.goal import read_seconds
-    from autotune.report.page import write_report
+    from autotune.report.page.page import write_report
     from autotune.report.story import next_steps, read_story
-    from autotune.report.trust import ablation_words
+    from autotune.report.terminal.trust import ablation_words
+    from autotune.tuning.ablate import ablate as measure
 
     def listen(what: str, number: int) -> None:
         print(f"round {number}: {what}", flush=True)
@@ -70,10 +70,10 @@ def score(
 
     metrics: clip_score, clip_image, pickscore, image_reward, ssim, psnr, lpips.
     """
-    from autotune.folders import StudyFolder
-    from autotune.record import read_trials
-    from autotune.report.score import scores_data, scores_table
-    from autotune.score import score as take
+    from autotune.report.terminal.score import scores_data, scores_table
+    from autotune.research.score import score as take
+    from autotune.study.record import read_trials
+    from autotune.study_folder import StudyFolder
 
     taken = take(study, metric, run_code=run_code, device=device)
     configs = {trial.number: trial.config for trial in read_trials(StudyFolder(study))}
@@ -94,7 +94,7 @@ def table(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file. Default: standard output.")] = None,
 ) -> None:
     """Print a study as a table: one row a trial, with its knobs, figures, quality and outcome."""
-    from autotune.folders import write_text
+    from autotune.frozen_model import write_text
     from autotune.report.table import formatted, samples_rows, trials_rows, write_parquet
 
     rows = (samples_rows if samples else trials_rows)(study)
@@ -116,7 +116,7 @@ def table(
 @app.command()
 def watch(study: Annotated[Path, typer.Argument(help="The folder of a search that is running.")]) -> None:
     """Follow a running search from another terminal, until it ends."""
-    from autotune.report.watch import show_watch
+    from autotune.report.terminal.watch import show_watch
 
     try:
         show_watch(study)
@@ -132,10 +132,10 @@ def merge(
     ),
 ) -> None:
     """Put several studies on one page: what each technique brought where, beside published figures."""
-    from autotune.folders import write_text
+    from autotune.frozen_model import write_text
     from autotune.report.markdown import merged_markdown
     from autotune.report.merge import merge as read
-    from autotune.report.page import merged_page
+    from autotune.report.page.page import merged_page
 
     merged, short = read(studies), output.with_suffix(".md")
     if output.suffix != ".html":

@@ -42,13 +42,13 @@ def console() -> Any:
 
 
 def heading(command: str, about: str) -> None:
-    from autotune.report.look import show_heading
+    from autotune.report.terminal.theme import show_heading
 
     show_heading(console(), command, about)
 
 
 def show_steps(steps: list[tuple[str, str]]) -> None:
-    from autotune.report import look
+    from autotune.report.terminal import theme as look
 
     look.show_steps(console(), steps)
 

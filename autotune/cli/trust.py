@@ -21,9 +21,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say whether the second config is faster than the first: measured in turn, each time in a fresh process."""
-    from autotune.compare import compare as measure
     from autotune.goal import read_seconds
-    from autotune.report.trust import comparison_steps, comparison_words
+    from autotune.report.terminal.trust import comparison_steps, comparison_words
+    from autotune.tuning.compare import compare as measure
 
     def listen(number: int, which: Path) -> None:
         if not as_json:
@@ -54,8 +54,8 @@ def selftest(
     """Measure the baseline against itself, to see what this machine's figures are worth today (an A/A test)."""
     from autotune.goal import read_seconds
     from autotune.report import words
-    from autotune.report.trust import selftest_steps, selftest_words
-    from autotune.selftest import selftest as measure
+    from autotune.report.terminal.trust import selftest_steps, selftest_words
+    from autotune.tuning.selftest import selftest as measure
     from autotune.workload import read_size
 
     def listen(number: int, first_s: float, second_s: float) -> None:

@@ -9,18 +9,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune import isolate
 from autotune.compat.judge import Pictures, judge
 from autotune.compat.plan import PLAIN, PROMPTS, STEPS, Check, Plan, fitted, make_plan
 from autotune.compat.record import PipelineVerdicts, Verdict
 from autotune.config import Config
 from autotune.device import Device
 from autotune.errors import UserError
+from autotune.execution import isolate
+from autotune.execution.probe import probe
 from autotune.job import CompatJob
 from autotune.pipeline import Pipeline
-from autotune.probe import probe
 from autotune.trial import Failure
-from autotune.workload import Prompts
+from autotune.workload import Prompts, WorkloadRequest
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 # Each fork compiles anew, in itself alone. Only binaries of identical sources are shared, from one folder: Inductor's
@@ -62,7 +62,9 @@ class Checks:
     def __init__(self, folder: Path, pipeline: Pipeline, device: Device, wishes: Wishes) -> None:
         self.folder, self.wishes, self.rounds = folder, wishes, 0
         prompts = Prompts(texts=PROMPTS)
-        target = probe(folder / "probe", pipeline, device, prompts, steps=STEPS, batch=len(PROMPTS))
+        target = probe(
+            folder / "probe", pipeline, device, WorkloadRequest(prompts=prompts, steps=STEPS, batch=len(PROMPTS))
+        )
         self.plan: Plan = make_plan(fitted(target))
         exact = folder / "exact" if device.kind == "cuda" else None
         self.pictures = Pictures(folder / "pictures", exact)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.compat.plan import PLAIN, Check
 from autotune.compat.record import Made, Verdict
 from autotune.config import Config
-from autotune.folders import read_json
+from autotune.frozen_model import read_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,32 +17,32 @@ from typing import Any
 
 from autotune.compat.record import Made
 from autotune.config import Config, Value
-from autotune.folders import write_json
+from autotune.frozen_model import write_json
 from autotune.job import CompatJob
 from autotune.knobs import all_knobs
 from autotune.pipelines import parts
 from autotune.trial import Failure
+from autotune.worker.classify import classify
+from autotune.worker.main import fork
 
 LOADED_FIRST = ("diffusers", "transformers", "torchao.quantization", "tomesd", "torch._inductor.compile_fx")
 CALLS = {"cpu": 2, "cuda": 3}  # a CUDA graph is recorded in the second call and replayed from the third on
 BLACK = 8 / 255
 NUDGE = 1e-6  # eight units in the last place of float32, what sums of a few hundred terms are off by
 
-Fork = Callable[[Callable[[], None]], int]  # runs the function in a fork, which then ends; returns the fork's id
 
-
-def make_pictures(job: CompatJob, fork: Fork, classify: Callable[[BaseException], Failure]) -> dict[str, Any]:
+def run_compat_job(job: CompatJob, folder: Path) -> dict[str, Any]:
     """Make what is missing in the job's folder, as many as can be begun in its time: for each config DIGEST.json (what
     became of it) and, where all went well, DIGEST.npy (its pictures)."""
     _load_libraries(job)
-    folder, begun = Path(job.folder), time.monotonic()
-    left = [config for config in map(Config, job.configs) if not (folder / f"{config.digest}.json").exists()]
+    kept, begun = Path(job.folder), time.monotonic()
+    left = [config for config in map(Config, job.configs) if not (kept / f"{config.digest}.json").exists()]
     running: dict[int, tuple[Config, float]] = {}
     count = 0
     while running or (left and time.monotonic() - begun < job.budget_s):
         while left and len(running) < job.at_once and time.monotonic() - begun < job.budget_s:
             config = left.pop(0)
-            running[fork(partial(_make, job, config, classify))] = config, time.monotonic()
+            running[fork(partial(_make, job, config))] = config, time.monotonic()
             count += 1
         _look_after(running, job)
         time.sleep(0.01)
@@ -88,7 +87,7 @@ def _write(job: CompatJob, config: Config, made: Made) -> None:
     write_json(Path(job.folder) / f"{config.digest}.json", made.to_json())
 
 
-def _make(job: CompatJob, config: Config, classify: Callable[[BaseException], Failure]) -> None:
+def _make(job: CompatJob, config: Config) -> None:
     sys.stderr.write(f"--- {_said(config)}\n")
     try:
         made = _pictures(job, config)
@@ -108,7 +107,7 @@ def _pictures(job: CompatJob, config: Config) -> Made:
     import numpy as np
     import torch
 
-    from autotune import build
+    from autotune.building import build
     from autotune.measure.compilation import compilation, keep_all_attempts
 
     begun, target, device = time.monotonic(), job.target, job.target.device.torch_name
@@ -184,7 +183,7 @@ def _rounds(pipe: Any) -> bool:
 
 def _verify(pipe: Any, config: Config, workload: Any) -> None:
     """Raises NoEffect for a knob that has done nothing, as far as only a call can show it."""
-    from autotune import build
+    from autotune.building import build
     from autotune.measure.kernels import attention_kernels, short_call
     from autotune.pipelines.inputs import call_arguments
 

@@ -12,7 +12,7 @@ from autotune.errors import UserError, nearest
 from autotune.knobs import all_knobs, complete
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
-from autotune.space import SHIPPED, SearchSpace, SpaceFile, make_space
+from autotune.study.space import SHIPPED, SearchSpace, SpaceFile, make_space
 from autotune.target import Target
 
 TINY = Path(__file__).parent / "tiny"

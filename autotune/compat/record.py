@@ -8,15 +8,14 @@ from pydantic import Field
 
 from autotune.device import Device
 from autotune.errors import UserError
-from autotune.folders import read_json, write_json
-from autotune.noun import Noun
+from autotune.frozen_model import FrozenModel, read_json, write_json
 from autotune.trial import Cause, Failure
 
 SCHEMA_VERSION = 1
 Outcome = Literal["fine", "failed", "impossible", "refused", "skipped", "not run"]
 
 
-class Made(Noun):
+class Made(FrozenModel):
     """What became of one config in its fork: pictures, or a failure."""
 
     failure: Failure | None = None
@@ -27,7 +26,7 @@ class Made(Noun):
     given_up: int = 0  # functions that torch.compile runs uncompiled after all
 
 
-class Verdict(Noun):
+class Verdict(FrozenModel):
     """On one value, or one pair."""
 
     outcome: Outcome
@@ -38,7 +37,7 @@ class Verdict(Noun):
     challenged: "Verdict | None" = None  # of a refused pair: what happens where it is run all the same
 
 
-class PipelineVerdicts(Noun):
+class PipelineVerdicts(FrozenModel):
     class_name: str
     workload: str
     singles: dict[str, Verdict] = Field(default_factory=dict)  # "knob=value" -> verdict
@@ -48,7 +47,7 @@ class PipelineVerdicts(Noun):
         return Counter(verdict.outcome for verdict in self.pairs.values())
 
 
-class CompatRecord(Noun):
+class CompatRecord(FrozenModel):
     schema_version: int = SCHEMA_VERSION
     created: str
     command: str

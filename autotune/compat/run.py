@@ -14,9 +14,10 @@ from pathlib import Path
 from autotune.compat.checks import Checks, Wishes
 from autotune.compat.plan import choose
 from autotune.compat.record import CompatRecord, PipelineVerdicts, describe_device, read_record, write_record
-from autotune.device import Device, find_device
+from autotune.device import Device
+from autotune.devices import find_device
+from autotune.devices.probe import versions
 from autotune.errors import UserError
-from autotune.here import versions
 from autotune.knobs import find_knob
 
 

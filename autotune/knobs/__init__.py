@@ -1,4 +1,4 @@
-"""The knobs: one file each in this folder, and whatever other packages offer in the entry-point group `autotune.knobs`.
+"""The knobs: one file each in the folders below, and whatever other packages offer in the entry-point group `autotune.knobs`.
 
 A knob's module may import torch and diffusers inside its functions only: the parent lists knobs without them.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 from autotune.config import Config, Value
 from autotune.errors import UserError, nearest, shown
@@ -20,7 +20,9 @@ LARGEST_VALUE = 2**31
 @cache
 def all_knobs() -> Mapping[str, Knob]:
     """Every knob by name, in the order in which they act."""
-    own = [import_module(f"{__name__}.{m.name}").KNOB for m in iter_modules(__path__) if m.name[0] != "_"]
+    found = walk_packages(__path__, f"{__name__}.")
+    names = [m.name for m in found if not m.ispkg and m.name.rpartition(".")[2][0] != "_"]
+    own = [import_module(name).KNOB for name in names]
     others = [point.load() for point in entry_points(group="autotune.knobs")]
     knobs = sorted([*own, *others], key=lambda knob: (knob.stage, knob.modifies is not None, knob.name))
     return {knob.name: knob for knob in knobs}
@@ -57,6 +59,12 @@ def complete(values: Mapping[str, Value]) -> Config:
     checked = {name: check_value(name, value) for name, value in values.items()}
     full = {name: checked.get(name, knob.default) for name, knob in all_knobs().items()}
     return Config({n: v for n, v in full.items() if is_active(all_knobs()[n], full)})
+
+
+def different(config: Config, other: Config) -> dict[str, Value]:
+    """The knobs in which two configs differ, with the values of the first."""
+    mine, theirs = complete(config), complete(other)
+    return {name: value for name, value in mine.items() if theirs.get(name, value) != value}
 
 
 def is_active(knob: Knob, values: Mapping[str, Value]) -> bool:

@@ -54,8 +54,8 @@ def measure_pipe(
     device: str,
     pictures: bool,
     check: Callable[[dict[str, int]], None],
-    look: int | None = None,
-    hopeless: Hopeless | None = None,
+    spot_check: int | None = None,
+    dominated: Hopeless | None = None,
     precision: float = 0.0,
 ) -> tuple[dict[str, Any], list[Image.Image]]:
     """The fields of a Measurement that a built pipe can show, and a picture for each prompt (none if not wanted).
@@ -63,8 +63,8 @@ def measure_pipe(
     `check` is called with the attention kernels when the first call is over: it may raise before time is spent. Raises
     latency.NoCleanSamples where the device is not at itself.
 
-    look      the number of the call whose pictures alone are wanted
-    hopeless  asked after the least number of calls, with their seconds and the peak memory so far; where it says so, no
+    spot_check      the number of the call whose pictures alone are wanted
+    dominated  asked after the least number of calls, with their seconds and the peak memory so far; where it says so, no
               more are timed for the pictures' sake, and only the first of them come back
     precision  the standard error of a latency, as a share, that is good enough
     """
@@ -76,9 +76,9 @@ def measure_pipe(
         kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
     check(kernels)
     so_far = max(peak.device_bytes for peak in meter.peaks.values())
-    ask = (lambda samples_s: hopeless(samples_s, so_far)) if hopeless else None
+    ask = (lambda samples_s: dominated(samples_s, so_far)) if dominated else None
     timed = partial(_timed_calls, watch=watch, device=device, precision=precision)
-    drawn = partial(timed, pictures=pictures, look=look, hopeless=ask)
+    drawn = partial(timed, pictures=pictures, spot_check=spot_check, dominated=ask)
     steady, images = _steady_state(pipe, first, watch, device, drawn)
     also = [_at_another_size(pipe, other, device, partial(timed, pictures=False)) for other in others]
     _meter_run(meter, [partial(_one_call, pipe, one) for one in (first, *others)])
@@ -144,17 +144,17 @@ def _timed_calls(
     device: str,
     precision: float,
     pictures: bool,
-    look: int | None = None,
-    hopeless: Callable[[Sequence[float]], bool] | None = None,
+    spot_check: int | None = None,
+    dominated: Callable[[Sequence[float]], bool] | None = None,
 ) -> latency.Sampled[list[Image.Image]]:
-    """With `pictures`, at least one call for every prompt; with a `look`, that call first, and it alone is wanted."""
-    calls, begin = list(workload.calls()), look or 0
+    """With `pictures`, at least one call for every prompt; with a `spot_check`, that call first, and it alone is wanted."""
+    calls, begin = list(workload.calls()), spot_check or 0
 
     def call(number: int) -> list[Image.Image]:
         return call_pipe(pipe, workload, *calls[(begin + number) % len(calls)])
 
-    wanted = 1 if look is not None else len(calls) if pictures else 0
-    return latency.sample(call, watch, wanted=wanted, device=device, hopeless=hopeless, precision=precision)
+    wanted = 1 if spot_check is not None else len(calls) if pictures else 0
+    return latency.sample(call, watch, wanted=wanted, device=device, dominated=dominated, precision=precision)
 
 
 def draw(pipe: Any, workload: Workload) -> list[Image.Image]:

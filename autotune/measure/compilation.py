@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from autotune.trial import Compilation
+from autotune.measurement import Compilation
 
 
 def compilation() -> Compilation | None:

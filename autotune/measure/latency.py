@@ -3,7 +3,7 @@
 Calls before the steady state are kept apart: the first (it compiles, tunes kernels, fills caches) and the warm-up.
 How long to go on is nvbench's rule (its "stdrel" criterion, nvbench/detail/stdrel_criterion.cxx), made for kernels of
 microseconds; adapted to whole calls: the noise is known from fewer samples, the budget is not a wall clock's, and where
-processes of one config differ by more than the median's error, a search need not know it better (see thrift.py).
+processes of one config differ by more than the median's error, a search need not know it better (see reuse.py).
 """
 
 import statistics
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from autotune.drift import median_error
-from autotune.measure.watch import Disturbance, Watch, accepts_any
-from autotune.trial import REJECTED, Discarded, spread
+from autotune.measure.disturbance import Disturbance, accepts_any
+from autotune.measure.watch import Watch
+from autotune.measurement import REJECTED, Discarded, spread
+from autotune.statistics.drift import median_error
 
 T = TypeVar("T")
 Enough = Literal["spread", "plateau", "precision", "budget"]
@@ -86,18 +87,18 @@ def sample(
     *,
     wanted: int,
     device: str,
-    hopeless: Callable[[Sequence[float]], bool] | None = None,
+    dominated: Callable[[Sequence[float]], bool] | None = None,
     precision: float = 0.0,
 ) -> Sampled[T]:
     """Time `call(0)`, `call(1)` ... on a device that is at itself: LEAST_CALLS at least, and all that are wanted.
 
-    A disturbed call is timed again; what it returned is good all the same. `hopeless` is asked once, as soon as there
+    A disturbed call is timed again; what it returned is good all the same. `dominated` is asked once, as soon as there
     are LEAST_CALLS: where it says so, they are all. Raises NoCleanSamples where more calls are disturbed than clean, or
     where the clean ones scatter by more than REJECTED.
 
     precision  the standard error of the median, as a share of it, that is good enough
     """
-    sampling = _Sampling(call, watch, wanted, device, hopeless, precision)
+    sampling = _Sampling(call, watch, wanted, device, dominated, precision)
     while (stopped_by := sampling.stopped_by()) is None:
         sampling.take()
     scatter = spread(sampling.samples_s)
@@ -155,10 +156,10 @@ class _Sampling(Generic[T]):
         watch: Watch,
         wanted: int,
         device: str,
-        hopeless: Callable[[Sequence[float]], bool] | None,
+        dominated: Callable[[Sequence[float]], bool] | None,
         precision: float,
     ) -> None:
-        self.call, self.watch, self.device, self.hopeless, self.precision = call, watch, device, hopeless, precision
+        self.call, self.watch, self.device, self.dominated, self.precision = call, watch, device, dominated, precision
         self.wanted, self.least = wanted, max(wanted, LEAST_CALLS)
         self.samples_s: list[float] = []
         self.discarded: list[Discarded] = []
@@ -168,8 +169,8 @@ class _Sampling(Generic[T]):
 
     def stopped_by(self) -> Enough | Literal["race"] | None:
         """None: go on."""
-        if self.hopeless is not None and len(self.samples_s) >= LEAST_CALLS:
-            ask, self.hopeless = self.hopeless, None  # asked again and again, chance would say so at last
+        if self.dominated is not None and len(self.samples_s) >= LEAST_CALLS:
+            ask, self.dominated = self.dominated, None  # asked again and again, chance would say so at last
             if ask(self.samples_s):
                 return "race"
         budget_s = BUSY_BUDGET_S if accepts_any() else BUDGET_S

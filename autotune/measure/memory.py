@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autotune.measure.nvml import Card
-from autotune.trial import Peaks
+from autotune.measurement import Peaks
 
 
 class MemoryMeter(Protocol):

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from autotune.measure.latency import timed
+from autotune.measurement import Phases
 from autotune.pipelines import parts
-from autotune.trial import Phases
 
 
 def phases(pipe: Any, call: Callable[[], object], device: str) -> Phases:

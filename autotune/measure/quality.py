@@ -4,14 +4,20 @@ where its weights are on this disk. Runs in a process of its own, when the pictu
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from autotune.folders import picture_name
-from autotune.likeness import Look
+from autotune.job import ScoreJob
 from autotune.measure.metrics import Score, find_metric, lpips
-from autotune.thrift import Giver
-from autotune.trial import Quality
+from autotune.measurement import Quality
+from autotune.reuse import SourceTrial, SpotCheck
+from autotune.study_folder import picture_name
+
+
+def run_score_job(job: ScoreJob, folder: Path) -> dict[str, Any]:
+    """The Quality of one folder of pictures, judged against another."""
+    return judge(Path(job.images), Path(job.baseline), job.prompts, job.scorer).to_json()
 
 
 def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | None) -> Quality:
@@ -44,25 +50,25 @@ def read_picture(path: Path) -> Image.Image:
         return file.convert("RGB")
 
 
-def look_at(images: Sequence[Image.Image], first: int, giver: Giver) -> Look:
-    """Pictures of one call, the first of them of prompt `first`, beside the giver's.
+def spot_check_of(images: Sequence[Image.Image], first: int, source: SourceTrial) -> SpotCheck:
+    """Pictures of one call, the first of them of prompt `first`, beside the source's.
 
-    Raises OSError where one of the giver's is missing, UserError where the sizes differ.
+    Raises OSError where one of the source's is missing, UserError where the sizes differ.
     """
     import numpy as np
     from PIL import ImageChops
 
-    theirs = [read_picture(Path(giver.images) / picture_name(first + i)) for i in range(len(images))]
+    theirs = [read_picture(Path(source.images) / picture_name(first + i)) for i in range(len(images))]
     ssim, psnr_db = (find_metric(name).load(None, "cpu").scores(images, (), theirs) for name in ("ssim", "psnr"))
     apart = [ImageChops.difference(mine.convert("RGB"), other) for mine, other in zip(images, theirs, strict=True)]
     levels = [int(np.asarray(one).max()) for one in apart]
-    return Look(
-        trial=giver.trial,
-        prompt=giver.prompt,
-        suspects=giver.suspects,
+    return SpotCheck(
+        trial=source.trial,
+        prompt=source.prompt,
+        suspects=source.suspects,
         ssim=min(score for score in ssim if score is not None),
         psnr_db=min((score for score in psnr_db if score is not None), default=None),
         largest_levels=max(levels),
-        least_psnr_db=giver.least_psnr_db,
-        can_tell=giver.can_tell,
+        min_psnr_db=source.min_psnr_db,
+        conclusive=source.conclusive,
     )

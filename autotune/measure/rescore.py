@@ -11,7 +11,7 @@ from autotune.measure.metrics._user import is_users, user_metric
 from autotune.measure.quality import read_picture, read_pictures
 
 
-def rescore(job: RescoreJob) -> dict[str, Any]:
+def run_rescore_job(job: RescoreJob, folder: Path) -> dict[str, Any]:
     """The scores of each metric by the words that asked for it, with what they are. Raises UserError."""
     _in_float32()
     references = [read_picture(Path(path)) for path in job.references]

@@ -13,9 +13,9 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from autotune.measure.disturbance import Disturbance, accepts_any
 from autotune.measure.nvml import Card
-from autotune.measure.watch import Disturbance, accepts_any
-from autotune.trial import Health
+from autotune.measurement import Health
 
 POLL_S = 0.08  # 12 times a second; the call that is timed shares the interpreter with us
 LEAST_CLOCK = 0.75  # of the reference (nvbench's throttle threshold)

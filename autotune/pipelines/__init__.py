@@ -11,8 +11,8 @@ from pkgutil import iter_modules
 
 from autotune.errors import UserError, nearest
 from autotune.pipeline import TASKS, Pipeline, Preset, Weights
+from autotune.pipelines import families
 
-NO_FAMILIES = ("chain", "inputs", "inspect", "loading", "locate", "parts", "pictures")
 CLIP_FOR_OTHERS = "openai/clip-vit-large-patch14"
 HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
@@ -20,8 +20,8 @@ HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 @cache
 def presets() -> dict[str, Preset]:
     """Every preset of this folder's families, by name."""
-    names = [module.name for module in iter_modules(__path__) if module.name not in NO_FAMILIES]
-    found = [preset for name in names for preset in import_module(f"{__name__}.{name}").PRESETS]
+    names = [module.name for module in iter_modules(families.__path__, f"{families.__name__}.")]
+    found = [preset for name in names for preset in import_module(name).PRESETS]
     return {preset.name: preset for preset in sorted(found, key=lambda preset: preset.name)}
 
 

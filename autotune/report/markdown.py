@@ -3,8 +3,8 @@
 import json
 import re
 
-from autotune.report.measured import how_measured
 from autotune.report.merge import Merged
+from autotune.report.page.measured import how_measured
 from autotune.report.story import Row, Story, answer
 
 COLUMNS = ("trial", "config", "latency", "speed", "memory", "quality")

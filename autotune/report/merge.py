@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.config import Config
-from autotune.drift import speedup_interval
 from autotune.errors import UserError
-from autotune.front import costs
 from autotune.knobs import all_knobs, find_knob
-from autotune.ladder_recipe import LadderRecipe, Rung, read_recipe, recipe_names
-from autotune.published import Figure, Setting, figures, is_of_gpu, is_of_pipeline
 from autotune.report import words
 from autotune.report.story import Story, answer, read_story
-from autotune.verdict import GAP
+from autotune.research.ladder.recipe import LadderRecipe, Rung, read_recipe, recipe_names
+from autotune.research.published import Figure, Setting, figures, is_of_gpu, is_of_pipeline
+from autotune.statistics.drift import speedup_interval
+from autotune.statistics.verdict import GAP
+from autotune.study.pareto_front import costs
 
 Named = tuple[str, str]  # knob, value as a word
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from autotune.ablation import Ablation, read_ablation
 from autotune.config import Config
-from autotune.drift import PRIOR_SPREAD, process_spread
-from autotune.export import export
-from autotune.folders import StudyFolder
-from autotune.front import keeps, objectives, pareto_front, pick_trial
-from autotune.paired import Paired
-from autotune.record import Record, read_anchors, read_record, read_trials
+from autotune.production.tuned_config import TunedConfig
 from autotune.report import words
+from autotune.statistics.drift import PRIOR_SPREAD, process_spread
+from autotune.statistics.paired import Paired, paired_drop
+from autotune.study.pareto_front import keeps, objectives, pareto_front, pick_trial
+from autotune.study.record import Record, read_anchors, read_record, read_trials
+from autotune.study_folder import StudyFolder
 from autotune.trial import NO_RECIPE, Anchor, Failure, Trial
-from autotune.tuned import TunedConfig
+from autotune.tuning.ablation import Ablation, read_ablation
+from autotune.tuning.export import export
 
 Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "stopped", "failed"]
 
@@ -196,7 +196,7 @@ def _drop(story: Story) -> Paired | None:
     theirs = story.baseline.measured if story.baseline else None
     if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
         return None
-    return mine.quality.paired_drop(theirs.quality)
+    return paired_drop(mine.quality, theirs.quality)
 
 
 def _quality(tuned: TunedConfig, drop: Paired | None) -> str:
@@ -214,7 +214,7 @@ def _quality(tuned: TunedConfig, drop: Paired | None) -> str:
 def quality_verdict(drop: Paired) -> str:
     """Is quality lost? With the smallest loss that these pairs would have shown."""
     if drop.is_detectable:
-        return f"CLIP score {words.signed(drop)} over {drop.n} pairs"
+        return f"CLIP score {drop.as_change} over {drop.n} pairs"
     if drop.smallest_detectable is None:
         return "quality unknown (too few pairs)"
     return f"no detectable loss of quality ({_smallest(drop.smallest_detectable, drop.n)})"

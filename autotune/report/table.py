@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.drift import PRIOR_SPREAD, process_spread, speedup_interval
 from autotune.errors import UserError, nearest
-from autotune.folders import StudyFolder
-from autotune.front import keeps, pareto_front
 from autotune.knobs import all_knobs
-from autotune.record import Record, read_anchors, read_record, read_trials
-from autotune.trial import Failure, Measurement, ShapeCost, Trial
+from autotune.measurement import Measurement, ShapeCost
+from autotune.statistics.drift import PRIOR_SPREAD, process_spread, speedup_interval
+from autotune.statistics.paired import paired_drop
+from autotune.study.pareto_front import keeps, pareto_front
+from autotune.study.record import Record, read_anchors, read_record, read_trials
+from autotune.study_folder import StudyFolder
+from autotune.trial import Failure, Trial
 
 Row = Mapping[str, Any]
 MORE_FIGURES = ("seconds_per_picture", "peak_memory_bytes", "load_peak_memory_bytes", "drift", "timed_calls")
@@ -76,7 +78,7 @@ def _quality(trial: Trial, baseline: Trial) -> Row:
     theirs = baseline.measured.quality if baseline.measured else None
     if mine is None or theirs is None:
         return dict.fromkeys((*names, "pairs", "ssim_mean", "ssim_worst", "psnr_mean_db", "lpips_mean"))
-    drop = mine.paired_drop(theirs)
+    drop = paired_drop(mine, theirs)
     found = (mine.metric, drop.mean, drop.low, drop.high, drop.smallest_detectable)
     return dict(zip(names, found, strict=True)) | {
         "pairs": drop.n,
@@ -96,7 +98,7 @@ def _standing(record: Record, trial: Trial, baseline: Trial, front: set[int]) ->
         "reason": failure.reason if failure else measured.stopped if measured else None,
         "compiled_as": measured.compiled_as.trial if measured and measured.compiled_as else None,
         "quality_of": measured.quality_of if measured else None,
-        "finding": measured.look.finding if measured and measured.look else None,
+        "finding": measured.spot_check.mismatch if measured and measured.spot_check else None,
         "keeps_limits": kept,
         "on_front": trial.number in front,
     }

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autotune.config import Config
-from autotune.drift import PRIOR_SPREAD, speedup_interval
-from autotune.earlier import EarlierStudy
 from autotune.knobs import all_knobs
-from autotune.paired import Paired
-from autotune.record import Untried
-from autotune.trial import Anchor, Failure, Measurement, ShapeCost, Trial
-from autotune.verdict import GAP
+from autotune.measurement import Measurement, ShapeCost
+from autotune.statistics.drift import PRIOR_SPREAD, speedup_interval
+from autotune.statistics.paired import Paired, paired_drop
+from autotune.statistics.verdict import GAP
+from autotune.study.earlier import EarlierStudy
+from autotune.study.record import Untried
+from autotune.trial import Anchor, Failure, Trial
 
 
 def seconds(value: float) -> str:
@@ -55,13 +56,13 @@ def remarks(trial: Trial) -> list[str]:
     mine = trial.measured
     if mine is None:
         return []
-    found = [mine.look.finding] if mine.look and mine.look.finding else []
+    found = [mine.spot_check.mismatch] if mine.spot_check and mine.spot_check.mismatch else []
     if mine.stopped:
         found.append(f"stopped: {mine.stopped}")
     if mine.compiled_as:
         found.append(f"compiled as trial {mine.compiled_as.trial}")
-    if mine.quality_of is not None and mine.look:
-        found.append(f"pictures as trial {mine.quality_of}'s (one compared, SSIM {mine.look.ssim:.3f})")
+    if mine.quality_of is not None and mine.spot_check:
+        found.append(f"pictures as trial {mine.quality_of}'s (one compared, SSIM {mine.spot_check.ssim:.3f})")
     return found
 
 
@@ -103,13 +104,6 @@ def untried(found: Untried) -> str:
     )
 
 
-def signed(drop: Paired) -> str:
-    """A drop as the change that it is, with its 95 % interval: "-0.12 (-0.20 to -0.04)"."""
-    if drop.low is None or drop.high is None:
-        return f"{0.0 - drop.mean:+.2f} (too few pairs for an interval)"
-    return f"{0.0 - drop.mean:+.2f} ({0.0 - drop.high:+.2f} to {0.0 - drop.low:+.2f})"
-
-
 def _call(cost: Measurement | ShapeCost) -> str:
     """One call at one size: "644 ms +-9.6%", half of the interquartile range."""
     return f"{seconds(statistics.median(cost.latency_samples_s))} +-{cost.latency_spread / 2:.1%}"
@@ -139,7 +133,7 @@ def quality_lines(trial: Trial, baseline: Trial) -> list[str]:
         return ["not judged"]
     if mine.quality.metric == "likeness":
         return [f"SSIM {mine.quality.ssim_mean:.3f}"]
-    return [*drop_lines(mine.quality.paired_drop(theirs.quality)), f"SSIM {mine.quality.ssim_mean:.3f}"]
+    return [*drop_lines(paired_drop(mine.quality, theirs.quality)), f"SSIM {mine.quality.ssim_mean:.3f}"]
 
 
 def drop_lines(drop: Paired) -> list[str]:

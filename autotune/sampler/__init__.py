@@ -61,7 +61,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     fails_count  is a trial told as FAIL the fault of its config? (One with the constraint "failed" above 0 always is.)
     ceilings     an objective's index -> the limit that its trials may not live to overstep
     earlier      the trials of each earlier study; asked for at every question
-    lead         the objectives (indices) whose best matters most: of several, their mean as the models see them
+    primary      the objectives (indices) whose best matters most: of several, their mean as the models see them
     cost         the user attribute that says what a trial took, such as its seconds
 
     `beyond` says what the ceilings kept away at the last question, by objective.
@@ -76,7 +76,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         fails_count: bool = True,
         ceilings: Mapping[int, Ceiling] | None = None,
         earlier: Callable[[], Sequence[Sequence[Earlier]]] = lambda: (),
-        lead: Sequence[int] = (),
+        primary: Sequence[int] = (),
         cost: str | None = None,
     ) -> None:
         self._rng = random.Random(seed)
@@ -84,7 +84,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         self._intersection = IntersectionSearchSpace()
         self._pool, self._fails_count, self._earlier = pool, fails_count, earlier
         self._silent = {index: frozenset(names) for index, names in (silent or {}).items()}
-        self._ceilings, self._lead, self._cost = dict(ceilings or {}), list(lead), cost
+        self._ceilings, self._primary, self._cost = dict(ceilings or {}), list(primary), cost
         self.beyond: dict[int, Beyond] = {}
         self._before: dict[int | str, Array] = {}  # of each model, where its last fit ended
 
@@ -123,7 +123,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         models = [self._objective(d, seen, values[:, d]) for d in range(values.shape[1])]
         predicted = [model.predict(codes) for model in models]
         mean, deviation = (np.stack(columns, axis=1) for columns in zip(*predicted, strict=True))
-        leads = bool(self._lead) and len(front) > 0 and len(seen.codes_told) % LEAD_EVERY == LEAD_EVERY - 1
+        leads = bool(self._primary) and len(front) > 0 and len(seen.codes_told) % LEAD_EVERY == LEAD_EVERY - 1
         if leads:
             worth = self._lead_improvement(mean, deviation, front)
         else:
@@ -149,9 +149,9 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
 
     def _lead_improvement(self, mean: Array, deviation: Array, front: Array) -> Array:
         """By how much each config is expected to better the lead's best, which is on the front of all objectives."""
-        one = mean[:, self._lead].mean(axis=1, keepdims=True)
-        doubt = np.sqrt((deviation[:, self._lead] ** 2).sum(axis=1, keepdims=True)) / len(self._lead)
-        best = front[:, self._lead].mean(axis=1).min()
+        one = mean[:, self._primary].mean(axis=1, keepdims=True)
+        doubt = np.sqrt((deviation[:, self._primary] ** 2).sum(axis=1, keepdims=True)) / len(self._primary)
+        best = front[:, self._primary].mean(axis=1).min()
         return expected_improvement(one, doubt, np.empty((0, 1)), np.array([best]))
 
     def _too_much(self, seen: Seen, predicted: Sequence[tuple[Array, Array]]) -> Array:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from live import built, difference, loaded, picture, profiled_kernels
 
-from autotune import build
-from autotune.device import find_device
-from autotune.here import probe_device
+from autotune.building import build
+from autotune.devices import find_device
+from autotune.devices.probe import probe_device
 from autotune.knobs import complete
 from autotune.measure import latency
 from autotune.measure.memory import CudaMeter

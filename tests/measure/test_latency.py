@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from conftest import make_target
 
-from autotune import measure, worker
+from autotune import measure
 from autotune.measure import latency
+from autotune.measure.disturbance import Disturbance
 from autotune.measure.latency import NoCleanSamples
 from autotune.measure.memory import ResidentMeter
-from autotune.measure.watch import Disturbance, Unwatched
-from autotune.trial import Phases
+from autotune.measure.watch import Unwatched
+from autotune.measurement import Phases
+from autotune.worker.classify import classify
 
 
 class FakeClock:
@@ -179,7 +181,7 @@ def test_where_more_calls_are_disturbed_than_clean_there_is_no_latency(clock: Fa
     with pytest.raises(NoCleanSamples) as raised:
         sample(clock.calls(1.0), watch=Watched({*range(1, 7)}, why=why))
     assert raised.value.why == why
-    failure = worker.classify(raised.value)
+    failure = classify(raised.value)
     assert failure.cause == why
     assert "somebody else" in failure.reason
 
@@ -306,7 +308,7 @@ def test_a_hopeless_config_is_timed_no_more_than_the_least(monkeypatch: pytest.M
     asked: list[tuple[int, int]] = []
     workload, meter = make_target().workload.model_copy(update={"prompts": tuple("abcdefghijkl")}), ResidentMeter()
 
-    def hopeless(answer: bool) -> Any:
+    def dominated(answer: bool) -> Any:
         return lambda samples_s, memory_bytes: asked.append((len(samples_s), memory_bytes)) or answer
 
     for answer, calls, stopped_by in ((True, 5, "race"), (False, 12, "spread")):
@@ -317,7 +319,7 @@ def test_a_hopeless_config_is_timed_no_more_than_the_least(monkeypatch: pytest.M
             Unwatched(),
             device="cpu",
             pictures=True,
-            hopeless=hopeless(answer),
+            dominated=dominated(answer),
             check=lambda kernels: None,
         )
         assert (len(fields["latency_samples_s"]), len(images), fields["stopped_by"]) == (calls, calls, stopped_by)

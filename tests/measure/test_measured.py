@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from autotune import isolate
-from autotune.device import find_device
-from autotune.folders import picture_name
+from autotune.devices import find_device
+from autotune.execution import isolate
+from autotune.execution.probe import probe
 from autotune.isolation import ISOLATIONS
 from autotune.job import MeasureJob
 from autotune.knobs import complete
+from autotune.measurement import Measurement
 from autotune.pipelines import resolve
-from autotune.probe import probe
+from autotune.study_folder import picture_name
 from autotune.target import Target
-from autotune.trial import Failure, Measurement
-from autotune.workload import Prompts
+from autotune.trial import Failure
+from autotune.workload import Prompts, WorkloadRequest
 
 PROMPTS = (
     "a large red circle at the top on a white background",
@@ -31,7 +32,9 @@ PROMPTS = (
 def job(tmp_path_factory: pytest.TempPathFactory) -> MeasureJob:
     pipeline = resolve("demo").model_copy(update={"scorer": None})
     folder = tmp_path_factory.mktemp("probe") / "probe"
-    target: Target = probe(folder, pipeline, find_device("cpu"), Prompts(texts=PROMPTS), steps=4)
+    target: Target = probe(
+        folder, pipeline, find_device("cpu"), WorkloadRequest(prompts=Prompts(texts=PROMPTS), steps=4)
+    )
     return MeasureJob(target=target, values=dict(complete({})), pictures=True, max_memory_bytes=2**40)
 
 

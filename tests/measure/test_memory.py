@@ -12,8 +12,8 @@ import sys
 import pytest
 from measure.fake_nvml import FakeCuda, FakeNvml, install
 
-from autotune import worker
 from autotune.measure.memory import CudaMeter, ResidentMeter, cap, meter_for
+from autotune.worker.classify import classify
 
 MIB = 2**20
 
@@ -119,7 +119,7 @@ def test_a_cap_above_the_card_is_the_card(gpu: tuple[FakeNvml, FakeCuda]) -> Non
 def test_a_cap_under_the_context_is_out_of_memory(gpu: tuple[FakeNvml, FakeCuda]) -> None:
     with pytest.raises(MemoryError) as raised:
         cap("cuda:0", 400 * MIB)
-    assert worker.classify(raised.value).cause == "out_of_memory"
+    assert classify(raised.value).cause == "out_of_memory"
 
 
 def test_on_a_cpu_nothing_is_capped(gpu: tuple[FakeNvml, FakeCuda]) -> None:

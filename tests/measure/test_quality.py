@@ -9,11 +9,12 @@ from PIL import Image
 
 from autotune.demo.shapes import render, scene_of
 from autotune.errors import UserError
-from autotune.folders import picture_name
 from autotune.measure import quality as judging
 from autotune.measure.metrics import Judge
 from autotune.measure.quality import judge
-from autotune.trial import Quality
+from autotune.measurement import Quality
+from autotune.statistics.paired import paired_drop
+from autotune.study_folder import picture_name
 
 PROMPTS = (
     "a large red circle at the top on a white background",
@@ -73,4 +74,4 @@ def test_a_config_can_not_win_by_drifting_above_the_baseline() -> None:
 
     assert quality(31.0, 32.0).loss(quality(30.0, 30.0)) == 0
     assert quality(29.0, 30.0).loss(quality(30.0, 30.0)) == 0.5
-    assert quality(29.0, 32.0).paired_drop(quality(30.0, 30.0)).mean == -0.5
+    assert paired_drop(quality(29.0, 32.0), quality(30.0, 30.0)).mean == -0.5

@@ -12,7 +12,7 @@ from PIL import Image
 from autotune.config import Value
 from autotune.measure.health import check_pictures
 from autotune.measure.metrics import find_metric
-from autotune.paired import Paired, paired
+from autotune.statistics.paired import Paired, paired
 from autotune.workload import PROMPTS, read_prompts
 
 PAIRS = 32

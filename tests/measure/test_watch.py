@@ -8,7 +8,8 @@ import pytest
 from conftest import CPU
 
 from autotune.measure import latency
-from autotune.measure.watch import CpuWatch, watch_for
+from autotune.measure.watch import watch_for
+from autotune.measure.watch_cpu import CpuWatch
 
 CORES = len(os.sched_getaffinity(0))
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")

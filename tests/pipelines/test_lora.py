@@ -11,7 +11,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from tiny_pipes import draw, tiny_pipe, tiny_pipeline, tiny_workload
 
-from autotune import build
+from autotune.building import build
 from autotune.config import Value
 from autotune.errors import UserError
 from autotune.knobs import complete

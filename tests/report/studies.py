@@ -9,12 +9,13 @@ from conftest import make_target
 from made_up import failed, measured, record
 from PIL import Image
 
-from autotune.export import export
-from autotune.folders import StudyFolder, picture_name, write_json
+from autotune.frozen_model import write_json
 from autotune.goal import Goal
-from autotune.record import Record, write_trial
+from autotune.production.tuned_config import Confirmation
+from autotune.study.record import Record, write_trial
+from autotune.study_folder import StudyFolder, picture_name
 from autotune.trial import Trial
-from autotune.tuned import Confirmation
+from autotune.tuning.export import export
 
 HOSTILE = "<script>alert(1)</script>"
 VALUES: tuple[dict[str, Any], ...] = (

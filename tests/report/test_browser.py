@@ -10,7 +10,7 @@ import pytest
 from made_up import failed, measured
 from studies import HOSTILE, VALUES, large, study, usual
 
-from autotune.report.page import write_report
+from autotune.report.page.page import write_report
 from autotune.report.story import read_story
 
 pytestmark = pytest.mark.browser

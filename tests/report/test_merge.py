@@ -6,12 +6,12 @@ import pytest
 from made_up import measured
 from studies import HOSTILE, VALUES, study, usual
 
-from autotune.ablation import Ablation, LeftOut
 from autotune.errors import UserError
-from autotune.folders import write_json
+from autotune.frozen_model import write_json
 from autotune.report.markdown import merged_markdown
 from autotune.report.merge import merge
-from autotune.report.page import merged_page
+from autotune.report.page.page import merged_page
+from autotune.tuning.ablation import Ablation, LeftOut
 
 
 def two(path: Path) -> list[Path]:

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from simulated import simulated
 
-from autotune.curve import Curve, Replayed
-from autotune.recording_file import write_table
-from autotune.replay import heads, replay
-from autotune.report.replay import by_seconds, by_trials, markdown, page, rows, write_replay
+from autotune.recordings.parquet import write_table
+from autotune.report.page.replay import by_seconds, by_trials, markdown, page, rows, write_replay
+from autotune.research.replay.convergence import Convergence, Replayed
+from autotune.research.replay.replay import heads, replay
 
 
 def replayed() -> Replayed:
     curves = [
-        Curve(seed=0, found=(0, 0.5, 0.95), picks=(0.5, 0.96, 1), device_s=(60, 120, 180), faults=0),
-        Curve(seed=1, found=(0, 0.7, 0.92), picks=(0.5, 0.5, 0.94), device_s=(60, 90, 240), faults=1),
-        Curve(seed=2, found=(0, 0.6, 0.91), picks=(0.5, 0.7, 0.95), device_s=(60, 100, 300), faults=0),
+        Convergence(seed=0, found=(0, 0.5, 0.95), picks=(0.5, 0.96, 1), device_s=(60, 120, 180), faults=0),
+        Convergence(seed=1, found=(0, 0.7, 0.92), picks=(0.5, 0.5, 0.94), device_s=(60, 90, 240), faults=1),
+        Convergence(seed=2, found=(0, 0.6, 0.91), picks=(0.5, 0.7, 0.95), device_s=(60, 100, 300), faults=0),
     ]
     return Replayed(table="a.parquet", sampler="tpe", curves=tuple(curves))
 

@@ -8,17 +8,17 @@ import pytest
 from made_up import changed, failed, likeness, measured, shared, stopped
 from studies import HOSTILE, VALUES, large, study, usual
 
-from autotune.ablation import Ablation, LeftOut
 from autotune.errors import UserError
-from autotune.folders import write_json
+from autotune.frozen_model import write_json
 from autotune.goal import Goal
-from autotune.record import read_trials
+from autotune.production.tuned_config import Confirmation
 from autotune.report.markdown import escaped, markdown
-from autotune.report.measured import how_measured
-from autotune.report.page import page, write_report
+from autotune.report.page.measured import how_measured
+from autotune.report.page.page import page, write_report
 from autotune.report.story import answer, read_story
+from autotune.study.record import read_trials
 from autotune.trial import Trial
-from autotune.tuned import Confirmation
+from autotune.tuning.ablation import Ablation, LeftOut
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -42,8 +42,8 @@ def test_a_difference_within_the_noise_is_not_called_faster(tmp_path: Path) -> N
 
 
 def test_a_detectable_loss_is_said_with_its_interval(tmp_path: Path) -> None:
-    from autotune.paired import paired
-    from autotune.tuned import ConfirmedQuality
+    from autotune.production.tuned_config import ConfirmedQuality
+    from autotune.statistics.paired import paired
 
     lost = ConfirmedQuality(
         metric="clip", drop=paired([0.2, 0.3, 0.25, 0.22] * 8), prompts=32, ssim_mean=0.9, ssim_worst=0.8
@@ -203,14 +203,14 @@ def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
 
 
 def test_what_a_trial_was_spared_and_what_was_found_out_is_said(tmp_path: Path) -> None:
-    from autotune.likeness import Look
+    from autotune.reuse import SpotCheck
 
-    look = Look(trial=0, prompt=0, suspects={"qkv_fusion": True}, ssim=0.5, psnr_db=20.0, largest_levels=99)
+    look = SpotCheck(trial=0, prompt=0, suspects={"qkv_fusion": True}, ssim=0.5, psnr_db=20.0, largest_levels=99)
     trials = [
         measured(0),
         shared(1, 0, VALUES[2]),
         stopped(2, VALUES[0], latency_s=3.0),
-        changed(measured(3, VALUES[1]), look=look),
+        changed(measured(3, VALUES[1]), spot_check=look),
     ]
     story = read_story(study(tmp_path, trials, best=0).path)
     rows = story.rows

@@ -10,15 +10,15 @@ from conftest import make_target
 from made_up import failed, measured, quality
 from rich.console import Console
 
-from autotune.explore import Probed
 from autotune.knobs import all_knobs, complete
 from autotune.pipelines import resolve
 from autotune.report import words
-from autotune.report.terminal import front_table, header
-from autotune.space import SpaceFile, make_space
+from autotune.report.terminal.search import front_table, header
+from autotune.study.space import SpaceFile, make_space
 from autotune.target import Target
 from autotune.trial import Trial
-from autotune.tuner import default_folder
+from autotune.tuning.explore import Probed
+from autotune.tuning.search import default_folder
 
 ONE, TWO = measured(0), measured(0, latency_s=1.0, also=(2.0,))
 

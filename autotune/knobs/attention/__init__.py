@@ -1,0 +1,1 @@
+"""Knobs that change how attention is computed: kernel, fused projections, token merging."""

@@ -1,0 +1,211 @@
+"""torch.compile: of the denoiser, of its repeated blocks only, and of the parts that run once a picture besides.
+
+A ControlNet runs once a step, so it is compiled with the denoiser. Regional compilation makes one graph for each kind
+of block and reuses it: nearly the same speed, a fraction of the time to compile. Shapes are static: a production call
+of another size compiles again. Graphs must be whole (`fullgraph`) wherever no hook stands in their way.
+
+"trace" is torch.jit.trace of the denoiser, as the first guides had it. torch has deprecated it and torch.compile has
+taken its place; it is offered only where it is asked for by name.
+"""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Script, Stage
+from autotune.knobs.compilation._trace import trace_on_first_call
+from autotune.pipelines import parts
+from autotune.target import Target
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fast_diffusion": {
+        "conv_1x1_as_mm": True,
+        "coordinate_descent_tuning": True,
+        "coordinate_descent_check_all_directions": True,
+        "epilogue_fusion": False,
+        "force_fuse_int_mm_with_mul": True,
+    },
+}
+DECODES = ("denoiser+vae", "everything")
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    traits = target.pipeline.known
+    if value not in ("off", "trace") and target.device.compile_fault:
+        return target.device.compile_fault
+    if value == "regional" and not traits.repeated_blocks:
+        return f"{traits.denoiser_class} names no repeated blocks"
+    if value == "denoiser+vae" and traits.vae_class is None:
+        return f"{traits.class_name} has no VAE"
+    if value == "everything" and not traits.text_encoders:
+        return f"{traits.class_name} has no text encoder here"
+    if value == "trace" and traits.denoiser_class != "UNet2DConditionModel":
+        return f"torch.jit.trace is offered for UNets, not for {traits.denoiser_class}"
+    return None
+
+
+def clash(config: Config, target: Target) -> str | None:
+    value = config["compile"]
+    if value == "off":
+        return None
+    if value != "regional" and config["tome_ratio"]:
+        return "token merging's hook breaks the graph of a whole denoiser; regional compilation goes with it"
+    if value == "trace" and (config["offload"] != "none" or config["quantization"] != "none"):
+        return "torch.jit.trace can't see through offload's hooks or quantized weights"
+    if config["dtype"] == "bf16" and target.device.kind == "cuda" and not target.device.at_least(8):
+        return "Inductor skips bfloat16 below compute capability 8.0"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    if config["compile"] == "trace":
+        trace_on_first_call(parts.denoiser(pipe))
+        return Effect(count=1, what="models to trace")
+    import torch
+
+    how = _how(config)
+    models = parts.step_models(pipe)
+    compiled = 0
+    for name, model in models.items():
+        if config["compile"] == "regional" and name != "controlnet":
+            compiled += _compile_blocks(model, {**how, "fullgraph": True})  # hooks of offload lie around the model
+        elif _pipeline_marks_steps(models, config):
+            setattr(pipe, name, torch.compile(model, **how))
+            compiled += 1
+        else:
+            model.compile(**how)
+            compiled += 1
+    if config["compile"] in DECODES and parts.vae(pipe) is not None:
+        pipe.vae.decode = torch.compile(pipe.vae.decode, **how)
+        compiled += 1
+    if config["compile"] == "everything":
+        for encoder in parts.text_encoders(pipe).values():
+            _install_hooks(encoder)
+            encoder.compile(**how)
+            compiled += 1
+    return Effect(count=compiled, what="modules to compile")
+
+
+def _how(config: Config) -> dict[str, Any]:
+    """The arguments of torch.compile."""
+    import torch
+
+    # A mode and options can't be given together, so the mode is spelled out as the options that it stands for.
+    mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
+    options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
+    return {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
+
+
+def _install_hooks(encoder: Any) -> None:
+    """transformers hangs hooks into an encoder when its hidden states are asked for the first time, under a lock, which
+    breaks a graph: so it is asked once before, with one token."""
+    import torch
+
+    with torch.no_grad():
+        encoder(torch.zeros((1, 1), dtype=torch.long, device=encoder.device), output_hidden_states=True)
+
+
+def _pipeline_marks_steps(models: dict[str, Any], config: Config) -> bool:
+    """CUDA graphs of a UNet and a ControlNet hand tensors to each other: the pipeline must say where a step begins,
+    which it does only where both are wrapped by torch.compile instead of compiled in place."""
+    return "controlnet" in models and config["compile_mode"] in ("reduce-overhead", "max-autotune")
+
+
+def _compile_blocks(model: Any, how: dict[str, Any]) -> int:
+    import torch
+
+    # By base classes too: token merging derives a class of its own from each block's.
+    kinds = set(model._repeated_blocks)
+    blocks = [m for m in model.modules() if kinds & {cls.__name__ for cls in type(m).__mro__}]
+    for block in blocks:
+        cache = _cache_hook(block)
+        if cache is None:
+            block.compile(**how)
+        else:  # it decides by numbers whether the block runs at all, so the graph lies inside it
+            cache.fn_ref.original_forward = torch.compile(cache.fn_ref.original_forward, **how)
+    return len(blocks)
+
+
+def _cache_hook(block: Any) -> Any | None:
+    """diffusers' hook that runs in place of the block, of a cache of blocks."""
+    hooks = block._diffusers_hook.hooks.values() if hasattr(block, "_diffusers_hook") else ()
+    return next((hook for hook in hooks if hasattr(hook, "new_forward")), None)
+
+
+def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
+    """How many graphs were really made, and how often one broke. A function that was given up runs uncompiled."""
+    from autotune.knobs.compilation._trace import traced_graphs
+
+    if config["compile"] == "trace":
+        return Effect(count=traced_graphs(parts.denoiser(pipe)), what="graphs traced (deprecated in torch)")
+    from torch._dynamo.utils import counters, get_compilation_metrics
+
+    attempts = get_compilation_metrics()
+    given_up = sum(attempt.fail_reason is not None for attempt in attempts)
+    again = sum(attempt.fail_reason is None and attempt.recompile_reason is not None for attempt in attempts)
+    said = f"graphs compiled, {sum(counters['graph_break'].values())} graph breaks, {again} recompilations"
+    if given_up and _how(config)["fullgraph"]:
+        return Effect(count=0, what=f"{said}, and {given_up} functions given up that then ran uncompiled")
+    return Effect(count=counters["stats"]["unique_graphs"], what=said)
+
+
+def script(config: Config, target: Target) -> Script:
+    value, traits = str(config["compile"]), target.pipeline.known
+    if value == "off":
+        return Script()
+    if value == "trace":
+        return Script(why_not="torch.jit.trace is deprecated, and records each shape by a class of autotune's own")
+    how = _how_in_a_script(config)
+    steps = [traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])]
+    lines = []
+    for name in steps:
+        if value == "regional" and name != "controlnet":
+            whole = how.replace("fullgraph=False", "fullgraph=True")
+            lines += [
+                f"for block in pipe.{name}.modules():",
+                f"    if any(cls.__name__ in pipe.{name}._repeated_blocks for cls in type(block).__mro__):",
+                f"        block.compile({whole})",
+            ]
+        elif len(steps) > 1 and config["compile_mode"] in ("reduce-overhead", "max-autotune"):
+            lines.append(f"pipe.{name} = torch.compile(pipe.{name}, {how})")
+        else:
+            lines.append(f"pipe.{name}.compile({how})")
+    if value in DECODES and traits.vae_class is not None:
+        lines.append(f"pipe.vae.decode = torch.compile(pipe.vae.decode, {how})")
+    for name in traits.text_encoders if value == "everything" else ():
+        asked = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
+        lines.append(f"pipe.{name}({asked})  # hangs in its hooks, which would break the graph")
+        lines.append(f"pipe.{name}.compile({how})")
+    return Script(lines=tuple(lines))
+
+
+def _how_in_a_script(config: Config) -> str:
+    """The arguments of torch.compile as source."""
+    mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
+    how = f"fullgraph={config['offload'] == 'none'}, dynamic=False"
+    if not flags:
+        return how if mode == "default" else f'{how}, mode="{mode}"'
+    of_mode = f'**torch._inductor.list_mode_options("{mode}"), ' if mode != "default" else ""
+    options = ", ".join(f'"{name}": {flag}' for name, flag in flags.items())
+    return f"{how}, options={{{of_mode}{options}}}"
+
+
+KNOB = Knob(
+    name="compile",
+    stage=Stage.COMPILE,
+    values=("off", "regional", "denoiser", "denoiser+vae", "everything"),
+    changes_output=False,
+    nearest={
+        "everything": ("denoiser+vae", "denoiser", "regional"),
+        "denoiser+vae": ("denoiser", "regional"),
+        "denoiser": ("regional",),
+        "regional": ("denoiser",),
+    },
+    summary="which parts torch.compile compiles",
+    also=lambda value: value == "trace",
+    why_not=why_not,
+    clash=clash,
+    apply=apply,
+    verify=verify,
+    script=script,
+)

@@ -1,0 +1,143 @@
+"""Quantize the linear layers of the denoiser with torchao. Which of them, `quantization_filter` says.
+
+Dynamic int8 and fp8 quantize activations on the fly and compute in 8 bits; they pay only together with compilation.
+Weight-only saves memory and computes as before. Convolutions are left alone.
+
+int4 is packed for the kernel that computes with it: "tile_packed_to_4d" on a GPU, torchao's prototype for a CPU. (Its
+plain packing needs the package mslk.) It has one scale for every 64 inputs; torchao skips layers where that leaves a
+rest without a word, so only layers that were really quantized are counted.
+"""
+
+from typing import Any
+
+from autotune.config import Config, Value
+from autotune.knob import Effect, Knob, Script, Stage
+from autotune.knobs.precision._linear_layers import selected
+from autotune.pipelines import parts
+from autotune.target import Target
+
+CONFIGS = {
+    "int8_dynamic": "Int8DynamicActivationInt8WeightConfig",
+    "int8_weight_only": "Int8WeightOnlyConfig",
+    "fp8_dynamic": "Float8DynamicActivationFloat8WeightConfig",
+    "fp8_weight_only": "Float8WeightOnlyConfig",
+    "int4_weight_only": "Int4WeightOnlyConfig",
+}
+GROUP = 64  # inputs that share a scale in int4
+CPU_OUTPUTS = 16  # the CPU's int4 kernel computes so many outputs at a time
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    device = target.device
+    if not target.pipeline.known.linear_shapes and value != "none":
+        return f"{target.pipeline.known.denoiser_class} has no linear layers"
+    if value == "fp8_dynamic" and device.kind == "cpu":
+        return "fp8 arithmetic needs a GPU of compute capability 8.9"
+    if value == "fp8_dynamic" and not device.at_least(8, 9):
+        have = ".".join(map(str, device.compute_capability or ()))
+        return f"fp8 arithmetic needs compute capability 8.9, this is {have}"
+    if value == "int8_dynamic" and device.kind == "cuda" and not device.at_least(7, 5):
+        return "int8 arithmetic needs compute capability 7.5"
+    if value == "int4_weight_only" and device.kind == "cuda" and not device.at_least(8):
+        return "int4's kernel needs compute capability 8.0"
+    fits = any(_fits(str(value), shape, device.kind) for shape in target.pipeline.known.linear_shapes)
+    if value == "int4_weight_only" and not fits:
+        return f"no linear layer of {target.pipeline.known.denoiser_class} divides into int4's groups of {GROUP} inputs"
+    return None
+
+
+def clash(config: Config, target: Target) -> str | None:
+    if config["quantization"] == "int4_weight_only" and target.device.kind == "cuda" and config["dtype"] != "bf16":
+        return "int4's kernel computes in bfloat16 only"
+    return None
+
+
+def apply(pipe: Any, config: Config, device: str) -> Effect:
+    import torch
+    from torchao import quantization
+
+    denoiser = parts.denoiser(pipe)
+    value, layers, kind = str(config["quantization"]), str(config["quantization_filter"]), device.partition(":")[0]
+    chosen: dict[str, Any] = {}
+    for name, module in denoiser.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            shape = (module.in_features, module.out_features)
+            if selected(layers, shape) and _fits(value, shape, kind):
+                chosen[name] = module
+    total = sum(p.numel() for p in denoiser.parameters())
+    # int4 is packed by the GPU itself; the others wherever the weights are.
+    where = device if value == "int4_weight_only" and kind == "cuda" else None
+    quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, name: name in chosen, device=where)
+    done = [module for module in chosen.values() if type(module.weight.data).__module__.startswith("torchao")]
+    part = sum(module.weight.numel() for module in done)
+    return Effect(count=len(done), what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights")
+
+
+def _fits(value: str, shape: tuple[int, int], kind: str) -> bool:
+    """Can a layer of this (in, out) shape be int4 on this kind of device? The limits of the others torchao knows."""
+    if value != "int4_weight_only":
+        return True
+    return shape[0] % GROUP == 0 and (kind != "cpu" or shape[1] % CPU_OUTPUTS == 0)
+
+
+def _how(value: str, kind: str) -> Any:
+    """torchao's description. Without set_inductor_config=False it changes Inductor's settings for the whole process."""
+    from torchao import quantization
+
+    if value != "int4_weight_only":
+        return getattr(quantization, CONFIGS[value])(set_inductor_config=False)
+    if kind == "cpu":
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+        return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
+    packed = {"group_size": GROUP, "int4_packing_format": "tile_packed_to_4d"}
+    return quantization.Int4WeightOnlyConfig(**packed, set_inductor_config=False)
+
+
+def script(config: Config, target: Target) -> Script:
+    from autotune.knobs.precision._linear_layers import SDXL_LEFT_OUT
+
+    value, kind = str(config["quantization"]), target.device.kind
+    denoiser, layers = f"pipe.{target.pipeline.known.denoiser}", str(config["quantization_filter"])
+    if value == "int4_weight_only" and kind == "cpu":
+        return Script(why_not="int4 on a CPU is a prototype of torchao, which may move any day")
+    limits = 'group_size=64, int4_packing_format="tile_packed_to_4d", ' if value == "int4_weight_only" else ""
+    made = f"{CONFIGS[value]}({limits}set_inductor_config=False)"
+    wanted = ["isinstance(module, torch.nn.Linear)"]
+    if value == "int4_weight_only":
+        wanted.append(f"module.in_features % {GROUP} == 0")
+    if layers.startswith("min_features:"):
+        wanted.append(f"min(module.in_features, module.out_features) >= {layers.partition(':')[2]}")
+    before: tuple[str, ...] = ()
+    if layers == "sdxl":
+        before = (f"left_out = {sorted(SDXL_LEFT_OUT)}  # (inputs, outputs): too small to pay for quantizing",)
+        wanted += ["module.in_features > 16", "(module.in_features, module.out_features) not in left_out"]
+    where = ', device="cuda"' if value == "int4_weight_only" else ""
+    lines = (
+        *before,
+        "def is_quantized(module, name):",
+        f"    return {' and '.join(wanted)}",
+        "",
+        f"quantize_({denoiser}, {made}, filter_fn=is_quantized{where})",
+    )
+    return Script(imports=(f"from torchao.quantization import {CONFIGS[value]}, quantize_",), lines=lines)
+
+
+KNOB = Knob(
+    name="quantization",
+    stage=Stage.QUANTIZE,
+    values=("none", *CONFIGS),
+    changes_output=True,
+    rounds=True,
+    nearest={
+        "fp8_dynamic": ("fp8_weight_only", "int8_weight_only"),
+        "fp8_weight_only": ("int8_weight_only",),
+        "int8_dynamic": ("int8_weight_only",),
+        "int4_weight_only": ("int8_weight_only",),
+    },
+    summary="linear layers of the denoiser in 8 or 4 bits",
+    why_not=why_not,
+    clash=clash,
+    apply=apply,
+    script=script,
+)

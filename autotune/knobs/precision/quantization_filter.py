@@ -1,0 +1,40 @@
+"""Which linear layers are quantized: all of them, those of a least width, or the list of the PyTorch team's SDXL guide.
+
+Small layers lose more time to quantizing activations than they win in the matrix product.
+"""
+
+from autotune.config import Value
+from autotune.knob import Knob, Stage
+from autotune.knobs.precision._linear_layers import selected
+from autotune.target import Target
+
+
+def also(value: Value) -> bool:
+    kind, _, least = str(value).partition(":")
+    return kind == "min_features" and least.isdecimal() and int(least) > 0
+
+
+def why_not(value: Value, target: Target) -> str | None:
+    shapes = target.pipeline.known.linear_shapes
+    taken = [shape for shape in shapes if selected(str(value), shape)]
+    if not taken:
+        return "takes none of this denoiser's linear layers"
+    if len(taken) == len(shapes) and value != "all":
+        return "takes every linear layer, as 'all' does"
+    if value == "sdxl" and "XL" not in target.pipeline.known.class_name:
+        return "its list of shapes is SDXL's"
+    return None
+
+
+KNOB = Knob(
+    name="quantization_filter",
+    stage=Stage.QUANTIZE,
+    modifies="quantization",
+    values=("all", "min_features:512", "sdxl"),
+    changes_output=True,
+    rounds=True,
+    nearest={"sdxl": ("min_features:512",)},
+    summary="which linear layers are quantized",
+    also=also,
+    why_not=why_not,
+)

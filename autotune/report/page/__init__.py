@@ -1,0 +1,1 @@
+"""Page: a study, a merge or a replay as one self-contained HTML file."""

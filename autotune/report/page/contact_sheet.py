@@ -1,0 +1,29 @@
+"""What the numbers look like: the baseline's pictures above, the pick's below, prompt by prompt."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from autotune.study_folder import StudyFolder
+
+COLUMNS = 8
+GAP_PX = 4
+
+
+def contact_sheet(folder: StudyFolder, best: int, side_px: int = 128) -> Image.Image:
+    """The first COLUMNS pictures of trial 0 (upper row) and of trial `best` (lower row), same prompt and seed."""
+    rows = [sorted((folder.trial(number) / "images").glob("*.png"))[:COLUMNS] for number in (0, best)]
+    step = side_px + GAP_PX
+    sheet = Image.new("RGB", (step * len(rows[0]) - GAP_PX, step * len(rows) - GAP_PX), "white")
+    for y, row in enumerate(rows):
+        for x, path in enumerate(row):
+            sheet.paste(_thumbnail(path, side_px), (x * step, y * step))
+    return sheet
+
+
+def _thumbnail(path: Path, side_px: int) -> Image.Image:
+    image = Image.open(path).convert("RGB")
+    scale = side_px / max(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    # Small pictures are enlarged without smoothing, so that what is shown is what was made.
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

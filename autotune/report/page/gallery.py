@@ -1,0 +1,108 @@
+"""Pictures for the report: the baseline's beside each config's, and where they differ, as data URIs.
+
+Small pictures are kept bit for bit. Large ones are made smaller for the page alone; differences are taken before that.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops, ImageStat
+
+from autotune.study_folder import StudyFolder, picture_name
+
+LARGEST_PX = 512  # of the longer side on the page
+MOST_PICTURES = 96  # of all configs together: the page must stay one that can be sent
+MOST_PROMPTS = 8
+FULL_SCALE = 32  # of 255 levels: a difference of so many in any channel is the heat-map's brightest
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One prompt, drawn by one config. `heat` is its difference from the baseline's picture, None for the baseline."""
+
+    prompt: str
+    uri: str
+    heat: str | None = None
+    difference: float | None = None  # mean, of 255 levels
+
+
+@dataclass(frozen=True)
+class Reel:
+    """One config's pictures, in the order of the prompts."""
+
+    trial: int
+    shots: tuple[Shot, ...]
+
+
+def reels(
+    folder: StudyFolder, trials: Iterable[int], prompts: tuple[str, ...], drawn_by: Mapping[int, int] | None = None
+) -> list[Reel]:
+    """The baseline's reel, then one for each of these trials that has pictures. None where the baseline has none.
+
+    drawn_by  the trial whose pictures stand for this one's, where they are not its own
+    """
+    of = {number: (drawn_by or {}).get(number, number) for number in dict.fromkeys(trials)}
+    chosen = [number for number, source in of.items() if number != 0 and _has_picture(folder, source, 0)]
+    count = min(len(prompts), MOST_PROMPTS, max(2, MOST_PICTURES // (2 * len(chosen) + 1)))
+    shown = [
+        i for i in range(count) if all(_has_picture(folder, source, i) for source in (0, *(of[n] for n in chosen)))
+    ]
+    if not shown:
+        return []
+    first = Reel(0, tuple(Shot(prompts[i], _uri(_open(folder, 0, i))) for i in shown))
+    return [first, *(Reel(number, tuple(_shot(folder, of[number], i, prompts[i]) for i in shown)) for number in chosen)]
+
+
+def _shot(folder: StudyFolder, number: int, index: int, prompt: str) -> Shot:
+    theirs, mine = _open(folder, 0, index), _open(folder, number, index)
+    heat, mean = heat_map(theirs, mine)
+    return Shot(prompt, _uri(mine), _uri(heat), mean)
+
+
+def heat_map(first: Image.Image, second: Image.Image) -> tuple[Image.Image, float]:
+    """Where two pictures of one size differ, dark to bright, and by how much in the mean (of 255 levels)."""
+    if first.size != second.size:
+        second = second.resize(first.size)
+    channels = ImageChops.difference(first, second)
+    mean = sum(ImageStat.Stat(channels).mean) / 3
+    red, green, blue = channels.split()
+    largest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    scaled = largest.point(lambda level: min(255, round(level * 255 / FULL_SCALE)))
+    scaled.putpalette(_PALETTE)
+    return scaled.convert("RGB"), mean
+
+
+def _palette() -> list[int]:
+    """Black over purple and orange to pale yellow: brightness rises all the way, so that it reads without colours."""
+    stops = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+    colours: list[int] = []
+    for level in range(256):
+        place, share = divmod(level / 255 * (len(stops) - 1), 1)
+        low, high = stops[int(place)], stops[min(int(place) + 1, len(stops) - 1)]
+        colours += [round(a + (b - a) * share) for a, b in zip(low, high, strict=True)]
+    return colours
+
+
+_PALETTE = _palette()
+
+
+def _has_picture(folder: StudyFolder, number: int, index: int) -> bool:
+    return (folder.trial(number) / "images" / picture_name(index)).exists()
+
+
+def _open(folder: StudyFolder, number: int, index: int) -> Image.Image:
+    with Image.open(folder.trial(number) / "images" / picture_name(index)) as file:
+        return file.convert("RGB")
+
+
+def _uri(image: Image.Image) -> str:
+    small = max(image.size) <= LARGEST_PX // 2
+    if not small:
+        image = image.copy()
+        image.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 88}))
+    kind = "png" if small else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,187 @@
+"""How a study was measured, as lines for a report: the device, the workload, the noise, the health, the versions."""
+
+import statistics
+from collections import Counter
+
+from autotune.config import Config
+from autotune.measurement import Measurement, Phases
+from autotune.report import words
+from autotune.report.story import Story
+from autotune.statistics.drift import PRIOR_WEIGHT
+from autotune.study.record import read_untried
+from autotune.trial import WARM_START
+
+
+def how_measured(story: Story) -> list[tuple[str, str]]:
+    """(what, in words), only what is known."""
+    record, target = story.record, story.record.target
+    device = target.device
+    versions = [f"{name} {version}" for name, version in target.versions.items()]
+    found = [
+        ("command", record.command),
+        ("pipeline", f"{target.pipeline.known.class_name} from {target.pipeline.source}, {_revision(story)}"),
+        ("workload", str(target.workload)),
+        ("device", f"{device.name}, {words.memory(device.memory_bytes)}"),
+        ("evidence", "; ".join(device.evidence)),
+        ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
+        ("baseline", words.config(Config(record.baseline))),
+        ("limits", _limits(story)),
+        ("warm start", _warm_start(story)),
+        ("not tried", _not_tried(story)),
+        ("processes", _processes(story)),
+        ("noise", _noise(story)),
+        ("calls", _calls(_measurements(story))),
+        ("compiled", _compiled(_measurements(story))),
+        ("pictures", _pictures(story)),
+        ("findings", _findings(_measurements(story))),
+        ("health", _health(_measurements(story))),
+        ("scorer", _scorer(story)),
+    ]
+    return [(what, said) for what, said in found if said]
+
+
+def _revision(story: Story) -> str:
+    pipeline = story.record.target.pipeline
+    return f"revision {pipeline.revision}, {pipeline.weights} weights"
+
+
+def _measurements(story: Story) -> list[Measurement]:
+    return [trial.measured for trial in story.trials if trial.measured]
+
+
+def _limits(story: Story) -> str:
+    goal, baseline = story.record.goal, story.baseline
+    metric = baseline.measured.quality.metric if baseline and baseline.measured and baseline.measured.quality else ""
+    unit = {"clip": "CLIP points", "likeness": "of 100 x (1 - SSIM)"}.get(metric, "points")
+    found = [f"quality may drop by {goal.max_quality_drop:g} {unit}"]
+    found += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
+    found += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
+    return ", ".join(found)
+
+
+def _warm_start(story: Story) -> str:
+    """What earlier studies were good for, and by which name and digest they go."""
+    studies, first = story.record.warm_start, sum(trial.origin == WARM_START for trial in story.trials)
+    if not studies:
+        return ""
+    named = ", ".join(map(str, studies))
+    return f"{words.warm_start(studies, first)}; from {named}, no figure of theirs is in this report"
+
+
+def _not_tried(story: Story) -> str:
+    """What the sampler left alone at the last question. Predictions, and said to be."""
+    found = read_untried(story.folder)
+    if found is None:
+        return ""
+    looked = f"by what {found.trials} trials have measured; {found.of} untried configs were looked at"
+    return f"{words.untried(found)}, {looked}"
+
+
+def _processes(story: Story) -> str:
+    """How those that measured the trials were started; what was asked for, and what became of it."""
+    named = {"fork": "forked off one that had loaded the libraries", "spawn": "an interpreter of its own"}
+    counts = Counter(one.isolation for one in _measurements(story) if one.isolation)
+    if not counts:
+        return ""
+    said = ", ".join(f"{named[how]}{f' ({count} trials)' if len(counts) > 1 else ''}" for how, count in counts.items())
+    return f"each trial in a process of its own: {said} (--isolation {story.record.isolation})"
+
+
+def _noise(story: Story) -> str:
+    if story.baseline is None:
+        return ""
+    again = [anchor.measured for anchor in story.anchors if anchor.measured]
+    calls = statistics.median(one.latency_spread for one in _measurements(story)) / 2
+    said = f"calls of one process +-{calls:.1%} (half the interquartile range, the median trial); "
+    if not again:
+        return said + f"processes of one config are taken to differ by {story.spread:.1%}: nothing measured it here"
+    drifts = [trial.drift - 1 for trial in story.trials if trial.measured]
+    counted = f"the baseline {len(again)} times again, and an assumption that counts as {PRIOR_WEIGHT}"
+    drifted = f"; the device drifted by {min(drifts):+.1%} to {max(drifts):+.1%}, which is corrected"
+    return said + f"processes of one config differ by {story.spread:.1%} ({counted})" + drifted
+
+
+def _calls(measured: list[Measurement]) -> str:
+    if not measured:
+        return ""
+    counts = [len(one.latency_samples_s) for one in measured]
+    ended = Counter(one.stopped_by for one in measured if one.stopped_by)
+    why = "".join(f", {count} x ended by {reason}" for reason, count in ended.most_common())
+    thrown = Counter(gone.why for one in measured for gone in one.discarded)
+    taken = "".join(f", {count} thrown away ({why})" for why, count in thrown.most_common())
+    return (
+        f"{min(counts)} to {max(counts)} timed calls a trial after {len(measured[0].warmup_s)} to warm up{why}{taken}"
+    )
+
+
+def _compiled(measured: list[Measurement]) -> str:
+    """Whose code was not their own, and what their figures are then."""
+    shared = sum(one.compiled_as is not None for one in measured)
+    if not shared:
+        return ""
+    return f"{_trials(shared)} ran what an earlier one had compiled: first call and peak memory are as if compiled anew"
+
+
+def _pictures(story: Story) -> str:
+    """What was not drawn, and why."""
+    measured = _measurements(story)
+    shared = sum(one.quality_of is not None for one in measured)
+    stopped = sum(one.stopped is not None for one in measured)
+    found = []
+    if shared:
+        found.append(f"{_trials(shared)} drew one alone, found it to be an earlier trial's, and took over its quality")
+    if stopped:
+        found.append(f"{_trials(stopped)} drew none, slower and larger than one that loses no quality")
+    return "; ".join(found)
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count > 1)}"
+
+
+def _findings(measured: list[Measurement]) -> str:
+    return "; ".join(one.spot_check.mismatch for one in measured if one.spot_check and one.spot_check.mismatch)
+
+
+def _health(measured: list[Measurement]) -> str:
+    health = [one.health for one in measured if one.health]
+    reasons = Counter(reason for one in health for reason in one.throttle_reasons)
+    columns = (
+        ("load average up to {:.1f}", [h.load_average for h in health]),
+        ("others used up to {:.0%} of the processor", [h.others_cpu_share for h in health]),
+        ("SM clock up to {:.0f} MHz", [h.sm_clock_mhz for h in health]),
+        ("up to {:.0f} degrees C", [h.temperature_c for h in health]),
+        ("up to {:.0f} W", [h.power_w for h in health]),
+    )
+    said = []
+    for form, values in columns:
+        known = [value for value in values if value is not None]
+        said += [form.format(max(known))] if known else []
+    said += [f"{reason} in {count} trials" for reason, count in reasons.most_common()]
+    return ", ".join(said)
+
+
+def _scorer(story: Story) -> str:
+    quality = story.baseline.measured.quality if story.baseline and story.baseline.measured else None
+    if quality is None:
+        return ""
+    judged = quality.scorer or "no CLIP model: only likeness to the baseline's pictures"
+    return f"{judged}, {len(quality.ssim)} pictures a trial"
+
+
+def where_time_goes(story: Story) -> list[tuple[str, str, str]]:
+    """(part of a call, the baseline's, the pick's), of those parts that both were timed for; first the whole of it."""
+    measured = [trial.measured if trial else None for trial in (story.baseline, story.pick)]
+    phases = [one.phases if one else None for one in measured]
+    if phases[0] is None or phases[1] is None:
+        return []
+    batch = story.record.target.workload.batch
+    whole = [words.seconds(one.seconds_per_picture(batch)) for one in measured if one]
+    named = {"text_encoding_s": "text encoding", "denoising_step_s": "a denoising step", "vae_decode_s": "VAE decode"}
+    parts = [(what, _part(phases[0], name), _part(phases[1], name)) for name, what in named.items()]
+    return [("a whole picture", whole[0], whole[1]), *parts]
+
+
+def _part(phases: Phases, name: str) -> str:
+    seconds: float | None = getattr(phases, name)
+    return words.seconds(seconds) if seconds is not None else "not timed"

@@ -1,0 +1,24 @@
+"""search() as users call it: the search itself, then its report in the study's folder."""
+
+import functools
+from typing import Any
+
+from autotune.report.page.contact_sheet import contact_sheet
+from autotune.report.page.page import write_report
+from autotune.report.story import read_story
+from autotune.tuning import search as tuning
+from autotune.tuning.search import Result
+
+
+@functools.wraps(tuning.search)
+def search(*args: Any, **options: Any) -> Result:
+    result = tuning.search(*args, **options)
+    write_search_report(result)
+    return result
+
+
+def write_search_report(result: Result) -> None:
+    """report.html, report.md and pictures.png (the baseline's pictures above, the pick's below)."""
+    story = read_story(result.folder)
+    contact_sheet(story.folder, result.best.pictures_of).save(story.folder.pictures)
+    write_report(story)

@@ -1,0 +1,1 @@
+"""Terminal: how each command looks in a terminal."""

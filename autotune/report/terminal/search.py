@@ -1,0 +1,218 @@
+"""A study in a terminal: the header, the live view of a running search, the table of the front, the knobs."""
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autotune.device import Device
+from autotune.devices.specs import EVIDENCE
+from autotune.goal import Goal, Minimise
+from autotune.knobs import all_knobs
+from autotune.pipeline import Traits
+from autotune.pipelines import wished
+from autotune.report import words
+from autotune.report.terminal.theme import heading_words
+from autotune.statistics.drift import PRIOR_SPREAD
+from autotune.study.noise_floor import NoiseFloor
+from autotune.study.pareto_front import objectives, pareto_front, pick_trial
+from autotune.study.space import SearchSpace
+from autotune.study.time_left import confirming_s, exploring_s
+from autotune.target import Target
+from autotune.trial import Anchor, Failure, Trial
+from autotune.tuning.confirm import Confirming
+from autotune.tuning.explore import Anchored, Ended, Event, Probed, Started
+from autotune.tuning.search import Result
+
+
+def header(event: Probed) -> str:
+    """What is tuned, where, what it is fed where that is not the prompts alone, and how large the space is."""
+    target, space = event.target, event.space
+    count = space.count()
+    allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
+    asked = [part for what, value in wished(target.pipeline).items() for part in (f"--{what}", value)]
+    about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
+    lines = [
+        heading_words("search", f"{about}, {target.workload}"),
+        fed(target.pipeline.known),
+        f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values can't act here "
+        f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *asked])})",
+        f"study in {event.folder}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def fed(traits: Traits) -> str:
+    """What a pipeline is fed instead of, or beside, the user's prompts; nothing where it is the prompts alone."""
+    found = [f"starts from pictures made by autotune ({', '.join(traits.inputs.values())})"] if traits.inputs else []
+    found += ["prompts replaced by random embeddings"] if traits.random_prompt_embeds else []
+    return "; ".join(found)
+
+
+class LiveView:
+    """The state of a running search, as one small table: hears the events, renders itself whenever asked."""
+
+    def __init__(self, budget: int, time_budget_s: float | None, rounds: int) -> None:
+        """rounds  of the confirmation"""
+        self.budget, self.time_budget_s = budget, time_budget_s
+        self.exploring, self.rounds, self.rounds_in_all = True, rounds, rounds
+        self.started = self.since = time.monotonic()
+        self.trials: list[Trial] = []
+        self.anchors: list[Anchor] = []
+        self.doing = "looking at the pipeline and the device"
+        self.goal = Goal(max_quality_drop=float("inf"))
+
+    def hear(self, event: Event) -> None:
+        self.since = time.monotonic()
+        if isinstance(event, Probed):
+            self.trials, self.anchors = list(event.trials), list(event.anchors)
+            self.budget = min(self.budget, event.space.combinations())  # `record --all` has no other end
+        elif isinstance(event, Started):
+            self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
+        elif isinstance(event, Ended):
+            self.trials.append(event.trial)
+        elif isinstance(event, Anchored):
+            self.anchors.append(event.anchor)
+        elif isinstance(event, Confirming):
+            what = f"round {event.round}" if event.round else "more pictures"
+            self.exploring, self.rounds = False, max(0, self.rounds_in_all + 1 - event.round) if event.round else 0
+            self.doing = f"confirming trial {event.trial.number} against the baseline, {what}"
+
+    def __rich__(self) -> RenderableType:
+        now = time.monotonic()
+        table = Table.grid(padding=(0, 1))
+        table.add_row("now", f"{self.doing}  [{words.seconds(now - self.since)}]")
+        table.add_row("best", self._best())
+        causes = Counter(t.outcome.cause for t in self.trials if isinstance(t.outcome, Failure))
+        failed = ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "none"
+        table.add_row("failed", failed)
+        table.add_row("done", f"{len(self.trials)} of {self.budget} trials, {self._left(now)}")
+        return table
+
+    def _best(self) -> str:
+        if not self.trials:
+            return "nothing yet"
+        best = pick_trial(self.trials, self.trials[0], self.goal)
+        return f"trial {best.number}: {words.outcome(best, self.trials[0])}" if best else "nothing yet"
+
+    def _left(self, now: float) -> str:
+        """Of the exploring and of the confirmation after it, less what is being done: that may take longer, too."""
+        exploring = exploring_s(self.trials, self.anchors, self.budget) if self.exploring else 0.0
+        confirming = confirming_s(self.trials, self.anchors, self.rounds)
+        if exploring is None or confirming is None:
+            return "time left unknown"
+        if self.time_budget_s is not None:
+            exploring = min(exploring, max(0.0, self.time_budget_s - (self.since - self.started)))
+        left = exploring + confirming - (now - self.since)
+        return f"about {words.seconds(max(left, 0))} left"
+
+
+def front_table(
+    trials: Sequence[Trial], best: int | None = None, *, spread: float = PRIOR_SPREAD, minimise: Minimise = "sum"
+) -> Table:
+    """The front, fastest first, with the baseline below it. * marks the trial in best.json.
+
+    spread  of one config from process to process: a speed that is not beyond it is "~1x"
+
+    Of several sizes, the latency of them together stands above that of each.
+    """
+    baseline, front = trials[0], pareto_front(trials, trials[0], minimise)
+    table = Table(title="Pareto front", box=None, title_justify="left", pad_edge=False)
+    for name in ("", "latency", "speed", "memory", "quality", "config"):
+        table.add_column(
+            name, justify="left" if name in ("", "quality", "config") else "right", no_wrap=name != "config"
+        )
+    rows = [*front, *([baseline] if baseline not in front else [])]
+    for trial in rows:
+        latency_s, memory_bytes, _ = objectives(trial, baseline)
+        config = "baseline" if trial.number == 0 else words.config(trial.config)
+        table.add_row(
+            f"{trial.number}{'*' if trial.number == best else ''}",
+            "\n".join([words.seconds(latency_s), *_each_latency(trial)]),
+            words.speed(trial, baseline, spread),
+            words.memory(memory_bytes),
+            Text("\n".join(words.quality_lines(trial, baseline))),
+            config,
+        )
+    return table
+
+
+def _each_latency(trial: Trial) -> list[str]:
+    several = trial.measured is not None and trial.measured.also
+    return [words.seconds(latency_s) for latency_s in trial.measured.latencies_s] if trial.measured and several else []
+
+
+def summary(result: Result) -> RenderableType:
+    """How a search ended: the front, the sentence about the pick, where the report lies."""
+    failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
+    lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
+    if result.best.number == 0:
+        lines.append("No other config that keeps the limits was better beyond the noise.")
+    lines += floor_words(result.noise_floor)
+    if failed:
+        lines.append(
+            f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json."
+        )
+    if result.exhausted:
+        lines.append("Every config that the space allows has been tried.")
+    lines.append(f"report: {result.folder / 'report.html'}")
+    table = front_table(result.trials, result.best.number, spread=result.spread, minimise=result.record.goal.minimise)
+    return Group(table, Text("\n".join(lines)))
+
+
+def floor_words(floor: NoiseFloor) -> list[str]:
+    """What a likeness below 1 is to be read against."""
+    parts = []
+    if floor.again_mean is not None:
+        parts.append(f"the baseline drawn again SSIM {floor.again_mean:.3f} (worst {floor.again_worst:.3f})")
+    if floor.otherwise_mean is not None:
+        parts.append(
+            f"computed otherwise (trial {floor.otherwise}) SSIM {floor.otherwise_mean:.3f} "
+            f"(worst {floor.otherwise_worst:.3f})"
+        )
+    return [f"Noise floor of likeness: {'; '.join(parts)}."] if parts else []
+
+
+def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
+    """Every knob: what would be searched here, what not and why, and which values don't go together."""
+    title = f"Knobs of {target.pipeline.name} on {target.device.name} (*: changes the picture)"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for name in ("knob", "searched", "not possible here"):
+        table.add_column(name, overflow="fold")
+    for name, knob in all_knobs().items():
+        impossible = [f"{value}: {why}" for (n, value), why in space.impossible.items() if n == name]
+        label = f"{name} *" if knob.changes_output else name
+        label += f"\n  of {knob.modifies}" if knob.modifies else ""
+        table.add_row(label, " ".join(map(str, space.values[name])) or "-", "\n".join(impossible))
+    clashes = Table(box=None, pad_edge=False, title="Values that don't go together", title_justify="left")
+    clashes.add_column("pairs", overflow="fold")
+    clashes.add_column("because", overflow="fold")
+    for why, pairs in space.clashes().items():
+        clashes.add_row("\n".join(pairs), why)
+    parts: list[RenderableType] = [table]
+    if clashes.row_count:
+        parts += ["", clashes]
+    if EVIDENCE in target.device.evidence:
+        parts += ["", Text(f"What {target.device.name} can do is {EVIDENCE}.")]
+    return Group(*parts)
+
+
+def device_table(devices: list[Device]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("device", "name", "memory", "can do", "because"):
+        table.add_column(name, overflow="fold")
+    for device in devices:
+        capability = ".".join(map(str, device.compute_capability)) if device.compute_capability else ""
+        can = [f"compute capability {capability}" if capability else "", f"SDPA: {', '.join(device.sdpa_kernels)}"]
+        if device.kind == "cuda":
+            can.append("bf16, TF32" if device.at_least(8) else "fp16")
+            can.append("fp8" if device.at_least(8, 9) else "no fp8")
+        can_do = "\n".join(word for word in can if word and not word.endswith(": "))
+        table.add_row(
+            device.torch_name, device.name, words.memory(device.memory_bytes), can_do, "\n".join(device.evidence)
+        )
+    return table

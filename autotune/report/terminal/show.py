@@ -1,0 +1,116 @@
+"""A running search, shown in one of three ways: live in a terminal, as plain lines elsewhere, or as JSON lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from autotune.goal import Minimise, read_minimise
+from autotune.report import words
+from autotune.report.searched import search
+from autotune.report.story import next_steps, read_story
+from autotune.report.terminal.search import LiveView, front_table, header, summary
+from autotune.report.terminal.theme import show_steps
+from autotune.statistics.drift import process_spread
+from autotune.trial import Anchor, Trial
+from autotune.tuning.confirm import Confirming
+from autotune.tuning.explore import Anchored, Ended, Event, LeftAlone, Probed, Started, Warmed
+from autotune.tuning.search import Result
+
+
+def show_search(*, as_json: bool, **arguments: Any) -> Path:
+    """Run autotune.search(**arguments) and show it; returns the study's folder."""
+    if as_json:
+        result = search(**arguments, listen=lambda event: print(json.dumps(as_data(event)), flush=True))
+        print(json.dumps({"event": "finished", "folder": str(result.folder), "best": result.tuned.to_json()}))
+        return result.folder
+    console, lines = Console(highlight=False), PlainLines()
+    show = _live if console.is_terminal else _plain
+    try:
+        result = show(console, lines, arguments)
+    except KeyboardInterrupt:
+        if lines.trials:
+            console.print(lines.front(read_minimise(arguments.get("minimise", "sum"))))
+        raise
+    console.print(summary(result))
+    show_steps(console, next_steps(read_story(result.folder)))
+    return result.folder
+
+
+def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
+    view = LiveView(arguments["budget"], arguments["time_budget_s"], arguments["confirm_rounds"])
+
+    # Drawn once a second: the trial is being timed on the same machine.
+    with Live(view, console=console, refresh_per_second=1) as live:
+
+        def listen(event: Event) -> None:
+            view.hear(event)
+            for line in lines.hear(event):
+                live.console.print(line, markup=False)
+
+        return search(**arguments, listen=listen)
+
+
+def _plain(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
+    def listen(event: Event) -> None:
+        for line in lines.hear(event):
+            console.print(line, markup=False, soft_wrap=True)
+
+    return search(**arguments, listen=listen)
+
+
+class PlainLines:
+    """Events -> lines: one for each finished trial. Keeps the trials, and what has been seen of the device's drift."""
+
+    def __init__(self) -> None:
+        self.trials: list[Trial] = []
+        self.anchors: list[Anchor] = []
+
+    def front(self, minimise: Minimise) -> RenderableType:
+        return front_table(self.trials, spread=process_spread(self.trials[0], self.anchors), minimise=minimise)
+
+    def hear(self, event: Event) -> list[str]:
+        if isinstance(event, Probed):
+            self.trials, self.anchors = list(event.trials), list(event.anchors)
+            done = [f"going on after {len(event.trials)} finished trials"] if event.trials else []
+            return [*header(event).splitlines(), *done]
+        if isinstance(event, Ended):
+            trial = event.trial
+            self.trials.append(trial)
+            what = f"trial {trial.number} ({trial.origin}) {words.config(trial.config)}"
+            spread = process_spread(self.trials[0], self.anchors)
+            return [f"{what}: {words.outcome(trial, self.trials[0], spread)}"]
+        if isinstance(event, Anchored):
+            self.anchors.append(event.anchor)
+            return [f"baseline again: {words.anchor(event.anchor, self.trials[0])}"]
+        if isinstance(event, Warmed):
+            return [words.warm_start(event.studies, event.first)]
+        if isinstance(event, LeftAlone):
+            return [words.untried(event.untried)]
+        if isinstance(event, Confirming) and event.round == 1:
+            return [f"confirming trial {event.trial.number} against the baseline in fresh processes"]
+        if isinstance(event, Confirming) and event.round == 0:
+            return [f"drawing more pictures of trial {event.trial.number} and of the baseline"]
+        return []
+
+
+def as_data(event: Event) -> dict[str, Any]:
+    """An event as JSON."""
+    if isinstance(event, Probed):
+        return {"event": "probed", "folder": str(event.folder), "target": event.target.to_json()}
+    if isinstance(event, Started):
+        return {"event": "started", "trial": event.number, "origin": event.origin, "config": dict(event.config)}
+    if isinstance(event, Ended):
+        return {"event": "ended", **event.trial.to_json()}
+    if isinstance(event, Anchored):
+        return {"event": "anchored", **event.anchor.to_json()}
+    if isinstance(event, Warmed):
+        studies = [
+            {"name": s.name, "digest": s.digest, "device": s.device, "trials": len(s.trials)} for s in event.studies
+        ]
+        return {"event": "warmed", "first": event.first, "studies": studies}
+    if isinstance(event, LeftAlone):
+        return {"event": "left_alone", **event.untried.to_json()}
+    return {"event": "confirming", "trial": event.trial.number, "round": event.round}

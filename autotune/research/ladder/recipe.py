@@ -1,0 +1,172 @@
+"""The recipe of a ladder: configs that build on one another, rung by rung, and what stands in where one can't act.
+
+A recipe is data: a TOML file, shipped in search_spaces/ladders or the user's own.
+"""
+
+import itertools
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from autotune.config import Config, Value
+from autotune.errors import UserError, nearest
+from autotune.frozen_model import FrozenModel
+from autotune.knobs import check_value
+from autotune.research import published
+from autotune.study.space import SHIPPED, SearchSpace
+
+
+class Rung(FrozenModel):
+    """Settings that are added to another rung's. Of several values the first that can act here is taken."""
+
+    name: str
+    set: dict[str, tuple[Value, ...]] = Field(min_length=1)
+    on: str | None = None  # the rung it builds on; None: the one before
+    published: str | None = None  # the config's words in the published table
+    note: str | None = None  # how it differs from what was published
+
+
+class LadderRecipe(FrozenModel):
+    """What to measure, in this order; everything is compared with the first rung."""
+
+    name: str
+    description: str = ""
+    published: str | None = None  # the table of autotune/published that it follows
+    rungs: tuple[Rung, ...] = Field(min_length=1)
+
+    def number(self, name: str) -> int:
+        return [rung.name for rung in self.rungs].index(name)
+
+    def below(self, number: int) -> int:
+        """The number of the rung that this one (not the first) builds on."""
+        on = self.rungs[number].on
+        return number - 1 if on is None else self.number(on)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A rung on a target: its config, and a sentence for each value that is not the recipe's first choice."""
+
+    config: Config
+    stands_in: tuple[str, ...]
+
+
+def place(rung: Rung, base: Config, space: SearchSpace) -> Placed | str:
+    """The rung's settings on those of `base`, or the sentence why they can't act here.
+
+    Of several values that could act, those nearest to the recipe's first choices are taken.
+    """
+    choices = sorted(itertools.product(*(range(len(values)) for values in rung.set.values())), key=sum)
+
+    def config_of(choice: tuple[int, ...]) -> Config:
+        chosen = {name: values[i] for i, (name, values) in zip(choice, rung.set.items(), strict=True)}
+        return space.config({**base, **chosen})
+
+    first = config_of(choices[0])
+    for choice in choices:
+        config = config_of(choice)
+        if space.objection(config):
+            continue
+        if config == base:
+            break  # what is left of the rung is what it builds on
+        others = [place for place, i in enumerate(choice) if i]
+        reasons = [space.objection(config_of((*choice[:k], 0, *choice[k + 1 :]))) for k in others]
+        names = list(rung.set)
+        wishes = [(names[k], rung.set[names[k]][choice[k]], rung.set[names[k]][0]) for k in others]
+        words = [
+            _stands_in(*wish, why or space.objection(first) or "") for wish, why in zip(wishes, reasons, strict=True)
+        ]
+        return Placed(config, tuple(words))
+    return space.objection(first) or "it comes to the config of the rung that it builds on"
+
+
+def _stands_in(name: str, taken: Value, wanted: Value, why: str) -> str:
+    reason = why.removeprefix(f"{name}={wanted}: ").removeprefix(f"{name}={wanted} ")
+    return f"{name}={taken} stands in for {wanted}: {reason}"
+
+
+def read_recipe(word: str) -> LadderRecipe:
+    """The recipe that `--recipe` names: a shipped one, or the path of a TOML file. Raises UserError."""
+    shipped = {name: _shipped_folder() / f"{name}.toml" for name in recipe_names()}
+    if word in shipped:
+        return read_recipe_file(shipped[word])
+    if word.endswith(".toml"):
+        return read_recipe_file(Path(word))
+    raise UserError(
+        f"unknown recipe {word!r}, neither a shipped one nor a .toml file: {nearest(word, sorted(shipped))}"
+    )
+
+
+def recipe_names() -> list[str]:
+    """Those that ship with autotune."""
+    return sorted(path.stem for path in _shipped_folder().glob("*.toml"))
+
+
+def _shipped_folder() -> Path:
+    return next(folder for folder in SHIPPED if folder.is_dir()) / "ladders"
+
+
+def read_recipe_file(path: Path) -> LadderRecipe:
+    """Read and check against the knobs and the published tables. Raises UserError for anything unknown."""
+    what = f"the recipe {str(path)!r}"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no recipe {str(path)!r}.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{what} can't be read: {error}.") from None
+    known = LadderRecipe.model_fields.keys() - {"name"}
+    for key in data.keys() - known:
+        raise UserError(f"{what}: {key!r} is unknown, {nearest(key, sorted(known))}")
+    recipe = LadderRecipe.parse({**_listed(data), "name": path.stem}, what)
+    try:
+        return recipe.model_copy(update={"rungs": tuple(_checked(recipe, i) for i in range(len(recipe.rungs)))})
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def _listed(data: dict[str, Any]) -> dict[str, Any]:
+    """In a recipe `dtype = "bf16"` is the same as a list of one."""
+    rungs = data.get("rungs")
+    if not isinstance(rungs, list):
+        return data  # refused where it is parsed
+    return {**data, "rungs": [{**rung, "set": _lists(rung["set"])} if _has_set(rung) else rung for rung in rungs]}
+
+
+def _has_set(rung: Any) -> bool:
+    return isinstance(rung, dict) and isinstance(rung.get("set"), dict)
+
+
+def _lists(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+
+
+def _checked(recipe: LadderRecipe, number: int) -> Rung:
+    """The rung, its values as the knobs have them. Raises UserError."""
+    rung, earlier = recipe.rungs[number], [r.name for r in recipe.rungs[:number]]
+    if rung.name in earlier:
+        raise UserError(f"two rungs are called {rung.name!r}; give each a name of its own.")
+    if rung.on is not None and rung.on not in earlier:
+        known = nearest(rung.on, earlier) if earlier else "it is the first."
+        raise UserError(f"rung {rung.name!r} builds on {rung.on!r}, which is no earlier rung: {known}")
+    for name, values in rung.set.items():
+        if not values:
+            raise UserError(f"rung {rung.name!r} sets {name} to an empty list; name a value.")
+    _check_published(recipe.published, rung)
+    checked = {name: tuple(check_value(name, value) for value in values) for name, values in rung.set.items()}
+    return rung.model_copy(update={"set": checked})
+
+
+def _check_published(table: str | None, rung: Rung) -> None:
+    tables = published.tables()
+    if table is not None and table not in tables:
+        raise UserError(f"there is no published table {table!r}: {nearest(table, tables)}")
+    if rung.published is None:
+        return
+    if table is None:
+        raise UserError(f'rung {rung.name!r} names a published config, but the recipe no table (published = "...").')
+    if rung.published not in tables[table]:
+        raise UserError(f"the table {table!r} has no {rung.published!r}: {nearest(rung.published, tables[table])}")

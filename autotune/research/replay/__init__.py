@@ -1,0 +1,1 @@
+"""Replay: searches of a recorded space, at no device cost, to compare samplers."""

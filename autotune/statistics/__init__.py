@@ -1,0 +1,1 @@
+"""Statistics: paired differences, verdicts with intervals, drift, interleaved measurements, hypervolume."""

@@ -1,0 +1,59 @@
+"""Candidates: the allowed configs that a sampler of ours chooses from, less those that were tried."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from autotune.config import Config, Value
+from autotune.knobs import all_knobs, is_active
+from autotune.study.space import SearchSpace
+
+FIRST_DRAWN, DRAWN = 1000, 100  # at random, of a space that is too large to list: at first, and with each question more
+
+
+Params = Mapping[str, Value]
+
+
+def as_params(config: Config, free: Mapping[str, tuple[Value, ...]]) -> dict[str, Value]:
+    """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
+    return {name: config.get(name, values[0]) for name, values in free.items()}
+
+
+class Candidates:
+    """Of a space that can be listed, everything; of a larger one a random part, and the neighbours of the best."""
+
+    def __init__(self, space: SearchSpace, rng: random.Random) -> None:
+        self.space, self.rng = space, rng
+        self.known: dict[Config, Params] = {}
+
+    def params(self, tried: set[Config], best: Sequence[Params]) -> list[Params]:
+        """Allowed by today's rules, not tried, each once, in an order that follows from the seed."""
+        if not self.space.is_listable:
+            self._add(self._drawn(DRAWN if self.known else FIRST_DRAWN, tried))
+            self._add(self._neighbours([self.space.config(params) for params in best]))
+        elif not self.known:
+            self._add(self.space.all_configs())
+        idle = self.space.no_effect
+        if not idle:
+            return [params for config, params in self.known.items() if config not in tried]
+        return [p for c, p in self.known.items() if c not in tried and not any(pair in idle for pair in c.items())]
+
+    def _add(self, configs: Iterable[Config]) -> None:
+        free = self.space.free
+        self.known |= {config: as_params(config, free) for config in configs if config not in self.known}
+
+    def _drawn(self, count: int, tried: set[Config]) -> Iterator[Config]:
+        for _ in range(count):
+            config = self.space.random(self.rng, tried)
+            if config is not None:
+                yield config
+
+    def _neighbours(self, best: Iterable[Config]) -> Iterator[Config]:
+        """The allowed configs that differ from one of these in one knob."""
+        for config in best:
+            for name, values in self.space.free.items():
+                for value in values:
+                    if config.get(name) == value or not is_active(all_knobs()[name], {**config, name: value}):
+                        continue
+                    near = self.space.config({**config, name: value})
+                    if not self.space.objection(near):
+                        yield near

@@ -1,0 +1,47 @@
+"""Which knobs decide how fast a config is, as Optuna guesses from a study's trials."""
+
+import warnings
+from collections.abc import Sequence
+
+import optuna
+import optuna.importance
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.samplers import RandomSampler
+
+from autotune.study.pareto_front import costs
+from autotune.study.record import Record
+from autotune.trial import Trial
+
+LEAST_TO_GUESS = 20  # measured trials, before knobs are ranked by them
+FASTEST_SHARE = 0.25  # of them are looked at: Optuna's tenth is a handful in a usual study, and then chance ranks
+
+
+def importances(record: Record, trials: Sequence[Trial]) -> dict[str, float]:
+    """Knob -> its share of what decides whether a config is among the fastest, as Optuna guesses from the trials.
+
+    PED-ANOVA's: a guess from configs that differ in several knobs at once, not a measurement. Empty where too few
+    trials were measured to guess from.
+    """
+    measured = [trial for trial in trials if trial.measured]
+    free = {name: values for name, values in record.space.items() if len(values) > 1}
+    if len(measured) < LEAST_TO_GUESS or not free:
+        return {}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    spaces = {name: CategoricalDistribution(values) for name, values in free.items()}
+    for trial in measured:
+        params = {name: trial.config.get(name, values[0]) for name, values in free.items()}
+        if all(params[name] in values for name, values in free.items()):  # not a baseline from outside the space
+            value = costs(trial)[0]
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
+    if len(study.trials) < LEAST_TO_GUESS:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return dict(
+            optuna.importance.get_param_importances(
+                study, evaluator=PedAnovaImportanceEvaluator(target_quantile=FASTEST_SHARE)
+            )
+        )

@@ -1,0 +1,58 @@
+"""What Optuna is told of a trial: its objectives, the limits it oversteps, and what its samplers can't know."""
+
+import statistics
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from autotune.sampler import NOT_MEASURED
+from autotune.study.pareto_front import costs, objectives, violations
+from autotune.study.record import Record
+from autotune.study.reuse_plan import picture_key
+from autotune.trial import Failure, Trial
+
+
+class View:
+    """One trial as Optuna sees it. `trials[0]` is the baseline."""
+
+    def __init__(self, trial: Trial, trials: Sequence[Trial], record: Record) -> None:
+        self.trial, self.trials, self.record = trial, trials, record
+
+    @cached_property
+    def values(self) -> list[float]:
+        """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last.
+
+        Of a stopped one, which is beaten whatever it loses, the loss of those that draw its pictures, or the median of
+        all; our own sampler is told that it was not measured.
+        """
+        baseline, minimise = self.trials[0], self.record.goal.minimise
+        if self.trial.judged:
+            return list(objectives(self.trial, baseline, minimise))
+        judged = [t for t in self.trials if t.judged]
+        known = [objectives(t, baseline, minimise) for t in judged]
+        if not self.trial.measured:
+            return [max(column) for column in zip(*known, strict=True)]
+        key = picture_key(self.trial.config)
+        same = [found[-1] for t, found in zip(judged, known, strict=True) if picture_key(t.config) == key]
+        return [*costs(self.trial, minimise), statistics.median(same or [found[-1] for found in known])]
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """Optuna's constraints: 0 or less holds. Every trial has all of them, or the GP sampler gives up."""
+        failed = 0.0 if self.trial.measured else 1.0
+        return {"failed": failed, **violations(self.values, self.record.goal)}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What researchers who open study.db with Optuna see of a trial, and what our sampler must know."""
+        failure = self.trial.outcome if isinstance(self.trial.outcome, Failure) else None
+        stopped = self.trial.measured.stopped if self.trial.measured else None
+        missing = {NOT_MEASURED: [self.record.latencies + 1, "max_quality_drop"]} if stopped else {}
+        return {
+            "config": dict(self.trial.config),
+            "origin": self.trial.origin,
+            "outcome": failure.cause if failure else "stopped" if stopped else "measured",
+            "reason": failure.reason if failure else stopped or "",
+            "seconds": self.trial.seconds,
+            **missing,
+        }

@@ -1,0 +1,80 @@
+"""Optuna's samplers, and what keeps any sampler's proposals allowed and new."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune.config import Config, Value
+from autotune.errors import UserError, nearest
+from autotune.study.candidates import as_params
+from autotune.study.space import SearchSpace
+
+SAMPLERS = ("auto", "tpe", "random", "nsga2", "gp")
+ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
+
+
+def check_sampler(name: str) -> str:
+    if name not in SAMPLERS:
+        raise UserError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}")
+    return name
+
+
+class Valid(BaseSampler):  # type: ignore[misc]
+    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, takes what was drawn at random.
+
+    queued  the config that must come next, whatever the sampler would say
+    spare   an allowed, new config, drawn at random
+    """
+
+    def __init__(self, inner: BaseSampler, space: SearchSpace, tried: Callable[[], set[Config]]) -> None:
+        self._inner, self._space, self._tried = inner, space, tried
+        self.queued: Config | None = None
+        self.spare: Config | None = None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return distributions(self._space)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self.queued is not None:
+            return as_params(self.queued, self._space.free)
+        tried = self._tried()
+        for _ in range(ATTEMPTS):
+            proposal = self._inner.sample_relative(study, trial, search_space)
+            if not proposal:
+                break  # too few trials to learn from
+            config = self._space.config(proposal)
+            if config not in tried and not self._space.objection(config):
+                return as_params(config, self._space.free)
+        assert self.spare is not None
+        return as_params(self.spare, self._space.free)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
+        raise AssertionError(f"{name} was not sampled with the others")
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._inner.before_trial(study, trial)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """Optuna's own sampler of this name, every choice that matters said aloud."""
+    if name == "tpe":
+        # Univariate TPE proposes the same config for ever once it has failed; 5 random trials after the recipes do.
+        return TPESampler(multivariate=True, constant_liar=False, n_startup_trials=5, seed=seed)
+    if name == "nsga2":
+        return NSGAIISampler(population_size=10, seed=seed)
+    if name == "gp":
+        return GPSampler(n_startup_trials=5, seed=seed, warn_independent_sampling=False)
+    return RandomSampler(seed=seed)
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    return {name: CategoricalDistribution(values) for name, values in space.free.items()}

@@ -1,0 +1,203 @@
+"""ablate(): what did each knob of the pick bring? Each is put back alone and measured in turn with the pick.
+
+Knobs that bring nothing beyond the noise are dropped from what is exported, if what is left holds up: it is measured in
+turn with the pick and with the baseline before it takes the pick's place. A slow answer, so that it is no guess.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autotune.config import Config, Value
+from autotune.devices import find_device
+from autotune.errors import UserError
+from autotune.execution.runner import Runner
+from autotune.frozen_model import write_json
+from autotune.knobs import all_knobs, complete, find_knob
+from autotune.production.fingerprint import device_differences
+from autotune.production.tuned_config import TunedConfig
+from autotune.study.record import Record, read_record, read_trials
+from autotune.study_folder import StudyFolder
+from autotune.target import Target
+from autotune.trial import Trial
+from autotune.tuning.ablation import Ablation, LeftOut, read_ablation
+from autotune.tuning.export import chosen_trial
+from autotune.tuning.minimal_config import Bench, lost_without, try_minimal
+
+Listener = Callable[[str, int], None]
+
+
+def ablate(
+    study: Path,
+    *,
+    pick: str | None = None,
+    rounds: int = 3,
+    timeout_s: float = 1800.0,
+    listen: Listener = lambda what, number: None,
+    runner: Runner | None = None,
+) -> Ablation:
+    """Measure what each knob of a study's pick brings, write ablation.json, and best.json where less does as well.
+
+    pick    "fastest", "smallest", "balanced" or a trial's number; None: the one in best.json. Of another than that the
+            minimal config is written to minimal.json
+    rounds  each knob is measured at least so often, in turn with the pick
+    listen  hears (what is being measured, round from 1)
+
+    The same call continues what was stopped. Raises UserError for a study or a pick that can't be used, and where the
+    device or the libraries are not those of the study.
+    """
+    if rounds < 2:
+        raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
+    folder = StudyFolder(study)
+    record, trials = read_record(folder), read_trials(folder)
+    if not trials or trials[0].measured is None:
+        raise UserError(f"the study {str(study)!r} has no baseline yet: there is nothing to compare with.")
+    trial = chosen_trial(folder, record, trials, pick) if pick else _exported(folder, trials)
+    if trial.config == trials[0].config:
+        raise UserError("the pick is the baseline itself: there is no knob to take out.")
+    _check_device(record.target)
+    with folder.lock():
+        limit = record.goal.max_vram_bytes
+        chosen = runner or Runner(folder, record.target, timeout_s, max_memory_bytes=limit, isolation="spawn")
+        work = _Ablating(Bench(folder, record, trials, trial, chosen, rounds, listen))
+        made = work.minimal(work.left_out(), folder.best if pick is None else folder.path / "minimal.json")
+    shutil.rmtree(folder.cache, ignore_errors=True)
+    return made
+
+
+def _exported(folder: StudyFolder, trials: list[Trial]) -> Trial:
+    """The trial of best.json; where that is a minimal config by now, the trial that it was made from."""
+    config = Config(TunedConfig.load(folder.best).knobs)
+    earlier = read_ablation(folder)
+    number = earlier.trial if earlier and earlier.minimal and Config(earlier.minimal.values) == config else None
+    found = next((trial for trial in trials if trial.config == config or trial.number == number), None)
+    if found is None:
+        raise UserError(f"{str(folder.best)!r} is no trial of its study; name one with --pick.")
+    return found
+
+
+def _check_device(target: Target) -> None:
+    """Raises UserError where this is not the device of the study: its pick may be another's."""
+    differences = device_differences(target.device, find_device(target.device.torch_name))
+    if differences:
+        raise UserError(f"{' '.join(differences)} Ablate it where the study was made.")
+
+
+class _Ablating:
+    """One run of ablate(), knob by knob."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.pick, self.folder = bench, bench.pick, bench.folder
+        self.place = bench.folder.path / "ablation" / f"{bench.pick.number:04d}"
+
+    def left_out(self) -> Ablation:
+        """Every knob of the pick that differs from the baseline, one after another; on disk after each."""
+        done = self._done()
+        ablation = Ablation(
+            trial=self.pick.number,
+            values=self.pick.values,
+            rounds=self.bench.rounds,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        for config in without_each(self.pick.config, self.bench.record):
+            changed = difference(self.pick.config, config)
+            found = LeftOut(knobs=changed, put_back={name: value_of(config, name) for name in changed})
+            one = done.get(found.name) or self._leave_out(config, found)
+            ablation = ablation.model_copy(update={"left_out": (*ablation.left_out, one)})
+            write_json(self.folder.ablation, ablation.to_json())
+        return ablation
+
+    def _done(self) -> dict[str, LeftOut]:
+        """What an ablation of this pick that was stopped has measured already."""
+        known = read_ablation(self.folder)
+        if known is None or (known.values, known.rounds) != (self.pick.values, self.bench.rounds):
+            return {}
+        return {one.name: one for one in known.left_out if one.failure is None}
+
+    def _leave_out(self, config: Config, found: LeftOut) -> LeftOut:
+        why = objection(config, self.bench.record.target)
+        if why:
+            return found.model_copy(update={"failure": why})
+        place, names = self.place / "-".join(found.knobs), (f"without {found.name}", "the pick")
+        pairs = self.bench.interleave(config, self.pick.config, place, names, pictures="first")
+        if isinstance(pairs, tuple):
+            side, failure = pairs
+            if side == "second":
+                raise UserError(f"the pick can't be measured any more ({failure.cause}: {failure.reason}).")
+            return found.model_copy(update={"failure": f"{failure.cause}: {failure.reason}"})
+        without, pick = zip(*pairs, strict=True)
+        figures = {
+            "without_latency_s": tuple(one.latency_s for one in without),
+            "pick_latency_s": tuple(one.latency_s for one in pick),
+            "without_peak_memory_bytes": tuple(one.peak_memory_bytes for one in without),
+            "pick_peak_memory_bytes": tuple(one.peak_memory_bytes for one in pick),
+        }
+        return found.model_copy(update={**figures, "gained": lost_without(without[0].quality, self.bench)})
+
+    def minimal(self, ablation: Ablation, path: Path) -> Ablation:
+        """Without what brings nothing, where that holds up; the export is written to `path` then."""
+        if not ablation.idle:
+            return ablation
+        config = self.pick.config
+        for one in ablation.idle:
+            config = put_back(config, one.put_back)
+        found, tuned = try_minimal(self.bench, config, self.place / "minimal")
+        told = ", ".join(removed(one) for one in ablation.idle)
+        why = f"{told}: removed. {found.why}" if tuned else f"{told}; but left out together, {found.why}: kept."
+        made = ablation.model_copy(update={"minimal": found.model_copy(update={"why": why})})
+        if tuned is not None:
+            tuned.save(path)
+        write_json(self.folder.ablation, made.to_json())
+        return made
+
+
+def removed(one: LeftOut) -> str:
+    """ "qkv_fusion=True brought +0.1% +-0.6%"."""
+    verdict = one.verdict
+    assert verdict is not None
+    return f"{one.name} brought {verdict.speedup - 1:+.1%} +-{(verdict.high - verdict.low) / 2:.1%}"
+
+
+def without_each(pick: Config, record: Record) -> list[Config]:
+    """The pick with one knob put back to the baseline's value, for each that the search was free to change.
+
+    What refines a knob goes with it. One that the user held at a value (--fix) was never up for choice.
+    """
+    baseline = record.baseline_config
+    held = {name for name, values in record.space.items() if len(values) == 1}
+    own = [name for name in pick if value_of(baseline, name) != pick[name] and name not in held]
+    masters = [name for name in own if find_knob(name).modifies not in own]
+    return [put_back(pick, _with_modifiers(name, baseline)) for name in masters]
+
+
+def _with_modifiers(name: str, baseline: Config) -> dict[str, Value]:
+    """The baseline's value of a knob, and of those that refine it there."""
+    refined = {other: value for other, value in baseline.items() if find_knob(other).modifies == name}
+    return {name: value_of(baseline, name), **refined}
+
+
+def put_back(config: Config, values: Mapping[str, Value]) -> Config:
+    """The config with these values, and without the modifiers of what is at its default by that."""
+    return complete({**config, **values})
+
+
+def difference(pick: Config, other: Config) -> dict[str, Value]:
+    """The pick's values of what the other has not, as long as they are no mere defaults."""
+    changed = [name for name in pick if pick[name] != value_of(other, name)]
+    return {name: pick[name] for name in changed}
+
+
+def value_of(config: Config, name: str) -> Value:
+    """Its value, or the default where an older study knew no such knob, or where it doesn't act."""
+    return config.get(name, find_knob(name).default)
+
+
+def objection(config: Config, target: Target) -> str | None:
+    """Why this config can't run, as far as the knobs' own rules tell, or None."""
+    for name, knob in all_knobs().items():
+        if name in config:
+            why = knob.why_not(config[name], target) or knob.clash(config, target)
+            if why:
+                return why
+    return None

@@ -1,0 +1,115 @@
+"""compare(): is one exported config faster than another? Measured in turn, in fresh processes, on this device."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from autotune.devices import find_device
+from autotune.errors import UserError
+from autotune.execution.runner import Runner
+from autotune.frozen_model import FrozenModel
+from autotune.measurement import Measurement
+from autotune.production.tuned_config import TunedConfig
+from autotune.statistics.interleaved import Pair, Side, interleave
+from autotune.statistics.paired import Paired, paired
+from autotune.statistics.verdict import Verdict, judge
+from autotune.study_folder import StudyFolder
+from autotune.target import Target
+from autotune.trial import Failure
+
+
+class Comparison(FrozenModel):
+    """Two configs side by side: a latency and a peak for each round, and what the second's pictures lose."""
+
+    first: str
+    second: str
+    device: str
+    first_latency_s: tuple[float, ...]
+    second_latency_s: tuple[float, ...]
+    first_peak_memory_bytes: tuple[int, ...]
+    second_peak_memory_bytes: tuple[int, ...]
+    metric: str
+    drop: Paired  # of the second's pictures below the first's: CLIP points, or 100 x (1 - SSIM)
+    ssim_mean: float
+    ssim_worst: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the second on the first."""
+        return judge(self.first_latency_s, self.second_latency_s)
+
+
+def compare(
+    first: str | Path,
+    second: str | Path,
+    *,
+    rounds: int = 3,
+    timeout_s: float = 1800.0,
+    device: str | None = None,
+    listen: Callable[[int, Path], None] = lambda number, which: None,
+) -> Comparison:
+    """Measure two exported configs of the same pipeline and workload in turn, at least `rounds` times each.
+
+    listen  hears (round from 1, path of the config) before each run
+
+    Raises UserError where they can't be compared, or where one of them can't run here.
+    """
+    if rounds < 2:
+        raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
+    paths: dict[Side, Path] = {"first": Path(first), "second": Path(second)}
+    configs = {side: TunedConfig.load(path) for side, path in paths.items()}
+    target = _target(configs["first"], configs["second"], device)
+    with tempfile.TemporaryDirectory(prefix="autotune-compare-") as temporary:
+        folder = StudyFolder(Path(temporary))
+        runner = Runner(folder, target, timeout_s, isolation="spawn")
+
+        def run(number: int, side: Side) -> Measurement | Failure:
+            listen(number + 1, paths[side])
+            of_pictures = folder.trial(0 if side == "first" else 1)
+            place = of_pictures if number == 0 else folder.path / f"round-{number + 1}-{side}"
+            outcome = runner.run(place, configs[side].config, pictures=number == 0, earlier=())
+            if isinstance(outcome, Failure):
+                raise UserError(f"{str(paths[side])!r} can't be measured here ({outcome.cause}): {outcome.reason}.")
+            return outcome
+
+        pairs = interleave(run, least=rounds)
+        assert not isinstance(pairs, Failure)
+        return _comparison(paths, target, pairs)
+
+
+def _target(first: TunedConfig, second: TunedConfig, device: str | None) -> Target:
+    """What both are measured for: the first one's. Raises UserError where the second is for something else."""
+    mine = Target(
+        pipeline=first.pipeline.model_copy(update={"traits": None}),  # what the weights decide, in older files left out
+        workload=first.workload,
+        device=find_device(device or first.device.kind),
+        versions=first.versions,
+    )
+    difference = mine.difference(
+        mine.model_copy(
+            update={"pipeline": second.pipeline.model_copy(update={"traits": None}), "workload": second.workload}
+        ),
+    )
+    if difference:
+        raise UserError(f"the two configs are for different things ({difference}): compare configs of one search.")
+    return mine
+
+
+def _comparison(paths: dict[Side, Path], target: Target, pairs: list[Pair]) -> Comparison:
+    firsts, seconds = zip(*pairs, strict=True)
+    theirs, mine = firsts[0].quality, seconds[0].quality
+    assert theirs is not None
+    assert mine is not None
+    return Comparison(
+        first=str(paths["first"]),
+        second=str(paths["second"]),
+        device=target.device.name,
+        first_latency_s=tuple(one.latency_s for one in firsts),
+        second_latency_s=tuple(one.latency_s for one in seconds),
+        first_peak_memory_bytes=tuple(one.peak_memory_bytes for one in firsts),
+        second_peak_memory_bytes=tuple(one.peak_memory_bytes for one in seconds),
+        metric=mine.metric,
+        drop=paired(mine.drops(theirs)),
+        ssim_mean=mine.ssim_mean,
+        ssim_worst=mine.ssim_worst,
+    )

@@ -1,0 +1,214 @@
+"""The pick is measured again before it is exported, in turn with the baseline, each time in a fresh process, and its
+pictures are compared over more prompts and seeds than the search could afford.
+
+What does not hold up is not exported: the next best is tried, and where none holds the baseline is the pick. The pick
+is chosen by its first figures and judged by the new ones alone, so that having been lucky at first wins it nothing.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from autotune.errors import UserError
+from autotune.execution.runner import Runner
+from autotune.frozen_model import read_json, write_json
+from autotune.measurement import Measurement, Quality
+from autotune.production.tuned_config import Confirmation, ConfirmedQuality
+from autotune.statistics.interleaved import Pair, Side, interleave
+from autotune.statistics.paired import paired
+from autotune.study.pareto_front import keeps, pick_trial
+from autotune.study.study import Study
+from autotune.study_folder import StudyFolder
+from autotune.trial import Failure, Trial
+from autotune.workload import Workload
+
+CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
+PAIRS = 128  # of pictures: with a usual spread a drop of 0.18 points shows
+LEAST_DRAWING_S = 600.0  # what the pictures of a confirmation may take, however short the search was
+
+
+@dataclass(frozen=True)
+class Confirming:
+    trial: Trial
+    round: int  # from 1; 0: drawing pictures
+
+
+@dataclass(frozen=True)
+class ConfirmationPlan:
+    """How thoroughly the pick is measured again."""
+
+    rounds: int = 3  # at least; 0: not at all
+    pairs: int | None = None  # of pictures; None: PAIRS, or as many as don't take longer than the search itself
+
+    def __post_init__(self) -> None:
+        if self.rounds == 1:
+            raise UserError(
+                "one round has no interval: give --confirm-rounds 2 or more, or 0 to export the first figures."
+            )
+
+
+class Confirmer:
+    """Chooses what a study exports. Without rounds: the best trial, on its first figures."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study: Study,
+        runner: Runner,
+        plan: ConfirmationPlan,
+        listen: Callable[[Confirming], None],
+    ) -> None:
+        self.folder, self.study, self.runner, self.plan, self.listen = folder, study, runner, plan, listen
+        self.goal = study.record.goal
+
+    def best(self) -> tuple[Trial, Confirmation | None]:
+        """The best trial that holds up against the baseline when both are measured again, or the baseline."""
+        baseline, rejected = self.study.baseline, set[int]()
+        for _ in range(CANDIDATES):
+            left = [t for t in self.study.trials if t.number not in rejected]
+            best = pick_trial(left, baseline, self.goal)
+            if best is None or best.number == baseline.number:
+                return self._keeps_the_goal(best), None
+            if self.plan.rounds == 0:
+                return best, None
+            confirmation = self._confirm(best)
+            if confirmation is not None and self._is_as_fast(best, confirmation) and self._is_as_good(confirmation):
+                return best, confirmation
+            rejected.add(best.number)
+        return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.goal) else None), None
+
+    def _keeps_the_goal(self, best: Trial | None) -> Trial:
+        if best is None:
+            raise UserError(
+                "no config keeps the limits that were set (the trials are kept; loosen --max-vram, --max-latency or "
+                "--max-quality-drop in another study, or go on with a larger --budget)."
+            )
+        return best
+
+    def _is_as_fast(self, trial: Trial, confirmation: Confirmation) -> bool:
+        """Is the trial still what it was picked for: within the limit, and faster if it was faster at first?"""
+        each = list(confirmation.tuned_latency_at_s.values()) if self.goal.minimise == "each" else []
+        slowest_s = max(map(statistics.median, each or [confirmation.tuned_latency_s]))
+        if self.goal.max_latency_s is not None and slowest_s > self.goal.max_latency_s:
+            return False
+        first, baseline = trial.measured, self.study.baseline.measured
+        assert first is not None
+        assert baseline is not None
+        return confirmation.is_faster or first.latency_s / trial.drift >= baseline.latency_s
+
+    def _is_as_good(self, confirmation: Confirmation) -> bool:
+        """May its loss of quality, at worst, be larger than what was allowed? (one-sided 95 % bound)"""
+        seen = confirmation.quality
+        return seen is None or not seen.drop.may_exceed(self.goal.max_quality_drop)
+
+    def _confirm(self, trial: Trial) -> Confirmation | None:
+        """Speed first, then pictures. None where a run fails. What lies on disk from before is not measured again."""
+        kept = self.folder.confirmation(trial.number)
+        if kept.exists():
+            return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
+        pairs = self._measure_in_turn(trial)
+        if isinstance(pairs, Failure):
+            return None
+        confirmation = self._confirmation(pairs)
+        if self._is_as_fast(trial, confirmation):
+            quality = self._draw_and_judge(trial)
+            if isinstance(quality, Failure):
+                return None
+            confirmation = confirmation.model_copy(update={"quality": quality})
+        write_json(kept, confirmation.to_json())
+        return confirmation
+
+    def _measure_in_turn(self, trial: Trial) -> list[Pair] | Failure:
+        sides: dict[Side, Trial] = {"first": self.study.baseline, "second": trial}
+        parent, begun = self.folder.confirmation(trial.number).parent, set[int]()
+
+        def run(number: int, side: Side) -> Measurement | Failure:
+            one = sides[side]
+            if number not in begun:
+                self.listen(Confirming(trial, number + 1))
+            begun.add(number)
+            place = parent / f"round-{number + 1}-trial-{one.number}"
+            return self.runner.run(place, one.config, pictures=False, earlier=self.study.trials)
+
+        return interleave(run, least=self.plan.rounds)
+
+    def _confirmation(self, pairs: list[Pair]) -> Confirmation:
+        shapes = self.study.record.target.workload.shapes
+        rounds = zip(*(tuned.latencies_s for _, tuned in pairs), strict=True)
+        return Confirmation(
+            baseline_latency_s=tuple(baseline.latency_s for baseline, _ in pairs),
+            tuned_latency_s=tuple(tuned.latency_s for _, tuned in pairs),
+            tuned_latency_at_s=dict(zip(map(str, shapes), rounds, strict=True)) if len(shapes) > 1 else {},
+        )
+
+    def _draw_and_judge(self, trial: Trial) -> ConfirmedQuality | Failure | None:
+        """The pictures of both over `plan.pairs` prompts and seeds; None where no more than in the search can be."""
+        wanted = self.plan.pairs if self.plan.pairs is not None else PAIRS
+        affordable = wanted if self.plan.pairs is not None else min(wanted, self._affordable(trial))
+        record = self.study.record
+        if affordable <= len(record.target.workload.prompts):
+            return None if trial.pictures_of == trial.number else self._in_its_own_pictures(trial)
+        workload = more_pairs(record.target.workload, record.all_prompts, affordable)
+        self.listen(Confirming(trial, 0))
+        reference = self.folder.confirmation(0).parent / f"{affordable}-pairs"
+        baseline = self._drawn(self.study.baseline, workload, reference, reference)
+        place = self.folder.confirmation(trial.number).parent / reference.name
+        mine = baseline if isinstance(baseline, Failure) else self._drawn(trial, workload, place, reference)
+        if isinstance(mine, Failure):
+            return mine
+        assert isinstance(baseline, Quality)
+        return ConfirmedQuality(
+            metric=mine.metric,
+            drop=paired(mine.drops(baseline)),
+            prompts=len(set(workload.prompts)),
+            ssim_mean=mine.ssim_mean,
+            ssim_worst=mine.ssim_worst,
+            shortened_from=wanted if affordable < wanted else None,
+        )
+
+    def _in_its_own_pictures(self, trial: Trial) -> Failure | None:
+        """A pick that was judged by another trial's pictures draws the search's own, too: they must keep the limit."""
+        workload, baseline = self.study.record.target.workload, self.study.baseline.measured
+        self.listen(Confirming(trial, 0))
+        place = self.folder.confirmation(trial.number).parent / "own-pictures"
+        quality = self._drawn(trial, workload.at(workload.shapes[0]), place, self.folder.trial(0))
+        if isinstance(quality, Failure):
+            return quality
+        assert baseline is not None
+        assert baseline.quality is not None
+        loss = quality.loss(baseline.quality)
+        if loss <= self.goal.max_quality_drop:
+            return None
+        return Failure(cause="broken_output", reason=f"its own pictures lose {loss:.2f}, another trial's did not")
+
+    def _drawn(self, trial: Trial, workload: Workload, place: Path, reference: Path) -> Quality | Failure:
+        """The quality of its pictures, drawn now if they were not yet."""
+        kept = place / "quality.json"
+        if kept.exists():
+            return Quality.parse(read_json(kept, "quality"), f"the quality {str(kept)!r}")
+        quality = self.runner.draw(place, trial.config, workload, reference, earlier=self.study.trials)
+        if isinstance(quality, Quality):
+            write_json(kept, quality.to_json())
+        return quality
+
+    def _affordable(self, trial: Trial) -> int:
+        """So many pairs of pictures take no longer than the search took."""
+        baseline = self.study.baseline.measured
+        assert baseline is not None
+        assert trial.measured is not None
+        batch = self.study.record.target.workload.batch
+        seconds_a_pair = (baseline.latencies_s[0] + trial.measured.latencies_s[0]) / batch
+        searched_s = sum(one.seconds for one in self.study.trials)
+        return int(max(searched_s, LEAST_DRAWING_S) / seconds_a_pair)
+
+
+def more_pairs(workload: Workload, prompts: tuple[str, ...], pairs: int) -> Workload:
+    """The main size of the workload, for so many pairs: all the prompts, and again with other seeds.
+
+    None of the pairs was seen by the search, which is what a guard against having been lucky needs: the seeds are new.
+    """
+    first = workload.at(workload.shapes[0])
+    fresh = {"prompts": tuple(islice(cycle(prompts), pairs)), "seed": (workload.seed + 1_000_003) % 2**32, "seeds": ()}
+    return first.model_copy(update=fresh)

@@ -1,0 +1,191 @@
+"""From a trial of a study to the TunedConfig that production loads, with its sentence for people."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autotune.errors import UserError
+from autotune.frozen_model import read_json
+from autotune.goal import PICKS
+from autotune.measurement import Measurement
+from autotune.production.serving import Serving
+from autotune.production.thumbnail import Thumbnail, thumbnail_of, with_thumbnails
+from autotune.production.tuned_config import Confirmation, ConfirmedQuality, Evidence, TunedConfig
+from autotune.statistics.paired import paired_drop
+from autotune.study.pareto_front import pick_trial
+from autotune.study.record import Record, read_record, read_trials
+from autotune.study_folder import StudyFolder, picture_name
+from autotune.trial import Failure, Trial
+from autotune.workload import Workload
+
+
+def export_from(study: Path, word: str) -> TunedConfig:
+    """The trial of a study on disk that `word` names: a way to pick, or a number. Raises UserError."""
+    folder = StudyFolder(study)
+    record, trials = read_record(folder), read_trials(folder)
+    trial = chosen_trial(folder, record, trials, word)
+    kept = folder.confirmation(trial.number)
+    confirmation = Confirmation.parse(read_json(kept, "confirmation"), f"{str(kept)!r}") if kept.exists() else None
+    pictures = read_thumbnails(folder.trial(trial.pictures_of), record.target.workload)
+    return export(record, trial, trials[0], confirmation, pictures)
+
+
+def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word: str) -> Trial:
+    """The measured trial that `word` names: a way to pick, or a number. Raises UserError."""
+    study = str(folder.path)
+    if not trials:
+        raise UserError(f"the study {study!r} has no finished trial yet.")
+    if word.isdecimal():
+        trial = next((t for t in trials if t.number == int(word)), None)
+        if trial is None:
+            raise UserError(f"the study {study!r} has trials 0 to {trials[-1].number}, no {word}.")
+        if isinstance(trial.outcome, Failure):
+            raise UserError(f"trial {word} failed ({trial.outcome.cause}: {trial.outcome.reason}); pick another.")
+        if trial.judged is None:
+            raise UserError(f"trial {word} was stopped, no pictures drawn ({trial.outcome.stopped}); pick another.")
+    elif word in PICKS:
+        trial = pick_trial(trials, trials[0], record.goal, word)
+        if trial is None:
+            raise UserError(f"no trial of {study!r} keeps the limits that its search was given.")
+    else:
+        raise UserError(f"--pick takes {', '.join(PICKS)} or the number of a trial, not {word!r}.")
+    return trial
+
+
+def read_thumbnails(place: Path, workload: Workload) -> tuple[Thumbnail, ...]:
+    """Of the first pictures that a run has left in its folder, as far as they are still there."""
+    from PIL import Image
+
+    few, found = with_thumbnails(workload), []
+    for index, prompt in enumerate(few.prompts):
+        path = place / "images" / picture_name(index)
+        if path.exists():
+            with Image.open(path) as image:
+                found.append(thumbnail_of(image, prompt, few.seed_of(index)))
+    return tuple(found)
+
+
+def export(
+    record: Record,
+    trial: Trial,
+    baseline: Trial,
+    confirmation: Confirmation | None,
+    pictures: tuple[Thumbnail, ...] = (),
+) -> TunedConfig:
+    """The trial as a TunedConfig. Without a confirmation its numbers are of a single process, and it says so."""
+    target = record.target
+    made = TunedConfig(
+        about=about(trial, baseline, confirmation),
+        speedup=confirmation.verdict if confirmation else None,
+        serving=Serving.of(target.workload),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=record.command,
+        pipeline_class=target.pipeline.known.class_name,
+        pipeline=target.pipeline,
+        pictures=pictures,
+        workload=target.workload,
+        knobs=trial.values,
+        tuned=evidence(trial, baseline, target.workload),
+        baseline_knobs=baseline.values,
+        baseline=evidence(baseline, baseline, target.workload),
+        confirmation=confirmation,
+        device=target.device,
+        versions=target.versions,
+        inputs=target.pipeline.known.inputs,
+    )
+    return made.model_copy(update={"evidence_of": made.digest})
+
+
+def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
+    """What the config brings, in one sentence, no number in it that was not measured."""
+    if trial.number == baseline.number:
+        return "The baseline itself, no setting changed."
+    mine, theirs = _measured(trial), _measured(baseline)
+    memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
+    seen = confirmation.quality if confirmation else None
+    quality = confirmed_quality_words(seen) if seen else quality_words(trial, baseline) + _whose_pictures(mine)
+    whose = f" (with what compiling took in trial {mine.compiled_as.trial})" if mine.compiled_as else ""
+    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{whose}, {quality}"
+    return f"{speed_words(trial, baseline, confirmation)}, {words}."
+
+
+def _whose_pictures(measured: Measurement) -> str:
+    """Nothing where they were its own."""
+    if measured.quality_of is None or measured.spot_check is None:
+        return ""
+    return f" (by the pictures of trial {measured.quality_of}: SSIM {measured.spot_check.ssim:.3f} in the one compared)"
+
+
+def speed_words(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
+    """How fast it is beside the baseline: the confirmed figure with its interval, and the first one beside it."""
+    mine, theirs = _measured(trial), _measured(baseline)
+    what = "the baseline's speed" + (f" over {len(mine.latencies_s)} sizes" if mine.also else "")
+    first = theirs.latency_s / (mine.latency_s / trial.drift)
+    verdict = confirmation.verdict if confirmation else None
+    if verdict is None:
+        return f"{first:.2f}x {what} in one process each (not confirmed)"
+    return verdict.words(what, f"; {first:.2f}x at first")
+
+
+def confirmed_quality_words(seen: ConfirmedQuality) -> str:
+    """How the pictures compare over the pairs of the confirmation."""
+    fewer = f" instead of {seen.shortened_from}, which would have taken longer than the search" * bool(
+        seen.shortened_from
+    )
+    pairs = f"{seen.drop.n} pairs{fewer}"
+    likeness = f"SSIM {seen.ssim_mean:.3f} (worst {seen.ssim_worst:.3f})"
+    if seen.metric == "likeness":
+        return f"{likeness} to the baseline's pictures over {pairs}"
+    return f"CLIP score {seen.drop.as_change} over {pairs}, {likeness}"
+
+
+def quality_words(trial: Trial, baseline: Trial) -> str:
+    """How the pictures compare: the paired CLIP drop with its interval, or likeness."""
+    mine, theirs = _measured(trial).quality, _measured(baseline).quality
+    assert mine is not None
+    assert theirs is not None
+    likeness = f"SSIM {mine.ssim_mean:.3f} (worst {mine.ssim_worst:.3f})"
+    if mine.metric == "likeness":
+        return f"{likeness} to the baseline's pictures"
+    drop = paired_drop(mine, theirs)
+    if drop.smallest_detectable is None:
+        return f"CLIP score {0.0 - drop.mean:+.2f} by one prompt alone, {likeness}"
+    within = "+- unknown" if drop.half_width is None else f"+- {drop.half_width:.2f}"
+    # Where all pairs agree, as those of pictures that are the same do, nothing says how small a drop they could show.
+    seen = f" ({drop.n} pairs show a drop of {drop.smallest_detectable:.2f})" if drop.smallest_detectable else ""
+    return f"CLIP score {0.0 - drop.mean:+.2f} {within}{seen}, {likeness}"
+
+
+def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
+    mine, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
+    assert quality is not None
+    assert reference is not None
+    drop = paired_drop(quality, reference) if quality.metric == "clip" else None
+    scores = quality.clip_scores
+    sizes = map(str, workload.shapes)
+    return Evidence(
+        latency_s=mine.latency_s,
+        latency_at_s=dict(zip(sizes, mine.latencies_s, strict=True)) if mine.also else {},
+        graphs_added_at={str(cost.shape): cost.graphs_added for cost in mine.also},
+        latency_samples_s=mine.latency_samples_s,
+        first_call_s=mine.first_calls_s[0],
+        peak_memory_bytes=mine.peak_memory_bytes,
+        energy_per_picture_j=mine.energy_per_picture_j,
+        effects={name: str(effect) for name, effect in mine.effects.items()},
+        quality_metric=quality.metric,
+        quality_loss=quality.loss(reference),
+        clip_score=sum(scores) / len(scores) if scores else None,
+        clip_drop=drop.mean if drop else None,
+        clip_drop_interval=drop.half_width if drop else None,
+        clip_drop_smallest_detectable=drop.smallest_detectable if drop else None,
+        pairs=drop.n if drop else None,
+        ssim_mean=quality.ssim_mean,
+        ssim_worst=quality.ssim_worst,
+        psnr_worst_db=quality.psnr_worst_db,
+        lpips_mean=quality.lpips_mean,
+        lpips_worst=quality.lpips_worst,
+    )
+
+
+def _measured(trial: Trial) -> Measurement:
+    assert trial.measured is not None, f"trial {trial.number} was not measured"
+    return trial.measured

@@ -1,0 +1,122 @@
+"""The jobs that build a pipe and call it: measure a config, draw with it, measure a chain of pipes."""
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from autotune.building import build
+from autotune.config import Config
+from autotune.isolation import ASKED_AT, HOW
+from autotune.job import ChainJob, DrawJob, MeasureJob
+from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch
+from autotune.measure.compilation import keep_all_attempts
+from autotune.measure.memory import cap, meter_for
+from autotune.measure.reuse import reused, wanted
+from autotune.measure.watch import watch_for
+from autotune.pipelines.inputs import picture_arguments
+from autotune.pipelines.loading import import_classes
+from autotune.reuse import Reuse
+from autotune.study_folder import picture_name
+from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL.Image import Image
+
+
+def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
+    """The fields of a Measurement, all but the quality. The pictures, if wanted, go to the job's folder."""
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    import_classes(target.pipeline)  # the libraries' own memory and time are not the config's
+    keep_all_attempts()
+    meter, watch = meter_for(device), watch_for(target.device)
+    if job.max_memory_bytes is not None:
+        cap(device, job.max_memory_bytes)
+    asked_at = os.environ.get(ASKED_AT)
+    start_s = time.monotonic() - float(asked_at) if asked_at else None
+    lap = stopwatch()
+    meter.start("load")
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    load_s = lap()
+    effects = build.apply(pipe, config, target.workload, device)
+    apply_s = lap()
+    meter.stop()
+    pipe.set_progress_bar_config(disable=True)
+
+    def check(kernels: dict[str, int]) -> None:
+        effects.update(build.verify(pipe, config, kernels))
+
+    reuse, workload = job.reuse or Reuse(), target.workload
+    with torch.no_grad():
+        wishes = wanted(workload, reuse, pictures=job.pictures)
+        fields, images = measure_pipe(pipe, workload, meter, watch, device=device, check=check, **wishes)
+        if job.pictures:
+            checked, redraw = partial(_check, pipe, target), partial(draw, pipe, workload)
+            more, images, first = reused(workload, reuse, fields, images, redraw, checked)
+            fields.update(more)
+            _write(images, folder, first)
+    return {
+        "load_s": load_s,
+        "apply_s": apply_s,
+        "start_s": start_s,
+        "isolation": os.environ.get(HOW),
+        "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
+        "effects": {name: effect.to_json() for name, effect in effects.items()},
+        **fields,
+    }
+
+
+def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
+    """A picture of every prompt, untimed, in the job's folder."""
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    build.apply(pipe, config, target.workload, device)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        images = draw(pipe, target.workload)
+    _check(pipe, target, images)
+    _write(images, folder)
+    return {"pictures": len(target.workload.prompts)}
+
+
+def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:
+    """The fields of a ChainCost."""
+    device = job.stages[0].target.device.torch_name
+    for stage in job.stages:
+        import_classes(stage.target.pipeline)
+    meter = meter_for(device)
+    meter.start("load")
+    stages = [(s.target.pipeline, Config(s.values), s.target.workload) for s in job.stages]
+    chain = build.chain(stages, device, local_files_only=True)
+    meter.stop()
+    chain.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        fields, images = measure_chain(chain, meter, watch_for(job.stages[0].target.device), device=device)
+    last = job.stages[-1].target
+    width, height, random = last.workload.width, last.workload.height, last.pipeline.weights == "random"
+    health.check_pictures(images, width=width, height=height, may_be_flat=random)
+    return fields
+
+
+def _check(pipe: "DiffusionPipeline", target: Target, images: "Sequence[Image]", first: int = 0) -> None:
+    """Raises BrokenOutput for what is no picture. `first`: the prompt of the first of them."""
+    health.check_pictures(
+        images,
+        width=target.workload.width,
+        height=target.workload.height,
+        may_be_flat=target.pipeline.weights == "random",
+        made_from=target.workload.as_read[first:],
+        one_start=bool(picture_arguments(pipe)),
+    )
+
+
+def _write(images: "Sequence[Image]", folder: Path, first: int = 0) -> None:
+    """As 000.png, 001.png ..."""
+    for index, image in enumerate(images, first):
+        (folder / "images").mkdir(exist_ok=True)
+        image.save(folder / "images" / picture_name(index))

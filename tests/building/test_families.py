@@ -1,0 +1,184 @@
+"""Every technique on every family of pipelines: a value acts on a tiny checkpoint, or is refused with a sentence.
+
+What acts draws a finite picture; what only computes it otherwise draws the same one. No knob and no family is named
+here apart from the list of checkpoints: a new one of either is held to the same.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU
+from live import difference
+from tiny import FAMILIES, tiny_checkpoint
+
+from autotune.building import build
+from autotune.config import Config, Value
+from autotune.knob import Knob, Stage
+from autotune.knobs import all_knobs, complete, find_knob
+from autotune.measure import call_pipe
+from autotune.measure.kernels import attention_kernels, short_call
+from autotune.pipelines import resolve
+from autotune.pipelines.inspect import traits_of
+from autotune.target import Target
+from autotune.workload import Workload
+
+CLOSE = 2e-3  # of 1: float32, summed in another order
+TESTS = str(Path(__file__).parents[1])
+STEPS = 7  # enough for a cache to skip one, from a picture at a strength of 0.3 too
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+class Family:
+    """A tiny checkpoint, looked at once."""
+
+    def __init__(self, folder: Path) -> None:
+        pipeline = resolve(str(folder))
+        traits = traits_of(pipeline)
+        side = 8 * traits.size_multiple if traits.vae_class else traits.default_width
+        self.workload = Workload(
+            prompts=("a red circle", "a blue star"),
+            width=2 * side if traits.vae_class else side,
+            height=2 * side if traits.vae_class else side,
+            batch=2,
+            steps=STEPS,
+            guidance_scale=traits.default_guidance_scale,
+        )
+        pipeline = pipeline.model_copy(update={"traits": traits})
+        self.target = Target(pipeline=pipeline, workload=self.workload, device=CPU, versions={"torch": "0"})
+
+    def drawn(self, config: Config) -> tuple[np.ndarray, dict[str, Any]]:
+        """The pixels of one call, from 0 to 1, and the effects of the knobs, those that only a call shows included."""
+        pipe = build.load(self.target.pipeline, config, "cpu")
+        pipe.set_progress_bar_config(disable=True)
+        effects: dict[str, Any] = build.apply(pipe, config, self.workload, "cpu")
+        with torch.no_grad():
+            pixels = self.call(pipe)
+            kernels = attention_kernels(pipe, lambda: self.call(pipe, **short_call(pipe)))
+        effects |= build.verify(pipe, config, kernels)
+        return pixels, effects
+
+    def call(self, pipe: Any, **more: Any) -> np.ndarray:
+        images = call_pipe(pipe, self.workload, list(self.workload.prompts), [0, 1], **more)
+        return np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])
+
+
+@cache
+def family(name: str, root: Path) -> Family:
+    return Family(tiny_checkpoint(name, root / name))
+
+
+@cache
+def default_picture(name: str, root: Path, dtype: Value) -> np.ndarray:
+    return family(name, root).drawn(complete({"dtype": dtype}))[0]
+
+
+def techniques() -> Iterator[Any]:
+    """Every value that is not a default, of every knob but those that compile: that takes a process of its own."""
+    for knob in all_knobs().values():
+        for value in knob.values[1:]:
+            if knob.stage is not Stage.COMPILE:
+                yield pytest.param(knob, value, id=f"{knob.name}={value}")
+
+
+def config_of(knob: Knob, value: Value, target: Target) -> Config | str:
+    """The config in which this value acts alone with as little else as it needs, or why there is none."""
+    why = knob.why_not(value, target)
+    if why:
+        return why
+    company: dict[str, Value] = {}
+    if knob.modifies:
+        modified = find_knob(knob.modifies)
+        possible = [v for v in modified.values[1:] if not modified.why_not(v, target)]
+        if not possible:
+            return modified.why_not(modified.values[1], target) or "nothing to modify"
+        company[knob.modifies] = possible[0]
+    for (
+        name,
+        modifier,
+    ) in all_knobs().items():  # what the value itself brings along: its modifiers' first possible value
+        if modifier.modifies == knob.name:
+            possible = [v for v in modifier.values if not modifier.why_not(v, target)]
+            if not possible:
+                return modifier.why_not(modifier.default, target) or "no possible value"
+            company[name] = possible[0]
+    for dtype in ("fp32", "bf16"):
+        config = complete({"dtype": dtype, **company, knob.name: value})
+        objections = [all_knobs()[name].clash(config, target) for name in config]
+        if not any(objections):
+            return config
+    return next(filter(None, objections))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("knob", "value"), list(techniques()))
+def test_a_technique_acts_or_is_refused_with_a_sentence(knob: Knob, value: Value, name: str, root: Path) -> None:
+    here = family(name, root)
+    config = config_of(knob, value, here.target)
+    if isinstance(config, str):
+        assert len(config.split()) >= 3, config
+        return
+    pixels, effects = here.drawn(config)
+    assert np.isfinite(pixels).all()
+    acting = knob.name if knob.apply or knob.verify else knob.modifies
+    if acting in effects:
+        assert effects[acting].count > 0
+    if not knob.changes_output:
+        assert difference(pixels, default_picture(name, root, config["dtype"])) < CLOSE + 1 / 255
+
+
+COMPILED = {  # one of each kind of denoiser -> what is compiled
+    "StableDiffusionPipeline": "everything",
+    "StableDiffusionControlNetPipeline": "denoiser",
+    "StableDiffusionXLPipeline": "regional",
+    "IFPipeline": "denoiser",
+    "FluxPipeline": "regional",
+    "StableDiffusion3Pipeline": "denoiser+vae",
+    "PixArtSigmaPipeline": "denoiser",
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_it_draws_the_eager_picture(name: str, root: Path, tmp_path: Path) -> None:
+    """In a process of its own, in whole graphs, none of them given up."""
+    here = family(name, root)
+    config = complete({"compile": COMPILED[name]})
+    assert not find_knob("compile").why_not(COMPILED[name], here.target)
+    np.save(tmp_path / "eager.npy", default_picture(name, root, "fp32"))
+    script = "import sys; from test_families import compile_here; compile_here(*sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, here.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
+        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": TESTS},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["difference"] < CLOSE + 1 / 255
+    assert seen["graphs"] > 0
+    assert seen["fallbacks"] == 0
+
+
+def compile_here(folder: str, values: str, place: str) -> None:
+    """What the child of the test above does."""
+    from autotune.measure.compilation import compilation
+
+    here, config = Family(Path(folder)), complete(json.loads(values))
+    pixels, effects = here.drawn(config)
+    made = compilation()
+    assert made is not None
+    assert effects["compile"].count > 0
+    eager = np.load(Path(place) / "eager.npy")
+    print(json.dumps({"difference": difference(pixels, eager), **made.to_json()}))

@@ -1,0 +1,87 @@
+"""A ControlNet on top of a checkpoint, from the command line to production; and pictures that a user starts from."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import ControlNetModel
+from PIL import Image
+from tiny import tiny_checkpoint, unet
+
+import autotune
+from autotune.devices import find_device
+from autotune.execution.probe import probe
+from autotune.knobs import all_knobs
+from autotune.pipelines import resolve
+from autotune.production.tuned_config import TunedConfig
+from autotune.workload import Prompts, WorkloadRequest
+
+ONLY_DTYPE = [word for name in all_knobs() if name != "dtype" for word in ("--exclude", name)]
+SHORT = ["--steps", "2", "--size", "32x32", "--budget", "2", "--confirm-rounds", "0", "--scorer", "none"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, a ControlNet for it, and what a search needs."""
+    folder = tmp_path_factory.mktemp("wishes")
+    tiny_checkpoint("StableDiffusionPipeline", folder / "checkpoint")
+    torch.manual_seed(0)
+    control = ControlNetModel.from_unet(unet(4), conditioning_embedding_out_channels=(8, 16))
+    control.save_pretrained(folder / "control")
+    (folder / "prompts.txt").write_text("a red circle\na blue star\n")
+    Image.new("RGBA", (48, 40), "red").save(folder / "mine.png")
+    return folder
+
+
+def cli(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autotune.cli", *words]
+    return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def searched(here: Path) -> str:
+    """What a search of the checkpoint with its ControlNet printed."""
+    files = ["--prompts", "prompts.txt", "--study", "study", "--max-quality-drop", "999"]
+    asked = ["--pipeline", "checkpoint", "--controlnet", "control", "--device", "cpu"]
+    done = cli(here, "search", *asked, *SHORT, *ONLY_DTYPE, *files)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_task_makes_its_sister_pipeline_of_a_checkpoint(here: Path, tmp_path: Path) -> None:
+    asked = resolve(str(here / "checkpoint"), task="image2image").model_copy(update={"scorer": None})
+    known = probe(
+        tmp_path / "probe", asked, find_device("cpu"), WorkloadRequest(prompts=Prompts(texts=("a red circle",)))
+    ).pipeline.known
+    assert known.class_name == "StableDiffusionImg2ImgPipeline"
+    assert known.inputs == {"image": "photo"}
+
+
+def test_a_search_with_a_controlnet_says_what_it_starts_from(searched: str) -> None:
+    assert "(StableDiffusionControlNetPipeline)" in searched.splitlines()[0]
+    assert searched.splitlines()[1] == "starts from pictures made by autotune (edges)"
+
+
+def test_its_export_is_loaded_with_the_controlnet_from_anywhere(here: Path, searched: str) -> None:
+    assert TunedConfig.load(here / "study" / "best.json").inputs == {"image": "edges"}
+    pipe = autotune.load(here / "study" / "best.json")
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe).__name__ == "StableDiffusionControlNetPipeline"
+    assert pipe("a red circle", image=Image.new("RGB", (32, 32))).images[0].size == (32, 32)
+
+
+def test_run_starts_from_the_users_picture_and_says_that_it_was_resized(here: Path, searched: str) -> None:
+    done = cli(here, "run", "study/best.json", "--prompt", "a red circle", "--image", "mine.png", "-o", "mine-out.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("; image resized from 48x40 to 32x32")
+    with Image.open(here / "mine-out.png") as picture:
+        assert picture.size == (32, 32)
+
+
+def test_run_says_where_it_starts_from_a_picture_of_ours(here: Path, searched: str) -> None:
+    done = cli(here, "run", "study/best.json", "--prompt", "a red circle", "-o", "ours-out.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("; started from pictures made by autotune (edges)")
+    assert done.stdout.count("\n") == 1

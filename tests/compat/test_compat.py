@@ -1,0 +1,390 @@
+"""What goes with what, row by row, and the tool that finds it out anew for other libraries.
+
+Rows that are broken: the rules refuse them, on targets that need not be there. Rows that work: built and called on a
+tiny pipeline, all in one child, and judged as the tool judges. The C-numbers are names, no more.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plugin
+import pytest
+from conftest import CPU, gpu, make_target
+
+from autotune.compat import __main__ as command
+from autotune.compat import checks, judge, plan, record, run
+from autotune.config import Config, Value
+from autotune.errors import UserError
+from autotune.execution import isolate
+from autotune.job import CompatJob
+from autotune.knobs import all_knobs, complete
+from autotune.study.space import SearchSpace
+from autotune.target import Target
+from autotune.trial import Failure
+from autotune.workload import Workload
+
+A100, RTX_2080 = gpu(8, 0), gpu(7, 5, multiprocessors=68)
+SDXL = {"class_name": "StableDiffusionXLPipeline", "attention_downsamples": (2, 4), "vae_upcasts_fp16": True}
+IF = {
+    "class_name": "IFPipeline",
+    "vae_class": None,
+    "fuses_qkv": False,
+    "attention_downsamples": (),
+    "repeated_blocks": (),
+    "callback_tensors": (),
+    "text_encoders": (),
+}
+PNDM = {
+    "scheduler_class": "PNDMScheduler",
+    "compatible_schedulers": ("EulerDiscreteScheduler",),
+    "callback_tensors": ("latents", "prompt_embeds"),
+}
+FLUX = {
+    "class_name": "FluxPipeline",
+    "denoiser": "transformer",
+    "denoiser_class": "FluxTransformer2DModel",
+    "attention_downsamples": (),
+    "slices_attention": False,
+    "caches_blocks": True,
+    "dispatches_attention": True,
+    "flow_matching": True,
+}
+GRAPHS = {"compile_mode": "reduce-overhead"}
+
+REFUSED: list[tuple[str, str, Mapping[str, Value], Target]] = [
+    ("C1", "fuse_attention", {"attention": "sdpa_math", "compile": "denoiser"}, make_target()),
+    ("C1-regional", "fuse_attention", {"attention": "sdpa_math", "compile": "regional"}, make_target(A100)),
+    ("C2-flash", "dispatcher does not reach", {"attention": "flash_attn", "dtype": "bf16"}, make_target(A100)),
+    ("C2-sage", "dispatcher does not reach", {"attention": "sage", "dtype": "bf16"}, make_target(A100)),
+    ("C2-flex", "dispatcher does not reach", {"attention": "flex", "compile": "denoiser"}, make_target(A100)),
+    ("C3", "token merging's hook", {"tome_ratio": 0.5, "compile": "denoiser"}, make_target()),
+    ("C3-vae", "token merging's hook", {"tome_ratio": 0.5, "compile": "denoiser+vae"}, make_target()),
+    (
+        "C3-everything",
+        "token merging's hook",
+        {"tome_ratio": 0.5, "compile": "everything"},
+        make_target(text_encoders=("text_encoder",)),
+    ),
+    ("C3-trace", "token merging's hook", {"tome_ratio": 0.5, "compile": "trace"}, make_target()),
+    ("C6-sdxl", "attention at downsampling", {"tome_ratio": 0.5, "tome_max_downsample": 1}, make_target(**SDXL)),
+    ("C6-if", "tomesd", {"tome_ratio": 0.5}, make_target(**IF)),
+    ("C6-transformer", "tomesd", {"tome_ratio": 0.5}, make_target(**FLUX)),
+    (
+        "C7-regional",
+        "where a step begins",
+        {"compile": "regional", **GRAPHS},
+        make_target(A100, controlnet_class="ControlNetModel"),
+    ),
+    ("C8", "PNDM", {"guidance_cutoff": 0.6, "compile": "denoiser", **GRAPHS}, make_target(A100, **PNDM)),
+    (
+        "C9",
+        "cast to float32 and back",
+        {"dtype": "fp16", "compile": "denoiser+vae", **GRAPHS},
+        make_target(A100, **SDXL),
+    ),
+    (
+        "C9-everything",
+        "cast to float32 and back",
+        {"dtype": "fp16", "compile": "everything", **GRAPHS},
+        make_target(A100, **SDXL, text_encoders=("text_encoder", "text_encoder_2")),
+    ),
+    (
+        "C10-deepcache",
+        "the next one overwrites",
+        {"cache": "deepcache:3", "compile": "regional", **GRAPHS},
+        make_target(A100),
+    ),
+    (
+        "C10-first-block",
+        "the next one overwrites",
+        {"cache": "first_block:0.05", "compile": "regional", **GRAPHS},
+        make_target(A100, **FLUX),
+    ),
+    ("C11", "only regional ones", {"cache": "first_block:0.05", "compile": "denoiser"}, make_target(A100, **FLUX)),
+    ("C13", "only regional ones", {"cache": "deepcache:3", "compile": "denoiser"}, make_target()),
+    ("C13-trace", "only regional ones", {"cache": "deepcache:3", "compile": "trace"}, make_target()),
+    ("C14", "guidance can't end", {"cache": "deepcache:3", "guidance_cutoff": 0.6}, make_target(**PNDM)),
+    ("C17", "breaks compiled graphs", {"layerwise_casting": "float8_e4m3fn", "compile": "denoiser"}, make_target()),
+    (
+        "C17-regional",
+        "breaks compiled graphs",
+        {"layerwise_casting": "float8_e4m3fn", "compile": "regional"},
+        make_target(),
+    ),
+    ("C21-sliced", "would be wasted", {"qkv_fusion": True, "attention": "sliced"}, make_target()),
+    ("C21-vanilla", "would be wasted", {"qkv_fusion": True, "attention": "vanilla"}, make_target()),
+    ("C23", "can't fuse", {"qkv_fusion": True}, make_target(**IF)),
+    ("C24", "can't fuse", {"qkv_fusion": True}, make_target(fuses_qkv=False)),
+    ("C27", "CUDA graphs", {"offload": "model", "compile": "denoiser", **GRAPHS}, make_target(A100)),
+    ("C28-sequential", "break compiled graphs", {"offload": "sequential", "compile": "denoiser"}, make_target(A100)),
+    ("C28-group", "break compiled graphs", {"offload": "group", "compile": "regional"}, make_target(A100)),
+    ("C32", "tiles break", {"offload": "group", "vae_tiling": True}, make_target(A100, side=128)),
+    ("C36", "compute capability 8.0", {"dtype": "bf16", "compile": "denoiser"}, make_target(RTX_2080)),
+    ("C37-fp8", "8.9", {"quantization": "fp8_dynamic", "dtype": "bf16"}, make_target(A100)),
+    ("C37-int4", "bfloat16 only", {"quantization": "int4_weight_only", "dtype": "fp16"}, make_target(A100)),
+    ("C42", "lose twice", {"quantization": "int8_weight_only", "layerwise_casting": "float8_e4m3fn"}, make_target()),
+    ("C43", "no cache of blocks", {"cache": "first_block:0.05"}, make_target()),
+]
+
+ALLOWED: list[tuple[str, Mapping[str, Value], Target]] = [
+    ("C7", {"compile": "denoiser", **GRAPHS}, make_target(A100, controlnet_class="ControlNetModel")),
+    (
+        "C8-other",
+        {"guidance_cutoff": 0.6, "scheduler": "euler", "compile": "denoiser", **GRAPHS},
+        make_target(A100, **PNDM),
+    ),
+    ("C26", {"offload": "model", "compile": "denoiser"}, make_target(A100)),
+    (
+        "C33",
+        {"compile": "denoiser", "compile_mode": "max-autotune", "inductor_flags": "fast_diffusion"},
+        make_target(A100),
+    ),
+]
+
+WORKS: dict[str, dict[str, Value]] = {
+    "C3c-C4": {"tome_ratio": 0.5, "tome_max_downsample": 2, "compile": "regional"},
+    "C6": {"tome_ratio": 0.5, "tome_max_downsample": 2},
+    "C13": {"cache": "deepcache:3", "compile": "regional"},
+    "C15": {"quantization": "int8_dynamic", "qkv_fusion": True},
+    "C16": {"layerwise_casting": "float8_e4m3fn", "qkv_fusion": True},
+    "C25": {"vae": "tiny", "qkv_fusion": True},
+    "C40": {"quantization": "int8_dynamic", "memory_format": "channels_last"},
+    "C41": {"quantization": "int8_weight_only", "compile": "regional"},
+}
+
+
+@pytest.mark.parametrize(("word", "values", "target"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_is_broken_is_refused_with_its_reason(word: str, values: Mapping[str, Value], target: Target) -> None:
+    assert word in str(SearchSpace(target, {}).objection(complete(values)))
+
+
+@pytest.mark.parametrize(("values", "target"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
+def test_what_works_on_a_gpu_is_not_refused(values: Mapping[str, Value], target: Target) -> None:
+    assert SearchSpace(target, {}).objection(complete(values)) is None
+
+
+def test_what_is_fused_is_fused_before_it_is_moved_away() -> None:
+    """C18, C19: fusing reads the weights, which offload has taken away, and would lose a LoRA that is not in them."""
+    stages = {name: knob.stage for name, knob in all_knobs().items()}
+    assert stages["qkv_fusion"] < stages["quantization"] < stages["offload"]
+
+
+def tiny_target(name: str) -> Target:
+    """As the probe would find it, without its child."""
+    from autotune.pipelines.inspect import traits_of
+
+    pipeline = plan.tiny_pipelines()[name]
+    traits = traits_of(pipeline)
+    workload = Workload(
+        prompts=plan.PROMPTS,
+        width=traits.default_width,
+        height=traits.default_height,
+        steps=plan.STEPS,
+        guidance_scale=traits.default_guidance_scale,
+    )
+    known = pipeline.model_copy(update={"traits": traits})
+    return plan.fitted(Target(pipeline=known, workload=workload, device=CPU, versions={}))
+
+
+def make(
+    folder: Path, target: Target, configs: list[Config], env: Mapping[str, str] | None = None, **limits: Any
+) -> Any:
+    """The child's answer; its pictures lie in `folder`/pictures."""
+    store = folder / "pictures"
+    store.mkdir(exist_ok=True)
+    job = CompatJob(
+        target=target,
+        configs=tuple(dict(config) for config in dict.fromkeys(configs)),
+        folder=str(store),
+        **{"at_once": 1, "threads": 1, "budget_s": 300.0, "limit_s": 300.0, **limits},
+    )
+    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
+    answer = isolate.run(
+        folder / "job", job, timeout_s=800, env={**checks.OFFLINE, **checks.COMPILING, **compiled, **(env or {})}
+    )
+    assert not isinstance(answer, Failure), answer
+    return answer
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, record.Verdict]:
+    """On every row that works, from one child."""
+    folder, target = tmp_path_factory.mktemp("works"), tiny_target("sdxl")
+    # Without the question whether each value has an effect beside the other: that would compile twice.
+    rows = {
+        row: replace(plan.check(plan.space_of(target), *values.items()), without={}) for row, values in WORKS.items()
+    }
+    assert not [check.refused for check in rows.values() if check.refused]
+    make(folder, target, [config for check in rows.values() for config in check.needs], at_once=2)
+    return {row: judge.judge(check, judge.Pictures(folder / "pictures")) for row, check in rows.items()}
+
+
+@pytest.mark.parametrize("row", WORKS)
+def test_what_works_gives_the_picture_of_the_eager_settings(row: str, verdicts: dict[str, record.Verdict]) -> None:
+    assert verdicts[row].outcome == "fine", verdicts[row]
+
+
+@pytest.mark.parametrize("name", plan.tiny_pipelines())
+def test_the_plan_asks_for_every_pair_of_values_of_two_knobs_once(name: str) -> None:
+    made = plan.make_plan(tiny_target(name))
+    possible = [check.values[0] for check in made.singles]
+    pairs = {frozenset((a, b)) for a in possible for b in possible if a[0] != b[0]}
+    assert {frozenset(check.values) for check in made.pairs} == pairs
+    assert len(made.pairs) == len(pairs)
+    for check in (*made.singles, *made.pairs):
+        assert all(check.config[knob] == value for knob, value in check.values)
+        assert check.refused == SearchSpace(made.target, {}).objection(check.config)
+
+
+def test_the_tiny_pipelines_are_of_different_kinds() -> None:
+    targets = [tiny_target(name) for name in plan.tiny_pipelines()]
+    denoisers = {target.pipeline.known.denoiser_class for target in targets}
+    assert len(denoisers) >= 3
+    assert any(target.pipeline.known.controlnet_class for target in targets)
+    assert any(target.pipeline.known.vae_class is None for target in targets)
+    assert any(target.pipeline.known.dispatches_attention for target in targets)
+
+
+def test_every_end_of_a_config_is_an_outcome_and_none_disturbs_the_others(tmp_path: Path) -> None:
+    troubles = ("none", "exception", "segfault", "hang", "nan", "black", "nothing", "exit", "out_of_memory")
+    configs = {trouble: Config({**complete({}), "trouble": trouble}) for trouble in troubles}
+    installed = plugin.install(tmp_path / "plugin")
+    env = {"PYTHONPATH": installed["PYTHONPATH"]}
+    make(tmp_path, tiny_target("controlnet"), [*configs.values(), complete({})], env, limit_s=15.0, at_once=2)
+    pictures = judge.Pictures(tmp_path / "pictures")
+    made = {trouble: pictures.made(config) for trouble, config in configs.items()}
+    causes = {trouble: one.failure.cause for trouble, one in made.items() if one is not None and one.failure}
+    assert causes == {
+        "exception": "error",
+        "segfault": "crash",
+        "hang": "timeout",
+        "nan": "broken_output",
+        "black": "broken_output",
+        "nothing": "no_effect",
+        "exit": "crash",
+        "out_of_memory": "out_of_memory",
+    }
+    assert pictures.distance(configs["none"], complete({})) == (0, 0)
+
+
+CONFIG = complete({"tome_ratio": 0.5, "memory_format": "channels_last"})
+CHECK = plan.Check(
+    values=(("tome_ratio", 0.5), ("memory_format", "channels_last")),
+    config=CONFIG,
+    refused=None,
+    without={"tome_ratio=0.5": complete({"memory_format": "channels_last"})},
+    rank=0,
+)
+
+
+def verdict_on(folder: Path, *, moved: float, alone: float = 0.5, **fields: Any) -> record.Verdict:
+    """On CHECK, whose picture lies `moved` off its reference's and `alone` off that without token merging. `fields`: of
+    what became of it."""
+    grey = np.full((2, 8, 8, 3), 0.25, dtype=np.float32)
+    reference = grey + 0.1
+    made = {plan.PLAIN: grey, CHECK.reference: reference, CONFIG: reference + moved}
+    made[CHECK.without["tome_ratio=0.5"]] = made[CONFIG] + alone
+    for config, pixels in made.items():
+        outcome = record.Made(**(fields if config == CONFIG else {"rounded": fields.get("rounded", False)}))
+        (folder / f"{config.digest}.json").write_text(json.dumps(outcome.to_json()))
+        np.save(folder / f"{config.digest}.npy", pixels)
+    return judge.judge(CHECK, judge.Pictures(folder))
+
+
+def test_a_pair_is_judged_against_the_picture_without_what_should_change_nothing(tmp_path: Path) -> None:
+    assert CHECK.reference == complete({"tome_ratio": 0.5})
+    fine = verdict_on(tmp_path, moved=1e-4, seconds=1.26)
+    assert (fine.outcome, fine.difference, fine.seconds) == ("fine", 1e-4, 1.3)
+    off = verdict_on(tmp_path, moved=0.01)
+    assert (off.outcome, off.cause) == ("failed", "differs")
+
+
+def test_coarser_formats_may_differ_by_three_times_what_rounding_has_moved(tmp_path: Path) -> None:
+    """Rounding has moved the reference by 0.1."""
+    assert verdict_on(tmp_path, moved=0.25, rounded=True).outcome == "fine"
+    assert verdict_on(tmp_path, moved=0.35, rounded=True).cause == "differs"
+
+
+def test_a_value_that_changes_no_pixel_beside_another_has_no_effect(tmp_path: Path) -> None:
+    verdict = verdict_on(tmp_path, moved=0.0, alone=0.0)
+    assert (verdict.outcome, verdict.cause, verdict.reason) == (
+        "failed",
+        "no_effect",
+        "tome_ratio=0.5 changes nothing here",
+    )
+
+
+def test_pictures_that_change_from_call_to_call_are_a_failure(tmp_path: Path) -> None:
+    assert verdict_on(tmp_path, moved=0.0, repeat_difference=0.1).cause == "broken_output"
+
+
+def test_a_function_that_torch_gave_up_to_compile_is_a_failure(tmp_path: Path) -> None:
+    assert verdict_on(tmp_path, moved=0.0, given_up=2).cause == "unsupported"
+
+
+def ended(folder: Path, name: str, **wishes: Any) -> record.CompatRecord:
+    """The file that a run leaves."""
+    arguments: dict[str, Any] = {
+        "device": "cpu",
+        "pipelines": "if",
+        "only": (),
+        "without": (),
+        "challenge": False,
+        "again": False,
+        "limit_s": None,
+        "at_once": None,
+        "command": "test",
+        "listen": lambda name, verdicts: None,
+    }
+    path, _ = run.compat(folder / "work", folder / name, **(arguments | wishes))
+    return record.read_record(path)
+
+
+def test_a_run_is_continued_by_the_same_command_and_says_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "probe", lambda *_, **__: tiny_target("if"))
+    alone = all_knobs().keys() - {"dtype", "memory_format"}
+    first = ended(tmp_path, "one.json", only=("dtype",), without=alone).pipelines["if"]
+    ran = {name for name, verdict in first.pairs.items() if verdict.outcome == "fine"}
+    assert ran == {"dtype=bf16 + memory_format=channels_last"}
+    assert first.counts()["not run"] + first.counts()["refused"] == len(first.pairs) - 1
+    assert list(first.pairs) == sorted(first.pairs)
+    before = (tmp_path / "one.json").read_text()
+    monkeypatch.setattr(isolate, "run", lambda *_, **__: pytest.fail("there is nothing left to run"))
+    assert ended(tmp_path, "one.json", only=("dtype",), without=alone).pipelines["if"] == first
+    assert (tmp_path / "one.json").read_text() == before
+
+
+def test_a_file_of_other_libraries_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    made = record.CompatRecord(
+        created="", command="", device=record.describe_device(CPU), versions={"torch": "0.4"}, pipelines={}
+    )
+    record.write_record(path, made)
+    with pytest.raises(UserError, match="delete it or use another -o"):
+        ended(tmp_path, "one.json")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--pipelines", "sdlx"], "sdxl"),
+        (["--only", "dtpye"], "dtype"),
+        (["--without", "nothing"], "unknown knob"),
+        (["--device", "tpu"], "--device takes"),
+    ],
+)
+def test_a_bad_flag_is_one_sentence(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["compat", *flags, "-o", str(tmp_path / "one.json")])
+    with pytest.raises(SystemExit) as ended:
+        command.run()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "one.json").exists()

@@ -1,0 +1,64 @@
+"""compile_mode: Inductor's own modes, refused where they would do nothing or do harm."""
+
+import pytest
+import torch
+from conftest import CPU, gpu, make_target
+
+from autotune.knobs import complete, find_knob
+from autotune.knobs.compilation.compile_mode import CUDA_GRAPHS
+
+KNOB = find_knob("compile_mode")
+
+
+def test_every_value_is_a_mode_of_inductor() -> None:
+    assert set(KNOB.values) - {"default"} <= set(torch._inductor.list_mode_options())
+
+
+@pytest.mark.parametrize("mode", KNOB.values)
+def test_the_modes_named_for_cuda_graphs_are_those_that_use_them(mode: str) -> None:
+    options = torch._inductor.list_mode_options(mode) if mode != "default" else {}
+    assert bool(options.get("triton.cudagraphs")) == (mode in CUDA_GRAPHS)
+
+
+def test_cuda_graphs_are_refused_without_a_gpu() -> None:
+    assert KNOB.why_not("reduce-overhead", make_target(CPU)) == "its CUDA graphs need a GPU"
+    assert KNOB.why_not("reduce-overhead", make_target(gpu(7, 5))) is None
+
+
+def test_autotuning_is_refused_where_inductor_would_silently_skip_it() -> None:
+    small, large = make_target(gpu(8, 9, multiprocessors=60)), make_target(gpu(8, 9, multiprocessors=68))
+    refusal = "Inductor tunes matrix products on 68 multiprocessors and more, this has 60"
+    assert KNOB.why_not("max-autotune", small) == refusal
+    assert KNOB.why_not("max-autotune-no-cudagraphs", small) == refusal
+    assert KNOB.why_not("max-autotune", large) is None
+
+
+@pytest.mark.parametrize("mode", CUDA_GRAPHS)
+@pytest.mark.parametrize("offload", ["model", "sequential", "group"])
+def test_clash_of_cuda_graphs_with_weights_that_move(mode: str, offload: str) -> None:
+    target = make_target(gpu(8, 0))
+    moving = complete({"compile": "regional", "compile_mode": mode, "offload": offload})
+    staying = moving.replace(compile_mode="max-autotune-no-cudagraphs")
+    assert KNOB.clash(moving, target) == "weights that move at every call can't be in CUDA graphs"
+    assert KNOB.clash(staying, target) is None
+
+
+def test_clash_of_cuda_graphs_with_a_vae_that_is_cast_at_every_call() -> None:
+    sdxl = make_target(gpu(8, 0), vae_upcasts_fp16=True)
+    config = complete({"dtype": "fp16", "compile": "denoiser+vae", "compile_mode": "reduce-overhead"})
+    assert "cast to float32 and back" in str(KNOB.clash(config, sdxl))
+    assert "cast to float32 and back" in str(KNOB.clash(config.replace(compile="everything"), sdxl))
+    assert KNOB.clash(config, make_target(gpu(8, 0), vae_upcasts_fp16=False)) is None
+    assert KNOB.clash(config.replace(dtype="bf16"), sdxl) is None
+    assert KNOB.clash(config.replace(compile="denoiser"), sdxl) is None
+    assert KNOB.clash(config.replace(compile_mode="default"), sdxl) is None
+
+
+def test_clash_of_cuda_graphs_with_a_controlnet_beside_a_denoiser_in_regions() -> None:
+    """The pipeline marks the beginning of a step where both are wrapped whole, and nowhere else."""
+    target = make_target(gpu(8, 0), controlnet_class="ControlNetModel")
+    config = complete({"compile": "regional", "compile_mode": "reduce-overhead"})
+    assert "where a step begins" in str(KNOB.clash(config, target))
+    assert KNOB.clash(config.replace(compile="denoiser"), target) is None
+    assert KNOB.clash(config.replace(compile_mode="default"), target) is None
+    assert KNOB.clash(config, make_target(gpu(8, 0))) is None

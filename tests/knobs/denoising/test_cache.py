@@ -1,0 +1,264 @@
+"""cache: deep blocks are really skipped, as often as it says, and nothing of one call is left for the next."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from compiled import captured
+from conftest import gpu, make_target
+from live import built, difference, picture, profiled_kernels
+from tiny_pipes import draw, tiny_pipe, tiny_traits
+
+from autotune.building import build
+from autotune.building.build import NoEffect
+from autotune.knobs import complete, find_knob
+
+KNOB = find_knob("cache")
+UNETS = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionControlNetPipeline",
+    "StableDiffusionUpscalePipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "IFPipeline",
+    "IFSuperResolutionPipeline",
+)
+FROM_PICTURES = ("StableDiffusionImg2ImgPipeline", "StableDiffusionXLInpaintPipeline", "IFSuperResolutionPipeline")
+FLUX = "FluxPipeline"
+LOOSE, STRICT = "first_block:0.05", "first_block:0.00001"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+def watched(pipe: Any) -> dict[str, int]:
+    """How often the UNet and its middle block are computed since then."""
+    seen = {"unet": 0, "mid": 0}
+
+    def count(name: str) -> Any:
+        return lambda *_: seen.update({name: seen[name] + 1})
+
+    pipe.unet.conv_in.register_forward_hook(count("unet"))
+    pipe.unet.mid_block.resnets[0].register_forward_hook(count("mid"))
+    return seen
+
+
+@pytest.mark.parametrize("family", UNETS)
+def test_deepcache_computes_deep_blocks_at_every_nth_step_only(family: str, root: Path) -> None:
+    pipe, effects = tiny_pipe(family, root, cache="deepcache:3")
+    seen = watched(pipe)
+    first = draw(pipe, family, num_inference_steps=10)
+    calls, deep = seen["unet"], seen["mid"]
+    assert calls >= 8  # PNDM makes one more than asked for, pipelines that start from a picture some fewer
+    assert deep == -(-calls // 3)
+    assert effects["cache"].count > 10
+    verified = build.verify(pipe, complete({"cache": "deepcache:3"}), {})["cache"]
+    assert verified.count == calls - deep
+    assert verified.what == f"of {calls} calls of the denoiser in a picture reused its blocks"
+    plain = draw(tiny_pipe(family, root)[0], family, num_inference_steps=10)
+    assert not np.array_equal(first, plain)
+
+
+@pytest.mark.parametrize(
+    ("family", "value"),
+    [*((family, "deepcache:3") for family in ("StableDiffusionPipeline", *FROM_PICTURES)), (FLUX, LOOSE)],
+)
+def test_a_call_takes_nothing_over_from_the_one_before(family: str, value: str, root: Path) -> None:
+    """A call of other length in between: by itself DeepCache counts on from where the first call began."""
+    pipe, _ = tiny_pipe(family, root, cache=value)
+    first = draw(pipe, family, num_inference_steps=8)
+    between = draw(pipe, family, num_inference_steps=5)
+    assert np.array_equal(draw(pipe, family, num_inference_steps=8), first)
+    fresh, _ = tiny_pipe(family, root, cache=value)
+    assert np.array_equal(draw(fresh, family, num_inference_steps=5), between)
+
+
+@pytest.mark.parametrize(("family", "value"), [("StableDiffusionPipeline", "deepcache:3"), (FLUX, LOOSE)])
+def test_a_call_that_was_broken_off_leaves_nothing_behind(family: str, value: str, root: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(pipe: Any, step: int, timestep: Any, tensors: Any) -> Any:
+        raise Stop
+
+    pipe, _ = tiny_pipe(family, root, cache=value)
+    first = draw(pipe, family, num_inference_steps=6)
+    with pytest.raises(Stop):
+        draw(pipe, family, num_inference_steps=6, callback_on_step_end=stop)
+    assert np.array_equal(draw(pipe, family, num_inference_steps=6), first)
+
+
+def test_another_size_goes_with_the_same_pipe(root: Path) -> None:
+    pipe, _ = built(cache="deepcache:3")
+    assert picture(pipe, count=2).shape == (2, 64, 64, 3)
+    assert picture(pipe, width=32).shape == (1, 64, 32, 3)
+
+
+def test_a_longer_interval_skips_more_and_changes_more() -> None:
+    plain = picture(built()[0], num_inference_steps=10)
+    differences = []
+    for value in ("deepcache:2", "deepcache:5"):
+        pipe, _ = built(cache=value)
+        differences.append(float(np.abs(picture(pipe, num_inference_steps=10) - plain).mean()))
+    assert 0 < differences[0] < differences[1] < 0.2
+
+
+def test_a_unet_without_a_middle_block_is_cached_too(root: Path) -> None:
+    pipe, _ = tiny_pipe("StableDiffusionPipeline", root)
+    pipe.unet.mid_block = None
+    assert KNOB.apply is not None
+    assert KNOB.apply(pipe, complete({"cache": "deepcache:3"}), "cpu").count > 10
+    draw(pipe, "StableDiffusionPipeline", num_inference_steps=6)
+    assert build.verify(pipe, complete({"cache": "deepcache:3"}), {})["cache"].count == 4
+
+
+def test_deepcache_goes_with_token_merging() -> None:
+    pipe, _ = built(cache="deepcache:3", tome_ratio=0.5)
+    pixels = picture(pipe, num_inference_steps=6)
+    assert difference(pixels, picture(pipe, num_inference_steps=6)) == 0
+    assert difference(pixels, picture(built(cache="deepcache:3")[0], num_inference_steps=6)) > 1e-3
+
+
+def test_first_block_skips_where_little_has_changed(root: Path) -> None:
+    pipe, effects = tiny_pipe(FLUX, root, cache=LOOSE)
+    assert effects["cache"].count == 3  # four blocks, the first of which is always computed
+    ran: list[int] = []
+    pipe.transformer.single_transformer_blocks[-1].attn.register_forward_hook(lambda *_: ran.append(1))
+    pixels = draw(pipe, FLUX, num_inference_steps=9)
+    verified = build.verify(pipe, complete({"cache": LOOSE}), {})["cache"]
+    assert verified.count == 9 - len(ran) > 0
+    assert verified.what == "of 9 calls of the denoiser in a picture reused its blocks"
+    assert not np.array_equal(pixels, draw(tiny_pipe(FLUX, root)[0], FLUX, num_inference_steps=9))
+
+
+def test_a_threshold_that_skips_nothing_is_no_effect(root: Path) -> None:
+    pipe, _ = tiny_pipe(FLUX, root, cache=STRICT)
+    draw(pipe, FLUX)
+    with pytest.raises(NoEffect, match=r"cache=first_block:.* had no effect here: 0 of 4 calls of the denoiser"):
+        build.verify(pipe, complete({"cache": STRICT}), {})
+
+
+def test_the_whole_call_counts_and_not_the_profiled_one_after_it(root: Path) -> None:
+    """From a picture, a call may have a single step, and the profiled one more."""
+    pipe, _ = tiny_pipe(FLUX, root, cache=LOOSE)
+    draw(pipe, FLUX, num_inference_steps=9)
+    whole = build.verify(pipe, complete({"cache": LOOSE}), {})
+    draw(pipe, FLUX, num_inference_steps=2)
+    assert build.verify(pipe, complete({"cache": LOOSE}), {}) == whole
+
+
+def test_the_step_that_computes_everything_is_among_those_profiled() -> None:
+    """After it a UNet may compute no attention at all for a while, and a forced kernel would seem not to have run."""
+    pipe, _ = built(cache="deepcache:5", attention="sdpa_math")
+    pipe.unet.up_blocks[-1].attentions = torch.nn.ModuleList(PassOn() for _ in pipe.unet.up_blocks[-1].attentions)
+    kernels = profiled_kernels(pipe)
+    assert set(kernels) == {"math"}
+    assert build.verify(pipe, complete({"attention": "sdpa_math"}), kernels)["attention"].count > 0
+
+
+class PassOn(torch.nn.Module):
+    """No attention."""
+
+    def forward(self, hidden_states: Any, *_: Any, **__: Any) -> Any:
+        return (hidden_states,)
+
+
+@pytest.mark.parametrize(
+    ("family", "value", "graphs"),
+    [("StableDiffusionPipeline", "deepcache:3", 2), (FLUX, LOOSE, 3)],
+)
+def test_it_goes_with_regional_compilation_in_whole_graphs(family: str, value: str, graphs: int, root: Path) -> None:
+    """Inductor is left out: what Dynamo captures is all that matters here."""
+    eager = draw(tiny_pipe(family, root, cache=value)[0], family, num_inference_steps=6)
+    with captured() as counters:
+        pipe, _ = tiny_pipe(family, root, cache=value, compile="regional")
+        pixels = draw(pipe, family, num_inference_steps=6)
+        assert np.array_equal(pixels, draw(pipe, family, num_inference_steps=6))
+        assert counters["stats"]["unique_graphs"] == graphs
+        assert not counters["graph_break"]
+        verified = build.verify(pipe, complete({"cache": value, "compile": "regional"}), {})
+    assert np.abs(pixels - eager).max() <= 1 / 255
+    assert all(effect.count > 0 for effect in verified.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ("deepcache:2", True),
+        ("deepcache:10", True),
+        ("deepcache:1", False),
+        ("deepcache:", False),
+        ("deepcache:2.5", False),
+        ("deepcache:²", False),
+        ("first_block:0.2", True),
+        ("first_block:0", False),
+        ("first_block:1", False),
+        ("first_block:nan", False),
+        ("first_block:much", False),
+        ("teacache:0.2", False),
+        (3, False),
+    ],
+)
+def test_any_interval_and_any_threshold_is_a_value(value: str | int, is_one: bool) -> None:
+    assert KNOB.accepts(value) == is_one
+
+
+@pytest.mark.parametrize("family", [FLUX, "StableDiffusion3Pipeline", "PixArtSigmaPipeline", "StableDiffusionPipeline"])
+def test_what_is_offered_to_whom(family: str, root: Path) -> None:
+    traits = tiny_traits(family, root)
+    target, kind = make_target(**traits.model_dump()), traits.denoiser_class
+    deep, first = KNOB.why_not("deepcache:3", target), KNOB.why_not("first_block:0.05", target)
+    assert deep == (None if family == "StableDiffusionPipeline" else f"DeepCache is for UNets, not for {kind}")
+    assert first == (None if family == FLUX else f"diffusers has no cache of blocks for {kind} in {family}")
+
+
+def test_a_single_step_has_nothing_to_reuse() -> None:
+    target = make_target()
+    target = target.model_copy(update={"workload": target.workload.model_copy(update={"steps": 1})})
+    assert KNOB.why_not("deepcache:3", target) == "a single step has no step before it"
+    assert KNOB.why_not("none", target) is None
+
+
+def said(**values: Any) -> str | None:
+    return KNOB.clash(complete({"cache": "deepcache:3", **values}), make_target(gpu(8, 0)))
+
+
+def test_clash_of_deepcache_with_guidance_that_ends_half_way() -> None:
+    assert said(guidance_cutoff=0.6) == (
+        "what DeepCache keeps has the size of a guided batch, so guidance can't end half-way"
+    )
+    assert said(guidance_cutoff=0.6, cache="first_block:0.05") is None
+    assert said() is None
+
+
+@pytest.mark.parametrize("compile", ["denoiser", "denoiser+vae", "everything", "trace"])
+def test_clash_with_graphs_of_a_whole_denoiser(compile: str) -> None:
+    assert said(compile=compile) == (
+        "a cache decides step by step what to compute; of compiled graphs only regional ones go with it"
+    )
+    assert said(compile="regional") is None
+
+
+def test_clash_with_cuda_graphs_and_with_streams() -> None:
+    assert said(compile="regional", compile_mode="reduce-overhead") == (
+        "what a cache keeps lies in the memory of CUDA graphs, which the next one overwrites"
+    )
+    assert said(compile="regional", compile_mode="max-autotune-no-cudagraphs") is None
+    assert said(offload="group") == (
+        "streams of group offload run ahead by an order of layers that skipped blocks break"
+    )
+    assert said(offload="model") is None
+
+
+def test_what_is_kept_is_no_part_of_the_model(root: Path) -> None:
+    plain, _ = tiny_pipe("StableDiffusionPipeline", root)
+    pipe, _ = tiny_pipe("StableDiffusionPipeline", root, cache="deepcache:3")
+    draw(pipe, "StableDiffusionPipeline")
+    assert pipe.unet.state_dict().keys() == plain.unet.state_dict().keys()
+    assert isinstance(pipe.unet, torch.nn.Module)

@@ -1,0 +1,147 @@
+"""quantization: the layers that the filter takes are quantized, those alone, and no setting of the process changes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, gpu, make_target
+from live import built, difference, picture
+from tiny_pipes import draw, tiny_pipe
+
+from autotune.knobs import complete, find_knob
+from autotune.knobs.precision._linear_layers import selected
+from autotune.knobs.precision.quantization import _how
+from autotune.pipelines import parts
+
+KNOB = find_knob("quantization")
+STORED = {"int8_dynamic": torch.int8, "int8_weight_only": torch.int8, "fp8_weight_only": torch.float8_e4m3fn}
+
+every_format = pytest.mark.parametrize("value", STORED)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+def linear_layers(pipe: Any) -> list[torch.nn.Linear]:
+    return [m for m in pipe.unet.modules() if isinstance(m, torch.nn.Linear)]
+
+
+@every_format
+def test_linear_layers_hold_eight_bits_and_the_picture_stays_close(value: str) -> None:
+    pipe, effects = built(quantization=value)
+    layers = linear_layers(pipe)
+    assert {layer.weight.qdata.dtype for layer in layers} == {STORED[value]}
+    assert effects["quantization"].count == len(layers) == 80
+    assert 0 < difference(picture(built()[0]), picture(pipe)) < 0.15
+
+
+@pytest.mark.parametrize("layers", ["all", "min_features:128", "min_features:256", "sdxl"])
+def test_as_many_layers_are_quantized_as_the_filter_takes(layers: str) -> None:
+    plain = linear_layers(built()[0])
+    taken = [selected(layers, (m.in_features, m.out_features)) for m in plain]
+    pipe, effects = built(quantization="int8_weight_only", quantization_filter=layers)
+    assert [hasattr(m.weight, "qdata") for m in linear_layers(pipe)] == taken
+    assert effects["quantization"].count == sum(taken) > 0
+
+
+def test_no_setting_of_inductor_changes() -> None:
+    """torchao by itself turns four of them on, for the whole process and for good."""
+    import torch._inductor.config as inductor
+
+    its_own = ("coordinate_descent_tuning", "coordinate_descent_check_all_directions", "force_fuse_int_mm_with_mul")
+    with inductor.patch({**dict.fromkeys(its_own, False), "triton.unique_kernel_names": False}):
+        before = inductor.get_config_copy()
+        for value in (*STORED, "int4_weight_only"):
+            built(quantization=value)
+        assert inductor.get_config_copy() == before
+
+
+def test_fused_projections_are_quantized_too() -> None:
+    pipe, effects = built(qkv_fusion=True, quantization="int8_weight_only")
+    fused = [m for name, m in pipe.unet.named_modules() if name.endswith((".to_qkv", ".to_kv"))]
+    assert len(fused) == 14
+    assert all(hasattr(m.weight, "qdata") for m in fused)
+    assert effects["quantization"].count == 80 + 14
+    assert 0 < difference(picture(built()[0]), picture(pipe)) < 0.15
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_int4_takes_the_layers_that_divide_into_its_groups(dtype: str) -> None:
+    """torchao skips those whose inputs don't, and fails on those whose outputs don't."""
+    plain = linear_layers(built(dtype=dtype)[0])
+    fits = [m.in_features % 64 == 0 and m.out_features % 16 == 0 for m in plain]
+    pipe, effects = built(dtype=dtype, quantization="int4_weight_only")
+    layers = linear_layers(pipe)
+    assert [hasattr(m.weight, "qdata") for m in layers] == fits
+    assert effects["quantization"].count == sum(fits) > len(fits) / 2
+    packed = [m.weight.qdata for m in layers if hasattr(m.weight, "qdata")]
+    weights = sum(m.weight.numel() for m, fit in zip(plain, fits, strict=True) if fit)
+    assert sum(q.numel() * q.element_size() for q in packed) == weights // 2
+    total = sum(p.numel() for p in built()[0].unet.parameters())
+    assert effects["quantization"].what == f"linear layers quantized, {weights / total:.0%} of the denoiser's weights"
+    assert 0 < difference(picture(built(dtype=dtype)[0]), picture(pipe)) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("family", "value"),
+    [
+        *(("StableDiffusionXLPipeline", value) for value in (*STORED, "int4_weight_only")),
+        *(("FluxPipeline", value) for value in (*STORED, "int4_weight_only")),
+        ("IFPipeline", "int8_dynamic"),
+        ("StableDiffusion3Pipeline", "int8_dynamic"),
+        ("PixArtSigmaPipeline", "int8_dynamic"),
+    ],
+)
+def test_what_is_counted_is_what_is_quantized_in_every_family(family: str, value: str, root: Path) -> None:
+    pipe, effects = tiny_pipe(family, root, dtype="bf16", quantization=value)
+    layers = [m for m in parts.denoiser(pipe).modules() if isinstance(m, torch.nn.Linear)]
+    done = [m for m in layers if hasattr(m.weight, "qdata")]
+    assert effects["quantization"].count == len(done) > 0
+    assert len(done) == len(layers) or value == "int4_weight_only"
+    assert np.isfinite(draw(pipe, family)).all()
+
+
+def test_int4_is_packed_for_the_kernel_of_the_device() -> None:
+    on_a_gpu, on_a_cpu = _how("int4_weight_only", "cuda"), _how("int4_weight_only", "cpu")
+    assert (on_a_gpu.int4_packing_format, on_a_gpu.group_size) == ("tile_packed_to_4d", 64)
+    assert (type(on_a_cpu).__name__, on_a_cpu.group_size) == ("PrototypeInt4WeightOnlyConfig", 64)
+    assert not on_a_gpu.set_inductor_config
+    assert not on_a_cpu.set_inductor_config
+
+
+def test_int4_is_refused_where_its_kernel_is_missing_or_takes_no_layer() -> None:
+    assert KNOB.why_not("int4_weight_only", make_target(gpu(7, 5))) == "int4's kernel needs compute capability 8.0"
+    assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0))) is None
+    assert KNOB.why_not("int4_weight_only", make_target(CPU)) is None
+    odd = "no linear layer of UNet2DConditionModel divides into int4's groups of 64 inputs"
+    assert KNOB.why_not("int4_weight_only", make_target(CPU, linear_shapes=((32, 64), (64, 8)))) == odd
+    assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0), linear_shapes=((32, 64), (64, 8)))) is None
+
+
+def test_clash_of_int4_on_a_gpu_with_all_but_bfloat16() -> None:
+    config = complete({"quantization": "int4_weight_only", "dtype": "fp16"})
+    assert KNOB.clash(config, make_target(gpu(8, 0))) == "int4's kernel computes in bfloat16 only"
+    assert KNOB.clash(config.replace(dtype="bf16"), make_target(gpu(8, 0))) is None
+    assert KNOB.clash(config.replace(dtype="fp32"), make_target(CPU)) is None
+    assert KNOB.clash(config.replace(quantization="int8_dynamic"), make_target(gpu(8, 0))) is None
+
+
+def test_eight_bit_arithmetic_is_refused_where_the_hardware_has_none() -> None:
+    assert KNOB.why_not("fp8_dynamic", make_target(CPU)) == "fp8 arithmetic needs a GPU of compute capability 8.9"
+    assert KNOB.why_not("fp8_dynamic", make_target(gpu(8, 0))) == (
+        "fp8 arithmetic needs compute capability 8.9, this is 8.0"
+    )
+    assert KNOB.why_not("fp8_dynamic", make_target(gpu(8, 9))) is None
+    assert KNOB.why_not("int8_dynamic", make_target(gpu(7, 0))) == "int8 arithmetic needs compute capability 7.5"
+    assert KNOB.why_not("int8_dynamic", make_target(gpu(7, 5))) is None
+    assert KNOB.why_not("int8_weight_only", make_target(gpu(7, 0))) is None
+
+
+def test_a_denoiser_without_linear_layers_refuses() -> None:
+    target = make_target(linear_shapes=())
+    assert KNOB.why_not("int8_weight_only", target) == "UNet2DConditionModel has no linear layers"
+    assert KNOB.why_not("none", target) is None

@@ -1,0 +1,373 @@
+"""SearchSpace: what may be tried here, each refusal with its reason; and the files that say what to try."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from conftest import CPU, gpu, make_target
+
+from autotune.config import Config, Value
+from autotune.errors import UserError
+from autotune.knobs import all_knobs, complete
+from autotune.study.space import (
+    SHIPPED,
+    SearchSpace,
+    SpaceFile,
+    make_space,
+    read_space_file,
+    shipped_space_file,
+)
+from autotune.target import Target
+
+DEVICES = (CPU, gpu(7, 0, multiprocessors=80), gpu(7, 5, multiprocessors=40), gpu(8, 9), gpu(9, 0))
+SHIPPED_FILES = sorted(path.name for folder in SHIPPED if folder.is_dir() for path in folder.glob("*.toml"))
+FEW = ("dtype", "qkv_fusion", "tome_ratio", "tome_max_downsample", "attention", "compile", "compile_mode")
+
+on_every_device = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.slug)
+
+
+def space(
+    target: Target | None = None,
+    *,
+    knobs: Mapping[str, tuple[Value, ...]] | None = None,
+    fix: Mapping[str, Value] | None = None,
+    exclude: tuple[str, ...] = (),
+    baseline: Config | None = None,
+    only: tuple[str, ...] | None = None,
+) -> SearchSpace:
+    """A space of the knobs in `only` (default: all), with these values instead of all that they offer."""
+    left_out = set(all_knobs()) - set(only) - set(fix or {}) if only is not None else set()
+    return make_space(
+        target or make_target(),
+        SpaceFile(knobs=dict(knobs or {})),
+        fix=fix or {},
+        exclude=(*exclude, *sorted(left_out)),
+        baseline=baseline or complete({}),
+    )
+
+
+@on_every_device
+@pytest.mark.parametrize("file", SHIPPED_FILES)
+def test_the_baseline_is_in_every_shipped_space(device: object, file: str) -> None:
+    target = make_target(device)  # type: ignore[arg-type]
+    made = make_space(target, shipped_space_file(file), fix={}, exclude=(), baseline=complete({}))
+    assert made.objection(complete({})) is None
+    assert all(knob.default in made.values[name] for name, knob in all_knobs().items() if knob.modifies is None)
+
+
+def test_the_baselines_values_are_in_whatever_the_file_says() -> None:
+    baseline = complete({"dtype": "bf16", "steps": 30})
+    made = space(knobs={"dtype": ("fp32",), "steps": (8,)}, baseline=baseline)
+    assert made.values["dtype"] == ("bf16", "fp32")
+    assert made.values["steps"] == (30, 8)
+    assert made.config({}) == baseline
+
+
+def test_the_baseline_is_one_of_all_configs() -> None:
+    assert complete({}) in set(space(only=FEW).all_configs())
+
+
+def test_a_knob_that_the_file_does_not_name_keeps_all_that_it_offers() -> None:
+    made = space(make_target(gpu(9, 0)), knobs={"dtype": ("fp32",)})
+    assert made.values["dtype"] == ("fp32",)
+    assert made.values["compile"] == all_knobs()["compile"].values
+
+
+def test_a_fixed_knob_has_one_value_in_every_config() -> None:
+    made = space(only=("dtype", "qkv_fusion"), fix={"dtype": "bf16"})
+    assert "dtype" not in made.free
+    assert {config["dtype"] for config in made.all_configs()} == {"bf16"}
+    assert made.count() == 2
+
+
+def test_an_excluded_knob_keeps_the_baselines_value() -> None:
+    made = space(exclude=("dtype", "compile"), baseline=complete({"dtype": "bf16"}))
+    assert made.values["dtype"] == ("bf16",)
+    assert made.values["compile"] == ("off",)
+    assert not {"dtype", "compile"} & set(made.free)
+
+
+def test_fixing_wins_over_excluding() -> None:
+    assert space(fix={"dtype": "bf16"}, exclude=("dtype",)).values["dtype"] == ("bf16",)
+
+
+def test_a_value_that_cannot_act_here_is_gone_with_its_reason() -> None:
+    made = space()
+    assert "fp16" not in made.values["dtype"]
+    assert made.impossible["dtype", "fp16"] == "diffusers does not support float16 on a CPU"
+    assert made.objection(complete({"dtype": "fp16"})) == "dtype=fp16: diffusers does not support float16 on a CPU"
+
+
+def test_every_offered_value_is_either_possible_or_has_its_reason() -> None:
+    made = space()
+    for name, knob in all_knobs().items():
+        refused = {value for (which, value) in made.impossible if which == name}
+        assert set(made.values[name]) | refused >= set(knob.values)
+        assert not set(made.values[name]) & refused
+
+
+def test_a_value_outside_the_space_is_judged_by_the_same_rules() -> None:
+    made = space(knobs={"vae_tiling": (False,)})
+    assert made.objection(complete({"vae_tiling": True})) == "vae_tiling=True: 64x64 fits in one tile of 64 pixels"
+    assert made.objection(complete({"steps": 20})) == "steps=20: is the workload's own number"
+    assert made.objection(complete({"steps": 7})) is None
+
+
+def test_a_clash_is_an_objection() -> None:
+    made = space()
+    assert made.objection(complete({"attention": "vanilla", "qkv_fusion": True})) == (
+        "vanilla attention reads the separate projections, so fusing them would be wasted"
+    )
+
+
+def test_what_had_no_effect_leaves_the_space() -> None:
+    made = space(only=("dtype", "qkv_fusion"))
+    before = made.count()
+    made.no_effect.add(("qkv_fusion", True))
+    assert made.objection(complete({"qkv_fusion": True})) == "qkv_fusion=True had no effect here"
+    assert all(config["qkv_fusion"] is False for config in made.all_configs())
+    assert (before, made.count()) == (4, 2)
+
+
+def test_all_configs_are_different_and_none_is_objected_to() -> None:
+    made = space(only=FEW)
+    configs = list(made.all_configs())
+    assert len(configs) == len(set(configs)) == made.count()
+    assert len(configs) < made.combinations()
+    assert [config for config in configs if made.objection(config)] == []
+
+
+def test_all_configs_are_all_that_there_are() -> None:
+    made = space(only=("dtype", "compile", "compile_mode"), knobs={"compile": ("off", "regional")})
+    assert made.values["compile_mode"] == ("default", "max-autotune-no-cudagraphs")
+    expected = {complete({"dtype": d}) for d in ("fp32", "bf16")} | {
+        complete({"dtype": d, "compile": "regional", "compile_mode": m})
+        for d in ("fp32", "bf16")
+        for m in made.values["compile_mode"]
+    }
+    assert set(made.all_configs()) == expected
+
+
+def test_a_space_too_large_to_count_says_so() -> None:
+    made = space(make_target(gpu(9, 0), batch=2, side=128), knobs={"steps": tuple(range(1, 20))})
+    assert made.combinations() > 200_000
+    assert made.count() is None
+
+
+def test_random_configs_never_repeat_and_end_when_all_were_tried() -> None:
+    made = space(only=("dtype", "qkv_fusion", "memory_format", "tome_ratio", "tome_max_downsample"))
+    rng, tried = random.Random(0), []
+    while (config := made.random(rng, tried)) is not None:
+        assert config not in tried
+        assert made.objection(config) is None
+        tried.append(config)
+    assert set(tried) == set(made.all_configs())
+    assert len(tried) == made.count() > 10
+
+
+def test_random_finds_the_last_config_that_drawing_misses() -> None:
+    made = space(only=("dtype", "qkv_fusion"))
+    configs = list(made.all_configs())
+    assert made.random(random.Random(0), configs[:-1], attempts=0) == configs[-1]
+    assert made.random(random.Random(0), configs, attempts=0) is None
+
+
+def test_random_gives_up_in_a_space_too_large_to_list() -> None:
+    made = space(make_target(gpu(9, 0), batch=2, side=128), knobs={"steps": tuple(range(1, 20))})
+    assert made.random(random.Random(0), [], attempts=0) is None
+
+
+def test_the_same_seed_draws_the_same_configs() -> None:
+    made = space()
+    assert made.random(random.Random(3), []) == made.random(random.Random(3), [])
+
+
+def test_modifiers_are_absent_where_they_modify_nothing() -> None:
+    for config in space(only=FEW).all_configs():
+        assert ("compile_mode" in config) == (config["compile"] != "off")
+        assert ("tome_max_downsample" in config) == (config["tome_ratio"] != 0)
+
+
+def test_a_modifier_takes_a_possible_value_where_its_default_is_not_one() -> None:
+    """SDXL: tokens can be merged at downsampling 2 and 4 only."""
+    made = space(make_target(attention_downsamples=(2, 4)), only=("tome_ratio", "tome_max_downsample"))
+    assert made.values["tome_max_downsample"] == (2, 4)
+    assert made.config({"tome_ratio": 0.5})["tome_max_downsample"] == 2
+    assert made.objection(made.config({"tome_ratio": 0.5})) is None
+
+
+def test_a_modifier_without_a_possible_value_takes_along_what_it_modifies() -> None:
+    made = space(make_target(attention_downsamples=(16,)))
+    assert made.values["tome_max_downsample"] == ()
+    assert made.values["tome_ratio"] == (0.0,)
+    assert made.impossible["tome_ratio", 0.5] == "this UNet has attention at downsampling 16 only"
+    assert made.config({}) == complete({})
+    narrow = space(make_target(linear_shapes=((64, 64),)), fix={"quantization_filter": "all"})
+    assert "int8_dynamic" in narrow.values["quantization"]
+
+
+def test_a_pipeline_without_what_a_knob_changes_has_the_default_alone() -> None:
+    made = space(make_target(attention_downsamples=(), linear_shapes=()))
+    assert made.values["tome_ratio"] == (0.0,)
+    assert made.values["quantization"] == ("none",)
+    assert made.objection(complete({})) is None
+
+
+@pytest.mark.parametrize(
+    ("fix", "traits", "says"),
+    [
+        ({"dtype": "fp16"}, {}, "--fix dtype=fp16: diffusers does not support float16 on a CPU."),
+        ({"tome_ratio": 0.5}, {"attention_downsamples": (16,)}, "--fix tome_ratio=0.5: this UNet has attention at"),
+        (
+            {"quantization": "int8_dynamic", "quantization_filter": "min_features:4096"},
+            {},
+            "--fix quantization_filter=min_features:4096: takes none of this denoiser's linear layers.",
+        ),
+        ({"dtype": "bf61"}, {}, "dtype can't be 'bf61': did you mean 'bf16'?"),
+        ({"dtpe": "bf16"}, {}, "unknown knob 'dtpe': did you mean 'dtype'?"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_refused(fix: dict[str, Value], traits: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        space(make_target(**traits), fix=fix)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(says)
+
+
+def test_excluding_a_knob_that_is_not_one_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown knob 'complie': did you mean 'compile'"):
+        space(exclude=("complie",))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_space_file_is_read_whole(tmp_path: Path) -> None:
+    file = read_space_file(
+        written(
+            tmp_path,
+            """
+            description = "mine"
+            [knobs]
+            dtype = "bf16"
+            tome_ratio = [0.0, 0.33]
+            qkv_fusion = true
+            steps = ["workload", 12]
+            [[recipes]]
+            name = "fast"
+            values = { dtype = "bf16", steps = 12 }
+            """,
+        )
+    )
+    assert file.description == "mine"
+    assert file.knobs == {
+        "dtype": ("bf16",),
+        "tome_ratio": (0.0, 0.33),
+        "qkv_fusion": (True,),
+        "steps": ("workload", 12),
+    }
+    assert [(recipe.name, recipe.values) for recipe in file.recipes] == [("fast", {"dtype": "bf16", "steps": 12})]
+    types = [type(value) for values in file.knobs.values() for value in values]
+    assert types == [str, float, float, bool, str, int]
+
+
+def test_an_empty_space_file_is_every_value_of_every_knob(tmp_path: Path) -> None:
+    file = read_space_file(written(tmp_path, ""))
+    assert file == SpaceFile()
+    made = make_space(make_target(gpu(9, 0)), file, fix={}, exclude=(), baseline=complete({}))
+    assert made.values["dtype"] == ("fp32", "fp16", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[nobs]\ndtype = 'bf16'", "'nobs' is unknown, did you mean 'knobs'?"),
+        ("[knobs]\ndtpe = 'bf16'", "unknown knob 'dtpe': did you mean 'dtype'?"),
+        ("[knobs]\ndtype = ['fp32', 'bf61']", "dtype can't be 'bf61': did you mean 'bf16'?"),
+        ("[knobs]\ntome_ratio = [0.0, 0.9]", "tome_ratio can't be 0.9: "),
+        ("[knobs]\nsteps = 0", "steps can't be 0: "),
+        ("[knobs]\nqkv_fusion = 1", "qkv_fusion can't be 1: "),
+        ("[knobs]\ndtype = [['fp32']]", "knobs.dtype.0"),
+        ("[knobs]\ndtype = { a = 1 }", "knobs.dtype.0"),
+        ("[knobs]\nsteps = 2026-11-21", "knobs.steps.0"),
+        ("[knobs\n", "can't be read: "),
+        ("knobs = 3", "knobs"),
+        ("knobs = 'dtype'", "knobs"),
+        ("[[knobs]]\ndtype = 'bf16'", "knobs"),
+        ("recipes = 3", "recipes"),
+        ("[[recipes]]\nvalues = { dtype = 'bf16' }", "recipes.0.name: field required"),
+        ("[[recipes]]\nname = 'x'\nvalues = { dtpe = 'bf16' }", "unknown knob 'dtpe'"),
+        ("[[recipes]]\nname = 'x'\nvalues = { dtype = 'bf61' }", "dtype can't be 'bf61'"),
+        ("[[recipes]]\nname = 'x'\nvalues = {}\nextra = 1", "recipes.0.extra: extra inputs"),
+        ("description = 3", "description: "),
+    ],
+)
+def test_a_space_file_that_cannot_be_used_is_refused_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        read_space_file(path)
+    assert str(caught.value).startswith(f"the space file {str(path)!r}")
+    assert says in str(caught.value)
+    assert str(caught.value).endswith((".", "?"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no space file '.*none.toml'\."):
+        read_space_file(tmp_path / "none.toml")
+    with pytest.raises(UserError, match="can't be read"):
+        read_space_file(tmp_path)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="can't be read"):
+        read_space_file(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize("name", SHIPPED_FILES)
+def test_shipped_space_files_are_valid_and_describe_themselves(name: str) -> None:
+    file = shipped_space_file(name)
+    assert file.description.endswith(".")
+    assert file.recipes
+    assert len({recipe.name for recipe in file.recipes}) == len(file.recipes)
+    assert len({complete(recipe.values) for recipe in file.recipes}) == len(file.recipes)
+
+
+def test_shipped_space_files_are_those_that_presets_name() -> None:
+    from autotune.pipelines import presets
+
+    assert {preset.space for preset in presets().values()} <= set(SHIPPED_FILES) == {"default.toml", "demo.toml"}
+
+
+@pytest.mark.parametrize("name", SHIPPED_FILES)
+def test_every_recipe_can_run_somewhere(name: str) -> None:
+    wide = ((64, 64), (512, 512))
+    targets = [make_target(device, side=side, linear_shapes=wide) for device in DEVICES for side in (64, 128)]
+    targets += [make_target(device, caches_blocks=True) for device in DEVICES]
+    for recipe in shipped_space_file(name).recipes:
+        config = complete(recipe.values)
+        made = [make_space(t, shipped_space_file(name), fix={}, exclude=(), baseline=complete({})) for t in targets]
+        assert any(one.objection(config) is None for one in made), recipe.name
+
+
+def test_the_demos_space_can_be_listed_on_a_cpu() -> None:
+    made = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
+    count = made.count()
+    assert count is not None
+    assert count > 100
+
+
+def test_a_modifier_of_a_knob_that_stays_at_its_default_can_not_be_fixed() -> None:
+    with pytest.raises(UserError, match="--fix compile_mode=default: it can't act, because compile stays at off"):
+        make_space(
+            make_target(),
+            SpaceFile(),
+            fix={"compile": "off", "compile_mode": "default"},
+            exclude=(),
+            baseline=complete({}),
+        )
+
+
+def test_a_whole_number_is_taken_for_a_ratio() -> None:
+    assert complete({"tome_ratio": 0}) == complete({"tome_ratio": 0.0})

@@ -1,0 +1,238 @@
+"""A forked child is like a fresh one in all that can change a number, and a nursery that can't fork safely says so.
+
+Most nurseries here have loaded nothing. The last tests have real ones, with torch and diffusers in them.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from autotune.isolate import marked
+from conftest import told
+from scripted import run_script
+
+from autotune.execution import fork_client as forked
+from autotune.execution.traces import mark_of
+from autotune.isolation import ISOLATIONS, Isolation
+from autotune.trial import Failure
+
+TELL = """
+import json, os, pathlib, random, resource, sys
+sys.path.insert(0, os.getcwd())
+import numpy
+status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+found = {
+    "how": os.environ["AUTOTUNE_ISOLATION"],
+    "parent": os.getppid(),
+    "environment": {name: value for name, value in os.environ.items()
+                    if name not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_ASKED_AT")},
+    "descriptors": sorted(os.readlink(f"/proc/self/fd/{n}").partition(":")[0] for n in os.listdir("/proc/self/fd")
+                          if os.path.exists(f"/proc/self/fd/{n}")),
+    "cwd": os.getcwd(), "umask": status["Umask"].strip(), "threads": status["Threads"].strip(),
+    "ignored": status["SigIgn"].strip(), "blocked": status["SigBlk"].strip(), "caught": status["SigCgt"].strip(),
+    "cores": sorted(os.sched_getaffinity(0)), "leads": os.getpgrp() == os.getsid(0) == os.getpid(),
+    "arguments": sys.argv[1:],
+    "standard input": os.readlink("/proc/self/fd/0"),
+}
+drawn = [random.random(), float(numpy.random.rand()), os.getpid()]
+pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": {"found": found, "drawn": drawn}}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """None from an earlier test, and nothing refused so far."""
+    forked.close()
+    monkeypatch.setattr(forked, "_refused", {})
+    yield
+    forked.close()
+
+
+def tell(folder: Path, how: Isolation, **more: object) -> dict:
+    answer = run_script(folder, how, TELL, **more)  # type: ignore[arg-type]
+    assert isinstance(answer, dict), answer
+    return answer
+
+
+def test_a_forked_child_is_what_a_fresh_one_is(tmp_path: Path) -> None:
+    """Its environment, descriptors, signals, threads, group, cores ... all but who started it."""
+    tell(tmp_path, "fork")  # so that the second is of a nursery at work
+    fork, spawn = (tell(tmp_path, how)["found"] for how in ISOLATIONS)
+    assert (fork.pop("how"), spawn.pop("how")) == ("fork", "spawn")
+    assert (spawn.pop("parent"), fork.pop("parent")) == (os.getpid(), nursery().process_id)
+    assert fork == spawn
+
+
+def nursery() -> forked.Nursery:
+    found = forked._nursery
+    assert found is not None
+    return found
+
+
+def test_children_draw_different_random_numbers(tmp_path: Path) -> None:
+    one, other = (tell(tmp_path, "fork")["drawn"] for _ in range(2))
+    assert not set(one) & set(other)
+
+
+def test_a_nursery_serves_jobs_of_other_marks_caches_and_lifelines(tmp_path: Path) -> None:
+    first, second = (
+        tell(tmp_path, "fork", env={"TORCHINDUCTOR_CACHE_DIR": name})["found"] for name in ("one", "another")
+    )
+    assert first["parent"] == second["parent"]
+    assert [f["environment"]["TORCHINDUCTOR_CACHE_DIR"] for f in (first, second)] == ["one", "another"]
+
+
+@pytest.mark.parametrize("what", ["environment", "cwd", "umask"])
+def test_what_a_child_would_inherit_for_good_makes_another_nursery(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tell(tmp_path, "fork")["found"]
+    umask = os.umask(0o077) if what == "umask" else None
+    try:
+        if what == "environment":
+            monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        if what == "cwd":
+            monkeypatch.chdir(tmp_path)
+        after = tell(tmp_path, "fork")["found"]
+    finally:
+        if umask is not None:
+            os.umask(umask)
+    assert after["parent"] != before["parent"]
+    assert after[what] != before[what]
+    assert not Path(f"/proc/{before['parent']}").exists(), "the one before it has ended"
+
+
+THREADS = "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
+CUDA = """
+import types
+fake = types.SimpleNamespace(cuda=types.SimpleNamespace(_is_in_bad_fork=lambda: True))
+sys.modules["torch"] = fake
+"""
+UNSEEN = "nursery.fresh.set_mark = lambda mark: None"
+BROKEN = "raise ImportError('no module named diffusers')"
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (THREADS, "started threads"),
+        (CUDA, "asked CUDA"),
+        (UNSEEN, "the environment"),
+        (BROKEN, "status 1, ImportError: no module named diffusers"),
+    ],
+)
+def test_a_nursery_that_can_not_fork_safely_says_why_once_and_children_are_fresh(
+    tmp_path: Path, first: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        assert tell(tmp_path, "fork", first=first)["found"]["how"] == "spawn"
+    assert len(told(caplog)) == 1
+    assert said in told(caplog)[0]
+
+
+def test_a_thread_that_starts_later_stops_the_forking(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = "import threading\nsoon = threading.Timer(1.0, lambda: threading.Event().wait())\nsoon.daemon = True\n"
+    first += "serve = nursery.serve\n"
+    first += "say = nursery._say\ndef late(c, m):\n    say(c, m)\n    if 'ready' in m: soon.start()\n"
+    first += "nursery._say = late"
+    assert tell(tmp_path, "fork", first=first)["found"]["how"] == "spawn"
+    assert "threads" in told(caplog)[0]
+
+
+def test_a_job_whose_nursery_is_killed_is_the_environments_fault_and_the_next_has_another(tmp_path: Path) -> None:
+    script = "import os, signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"
+    begun = time.monotonic()
+    found = run_script(tmp_path, "fork", script, timeout_s=60)
+    assert isinstance(found, Failure)
+    assert found.cause == "environment"
+    assert time.monotonic() - begun < 10
+    assert tell(tmp_path, "fork")["found"]["how"] == "fork"
+
+
+def test_a_nursery_that_was_killed_between_two_jobs_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = tell(tmp_path, "fork")["found"]["parent"]
+    os.kill(before, signal.SIGKILL)
+    after = tell(tmp_path, "fork")["found"]
+    assert after["how"] == "fork"
+    assert after["parent"] != before
+    assert told(caplog) == []
+
+
+def test_a_child_that_ends_cleans_up_as_an_interpreter_does(tmp_path: Path) -> None:
+    """What was to be done at the exit is done, and what was printed is in the log, whatever the status."""
+    script = """
+import atexit, pathlib, sys, tempfile
+from autotune.worker import fork_server as nursery
+kept = tempfile.TemporaryDirectory()
+atexit.register(lambda: print("at the exit", not print("cleaning")))
+pathlib.Path(sys.argv[1], "where").write_text(kept.name)
+print("at work")
+nursery.leave(3)
+"""
+    found = run_script(tmp_path, "fork", script)
+    assert isinstance(found, Failure)
+    assert "status 3" in found.reason
+    assert (tmp_path / "job" / "log.txt").read_text() == "at work\ncleaning\nat the exit True\n"
+    assert not Path((tmp_path / "job" / "where").read_text()).exists()
+
+
+def test_ctrl_c_leaves_no_child_and_no_half_served_nursery(tmp_path: Path) -> None:
+    """As in a terminal: the signal comes to us alone, the children are in groups of their own."""
+    script = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGINT); time.sleep(600)"
+    with pytest.raises(KeyboardInterrupt):
+        run_script(tmp_path, "fork", script)
+    assert tell(tmp_path, "fork")["found"]["how"] == "fork"
+
+
+LOADED = "from importlib import import_module\nfor name in nursery.LIBRARIES: import_module(name)"
+ALLOCATE = """
+import json, pathlib, sys
+from importlib import import_module
+from autotune.worker import fork_server as nursery
+for name in nursery.LIBRARIES: import_module(name)
+import torch
+from autotune.measure.memory import ResidentMeter
+meter = ResidentMeter()
+meter.start("run")
+block = torch.ones(64 * 2**20, dtype=torch.uint8)
+torch.nn.Conv2d(16, 16, 3)(torch.rand(1, 16, 32, 32)).sum().item()  # code that importing has not touched
+meter.stop()
+found = {"peak": meter.peaks["run"].device_bytes, "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+         "seed": torch.initial_seed()}
+pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": found}))
+"""
+
+
+def test_the_memory_of_a_forked_child_is_counted_as_a_fresh_ones_is(tmp_path: Path) -> None:
+    """Of 64 MiB that are known, and with them the code of the libraries that is used for the first time."""
+    forks = [run_script(tmp_path, "fork", ALLOCATE, first=LOADED) for _ in range(2)]
+    spawn = run_script(tmp_path, "spawn", ALLOCATE)
+    for fork in forks:
+        assert isinstance(fork, dict), fork
+        assert isinstance(spawn, dict), spawn
+        assert abs(fork["peak"] - spawn["peak"]) < 4 * 2**20
+        assert 64 * 2**20 < fork["peak"] < 80 * 2**20
+        assert fork["threads"] == spawn["threads"]
+    assert len({found["seed"] for found in (*forks, spawn)}) == 3
+
+
+COMPILE = """
+import json, os, pathlib, sys, torch
+double = torch.compile(lambda x: torch.sin(x) * 2 + x)
+assert torch.allclose(double(torch.ones(64)), torch.ones(64).sin() * 2 + 1)
+code = [str(path) for path in pathlib.Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.so")]
+pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": {"code": code}}))
+"""
+
+
+def test_a_forked_child_compiles_into_its_own_cache_and_its_compile_workers_end_with_it(tmp_path: Path) -> None:
+    env = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    answer = run_script(tmp_path, "fork", COMPILE, first=LOADED, env=env, timeout_s=300)
+    assert isinstance(answer, dict), answer
+    assert answer["code"]
+    assert marked(mark_of(tmp_path / "job")) == []
