@@ -32,7 +32,7 @@ from autotune.target import Target
 from autotune.workload import Workload
 
 CLOSE = 2e-3  # of 1: float32, summed in another order
-TESTS = str(Path(__file__).parents[1])
+SEARCHED = os.pathsep.join(map(str, Path(__file__).parents[:2]))
 STEPS = 7  # enough for a cache to skip one, from a picture at a strength of 0.3 too
 
 
@@ -160,7 +160,7 @@ def test_compiled_it_draws_the_eager_picture(name: str, root: Path, tmp_path: Pa
     script = "import sys; from test_families import compile_here; compile_here(*sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", script, here.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
-        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": TESTS},
+        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": SEARCHED},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import HEAVY, NO_DRIVER, check_refused, run, snapshot
 from made_up import measured, record
 
 from autotune import demo
@@ -20,11 +21,6 @@ from autotune.study.record import write_trial
 from autotune.study_folder import StudyFolder
 from autotune.tuning.export import export
 
-HEAVY = ("torch", "diffusers", "transformers")
-NO_DRIVER = """
-class NVMLError(Exception): pass
-def nvmlInit(): raise NVMLError("Driver Not Loaded")
-"""
 FILES = {
     "prompts.txt": "a red circle\n",
     "bad.jsonl": '{"prompt": "a red circle"}\n{"prompt": "a red circle", "seed": -3}\n',
@@ -67,33 +63,6 @@ def here(tmp_path: Path) -> Path:
     write_json(study.study, record().to_json())
     write_trial(study, measured(0))
     return tmp_path
-
-
-def run(here: Path, *words: str, path: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    search = [str(path), os.environ.get("PYTHONPATH", "")] if path else [os.environ.get("PYTHONPATH", "")]
-    return subprocess.run(
-        [sys.executable, "-m", "autotune.cli", *words],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search)), **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    folders = [path for path in folder.rglob("*") if path.is_dir()]
-    return {str(p): p.read_text() for p in files} | {str(p): "a folder" for p in folders}
-
-
-def check_refused(done: subprocess.CompletedProcess[str], says: str) -> None:
-    """Exit code 2, and one line on stderr with these words."""
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("autotune: ")
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1, "one line"
-    assert done.stderr.rstrip().endswith((".", "?", ")"))
 
 
 def test_the_trap_catches_whoever_loads_torch(here: Path, trap: Path) -> None:
@@ -275,7 +244,8 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
 
 def test_the_whole_parent_side_of_a_search_loads_no_torch(here: Path, trap: Path) -> None:
     """Every module that the parent uses can be imported where torch, diffusers and transformers can not."""
-    code = "import autotune.cli, autotune.report.terminal.show, autotune.tuning.search, autotune.execution.probe, autotune.tuning.export, autotune.production.run"
+    parent = ("cli", "report.terminal.show", "tuning.search", "execution.probe", "tuning.export", "production.run")
+    code = f"import {', '.join(f'autotune.{module}' for module in parent)}"
     env = {**os.environ, "PYTHONPATH": str(trap)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

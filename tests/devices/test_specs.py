@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_cli import HEAVY, NO_DRIVER, check_refused, run
+from command_line import HEAVY, NO_DRIVER, check_refused, run
 
 from autotune.devices.specs import EVIDENCE, SPECS, find_spec
 from autotune.errors import UserError

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from autotune.isolate import marked
 from conftest import told
 from scripted import run_script
 
 from autotune.execution import fork_client as forked
+from autotune.execution.isolate import marked
 from autotune.execution.traces import mark_of
 from autotune.isolation import ISOLATIONS, Isolation
 from autotune.trial import Failure

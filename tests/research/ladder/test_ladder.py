@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from command_line import HEAVY, NO_DRIVER, check_refused, run, snapshot
 from conftest import CPU, gpu, make_target
 from made_up import failed, measured, quality
-from test_cli import HEAVY, NO_DRIVER, check_refused, run, snapshot
 from typer.testing import CliRunner
 
 from autotune.cli import app
