@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from autotune.report.page.page import write_report
-from autotune.report.story import read_story
+from autotune.report.summary import read_summary
 
 WIDTH_PX, PHONE_PX = 1100, 375
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
@@ -22,16 +22,16 @@ SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbar
 
 def main(study: Path) -> None:
     """The top of the page, the trade-off, the pictures; and the whole page on a phone in the dark."""
-    story = read_story(study)
-    write_report(story)
+    summary = read_summary(study)
+    write_report(summary)
     folder = Path(__file__).parent / "screenshots"
     folder.mkdir(exist_ok=True)
     browser = _browser()
     try:
-        _open(browser, story.folder.report, WIDTH_PX, "light")
+        _open(browser, summary.folder.report, WIDTH_PX, "light")
         for name, first, last in (("trade-off", "#front-title", "#detail"), ("pictures", "#pictures-title", ".reel")):
             _save(browser, folder / f"{name}.png", first, last)
-        _open(browser, story.folder.report, PHONE_PX, "dark")
+        _open(browser, summary.folder.report, PHONE_PX, "dark")
         _save(browser, folder / "phone.png", "h1", "#detail")
     finally:
         browser.quit()

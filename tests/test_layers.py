@@ -124,7 +124,7 @@ def test_imports_run_one_way_between_rooms() -> None:
     [
         "from autotune.tuning.search import search",
         "def late():\n    from autotune.tuning import search",
-        "import autotune.report.story",
+        "import autotune.report.summary",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from autotune.cli import app",
     ],
 )

@@ -41,7 +41,7 @@ def export(
     if as_ != "json":
         write_text(tuned, as_, path)
     elif with_artifacts:
-        from autotune.production.compile_artifacts import save_with_artifacts
+        from autotune.tuning.compile_artifacts import save_with_artifacts
 
         save_with_artifacts(tuned, path)
     else:
@@ -125,7 +125,7 @@ def chain(
 ) -> None:
     """Measure stages that were tuned one by one (DeepFloyd IF's, say) as a whole, and export them as one JSON."""
     from autotune.goal import read_seconds
-    from autotune.production.chain import chain as measure
+    from autotune.tuning.chain import chain as measure
 
     def listen(number: int, which: str) -> None:
         print(f"round {number} of {rounds}: the {which} chain", flush=True)

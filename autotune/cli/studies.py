@@ -15,13 +15,13 @@ from autotune.errors import UserError
 def report(study: Annotated[Path, typer.Argument(help="A study's folder, finished or not.")]) -> None:
     """Write report.html, a page that opens from disk, and report.md into the study's folder."""
     from autotune.report.page.page import write_report
-    from autotune.report.story import answer, next_steps, read_story
+    from autotune.report.summary import answer, next_steps, read_summary
 
-    story = read_story(study)
-    write_report(story)
-    heading("report", story.title)
-    print(f"{answer(story)}\n{story.folder.report}\n{story.folder.report_markdown}")
-    show_steps(next_steps(story))
+    summary = read_summary(study)
+    write_report(summary)
+    heading("report", summary.title)
+    print(f"{answer(summary)}\n{summary.folder.report}\n{summary.folder.report_markdown}")
+    show_steps(next_steps(summary))
 
 
 @app.command()
@@ -39,7 +39,7 @@ def ablate(
     """
     from autotune.goal import read_seconds
     from autotune.report.page.page import write_report
-    from autotune.report.story import next_steps, read_story
+    from autotune.report.summary import next_steps, read_summary
     from autotune.report.terminal.trust import ablation_words
     from autotune.tuning.ablate import ablate as measure
 
@@ -50,9 +50,9 @@ def ablate(
     with resumable():
         made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
     print(ablation_words(made))
-    story = read_story(study)
-    write_report(story)
-    show_steps(next_steps(story))
+    summary = read_summary(study)
+    write_report(summary)
+    show_steps(next_steps(summary))
 
 
 @app.command()

@@ -5,28 +5,28 @@ import re
 
 from autotune.report.merge import Merged
 from autotune.report.page.measured import how_measured
-from autotune.report.story import Row, Story, answer
+from autotune.report.summary import Row, StudySummary, answer
 
 COLUMNS = ("trial", "config", "latency", "speed", "memory", "quality")
 
 
-def markdown(story: Story) -> str:
+def markdown(summary: StudySummary) -> str:
     """The answer, the pick, the front, what failed and how it was measured."""
-    parts = [f"# autotune: {escaped(story.title)}", f"**{escaped(answer(story))}**"]
-    if story.tuned is not None:
-        knobs = json.dumps({"knobs": story.tuned.knobs}, indent=2)
+    parts = [f"# autotune: {escaped(summary.title)}", f"**{escaped(answer(summary))}**"]
+    if summary.tuned is not None:
+        knobs = json.dumps({"knobs": summary.tuned.knobs}, indent=2)
         parts += [f"```json\n{knobs}\n```"]
-    shown = {trial.number for trial in story.front} | ({0} if story.baseline else set())
-    rows = sorted((row for row in story.rows if row.number in shown), key=lambda row: row.latency_s or 0.0)
+    shown = {trial.number for trial in summary.front} | ({0} if summary.baseline else set())
+    rows = sorted((row for row in summary.rows if row.number in shown), key=lambda row: row.latency_s or 0.0)
     if rows:
         head = [f"| {' | '.join(COLUMNS)} |", "|---|---|--:|--:|--:|---|"]
         parts += ["## The front", "\n".join([*head, *(_line(row) for row in rows)])]
-    if story.ablation and story.ablation.left_out:
-        parts += ["## What each knob of the pick brought", _ablation(story)]
-    if story.failed:
-        listed = [f"- trial {r.number}, {escaped(r.config)}: {r.outcome}: {escaped(r.reason)}" for r in story.failed]
-        parts += [f"## {len(story.failed)} of {len(story.trials)} trials failed", "\n".join(listed)]
-    told = [f"- {what}: {escaped(said)}" for what, said in how_measured(story)]
+    if summary.ablation and summary.ablation.left_out:
+        parts += ["## What each knob of the pick brought", _ablation(summary)]
+    if summary.failed:
+        listed = [f"- trial {r.number}, {escaped(r.config)}: {r.outcome}: {escaped(r.reason)}" for r in summary.failed]
+        parts += [f"## {len(summary.failed)} of {len(summary.trials)} trials failed", "\n".join(listed)]
+    told = [f"- {what}: {escaped(said)}" for what, said in how_measured(summary)]
     return "\n\n".join([*parts, "## How it was measured", "\n".join(told)]) + "\n"
 
 
@@ -48,10 +48,10 @@ def _line(row: Row) -> str:
     return f"| {' | '.join(map(escaped, cells))} |"
 
 
-def _ablation(story: Story) -> str:
-    assert story.ablation is not None
+def _ablation(summary: StudySummary) -> str:
+    assert summary.ablation is not None
     lines = ["| knob | speed | memory |", "|---|--:|--:|"]
-    for one in story.ablation.left_out:
+    for one in summary.ablation.left_out:
         verdict, saved = one.verdict, one.memory_saved_bytes
         if verdict is None or saved is None:
             lines.append(f"| {escaped(one.name)} | can't be left out: {escaped(one.failure or '')} | |")

@@ -13,7 +13,7 @@ from autotune.config import Config
 from autotune.errors import UserError
 from autotune.knobs import all_knobs, find_knob
 from autotune.report import words
-from autotune.report.story import Story, answer, read_story
+from autotune.report.summary import StudySummary, answer, read_summary
 from autotune.research.ladder.recipe import LadderRecipe, Rung, read_recipe, recipe_names
 from autotune.research.published import Figure, Setting, figures, is_of_gpu, is_of_pipeline
 from autotune.statistics.drift import speedup_interval
@@ -52,21 +52,22 @@ def merge(paths: Sequence[Path]) -> Merged:
     """Raises UserError where one is no study, or is given twice."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a study is there twice: give every one once.")
-    stories = [read_story(path) for path in paths]
-    found = [_cells(story) for story in stories]
+    summaries = [read_summary(path) for path in paths]
+    found = [_cells(summary) for summary in summaries]
     names = sorted({name for cells in found for name in cells}, key=_order)
     lines = [
         Line(
             " ".join("=".join(one) for one in name),
             tuple(cells.get(name, Cell()) for cells in found),
-            _published(name, stories[0]),
+            _published(name, summaries[0]),
         )
         for name in names
     ]
-    same = Counter(story.title for story in stories)
-    titles = [f"{s.title} ({s.folder.path.name})" if same[s.title] > 1 else s.title for s in stories]
+    same = Counter(summary.title for summary in summaries)
+    titles = [f"{s.title} ({s.folder.path.name})" if same[s.title] > 1 else s.title for s in summaries]
     told = [
-        (title, str(story.record.target.workload), answer(story)) for title, story in zip(titles, stories, strict=True)
+        (title, str(summary.record.target.workload), answer(summary))
+        for title, summary in zip(titles, summaries, strict=True)
     ]
     return Merged(tuple(told), tuple(lines))
 
@@ -76,19 +77,19 @@ def _order(name: tuple[Named, ...]) -> tuple[int, tuple[Named, ...]]:
     return list(all_knobs()).index(name[0][0]), name
 
 
-def _cells(story: Story) -> dict[tuple[Named, ...], Cell]:
+def _cells(summary: StudySummary) -> dict[tuple[Named, ...], Cell]:
     """Technique -> its cell: from trials that changed nothing else, and from the ablation of the pick."""
     found: dict[tuple[Named, ...], Cell] = {}
-    baseline = story.baseline
-    for trial in story.trials if baseline else ():
-        name = _technique(trial.config, Config(story.record.baseline))
+    baseline = summary.baseline
+    for trial in summary.trials if baseline else ():
+        name = _technique(trial.config, Config(summary.record.baseline))
         if name and trial.measured and baseline:
-            ratio, low, high = speedup_interval(trial, baseline, story.spread)
+            ratio, low, high = speedup_interval(trial, baseline, summary.spread)
             memory = costs(trial)[-1] / costs(baseline)[-1] - 1
             found[name] = Cell(
                 alone=f"{_speed(ratio, low, high)}, {memory:+.0%} memory, {words.quality(trial, baseline)}"
             )
-    for one in story.ablation.left_out if story.ablation else ():
+    for one in summary.ablation.left_out if summary.ablation else ():
         name = tuple(sorted((knob, str(value)) for knob, value in one.knobs.items()))
         if one.verdict and name[0][0] in all_knobs():
             said = _speed(one.verdict.speedup, one.verdict.low, one.verdict.high)
@@ -110,14 +111,14 @@ def _technique(config: Config, baseline: Config) -> tuple[Named, ...]:
     return tuple(sorted((name, str(config[name])) for name in changed)) if len(masters) == 1 else ()
 
 
-def _published(name: tuple[Named, ...], story: Story) -> tuple[str, ...]:
+def _published(name: tuple[Named, ...], summary: StudySummary) -> tuple[str, ...]:
     """What others have published of this technique: its step in the shipped recipes, nearest to the first study."""
     return tuple(
         said
         for recipe in map(read_recipe, recipe_names())
         for rung in recipe.rungs[1:]
         if _is_of(rung, name)
-        for said in _steps(recipe, rung, story)
+        for said in _steps(recipe, rung, summary)
     )
 
 
@@ -128,14 +129,14 @@ def _is_of(rung: Rung, name: tuple[Named, ...]) -> bool:
     return len(masters) == 1 and main == [(masters[0], str(rung.set[masters[0]][0]))]
 
 
-def _steps(recipe: LadderRecipe, rung: Rung, story: Story) -> Iterable[str]:
+def _steps(recipe: LadderRecipe, rung: Rung, summary: StudySummary) -> Iterable[str]:
     """One for each GPU that both this rung and the one below were published for."""
     below = recipe.rungs[recipe.below(recipe.number(rung.name))]
     mine = {figure.setting: figure for figure in _of(recipe, rung)}
     theirs = {figure.setting: figure for figure in _of(recipe, below)}
     both = [setting for setting in mine if setting in theirs and mine[setting].speedup_over(theirs[setting])]
     for gpu in dict.fromkeys(setting.gpu for setting in both):
-        nearest = max((setting for setting in both if setting.gpu == gpu), key=lambda one: _likeness(one, story))
+        nearest = max((setting for setting in both if setting.gpu == gpu), key=lambda one: _likeness(one, summary))
         ratio = mine[nearest].speedup_over(theirs[nearest])
         yield f"{ratio:.2f}x ({nearest}; {recipe.published})"
 
@@ -144,8 +145,8 @@ def _of(recipe: LadderRecipe, rung: Rung) -> list[Figure]:
     return [figure for figure in figures() if (figure.table, figure.config) == (recipe.published, rung.published)]
 
 
-def _likeness(setting: Setting, story: Story) -> tuple[bool, bool, bool, bool]:
-    target = story.record.target
+def _likeness(setting: Setting, summary: StudySummary) -> tuple[bool, bool, bool, bool]:
+    target = summary.record.target
     same_size = (setting.resolution, setting.resolution) == (target.workload.width, target.workload.height)
     is_same = is_of_pipeline(setting.pipeline, target.pipeline.name)
     is_here = is_of_gpu(setting.gpu, target.device.name)

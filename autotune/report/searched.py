@@ -5,7 +5,7 @@ from typing import Any
 
 from autotune.report.page.contact_sheet import contact_sheet
 from autotune.report.page.page import write_report
-from autotune.report.story import read_story
+from autotune.report.summary import read_summary
 from autotune.tuning import search as tuning
 from autotune.tuning.search import Result
 
@@ -19,6 +19,6 @@ def search(*args: Any, **options: Any) -> Result:
 
 def write_search_report(result: Result) -> None:
     """report.html, report.md and pictures.png (the baseline's pictures above, the pick's below)."""
-    story = read_story(result.folder)
-    contact_sheet(story.folder, result.best.pictures_of).save(story.folder.pictures)
-    write_report(story)
+    summary = read_summary(result.folder)
+    contact_sheet(summary.folder, result.best.pictures_of).save(summary.folder.pictures)
+    write_report(summary)

@@ -11,7 +11,7 @@ from made_up import failed, measured
 from studies import HOSTILE, VALUES, large, study, usual
 
 from autotune.report.page.page import write_report
-from autotune.report.story import read_story
+from autotune.report.summary import read_summary
 
 pytestmark = pytest.mark.browser
 SWITCHES = (
@@ -43,12 +43,12 @@ def browser() -> Iterator[Any]:
 
 def visit(browser: Any, folder: Path, *, plots: bool = True) -> None:
     """Write the report of this study and open it in this tab, from disk, with the network off."""
-    story = read_story(folder)
-    write_report(story)
+    summary = read_summary(folder)
+    write_report(summary)
     browser.execute_cdp_cmd("Network.enable", {})
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    browser.get(story.folder.report.resolve().as_uri())
+    browser.get(summary.folder.report.resolve().as_uri())
     if plots:
         wait(browser, "document.documentElement.dataset.drawn === 'yes'")
 

@@ -15,7 +15,7 @@ from autotune.config import Config
 from autotune.goal import Budget, Goal
 from autotune.knobs import complete
 from autotune.report.page.measured import how_measured
-from autotune.report.story import read_story
+from autotune.report.summary import read_summary
 from autotune.report.terminal.show import PlainLines, as_data
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.research.replay.replay import replay_once
@@ -201,10 +201,10 @@ def test_stock_samplers_leave_nothing_alone(tmp_path: Path) -> None:
 
 def test_the_report_says_that_it_is_a_prediction(tmp_path: Path) -> None:
     folder = study(tmp_path, [measured(0), measured(1, {"dtype": "bf16"}, latency_s=0.5)])
-    assert "not tried" not in dict(how_measured(read_story(folder.path)))
+    assert "not tried" not in dict(how_measured(read_summary(folder.path)))
     untried = Untried(count=12, of=30, limit_bytes=8 * 10**9, least_bytes=91 * 10**8, trials=20)
     write_untried(folder, untried)
-    assert dict(how_measured(read_story(folder.path)))["not tried"] == (
+    assert dict(how_measured(read_summary(folder.path)))["not tried"] == (
         "12 configs were not tried: predicted to need more than 8.00 GB (least: 9.10 GB), "
         "by what 20 trials have measured; 30 untried configs were looked at"
     )

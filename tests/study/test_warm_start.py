@@ -26,7 +26,7 @@ from autotune.recordings.from_study import of_study
 from autotune.recordings.parquet import write_table
 from autotune.recordings.recording import Recording
 from autotune.report.page.measured import how_measured
-from autotune.report.story import read_story
+from autotune.report.summary import read_summary
 from autotune.report.terminal.show import PlainLines, as_data
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.research.replay.replay import Replay, TableRunner, TableSpace, replay, replay_once
@@ -164,7 +164,7 @@ def test_the_search_says_what_orders_its_first_trials(heard: list[object], place
     count = len(told[0].studies[0].trials)
     assert line == f"warm start from 1 study: {count} trials of a test's processor order the first {FIRST}"
     assert as_data(told[0])["first"] == FIRST
-    said = dict(how_measured(read_story(place / "mine")))["warm start"]
+    said = dict(how_measured(read_summary(place / "mine")))["warm start"]
     assert said.startswith(line)
     assert "h200 (" in said
     assert str(place) not in said
@@ -426,4 +426,4 @@ def test_a_search_without_earlier_studies_hears_of_none(devices: dict[int, Recor
     heard: list[object] = []
     search(tmp_path / "mine", devices[0], [], 2, heard)
     assert not [event for event in heard if isinstance(event, Warmed)]
-    assert "warm start" not in dict(how_measured(read_story(tmp_path / "mine")))
+    assert "warm start" not in dict(how_measured(read_summary(tmp_path / "mine")))

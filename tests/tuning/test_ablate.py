@@ -14,7 +14,7 @@ from autotune.frozen_model import write_json
 from autotune.knobs import complete
 from autotune.measurement import Measurement, Quality
 from autotune.production.tuned_config import TunedConfig
-from autotune.report.story import read_story
+from autotune.report.summary import read_summary
 from autotune.report.terminal.trust import ablation_words
 from autotune.study.record import write_trial
 from autotune.study_folder import StudyFolder
@@ -111,9 +111,9 @@ def test_what_brings_nothing_is_dropped_from_best_json(tmp_path: Path) -> None:
 def test_the_report_knows_where_a_minimal_config_comes_from(tmp_path: Path) -> None:
     folder = a_study(tmp_path / "study")
     run(folder, Bench())
-    story = read_story(folder.path)
-    assert story.pick is not None
-    assert (story.pick.number, story.is_minimal) == (1, True)
+    summary = read_summary(folder.path)
+    assert summary.pick is not None
+    assert (summary.pick.number, summary.is_minimal) == (1, True)
     assert "qkv_fusion=True" in ablation_words(read_ablation(folder) or pytest.fail("no ablation"))
 
 

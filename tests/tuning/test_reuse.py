@@ -15,7 +15,7 @@ from autotune.knobs import all_knobs, complete
 from autotune.measure.latency import LEAST_CALLS
 from autotune.measurement import Measurement
 from autotune.recordings.from_study import of_study
-from autotune.report.story import Story, read_story
+from autotune.report.summary import StudySummary, read_summary
 from autotune.report.table import trials_rows
 from autotune.research.score import score
 from autotune.study.record import read_trials
@@ -85,8 +85,8 @@ def trials(study: StudyFolder) -> list[Trial]:
 
 
 @pytest.fixture(scope="module")
-def story(study: StudyFolder) -> Story:
-    return read_story(study.path)
+def summary(study: StudyFolder) -> StudySummary:
+    return read_summary(study.path)
 
 
 def measured(trial: Trial) -> Measurement:
@@ -163,11 +163,13 @@ def test_graphs_are_compiled_once_and_cost_what_they_have_cost(trials: list[Tria
     assert mine.peak_memory_bytes >= theirs.peaks["first"].device_bytes
 
 
-def test_the_front_and_the_table_of_trials_have_it_right(story: Story, searched: tuple[StudyFolder, str]) -> None:
-    assert WASTE not in {trial.number for trial in story.front}
-    kinds = {row.number: row.kind for row in story.rows}
+def test_the_front_and_the_table_of_trials_have_it_right(
+    summary: StudySummary, searched: tuple[StudyFolder, str]
+) -> None:
+    assert WASTE not in {trial.number for trial in summary.front}
+    kinds = {row.number: row.kind for row in summary.rows}
     assert (kinds[WASTE], kinds[BLACK]) == ("stopped", "failed")
-    said = {row.number: row.reason for row in story.rows}
+    said = {row.number: row.reason for row in summary.rows}
     assert said[LAYOUT].startswith("pictures as trial 0's (one compared, SSIM ")
     assert "liar=shift changed the picture here" in said[SHIFT]
     assert said[WASTE].startswith("stopped: can't reach the front")

@@ -21,7 +21,7 @@ from autotune.execution.traces import mark_of, marked
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.production.tuned_config import SCHEMA_VERSION, TunedConfig
-from autotune.report.story import answer, read_story
+from autotune.report.summary import answer, read_summary
 from autotune.study.record import read_anchors, read_record, read_trials
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure
@@ -84,12 +84,12 @@ def test_a_search_leaves_a_config_that_production_loads(study: Path) -> None:
 
 
 def test_a_search_leaves_a_report_of_all_its_trials(study: Path) -> None:
-    story = read_story(study)
+    summary = read_summary(study)
     made = (study / "report.html").read_text(encoding="utf-8")
-    assert html.escape(answer(story)).replace("&#x27;", "&#39;") in made
-    assert [f'id="trial-{trial.number}"' in made for trial in story.trials] == [True, True]
+    assert html.escape(answer(summary)).replace("&#x27;", "&#39;") in made
+    assert [f'id="trial-{trial.number}"' in made for trial in summary.trials] == [True, True]
     assert 'href="trials/0001/log.txt"' in made
-    better = {trial.number for trial in story.front} - {0}
+    better = {trial.number for trial in summary.front} - {0}
     assert (made.count("data:image/png") >= 2 * (1 + len(better))) if better else "data:image" not in made
     assert (study / "report.md").read_text(encoding="utf-8").startswith("# autotune: demo on ")
 

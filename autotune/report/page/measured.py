@@ -6,51 +6,51 @@ from collections import Counter
 from autotune.config import Config
 from autotune.measurement import Measurement, Phases
 from autotune.report import words
-from autotune.report.story import Story
+from autotune.report.summary import StudySummary
 from autotune.statistics.drift import PRIOR_WEIGHT
 from autotune.study.record import read_untried
 from autotune.trial import WARM_START
 
 
-def how_measured(story: Story) -> list[tuple[str, str]]:
+def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
     """(what, in words), only what is known."""
-    record, target = story.record, story.record.target
+    record, target = summary.record, summary.record.target
     device = target.device
     versions = [f"{name} {version}" for name, version in target.versions.items()]
     found = [
         ("command", record.command),
-        ("pipeline", f"{target.pipeline.known.class_name} from {target.pipeline.source}, {_revision(story)}"),
+        ("pipeline", f"{target.pipeline.known.class_name} from {target.pipeline.source}, {_revision(summary)}"),
         ("workload", str(target.workload)),
         ("device", f"{device.name}, {words.memory(device.memory_bytes)}"),
         ("evidence", "; ".join(device.evidence)),
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
         ("baseline", words.config(Config(record.baseline))),
-        ("limits", _limits(story)),
-        ("warm start", _warm_start(story)),
-        ("not tried", _not_tried(story)),
-        ("processes", _processes(story)),
-        ("noise", _noise(story)),
-        ("calls", _calls(_measurements(story))),
-        ("compiled", _compiled(_measurements(story))),
-        ("pictures", _pictures(story)),
-        ("findings", _findings(_measurements(story))),
-        ("health", _health(_measurements(story))),
-        ("scorer", _scorer(story)),
+        ("limits", _limits(summary)),
+        ("warm start", _warm_start(summary)),
+        ("not tried", _not_tried(summary)),
+        ("processes", _processes(summary)),
+        ("noise", _noise(summary)),
+        ("calls", _calls(_measurements(summary))),
+        ("compiled", _compiled(_measurements(summary))),
+        ("pictures", _pictures(summary)),
+        ("findings", _findings(_measurements(summary))),
+        ("health", _health(_measurements(summary))),
+        ("scorer", _scorer(summary)),
     ]
     return [(what, said) for what, said in found if said]
 
 
-def _revision(story: Story) -> str:
-    pipeline = story.record.target.pipeline
+def _revision(summary: StudySummary) -> str:
+    pipeline = summary.record.target.pipeline
     return f"revision {pipeline.revision}, {pipeline.weights} weights"
 
 
-def _measurements(story: Story) -> list[Measurement]:
-    return [trial.measured for trial in story.trials if trial.measured]
+def _measurements(summary: StudySummary) -> list[Measurement]:
+    return [trial.measured for trial in summary.trials if trial.measured]
 
 
-def _limits(story: Story) -> str:
-    goal, baseline = story.record.goal, story.baseline
+def _limits(summary: StudySummary) -> str:
+    goal, baseline = summary.record.goal, summary.baseline
     metric = baseline.measured.quality.metric if baseline and baseline.measured and baseline.measured.quality else ""
     unit = {"clip": "CLIP points", "likeness": "of 100 x (1 - SSIM)"}.get(metric, "points")
     found = [f"quality may drop by {goal.max_quality_drop:g} {unit}"]
@@ -59,46 +59,46 @@ def _limits(story: Story) -> str:
     return ", ".join(found)
 
 
-def _warm_start(story: Story) -> str:
+def _warm_start(summary: StudySummary) -> str:
     """What earlier studies were good for, and by which name and digest they go."""
-    studies, first = story.record.warm_start, sum(trial.origin == WARM_START for trial in story.trials)
+    studies, first = summary.record.warm_start, sum(trial.origin == WARM_START for trial in summary.trials)
     if not studies:
         return ""
     named = ", ".join(map(str, studies))
     return f"{words.warm_start(studies, first)}; from {named}, no figure of theirs is in this report"
 
 
-def _not_tried(story: Story) -> str:
+def _not_tried(summary: StudySummary) -> str:
     """What the sampler left alone at the last question. Predictions, and said to be."""
-    found = read_untried(story.folder)
+    found = read_untried(summary.folder)
     if found is None:
         return ""
     looked = f"by what {found.trials} trials have measured; {found.of} untried configs were looked at"
     return f"{words.untried(found)}, {looked}"
 
 
-def _processes(story: Story) -> str:
+def _processes(summary: StudySummary) -> str:
     """How those that measured the trials were started; what was asked for, and what became of it."""
     named = {"fork": "forked off one that had loaded the libraries", "spawn": "an interpreter of its own"}
-    counts = Counter(one.isolation for one in _measurements(story) if one.isolation)
+    counts = Counter(one.isolation for one in _measurements(summary) if one.isolation)
     if not counts:
         return ""
     said = ", ".join(f"{named[how]}{f' ({count} trials)' if len(counts) > 1 else ''}" for how, count in counts.items())
-    return f"each trial in a process of its own: {said} (--isolation {story.record.isolation})"
+    return f"each trial in a process of its own: {said} (--isolation {summary.record.isolation})"
 
 
-def _noise(story: Story) -> str:
-    if story.baseline is None:
+def _noise(summary: StudySummary) -> str:
+    if summary.baseline is None:
         return ""
-    again = [anchor.measured for anchor in story.anchors if anchor.measured]
-    calls = statistics.median(one.latency_spread for one in _measurements(story)) / 2
+    again = [anchor.measured for anchor in summary.anchors if anchor.measured]
+    calls = statistics.median(one.latency_spread for one in _measurements(summary)) / 2
     said = f"calls of one process +-{calls:.1%} (half the interquartile range, the median trial); "
     if not again:
-        return said + f"processes of one config are taken to differ by {story.spread:.1%}: nothing measured it here"
-    drifts = [trial.drift - 1 for trial in story.trials if trial.measured]
+        return said + f"processes of one config are taken to differ by {summary.spread:.1%}: nothing measured it here"
+    drifts = [trial.drift - 1 for trial in summary.trials if trial.measured]
     counted = f"the baseline {len(again)} times again, and an assumption that counts as {PRIOR_WEIGHT}"
     drifted = f"; the device drifted by {min(drifts):+.1%} to {max(drifts):+.1%}, which is corrected"
-    return said + f"processes of one config differ by {story.spread:.1%} ({counted})" + drifted
+    return said + f"processes of one config differ by {summary.spread:.1%} ({counted})" + drifted
 
 
 def _calls(measured: list[Measurement]) -> str:
@@ -122,9 +122,9 @@ def _compiled(measured: list[Measurement]) -> str:
     return f"{_trials(shared)} ran what an earlier one had compiled: first call and peak memory are as if compiled anew"
 
 
-def _pictures(story: Story) -> str:
+def _pictures(summary: StudySummary) -> str:
     """What was not drawn, and why."""
-    measured = _measurements(story)
+    measured = _measurements(summary)
     shared = sum(one.quality_of is not None for one in measured)
     stopped = sum(one.stopped is not None for one in measured)
     found = []
@@ -161,21 +161,21 @@ def _health(measured: list[Measurement]) -> str:
     return ", ".join(said)
 
 
-def _scorer(story: Story) -> str:
-    quality = story.baseline.measured.quality if story.baseline and story.baseline.measured else None
+def _scorer(summary: StudySummary) -> str:
+    quality = summary.baseline.measured.quality if summary.baseline and summary.baseline.measured else None
     if quality is None:
         return ""
     judged = quality.scorer or "no CLIP model: only likeness to the baseline's pictures"
     return f"{judged}, {len(quality.ssim)} pictures a trial"
 
 
-def where_time_goes(story: Story) -> list[tuple[str, str, str]]:
+def where_time_goes(summary: StudySummary) -> list[tuple[str, str, str]]:
     """(part of a call, the baseline's, the pick's), of those parts that both were timed for; first the whole of it."""
-    measured = [trial.measured if trial else None for trial in (story.baseline, story.pick)]
+    measured = [trial.measured if trial else None for trial in (summary.baseline, summary.pick)]
     phases = [one.phases if one else None for one in measured]
     if phases[0] is None or phases[1] is None:
         return []
-    batch = story.record.target.workload.batch
+    batch = summary.record.target.workload.batch
     whole = [words.seconds(one.seconds_per_picture(batch)) for one in measured if one]
     named = {"text_encoding_s": "text encoding", "denoising_step_s": "a denoising step", "vae_decode_s": "VAE decode"}
     parts = [(what, _part(phases[0], name), _part(phases[1], name)) for name, what in named.items()]

@@ -23,7 +23,7 @@ from autotune.report.merge import Merged
 from autotune.report.page.gallery import FULL_SCALE, reels
 from autotune.report.page.measured import how_measured, where_time_goes
 from autotune.report.page.progress import progress
-from autotune.report.story import Row, Story, answer, next_steps
+from autotune.report.summary import Row, StudySummary, answer, next_steps
 from autotune.study.importance import importances
 from autotune.tuning.ablation import LeftOut
 
@@ -31,29 +31,29 @@ UNITS = {"clip": "CLIP<br>points<br>lost", "likeness": "100 x<br>(1 - SSIM)", ""
 MOST_REELS = 8  # configs in the contact sheet: the pick, and the fastest of the front
 
 
-def write_report(story: Story) -> None:
+def write_report(summary: StudySummary) -> None:
     """Write report.html and report.md into the study's folder, whole or not at all. Raises OSError."""
-    write_text(story.folder.report, page(story))
-    write_text(story.folder.report_markdown, markdown(story))
+    write_text(summary.folder.report, page(summary))
+    write_text(summary.folder.report_markdown, markdown(summary))
 
 
-def page(story: Story) -> str:
+def page(summary: StudySummary) -> str:
     """The whole page."""
     made: str = template("page.html.j2").render(
-        story=story,
-        answer=answer(story),
-        rows=story.rows,
-        tuned_json=json.dumps(story.tuned.to_json(), indent=2, ensure_ascii=False) if story.tuned else None,
-        changed=_changed(story),
-        reels=_reels(story),
+        summary=summary,
+        answer=answer(summary),
+        rows=summary.rows,
+        tuned_json=json.dumps(summary.tuned.to_json(), indent=2, ensure_ascii=False) if summary.tuned else None,
+        changed=_changed(summary),
+        reels=_reels(summary),
         full_scale=FULL_SCALE,
-        ablation=[_left_out(one) for one in story.ablation.left_out] if story.ablation else [],
-        importances=sorted(importances(story.record, story.trials).items(), key=lambda pair: -pair[1]),
-        measured=how_measured(story),
-        phases=where_time_goes(story),
-        steps=next_steps(story),
-        data=_data(story),
-        script=packed_plotly() if story.baseline else None,
+        ablation=[_left_out(one) for one in summary.ablation.left_out] if summary.ablation else [],
+        importances=sorted(importances(summary.record, summary.trials).items(), key=lambda pair: -pair[1]),
+        measured=how_measured(summary),
+        phases=where_time_goes(summary),
+        steps=next_steps(summary),
+        data=_data(summary),
+        script=packed_plotly() if summary.baseline else None,
         autotune_version=version("diffusers-autotune"),
     )
     return made
@@ -82,24 +82,24 @@ def packed_plotly() -> str:
     return base64.b64encode(gzip.compress(script, 9, mtime=0)).decode()
 
 
-def _changed(story: Story) -> list[tuple[str, str, str]]:
+def _changed(summary: StudySummary) -> list[tuple[str, str, str]]:
     """(knob, the baseline's value, the pick's) of what the pick changes."""
-    if story.tuned is None:
+    if summary.tuned is None:
         return []
-    mine, theirs, knobs = story.tuned.knobs, story.tuned.baseline_knobs, all_knobs()
+    mine, theirs, knobs = summary.tuned.knobs, summary.tuned.baseline_knobs, all_knobs()
     before = {name: theirs.get(name, knobs[name].default) for name in mine if name in knobs}
     return [(name, str(before[name]), str(mine[name])) for name in sorted(before) if mine[name] != before[name]]
 
 
-def _reels(story: Story) -> list[dict[str, Any]]:
+def _reels(summary: StudySummary) -> list[dict[str, Any]]:
     """The contact sheet: the baseline's row, the pick's, those of the front."""
-    if story.baseline is None:
+    if summary.baseline is None:
         return []
-    wanted = [trial.number for trial in ([story.pick] if story.pick else []) + list(story.front)][:MOST_REELS]
-    rows = {row.number: row for row in story.rows}
-    prompts = story.record.target.workload.prompts
-    drawn_by = {trial.number: trial.pictures_of for trial in story.trials}
-    found = reels(story.folder, wanted, prompts, drawn_by)
+    wanted = [trial.number for trial in ([summary.pick] if summary.pick else []) + list(summary.front)][:MOST_REELS]
+    rows = {row.number: row for row in summary.rows}
+    prompts = summary.record.target.workload.prompts
+    drawn_by = {trial.number: trial.pictures_of for trial in summary.trials}
+    found = reels(summary.folder, wanted, prompts, drawn_by)
     return [{"row": rows[reel.trial], "shots": reel.shots} for reel in found]
 
 
@@ -127,23 +127,23 @@ def _left_out(one: LeftOut) -> dict[str, Any]:
     }
 
 
-def _data(story: Story) -> dict[str, Any]:
+def _data(summary: StudySummary) -> dict[str, Any]:
     """What the plots are drawn from."""
-    goal = story.record.goal
-    steps = [asdict(step) for step in progress(story.trials, story.anchors, goal)]
+    goal = summary.record.goal
+    steps = [asdict(step) for step in progress(summary.trials, summary.anchors, goal)]
     return {
-        "points": [_point(row) for row in story.rows if row.kind != "failed"],
-        "failed": [{"number": row.number, "cause": row.outcome, "config": row.config} for row in story.failed],
-        "front": [trial.number for trial in story.front],
+        "points": [_point(row) for row in summary.rows if row.kind != "failed"],
+        "failed": [{"number": row.number, "cause": row.outcome, "config": row.config} for row in summary.failed],
+        "front": [trial.number for trial in summary.front],
         "progress": steps,
         "limits": {"latency_s": goal.max_latency_s, "memory_bytes": goal.max_vram_bytes},
-        "unit": UNITS[_metric(story)],
-        "worst": max([goal.max_quality_drop, *(row.loss for row in story.rows if row.loss is not None)]),
+        "unit": UNITS[_metric(summary)],
+        "worst": max([goal.max_quality_drop, *(row.loss for row in summary.rows if row.loss is not None)]),
     }
 
 
-def _metric(story: Story) -> str:
-    quality = story.baseline.measured.quality if story.baseline and story.baseline.measured else None
+def _metric(summary: StudySummary) -> str:
+    quality = summary.baseline.measured.quality if summary.baseline and summary.baseline.measured else None
     return quality.metric if quality else ""
 
 

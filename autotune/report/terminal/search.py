@@ -146,7 +146,7 @@ def _each_latency(trial: Trial) -> list[str]:
     return [words.seconds(latency_s) for latency_s in trial.measured.latencies_s] if trial.measured and several else []
 
 
-def summary(result: Result) -> RenderableType:
+def search_result(result: Result) -> RenderableType:
     """How a search ended: the front, the sentence about the pick, where the report lies."""
     failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]

@@ -10,8 +10,8 @@ from rich.live import Live
 from autotune.goal import Minimise, read_minimise
 from autotune.report import words
 from autotune.report.searched import search
-from autotune.report.story import next_steps, read_story
-from autotune.report.terminal.search import LiveView, front_table, header, summary
+from autotune.report.summary import next_steps, read_summary
+from autotune.report.terminal.search import LiveView, front_table, header, search_result
 from autotune.report.terminal.theme import show_steps
 from autotune.statistics.drift import process_spread
 from autotune.trial import Anchor, Trial
@@ -34,8 +34,8 @@ def show_search(*, as_json: bool, **arguments: Any) -> Path:
         if lines.trials:
             console.print(lines.front(read_minimise(arguments.get("minimise", "sum"))))
         raise
-    console.print(summary(result))
-    show_steps(console, next_steps(read_story(result.folder)))
+    console.print(search_result(result))
+    show_steps(console, next_steps(read_summary(result.folder)))
     return result.folder
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from autotune.config import Config
 from autotune.frozen_model import read_json
 from autotune.report import words
-from autotune.report.story import answer, read_story
+from autotune.report.summary import answer, read_summary
 from autotune.report.terminal.theme import show_heading
 from autotune.statistics.drift import corrected, process_spread
 from autotune.study.pareto_front import pick_trial
@@ -118,10 +118,10 @@ def show_watch(path: Path, *, console: Console | None = None, every_s: float = E
             if console.is_terminal:
                 live.update(_state(seen), refresh=True)
             time.sleep(every_s)
-    story = read_story(path)
-    console.print(f"no search is running here (any more). {answer(story)}", markup=False, soft_wrap=True)
-    if story.folder.report.exists():
-        console.print(str(story.folder.report), markup=False, soft_wrap=True)
+    summary = read_summary(path)
+    console.print(f"no search is running here (any more). {answer(summary)}", markup=False, soft_wrap=True)
+    if summary.folder.report.exists():
+        console.print(str(summary.folder.report), markup=False, soft_wrap=True)
 
 
 def _state(seen: Seen) -> RenderableType:

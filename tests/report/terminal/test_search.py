@@ -12,7 +12,7 @@ from made_up import measured
 from rich.console import Console
 from studies import VALUES, study, usual
 
-from autotune.report.story import next_steps, read_story
+from autotune.report.summary import next_steps, read_summary
 from autotune.report.terminal.search import front_table
 from autotune.report.terminal.theme import show_heading, show_steps
 
@@ -39,7 +39,7 @@ def test_the_table_of_the_front_is_whole_at_80_columns(tmp_path: Path) -> None:
 
 def test_a_command_to_copy_is_one_line_however_long(tmp_path: Path) -> None:
     folder = usual(tmp_path / "a folder with spaces", prompts=("it's a $HOME `prompt` " + "w" * 200, "b"))
-    console, steps = narrow(40), next_steps(read_story(folder.path))
+    console, steps = narrow(40), next_steps(read_summary(folder.path))
     show_steps(console, steps)
     lines = [line.strip() for line in said(console).splitlines()]
     assert [line for line in lines if line.startswith("autotune ")] == [command for command, _ in steps]
@@ -57,9 +57,9 @@ def test_square_brackets_are_no_markup(tmp_path: Path) -> None:
 
 def test_only_what_can_be_done_is_offered(tmp_path: Path) -> None:
     unfinished = study(tmp_path / "study", [measured(0), measured(1, VALUES[0], latency_s=0.5)])
-    commands = [command.split()[1] for command, _ in next_steps(read_story(unfinished.path))]
+    commands = [command.split()[1] for command, _ in next_steps(read_summary(unfinished.path))]
     assert commands == ["table"]
-    assert next_steps(read_story(study(tmp_path / "empty", []).path)) == []
+    assert next_steps(read_summary(study(tmp_path / "empty", []).path)) == []
 
 
 @pytest.mark.parametrize("env", [{}, {"NO_COLOR": "1"}, {"CI": "true"}, {"TERM": "dumb"}])

@@ -49,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Story:
+class StudySummary:
     """A study as read from its folder, finished or not."""
 
     folder: StudyFolder
@@ -90,7 +90,7 @@ class Story:
         return f"{target.pipeline.name} on {target.device.name}"
 
 
-def read_story(path: Path) -> Story:
+def read_summary(path: Path) -> StudySummary:
     """Raises UserError where the folder holds no study, or one that can't be read."""
     folder = StudyFolder(path)
     record, trials, anchors = read_record(folder), read_trials(folder), read_anchors(folder)
@@ -101,7 +101,7 @@ def read_story(path: Path) -> Story:
     spread = process_spread(trials[0], anchors) if has_baseline else PRIOR_SPREAD
     kinds = {t.number: _kind(record, t, trials[0], front, pick) for t in trials}
     rows = tuple(_row(folder, trial, trials[0], kinds[trial.number], spread) for trial in trials)
-    return Story(folder, record, tuple(trials), tuple(anchors), tuple(front), tuned, ablation, rows)
+    return StudySummary(folder, record, tuple(trials), tuple(anchors), tuple(front), tuned, ablation, rows)
 
 
 def _tuned(folder: StudyFolder, record: Record, trials: list[Trial]) -> TunedConfig | None:
@@ -157,19 +157,19 @@ def _kind(record: Record, trial: Trial, baseline: Trial, front: list[Trial], pic
     return "recipe" if trial.origin not in NO_RECIPE else "measured"
 
 
-def answer(story: Story) -> str:
+def answer(summary: StudySummary) -> str:
     """The whole study in one sentence, no number in it that was not measured."""
-    tuned, tried = story.tuned, len(story.trials)
-    if not story.trials:
+    tuned, tried = summary.tuned, len(summary.trials)
+    if not summary.trials:
         return "No trial has finished yet."
-    if story.baseline is None:
+    if summary.baseline is None:
         return "The baseline itself failed, so that there is nothing to compare with: see the trials below."
     if tuned is None:
         return f"No config keeps the limits that were set ({tried} tried): see the trials below."
     if tuned.knobs == tuned.baseline_knobs:
         others = "nothing else was tried" if tried == 1 else f"none of {tried - 1} other configs was better"
         return f"Stay with the baseline: {others}{'' if tried == 1 else ' beyond the noise within the limits'}."
-    sentence = ", ".join([_speed(tuned), _memory(tuned), _quality(tuned, _drop(story))])
+    sentence = ", ".join([_speed(tuned), _memory(tuned), _quality(tuned, _drop(summary))])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -188,12 +188,12 @@ def _memory(tuned: TunedConfig) -> str:
     return f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
 
 
-def _drop(story: Story) -> Paired | None:
+def _drop(summary: StudySummary) -> Paired | None:
     """What the pick's pictures lose: over the confirmation's pairs, or else over the search's."""
-    if story.tuned and story.tuned.confirmation and story.tuned.confirmation.quality:
-        return story.tuned.confirmation.quality.drop
-    mine = story.pick.measured if story.pick and not story.is_minimal else None
-    theirs = story.baseline.measured if story.baseline else None
+    if summary.tuned and summary.tuned.confirmation and summary.tuned.confirmation.quality:
+        return summary.tuned.confirmation.quality.drop
+    mine = summary.pick.measured if summary.pick and not summary.is_minimal else None
+    theirs = summary.baseline.measured if summary.baseline else None
     if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
         return None
     return paired_drop(mine.quality, theirs.quality)
@@ -226,16 +226,16 @@ def _smallest(points: float, pairs: int) -> str:
     return f"smallest detectable drop {points:.2f} CLIP points, {pairs} pairs"
 
 
-def next_steps(story: Story) -> list[tuple[str, str]]:
+def next_steps(summary: StudySummary) -> list[tuple[str, str]]:
     """What one may want to do now: a command, and what it is for."""
-    where = story.folder.path
+    where = summary.folder.path
     best, steps = where / "best.json", list[tuple[str, str]]()
-    if story.tuned is not None and story.folder.best.exists():
-        prompt = story.record.target.workload.prompts[0]
+    if summary.tuned is not None and summary.folder.best.exists():
+        prompt = summary.record.target.workload.prompts[0]
         steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", "out.png"]), "one picture"))
-    can_ablate = story.folder.best.exists() and story.pick is not None and story.pick.number != 0
-    if can_ablate and story.ablation is None:
+    can_ablate = summary.folder.best.exists() and summary.pick is not None and summary.pick.number != 0
+    if can_ablate and summary.ablation is None:
         steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brought"))
-    if story.trials:
+    if summary.trials:
         steps.append((shlex.join(["autotune", "table", str(where), "--format", "csv"]), "every trial as a table"))
     return steps

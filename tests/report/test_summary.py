@@ -15,7 +15,7 @@ from autotune.production.tuned_config import Confirmation
 from autotune.report.markdown import escaped, markdown
 from autotune.report.page.measured import how_measured
 from autotune.report.page.page import page, write_report
-from autotune.report.story import answer, read_story
+from autotune.report.summary import answer, read_summary
 from autotune.study.record import read_trials
 from autotune.trial import Trial
 from autotune.tuning.ablation import Ablation, LeftOut
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_answer_is_the_confirmed_speed_the_memory_and_the_quality(tmp_path: Path) -> None:
-    said = answer(read_story(usual(tmp_path / "study").path))
+    said = answer(read_summary(usual(tmp_path / "study").path))
     assert said.startswith("1.99x the baseline's speed (95 % interval ")
     assert "3 interleaved rounds), 20% less memory, no detectable loss of quality" in said
     assert said.endswith("SSIM 0.850 to the baseline's pictures.")
@@ -32,13 +32,13 @@ def test_the_answer_is_the_confirmed_speed_the_memory_and_the_quality(tmp_path: 
 
 def test_a_figure_of_one_process_is_said_to_be_one(tmp_path: Path) -> None:
     folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.5)], best=1)
-    assert "2.00x the baseline's speed in one process each (not confirmed)" in answer(read_story(folder.path))
+    assert "2.00x the baseline's speed in one process each (not confirmed)" in answer(read_summary(folder.path))
 
 
 def test_a_difference_within_the_noise_is_not_called_faster(tmp_path: Path) -> None:
     noisy = Confirmation(baseline_latency_s=(1.0, 1.2, 0.9), tuned_latency_s=(0.9, 1.1, 1.0))
     folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.9)], best=1, confirmation=noisy)
-    assert answer(read_story(folder.path)).startswith("The baseline's speed, no difference beyond the noise")
+    assert answer(read_summary(folder.path)).startswith("The baseline's speed, no difference beyond the noise")
 
 
 def test_a_detectable_loss_is_said_with_its_interval(tmp_path: Path) -> None:
@@ -50,13 +50,13 @@ def test_a_detectable_loss_is_said_with_its_interval(tmp_path: Path) -> None:
     )
     seen = Confirmation(baseline_latency_s=(1.0,) * 3, tuned_latency_s=(0.5,) * 3, quality=lost)
     folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.5)], best=1, confirmation=seen)
-    assert re.search(r"CLIP score -0\.24 \(-0\.2\d to -0\.2\d\) over 32 pairs", answer(read_story(folder.path)))
+    assert re.search(r"CLIP score -0\.24 \(-0\.2\d to -0\.2\d\) over 32 pairs", answer(read_summary(folder.path)))
 
 
 def test_likeness_is_never_sold_as_quality(tmp_path: Path) -> None:
     trials = [measured(0, judged=likeness(1.0)), measured(1, VALUES[0], latency_s=0.5, judged=likeness(0.97))]
     folder = study(tmp_path, trials, best=1, goal=Goal(max_quality_drop=10.0))
-    said = answer(read_story(folder.path))
+    said = answer(read_summary(folder.path))
     assert "SSIM 0.970 to the baseline's pictures (their quality was not judged)" in said
     assert "CLIP" not in said
 
@@ -64,7 +64,7 @@ def test_likeness_is_never_sold_as_quality(tmp_path: Path) -> None:
 def test_every_trial_has_a_row_with_its_kind_and_its_reason(tmp_path: Path) -> None:
     folder = usual(tmp_path / "study")
     (folder.trial(5) / "log.txt").write_text("out of memory")
-    rows = read_story(folder.path).rows
+    rows = read_summary(folder.path).rows
     kinds = ["baseline", "pick", "front", "over the limits", "recipe", "failed", "failed"]
     assert [row.kind for row in rows] == kinds
     assert (rows[5].outcome, rows[5].reason, rows[5].log) == ("out_of_memory", "made up", "trials/0005/log.txt")
@@ -99,20 +99,20 @@ STATES = (
 
 @pytest.mark.parametrize("state", STATES)
 def test_there_is_a_page_for_every_state(tmp_path: Path, state: str) -> None:
-    story = read_story(states(tmp_path)[state])
-    made = page(story)
-    assert answer(story).endswith((".", "?"))
-    assert made.count("<tr id=") == len(story.trials)
+    summary = read_summary(states(tmp_path)[state])
+    made = page(summary)
+    assert answer(summary).endswith((".", "?"))
+    assert made.count("<tr id=") == len(summary.trials)
     assert "None" not in re.sub(r"<script.*?</script>", "", made, flags=re.S)
-    assert markdown(story)
+    assert markdown(summary)
 
 
 def test_a_study_that_goes_on_has_a_report_without_best_json(tmp_path: Path) -> None:
     folder = study(tmp_path, [measured(0), measured(1, VALUES[0], latency_s=0.5)])
-    story = read_story(folder.path)
-    assert story.pick is not None
-    assert story.pick.number == 1
-    assert "autotune run" not in page(story), "there is no best.json to run yet"
+    summary = read_summary(folder.path)
+    assert summary.pick is not None
+    assert summary.pick.number == 1
+    assert "autotune run" not in page(summary), "there is no best.json to run yet"
 
 
 def test_words_of_users_are_text_in_the_page_and_in_the_markdown(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_words_of_users_are_text_in_the_page_and_in_the_markdown(tmp_path: Path)
     data = json.loads(path.read_text())
     data["outcome"]["reason"] = worse
     write_json(path, data)
-    story = read_story(folder.path)
-    made, short = page(story), markdown(story)
+    summary = read_summary(folder.path)
+    made, short = page(summary), markdown(summary)
     assert len(re.findall(r"<script", made)) == 3
     assert len(re.findall(r"</script", made)) == 3
     assert "<img src=x" not in made
@@ -138,7 +138,7 @@ def test_markdown_escapes_what_is_markup() -> None:
 
 def test_the_page_asks_the_network_for_nothing_and_stays_small(tmp_path: Path) -> None:
     folder = large(tmp_path / "study")
-    write_report(read_story(folder.path))
+    write_report(read_summary(folder.path))
     made = folder.report.read_text(encoding="utf-8")
     assert len(made.encode()) < 5_000_000
     assert made.count("<tr id=") == 500
@@ -148,17 +148,17 @@ def test_the_page_asks_the_network_for_nothing_and_stays_small(tmp_path: Path) -
 
 def test_the_report_of_the_study_that_ships_says_what_its_files_say() -> None:
     folder = ROOT / "reports" / "demo-cpu"
-    story = read_story(folder)
-    assert [row.number for row in story.rows] == [trial.number for trial in read_trials(story.folder)]
-    made = page(story)
-    assert answer(story).split(",")[0].replace("'", "&#39;") in made
+    summary = read_summary(folder)
+    assert [row.number for row in summary.rows] == [trial.number for trial in read_trials(summary.folder)]
+    made = page(summary)
+    assert answer(summary).split(",")[0].replace("'", "&#39;") in made
     pictures = sum(len(uri) for uri in re.findall(r"data:image/[^\"]+", made))
     assert len(made) - pictures < 5_000_000
 
 
 def test_what_each_setting_brought_is_in_the_page_and_in_the_markdown(tmp_path: Path) -> None:
     folder = usual(tmp_path / "study")
-    assert "Not measured yet." in page(read_story(folder.path))
+    assert "Not measured yet." in page(read_summary(folder.path))
     figures = {
         "pick_latency_s": (1.0, 1.0),
         "pick_peak_memory_bytes": (10**8, 10**8),
@@ -170,8 +170,8 @@ def test_what_each_setting_brought_is_in_the_page_and_in_the_markdown(tmp_path: 
         LeftOut(knobs={"compile": "off"}, put_back={}, failure="clash: <b>no</b>"),
     )
     write_json(folder.ablation, Ablation(trial=1, values={}, rounds=2, created="today", left_out=left).to_json())
-    story = read_story(folder.path)
-    made, short = page(story), markdown(story)
+    summary = read_summary(folder.path)
+    made, short = page(summary), markdown(summary)
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in made.splitlines() if "dtype=bf16</td>" in line]
     assert cells[0][:2] == ["dtype=bf16", "+50.0% +-2.9%"]
     assert made.count("brings nothing beyond the noise") == 1
@@ -181,7 +181,7 @@ def test_what_each_setting_brought_is_in_the_page_and_in_the_markdown(tmp_path: 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a study folder"):
-        read_story(tmp_path)
+        read_summary(tmp_path)
 
 
 def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
 
     def said(name: str, *how: str | None) -> str | None:
         folder = study(tmp_path / name, [trial(number, one) for number, one in enumerate(how)])
-        return dict(how_measured(read_story(folder.path))).get("processes")
+        return dict(how_measured(read_summary(folder.path))).get("processes")
 
     assert said("old", None, None) is None
     alike, mixed = said("alike", "fork", "fork"), said("mixed", "fork", "fork", "spawn")
@@ -212,14 +212,14 @@ def test_what_a_trial_was_spared_and_what_was_found_out_is_said(tmp_path: Path) 
         stopped(2, VALUES[0], latency_s=3.0),
         changed(measured(3, VALUES[1]), spot_check=look),
     ]
-    story = read_story(study(tmp_path, trials, best=0).path)
-    rows = story.rows
+    summary = read_summary(study(tmp_path, trials, best=0).path)
+    rows = summary.rows
     assert [row.kind for row in rows] == ["baseline", "front", "stopped", "front"]
     assert rows[1].reason == "pictures as trial 0's (one compared, SSIM 0.999)"
     assert (rows[2].reason, rows[2].quality, rows[2].loss) == ("stopped: can't reach the front", "not judged", None)
     assert rows[2].speed == "0.33x"
-    said = dict(how_measured(story))
+    said = dict(how_measured(summary))
     assert said["findings"] == "qkv_fusion=True changed the picture here: SSIM 0.500, PSNR 20.0 dB to trial 0's"
     assert said["pictures"].startswith("1 trial drew one alone, found it to be an earlier trial's")
     assert "1 trial drew none" in said["pictures"]
-    assert "can&#39;t reach the front" in page(story)
+    assert "can&#39;t reach the front" in page(summary)
