@@ -5,10 +5,17 @@ PYTHON ?= python3
 VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-browser gpu lint clean
+.PHONY: demo check test test-browser gpu lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
 	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
+
+check: $(VENV)/installed  ## before every commit, in under 20 s: format, lint, types, the order of the rooms, the listings
+	$(RUN) -m ruff format --check --quiet .
+	$(RUN) -m ruff check --quiet .
+	$(RUN) -m mypy
+	$(RUN) -m tools.tree --check
+	$(RUN) -m pytest -q --durations=0 --durations-min=5 tests/test_layers.py
 
 test: $(VENV)/installed  ## two files at a time, one thread each: most of a test's time is a child that imports torch
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile

@@ -1,0 +1,1 @@
+"""Scripts for whoever works on autotune itself. Not part of the package."""
