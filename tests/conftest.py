@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from autotune.device import Device
-from autotune.execution import fork_client as forked
+from autotune.execution import fork_client
 from autotune.pipeline import Pipeline, Traits
 from autotune.target import Target
 from autotune.workload import Shape, Workload
 
 os.environ.setdefault("AUTOTUNE_BUSY", "accept")  # the other tests run beside; those of the discarding unset it
-forked.READ_LATE.add("PYTEST_CURRENT_TEST")  # changes with every test, and no library reads it
+fork_client.READ_LATE.add("PYTEST_CURRENT_TEST")  # changes with every test, and no library reads it
 
 TRAITS = Traits(
     class_name="StableDiffusionPipeline",

@@ -1,12 +1,11 @@
-"""Children that do what a script says instead of a job: fresh ones, or forks of a nursery that has loaded nothing."""
+"""Children that run a script instead of a job: spawned, or forked by a fork server that has loaded no libraries."""
 
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from autotune.execution import fork_client as forked
-from autotune.execution import isolate
+from autotune.execution import fork_client, isolate
 from autotune.isolation import Isolation
 from autotune.job import ScoreJob
 from autotune.trial import Failure
@@ -15,26 +14,26 @@ ANY_JOB = ScoreJob(images="", baseline="", prompts=("a",), scorer=None)  # of a 
 SERVER = """
 import os, socket, sys
 from pathlib import Path
-from autotune.worker import fork_server as nursery
+from autotune.worker import fork_server
 from autotune.worker import main as worker
 connection = socket.socket(fileno=int(sys.argv[1]))
 worker.die_with_parent()
 {first}
-sys.argv = ["-c", str(nursery.serve(connection))]
+sys.argv = ["-c", str(fork_server.serve(connection))]
 exec(os.environ["TEST_SCRIPT"])
 """
 
 
 def server(first: str = "") -> tuple[str, ...]:
-    """The command of a nursery whose children do the script. `first`: what it does before it forks."""
+    """The command of a fork server whose children run the script. `first`: code that it runs before it forks."""
     return (sys.executable, "-c", SERVER.format(first=first))
 
 
 def run_script(
     folder: Path, how: Isolation, script: str, *, timeout_s: float = 60, first: str = "", env: Any = None
 ) -> dict[str, Any] | Failure:
-    forked.SERVER = server(first)
-    forked.READ_LATE.add("TEST_SCRIPT")
+    fork_client.SERVER = server(first)
+    fork_client.READ_LATE.add("TEST_SCRIPT")
     try:
         return isolate.run(
             folder / "job",
@@ -45,10 +44,10 @@ def run_script(
             command=(sys.executable, "-c", script),
         )
     finally:
-        forked.SERVER = OWN_SERVER
+        fork_client.SERVER = OWN_SERVER
 
 
-OWN_SERVER = forked.SERVER
+OWN_SERVER = fork_client.SERVER
 
 
 def with_tests_importable() -> dict[str, str]:

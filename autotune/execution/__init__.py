@@ -1,1 +1,1 @@
-"""Execution: the parent's side of a child process: start it, wait for it, stop it, read its outcome."""
+"""Execution: the parent's side of a child process. It starts a job, waits, kills, and reads the outcome."""

@@ -1,4 +1,4 @@
-"""A child at work: our ends of its log and of its lifeline, its time limit, and the end of it and all that is its."""
+"""Child process: start it, log its output, enforce its time limit, kill it with all its descendants."""
 
 import contextlib
 import os
@@ -16,20 +16,20 @@ from autotune.isolation import LIFELINE, MARK
 
 
 class Child(Protocol):
-    """A process that leads a group of its own."""
+    """A process that leads its own process group."""
 
     pid: int
 
-    def bury(self) -> int:
-        """Wait for its end; its exit status, or the signal that ended it as a negative number."""
+    def reap(self) -> int:
+        """Wait until the process has ended. Returns its exit status; -N where signal N killed it."""
 
 
-# Starts a child whose output goes to the first file descriptor, with the second as its lifeline, in this environment.
+# start(log, lifeline, env) starts a child. The child writes its output to the file descriptor `log`.
 Start = Callable[[int, int, Mapping[str, str]], Child]
 
 
-class Fresh:
-    """A child with an interpreter of its own."""
+class SpawnedChild:
+    """A child that is a new Python interpreter."""
 
     def __init__(self, command: Sequence[str], log: int, lifeline: int, env: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -43,18 +43,19 @@ class Fresh:
         )
         self.pid = self._process.pid
 
-    def bury(self) -> int:
+    def reap(self) -> int:
         return self._process.wait()
 
 
-def look_after(start: Start, folder: Path, timeout_s: float, env: Mapping[str, str]) -> int | None:
-    """Start a child and see it off. Its exit status as in Child.bury, or None where its time was up.
+def supervise(start: Start, folder: Path, timeout_s: float, env: Mapping[str, str]) -> int | None:
+    """Start a child, wait until it ends or its time is up, and kill whatever is left of it.
 
-    Ctrl-C ends it early, but never between its start and our knowing of it, nor in the middle of its end.
+    Returns the exit status as Child.reap does, or None after a timeout. Ctrl-C ends the child early. It is held back
+    while the child is being started or killed, so that no child is lost.
     """
     mark = mark_of(folder)
     (log_read, log_write), (lifeline_read, lifeline_write) = os.pipe(), os.pipe()
-    # A daemon: should we be torn away from here, nobody waits for it, our lifeline closes, and the child with it.
+    # A daemon thread: if this process dies, it is not waited for, the lifeline closes, and the child is killed.
     log = threading.Thread(target=copy_log, args=(os.fdopen(log_read, "rb"), folder / "log.txt"), daemon=True)
     child, in_time = None, False
     try:
@@ -68,48 +69,48 @@ def look_after(start: Start, folder: Path, timeout_s: float, env: Mapping[str, s
         in_time = _ends_within(child.pid, timeout_s)
     finally:
         with _uninterrupted():
-            status = _end(child, mark, lifeline_write)
+            status = _kill(child, mark, lifeline_write)
             log.join()
     return status if in_time else None
 
 
-def _end(child: Child | None, mark: str, lifeline: int) -> int | None:
-    """Kill the child and all that is its. The exit status of one that had ended already is its own."""
+def _kill(child: Child | None, mark: str, lifeline: int) -> int | None:
+    """Kill the child and all its descendants. A child that has already ended keeps its own exit status."""
     if child is not None:
-        for kill in (os.killpg, os.kill):  # both: a forked child leads no group in its very first moment
+        for kill in (os.killpg, os.kill):  # both: a forked child does not lead a group until it has called setsid
             with contextlib.suppress(ProcessLookupError):
                 kill(child.pid, signal.SIGKILL)
     os.close(lifeline)
-    status = child.bury() if child is not None else None
+    status = child.reap() if child is not None else None
     kill_marked(mark)
     return status
 
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A Ctrl-C that comes meanwhile is heard at the end."""
+    """Hold back a Ctrl-C until the block has ended."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield  # Python code is never interrupted here
+        yield  # Python calls signal handlers in the main thread only
         return
-    heard: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if heard:
-            handler(*heard[0])
+        if received:
+            handler(*received[0])
 
 
 def _ends_within(pid: int, timeout_s: float) -> bool:
-    """Sleep until the process has ended (True) or its time is up (False), without waking in between."""
+    """Sleep until the process has ended (True) or its time is up (False). Never polls: polling disturbs timings."""
     try:
-        watched = os.pidfd_open(pid)
+        process = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        ended, _, _ = select.select([watched], [], [], timeout_s)
+        ended, _, _ = select.select([process], [], [], timeout_s)
     finally:
-        os.close(watched)
+        os.close(process)
     return bool(ended)

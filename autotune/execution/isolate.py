@@ -1,9 +1,9 @@
-"""run(): one job in a process group of its own. The only place that starts a process.
+"""Isolate: run one job in a child process with a process group of its own, and read its outcome.
 
-The child is a fresh interpreter (child.py) or a fork of a process that has only loaded the libraries (forked.py); both
-do what `worker.py` says. Its output goes through us into `log.txt`, whose size is bounded; when it is over, or its time
-is, the whole group is killed and whoever escaped the group is looked for (traces.py). If we die ourselves, by whatever
-signal, the lifeline closes and the child's watcher kills the group (see worker.py).
+The child is a new interpreter (child.py) or a fork of the fork server (fork_client.py). Both run worker/main.py. The
+parent copies the child's output into `log.txt`, up to a limit. When the child has ended or its time is up, the parent
+kills its process group, then finds and kills descendants that left the group (traces.py). If the parent dies, by any
+signal, the lifeline closes and the child's watcher kills the group (worker/main.py).
 """
 
 import os
@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import UserError
-from autotune.execution import fork_client as forked
-from autotune.execution.child import Child, Fresh, look_after
+from autotune.execution import fork_client
+from autotune.execution.child import Child, SpawnedChild, supervise
 from autotune.execution.traces import marked
 from autotune.frozen_model import read_json, write_json
-from autotune.isolation import ASKED_AT, HOW, Isolation
-from autotune.job import DISK_FULL_STATUS, Job, Report
-from autotune.study_folder import need_room
+from autotune.isolation import REQUESTED_AT, STARTED_BY, Isolation
+from autotune.job import DISK_FULL_STATUS, Job, JobOutcome
+from autotune.study_folder import require_free_space
 from autotune.trial import Failure
 
 __all__ = ["WORKER", "choose", "close", "marked", "run"]
 
 WORKER = (sys.executable, "-m", "autotune.worker")
 FOR_ALL = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # torch counts GPUs as NVML does, not by their speed
-# Done again and again in one search. Of the others some ask the device itself, download, fork by themselves or run the
-# user's code; each is done once, and by a fresh interpreter.
+# The jobs that a search runs many times. The others run once, and always in a new interpreter: some of them use the
+# device directly, download, fork, or run the user's code.
 FORKED_KINDS = {"measure", "draw", "score"}
 
 
@@ -45,60 +45,66 @@ def run(
     isolation: Isolation | None = None,
     command: Sequence[str] = WORKER,
 ) -> dict[str, Any] | Failure:
-    """Do the job in a new child; its result, or the Failure that explains why there is none.
+    """Run the job in a new child. Returns its result as JSON, or a Failure that says why there is none.
 
-    isolation  None: forked where that is safe, see choose(); "fork" is a wish that an unsafe nursery refuses
-    command    of a fresh interpreter
+    folder     where job.json, log.txt and outcome.json go; what an earlier run left there is removed first
+    timeout_s  the child is killed after so many seconds
+    env        environment variables that are added to those of this process
+    isolation  None: see choose(). With "fork", a child is still spawned where the fork server can't fork safely
+    command    starts a new interpreter that runs the job
 
-    Everything that an earlier run left in the folder is removed first. Raises UserError where the disk is full.
+    Raises UserError where the folder can't be written or the disk is full.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
-        need_room(folder)
+        require_free_space(folder)
         write_json(folder / "job.json", job.to_json())
     except OSError as error:
         raise UserError(f"{str(folder)!r} can't be written: {error.strerror or error}.") from None
     kills_before = _kernel_oom_kills()
     how = choose(isolation) if job.kind in FORKED_KINDS else "spawn"
-    whole = {**os.environ, **FOR_ALL, **(env or {}), ASKED_AT: str(time.monotonic())}
-    status = _run_child(how, command, folder, timeout_s, whole)
+    child_env = {**os.environ, **FOR_ALL, **(env or {}), REQUESTED_AT: str(time.monotonic())}
+    status = _run_child(how, command, folder, timeout_s, child_env)
     return _read_outcome(folder, status, timeout_s, oom_killed=_kernel_oom_kills() > kills_before)
 
 
-def choose(wish: Isolation | None) -> Isolation:
-    """How children are started. Where the user says nothing: forked, but on Linux only (macOS can't bear it),
-    and not where other packages' knobs would be imported beside ours: nobody knows what they do to a process."""
-    return wish or ("fork" if sys.platform == "linux" and not _others_knobs() else "spawn")
+def choose(requested: Isolation | None) -> Isolation:
+    """How children are started: as requested, otherwise forked where that is safe.
+
+    Forking is not safe on macOS, nor with knobs of other packages: importing them might start threads or CUDA.
+    """
+    return requested or ("fork" if sys.platform == "linux" and not _has_plugin_knobs() else "spawn")
 
 
 @cache
-def _others_knobs() -> bool:
+def _has_plugin_knobs() -> bool:
     return bool(entry_points(group="autotune.knobs"))
 
 
 def close() -> None:
-    """End the process that children are forked off, if there is one. The next job starts another."""
-    forked.close()
+    """End the fork server, if one is running. The next job that may be forked starts another."""
+    fork_client.close()
 
 
 def _run_child(
     how: Isolation, command: Sequence[str], folder: Path, timeout_s: float, env: Mapping[str, str]
 ) -> int | None:
-    """The child's exit status (negative: the signal that ended it), or None where its time was up."""
+    """The child's exit status (-N: signal N killed it), or None where its time was up."""
 
-    def fresh(log: int, lifeline: int, env: Mapping[str, str]) -> Child:
-        return Fresh([*command, str(folder)], log, lifeline, {**env, HOW: "spawn"})
+    def spawn(log: int, lifeline: int, env: Mapping[str, str]) -> Child:
+        return SpawnedChild([*command, str(folder)], log, lifeline, {**env, STARTED_BY: "spawn"})
 
     if how == "spawn":
-        return look_after(fresh, folder, timeout_s, env)
-    with forked.nursery(folder, env) as nursery:
+        return supervise(spawn, folder, timeout_s, env)
+    with fork_client.fork_server(folder, env) as server:
 
-        def child(log: int, lifeline: int, env: Mapping[str, str]) -> Child:
-            found = forked.child(nursery, folder, log, lifeline, {**env, HOW: "fork"}) if nursery else None
-            return found or fresh(log, lifeline, env)
+        def fork(log: int, lifeline: int, env: Mapping[str, str]) -> Child:
+            args = (folder, log, lifeline, {**env, STARTED_BY: "fork"})
+            forked = fork_client.fork_child(server, *args) if server else None
+            return forked or spawn(log, lifeline, env)
 
-        return look_after(child, folder, timeout_s, env)
+        return supervise(fork, folder, timeout_s, env)
 
 
 def _read_outcome(folder: Path, status: int | None, timeout_s: float, *, oom_killed: bool) -> dict[str, Any] | Failure:
@@ -106,7 +112,7 @@ def _read_outcome(folder: Path, status: int | None, timeout_s: float, *, oom_kil
     if status is None:
         return Failure(cause="timeout", reason=f"no result after {timeout_s:.0f} s, killed; log at {log}")
     if (folder / "outcome.json").exists():
-        report = Report.parse(read_json(folder / "outcome.json", "outcome"), str(folder / "outcome.json"))
+        report = JobOutcome.parse(read_json(folder / "outcome.json", "outcome"), str(folder / "outcome.json"))
         return report.failure or report.result or {}
     if status == DISK_FULL_STATUS:
         return Failure(cause="environment", reason="no room left on the disk")
@@ -114,14 +120,14 @@ def _read_outcome(folder: Path, status: int | None, timeout_s: float, *, oom_kil
         return Failure(cause="crash", reason=f"exited with status {status} and no outcome; log at {log}")
     name = signal.Signals(-status).name
     if status == -signal.SIGKILL and oom_killed:
-        return Failure(cause="out_of_memory", reason=f"the host ran out of memory and killed it; log at {log}")
+        return Failure(cause="out_of_memory", reason=f"the kernel killed it for lack of memory; log at {log}")
     if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        return Failure(cause="environment", reason=f"somebody else killed it ({name}); log at {log}")
+        return Failure(cause="environment", reason=f"another program or a user killed it ({name}); log at {log}")
     return Failure(cause="crash", reason=f"{name}; log at {log}")
 
 
 def _kernel_oom_kills() -> int:
-    """How many processes the kernel has killed for lack of memory since it started."""
+    """How many processes the kernel has killed for lack of memory since it booted."""
     vmstat = Path("/proc/vmstat")
     lines = vmstat.read_text().splitlines() if vmstat.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

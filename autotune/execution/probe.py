@@ -1,4 +1,4 @@
-"""The parent's side of the probe: what are this pipeline and this device? Asked of a child, which may load torch."""
+"""Probe: ask a child process, which may load torch, about a pipeline and a device. Returns a Target."""
 
 import tempfile
 from pathlib import Path
@@ -14,11 +14,16 @@ from autotune.target import Target
 from autotune.trial import Failure
 from autotune.workload import Workload, WorkloadRequest
 
-PROBE_TIMEOUT_S = 4 * 3600.0  # it may have to download the weights
+PROBE_TIMEOUT_S = 4 * 3600.0  # the child may have to download the weights
 
 
 def probe(folder: Path, pipeline: Pipeline, device: Device, request: WorkloadRequest) -> Target:
-    """Ask a child what the pipeline and the device are, and complete the workload by it. Raises UserError."""
+    """The target of a search: pipeline and device as a child sees them, and the workload with its defaults filled in.
+
+    folder  of the probe job
+
+    Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
+    """
     prompts, also = request.prompts, request.also
     job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
@@ -51,7 +56,7 @@ def probe(folder: Path, pipeline: Pipeline, device: Device, request: WorkloadReq
 
 
 def probe_devices() -> list[Device]:
-    """Every device here, with what torch says of each; the sentence why, where it can't use one."""
+    """Every device of this machine with torch's answers, or with the reason why torch can't use it as evidence."""
     with tempfile.TemporaryDirectory() as folder:
         return [_probe_device(Path(folder) / str(i), device) for i, device in enumerate(find_devices())]
 

@@ -1,5 +1,4 @@
-"""What a measurement takes over from an earlier trial that has done the same: the quality of its pictures, and what its
-graphs cost to compile."""
+"""Reused results: the quality and the compile cost that a measurement takes over from an earlier trial."""
 
 from collections.abc import Sequence
 
@@ -8,32 +7,32 @@ from autotune.trial import Trial
 
 
 def with_compilation_of(measured: Measurement, compiler: Trial) -> Measurement:
-    """With what it would cost to compile: what it has cost the trial that has compiled the same graphs.
+    """The measurement with the compile cost of `compiler`, the trial that compiled the same graphs.
 
-    What a first call takes longer than a later one is the compiler's. The memory is the most that it was of the two:
-    what the compiler needs is as there, and what it leaves behind stays in the calls after it.
+    Compiling costs the time by which a first call is longer than a later one. Memory is the larger of the two trials':
+    the compiler would need as much here, and what it leaves behind stays in the calls that follow.
     """
-    theirs = compiler.measured
-    assert theirs is not None
-    assert theirs.compile_s is not None, "whose code it is has compiled it"
-    costs = zip(measured.latencies_s, theirs.first_calls_s, theirs.latencies_s, strict=True)
-    firsts_s = tuple(mine_s + first_s - later_s for mine_s, first_s, later_s in costs)
+    source = compiler.measured
+    assert source is not None
+    assert source.compile_s is not None, "the trial has compiled its graphs itself"
+    costs = zip(measured.latencies_s, source.first_calls_s, source.latencies_s, strict=True)
+    first_calls_s = tuple(own_s + first_s - later_s for own_s, first_s, later_s in costs)
     return measured.model_copy(
         update={
-            "compiled_as": CompiledAs(trial=compiler.number, first_calls_s=firsts_s, compile_s=theirs.compile_s),
-            "run_peak_memory_bytes": max(measured.run_peak_memory_bytes, theirs.run_peak_memory_bytes),
-            "peak_memory_bytes": max([measured.peak_memory_bytes, *_of_calls(theirs)]),
+            "compiled_as": CompiledAs(trial=compiler.number, first_calls_s=first_calls_s, compile_s=source.compile_s),
+            "run_peak_memory_bytes": max(measured.run_peak_memory_bytes, source.run_peak_memory_bytes),
+            "peak_memory_bytes": max([measured.peak_memory_bytes, *_call_peaks(source)]),
         }
     )
 
 
-def _of_calls(measured: Measurement) -> list[int]:
-    """The peaks of its calls: what loading needs is another matter."""
+def _call_peaks(measured: Measurement) -> list[int]:
+    """Peak memory of the phases in which the pipe is called, in bytes. Loading is left out."""
     return [peak.device_bytes for phase, peak in measured.peaks.items() if phase != "load"]
 
 
 def with_quality_of(measured: Measurement, source: int, earlier: Sequence[Trial]) -> Measurement:
-    """With the quality of the trial of this number, whose pictures it draws."""
-    theirs = next(trial.judged for trial in earlier if trial.number == source)
-    assert theirs is not None, "a source has been judged"
-    return measured.model_copy(update={"quality": theirs.quality, "quality_of": source})
+    """The measurement with the quality of trial number `source`, which draws the same pictures."""
+    judged = next(trial.judged for trial in earlier if trial.number == source)
+    assert judged is not None, "a source trial has a quality"
+    return measured.model_copy(update={"quality": judged.quality, "quality_of": source})

@@ -1,4 +1,4 @@
-"""Runner: one config in, one outcome out. Measures it in a child, has its pictures judged in another."""
+"""Runner: one config in, one outcome out. One child measures the config, another judges its pictures."""
 
 import shutil
 import time
@@ -22,18 +22,19 @@ from autotune.workload import Workload
 SCORE_TIMEOUT_S = 1800.0
 LEAST_TIMEOUT_S = 300.0
 ENVIRONMENT_RETRIES = 2
-OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the probe has downloaded all that there is to load
+OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the probe has downloaded everything that a job loads
 
 Outcome = Measurement | Failure
 
 
 class Runner:
-    """Runs configs of one target. The pictures of trial 0 are what others are judged against.
+    """Runs configs of one target. Pictures are judged against those of trial 0, the baseline.
 
-    max_memory_bytes  what a GPU's allocator is capped to
-    baseline          the config that is spared the cap: it is what others are compared with, whatever it needs
-    isolation         how its children are started, see isolate.choose. What is exported, or is a verdict, comes from
-                      spawned ones: forks share the layout of their memory, and differ by less than processes in use do
+    timeout_s         the user's limit for one trial
+    max_memory_bytes  a GPU's allocator is capped so that a trial stays within it
+    baseline          the config that is not capped: the others are compared with it, whatever it needs
+    isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
+                      children: forks share the layout of their memory, so they differ less than processes in use do
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Runner:
     ) -> None:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
-        self._in_graphs: set[str] = set()  # knobs that were seen to change the graphs though they say that they don't
+        self._in_graphs: set[str] = set()  # knobs that change the compiled graphs although they declare that they don't
 
     def run(
         self,
@@ -59,15 +60,17 @@ class Runner:
         earlier: Sequence[Trial],
         reuse: Reuse | None = None,
     ) -> Outcome:
-        """Measurement | Failure of the config, with everything that belongs to it left in the folder `place`.
+        """Measure a config. All files of the run are left in the folder `place`.
 
-        Where an earlier trial has compiled its graphs, that one's code is taken. If that fails, or turns out not to be
-        all that is needed, the config is measured again from nothing: of half of it nobody can tell what it costs.
+        pictures  draw and judge pictures
+        earlier   the trials so far
+        reuse     the work that earlier trials have done already; None: reuse nothing
 
-        What is not the config's fault is retried. Where it persists, a device that is never at itself (NOT_THE_CONFIG)
-        is the outcome; anything else raises UserError, as does what the user is to blame for.
+        With a compiler trial in `reuse`, its compiled code is run. Where that fails, or where some graphs are compiled
+        anew, the config is measured again with an empty cache: the cost of half a compilation is not known.
 
-        reuse  what this run is spared, by the trials that it names; None: nothing
+        A failure that is not the config's fault is retried. If it persists, a disturbed device (NOT_THE_CONFIG) is
+        returned as the outcome; any other such failure, and bad input, raises UserError.
         """
         limit = self.max_memory_bytes if config != self.baseline else None
         job = MeasureJob(
@@ -89,7 +92,7 @@ class Runner:
         return self._attempts(place, config, job, earlier, self._cache(config))
 
     def _attempts(self, place: Path, config: Config, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
-        """What is not the config's fault is retried."""
+        """Run the job. Retry after failures that are not the config's fault. Raises UserError as run() does."""
         for attempt in range(1 + ENVIRONMENT_RETRIES):
             outcome = self._run_once(place, job, earlier, cache)
             if isinstance(outcome, Measurement) or outcome.cause not in {*NOT_THE_CONFIG, "environment", "bad_input"}:
@@ -97,27 +100,29 @@ class Runner:
             if outcome.cause == "bad_input":
                 raise UserError(outcome.reason)
             if attempt == ENVIRONMENT_RETRIES and outcome.cause == "environment":
-                raise UserError(f"trials are cut short: {outcome.reason}. Mend that, and the same command continues.")
+                raise UserError(
+                    f"the trials can't go on: {outcome.reason}. Fix that, then run the same command to continue."
+                )
             if cache == self._cache(config):
-                # What it has compiled goes: the seconds of a first call are those that a user would wait.
+                # Delete what it has compiled: the next attempt must measure a first call that compiles.
                 shutil.rmtree(cache, ignore_errors=True)
         return outcome
 
     def _compiler(self, config: Config, reuse: Reuse | None, earlier: Sequence[Trial]) -> Trial | None:
-        """The trial whose compiled code can be taken: it is still there, and what it has cost is known."""
-        found = next((trial for trial in earlier if reuse and trial.number == reuse.compiler), None)
-        if found is None or found.measured is None or found.measured.compile_s is None:
+        """The trial whose compiled code is run: its cache still exists, and its compile cost is known."""
+        compiler = next((trial for trial in earlier if reuse and trial.number == reuse.compiler), None)
+        if compiler is None or compiler.measured is None or compiler.measured.compile_s is None:
             return None
-        if self._in_graphs & set(different(config, found.config)):
+        if self._in_graphs & set(different(config, compiler.config)):
             return None
-        return found if self._cache(found.config).is_dir() else None
+        return compiler if self._cache(compiler.config).is_dir() else None
 
     def draw(
         self, place: Path, config: Config, workload: Workload, reference: Path, *, earlier: Sequence[Trial]
     ) -> Quality | Failure:
-        """Make a picture of every prompt of this workload in the folder `place`, judged against those of `reference`.
+        """Draw a picture of every prompt of this workload in `place`, and judge them against those in `reference`.
 
-        Nothing is timed. Raises UserError where the user is to blame.
+        Nothing is timed. Raises UserError for bad input.
         """
         failure = self.make_pictures(place, config, workload, earlier=earlier)
         return failure or self._judge(place, reference, workload)
@@ -125,13 +130,13 @@ class Runner:
     def make_pictures(
         self, place: Path, config: Config, workload: Workload, *, earlier: Sequence[Trial]
     ) -> Failure | None:
-        """A picture of every prompt of this workload, in the folder `place`; the Failure where there are none.
+        """Draw a picture of every prompt of this workload in `place`. Returns a Failure if that fails, else None.
 
-        Raises UserError where the user is to blame.
+        Raises UserError for bad input.
         """
         target = self.target.model_copy(update={"workload": workload})
-        longer = 1 + len(workload.prompts) / len(self.target.workload.prompts)
-        job, limit_s = DrawJob(target=target, values=dict(config)), longer * self.time_limit_s(earlier)
+        factor = 1 + len(workload.prompts) / len(self.target.workload.prompts)
+        job, limit_s = DrawJob(target=target, values=dict(config)), factor * self.time_limit_s(earlier)
         env, how = _environment(self._cache(config)), self.isolation
         answer = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how)
         if not isinstance(answer, Failure):
@@ -141,7 +146,7 @@ class Runner:
         return answer
 
     def _cache(self, config: Config) -> Path:
-        """Where the code is that is compiled for it. Not for others: Inductor's cache does not know every setting."""
+        """The folder of the config's compiled code. Each config has its own: Inductor's cache ignores some settings."""
         return (self.folder.cache / config.digest).resolve()
 
     def _run_once(self, place: Path, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
@@ -161,14 +166,14 @@ class Runner:
         return measured.model_copy(update={"quality": quality, "score_s": time.monotonic() - began})
 
     def _with_pictures(self, reuse: Reuse) -> Reuse:
-        """With the folder of the source's pictures; without a source where one of them is gone."""
+        """The same with the folder of the source's pictures, or without a source if one of the pictures is gone."""
         source = reuse.source
         if source is None:
             return reuse
         images = self.folder.trial(source.trial) / "images"
-        whole = all((images / picture_name(i)).is_file() for i in range(len(self.target.workload.prompts)))
-        found = source.model_copy(update={"images": str(images.resolve())}) if whole else None
-        return reuse.model_copy(update={"source": found})
+        complete = all((images / picture_name(i)).is_file() for i in range(len(self.target.workload.prompts)))
+        update = source.model_copy(update={"images": str(images.resolve())}) if complete else None
+        return reuse.model_copy(update={"source": update})
 
     def _judge(self, place: Path, reference: Path, workload: Workload) -> Quality | Failure:
         job = ScoreJob(
@@ -179,14 +184,14 @@ class Runner:
         )
         where, how = place / "score", self.isolation
         fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=OFFLINE, isolation=how)
-        if isinstance(fields, Failure):  # the config has done its part: not its fault
+        if isinstance(fields, Failure):  # the pictures are drawn, so this is not the config's fault
             return Failure(cause="environment", reason=f"scoring its pictures failed: {fields.reason}")
         return Quality.parse(fields, f"the score in {str(place)!r}")
 
     def time_limit_s(self, earlier: Sequence[Trial]) -> float:
-        """Five times the longest trial so far, but never under LEAST_TIMEOUT_S a size nor over the user's limit."""
+        """Five times the longest trial so far, at least LEAST_TIMEOUT_S for each size, at most the user's limit."""
         longest = max((t.seconds for t in earlier if t.measured), default=self.timeout_s)
-        least = LEAST_TIMEOUT_S * len(self.target.workload.shapes)  # code is compiled for each size anew
+        least = LEAST_TIMEOUT_S * len(self.target.workload.shapes)  # each size is compiled anew
         return min(self.timeout_s, max(least, 5 * longest))
 
 
@@ -195,6 +200,9 @@ def _environment(cache: Path) -> dict[str, str]:
 
 
 def _same_graphs(measured: Measurement, compiler: Trial) -> bool:
-    """Were its graphs all there, and are they as many as the compiler's? Others may have left theirs in that cache."""
-    mine, theirs = measured.compilation, compiler.measured.compilation if compiler.measured else None
-    return mine is not None and theirs is not None and mine.uncached == 0 and mine.graphs == theirs.graphs
+    """Did all graphs come from the cache, and are there as many as the compiler trial compiled?
+
+    The count is compared because other configs that ran this trial's code may have added graphs to its cache.
+    """
+    own, source = measured.compilation, compiler.measured.compilation if compiler.measured else None
+    return own is not None and source is not None and own.uncached == 0 and own.graphs == source.graphs

@@ -1,7 +1,8 @@
-"""What a job leaves behind: its log, bounded, and whatever processes it has started, wherever they fled.
+"""Traces of a job: its log, of bounded size, and the processes that it started.
 
-Every process of a job carries its mark in the environment that the kernel shows (/proc/PID/environ): one that is
-started inherits it, one that is forked has its parent's, and a child of the nursery has put it there (see fresh.py).
+Every process of a job carries the job's mark in the environment that the kernel shows (/proc/PID/environ). Its
+descendants inherit the mark, even those that leave the process group or the session. A child of the fork server writes
+the mark there itself (worker/forked.py).
 """
 
 import contextlib
@@ -10,8 +11,8 @@ import os
 import signal
 import time
 from collections import deque
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 from autotune.isolation import MARK
 
@@ -20,24 +21,24 @@ LOG_TAIL_BYTES = 2**20
 
 
 def mark_of(folder: Path, parent: int | None = None) -> str:
-    """The mark of the job in this folder, started by process `parent` (us): always short enough for BLANK."""
+    """The mark of the job in this folder. `parent`: the process that starts it (None: this one)."""
     return f"{parent or os.getpid()}:{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]}"
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that a job has started and that still live, wherever they fled: they all carry its mark."""
+    """The ids of the running processes that carry this mark."""
     found = []
-    needle = f"{MARK}={mark}".encode()
+    entry = f"{MARK}={mark}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            alive = (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-            if alive and needle in (process / "environ").read_bytes().split(b"\0"):
+            running = (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            if running and entry in (process / "environ").read_bytes().split(b"\0"):
                 found.append(int(process.name))
     return found
 
 
 def kill_marked(mark: str, *, patience_s: float = 10) -> None:
-    """Kill whatever a job has left behind, until nothing is left. Raises RuntimeError where something will not die."""
+    """Kill every process of a job, again and again until none is left. Raises RuntimeError after `patience_s`."""
     deadline = time.monotonic() + patience_s
     while left := marked(mark):
         for pid in left:
@@ -48,10 +49,10 @@ def kill_marked(mark: str, *, patience_s: float = 10) -> None:
         time.sleep(0.02)
 
 
-def copy_log(source: Any, path: Path) -> None:
-    """Everything that the child prints: the first LOG_HEAD_BYTES, then the last LOG_TAIL_BYTES, no matter how much.
+def copy_log(source: BufferedReader, path: Path) -> None:
+    """Copy what the child prints into a file: the first LOG_HEAD_BYTES and the last LOG_TAIL_BYTES.
 
-    A full disk must not stop the reading: the child would hang on a full pipe.
+    Reads `source` to its end and closes it. A full disk does not stop the reading: the child would hang on a full pipe.
     """
     tail: deque[bytes] = deque()
     head = kept = total = 0

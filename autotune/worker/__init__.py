@@ -1,1 +1,1 @@
-"""Worker: the child's side of a trial. Reads job.json, does the job, writes outcome.json."""
+"""Worker: the child's side of a job. It reads job.json, runs the job, and writes outcome.json."""

@@ -1,4 +1,4 @@
-"""python -m autotune.worker FOLDER: do the job in this folder again, by hand."""
+"""Entry point of `python -m autotune.worker FOLDER`: run the job in this folder, also by hand."""
 
 from autotune.worker.main import main
 

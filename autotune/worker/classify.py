@@ -1,4 +1,4 @@
-"""Which Failure an exception means: by its type and by the exceptions behind it."""
+"""Classify: turn an exception into a Failure, by its type and by the exceptions that caused it."""
 
 import errno
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from autotune.trial import Failure
 
 
 def classify(error: BaseException) -> Failure:
-    """The Failure that this exception means."""
+    """The Failure for this exception. The first exception of a known type decides, from the outermost to its causes."""
     text = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no message')}"
-    for link in _causes(error):
-        if isinstance(link, NoEffect):
-            return Failure(cause="no_effect", reason=str(link), knob=link.knob)
-        if isinstance(link, BrokenOutput):
-            return Failure(cause="broken_output", reason=str(link))
-        if isinstance(link, NoCleanSamples):
-            return Failure(cause=link.why, reason=str(link))
-        if isinstance(link, UserError):
-            return Failure(cause="bad_input", reason=str(link))
-        if _is_disk_full(link):
+    for cause in _chain(error):
+        if isinstance(cause, NoEffect):
+            return Failure(cause="no_effect", reason=str(cause), knob=cause.knob)
+        if isinstance(cause, BrokenOutput):
+            return Failure(cause="broken_output", reason=str(cause))
+        if isinstance(cause, NoCleanSamples):
+            return Failure(cause=cause.why, reason=str(cause))
+        if isinstance(cause, UserError):
+            return Failure(cause="bad_input", reason=str(cause))
+        if _is_disk_full(cause):
             return Failure(cause="environment", reason="no room left on the disk")
-        if _is_out_of_memory(link):
+        if _is_out_of_memory(cause):
             return Failure(cause="out_of_memory", reason=text)
     unsupported = isinstance(error, NotImplementedError | ImportError) or "No available kernel" in str(error)
     return Failure(cause="unsupported" if unsupported else "error", reason=text)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exception and those behind it, the outermost first."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception and those that caused it, the outermost first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,10 +1,11 @@
-"""The nursery: a process that has loaded the libraries, touched no device, and forks a child for every job.
+"""Fork server: a process that loads the libraries once, touches no device, and forks a child for each job.
 
-Started and asked by `isolate/forked.py` over a socket, one JSON line a message. A forked child goes on as a fresh one
-begins: with `worker.main()`. The server ends when its socket closes, and is killed like any child when the parent dies.
+execution/fork_client.py starts the server and talks to it over a socket, one JSON line per message. A forked child goes
+on with worker.main(), as a new interpreter does. The server ends when its socket closes. Like any child, it is killed
+when the parent dies.
 
-    parent: {"folder": ..., "env": {...}} + the child's log and lifeline    server: {"pid": ...} or {"fault": "why not"}
-    parent: {"bury": pid}, when the child has ended or was killed           server: {"status": ...}
+    parent: {"folder": ..., "env": {...}} + file descriptors: log, lifeline   server: {"pid": ...} or {"fault": reason}
+    parent: {"reap": pid}, when the child has ended or was killed             server: {"status": ...}
 """
 
 import atexit
@@ -16,13 +17,16 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from autotune.worker import forked as fresh
+from autotune.worker import forked
 from autotune.worker import main as worker
 
-# What a worker imports before it measures, draws or judges. Nothing here may start a thread or a GPU: that is checked.
-# Inductor is not among them: what compiling takes, its own import included, is the config's cost.
+if TYPE_CHECKING:
+    from autotune.job import Job
+
+# The modules that a worker imports before it measures, draws or judges. None of them may start a thread or CUDA; that
+# is checked. Inductor is left out: compiling, with the import of the compiler, is a cost of the config.
 LIBRARIES = (
     "diffusers",
     "transformers",
@@ -49,7 +53,7 @@ def main() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End this child as an interpreter ends, but without taking all modules apart that it has: it takes seconds."""
+    """End this child as an interpreter ends, but without tearing down its modules, which takes seconds."""
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -57,79 +61,81 @@ def leave(status: int) -> NoReturn:
 
 
 def prepare(folder: Path) -> None:
-    """Import whatever the job in this folder, and those that will follow it, import."""
+    """Import the modules that the job in this folder and later jobs need."""
     from autotune.frozen_model import read_json
-    from autotune.job import JOB
+    from autotune.job import JOB, DrawJob, MeasureJob
     from autotune.knobs import all_knobs
 
     for name in LIBRARIES:
         import_module(name)
     all_knobs()
-    job: Any = JOB.validate_python(read_json(folder / "job.json", "job"))
-    if job.kind in ("measure", "draw"):
+    job: Job = JOB.validate_python(read_json(folder / "job.json", "job"))
+    if isinstance(job, MeasureJob | DrawJob):
+        from autotune.pipelines.loading import import_classes
+
         try:
-            import_module("autotune.pipelines.loading").import_classes(job.target.pipeline)
-        except Exception:  # whatever it is, the job itself will meet it, and say so in its outcome
+            import_classes(job.target.pipeline)
+        except Exception:  # the job itself will fail in the same way and report it in its outcome
             traceback.print_exc()
-    gc.collect()  # otherwise importing leaves one due that every child would pay anew, in its loading
+    gc.collect()  # otherwise each child would run the collection that the imports made due, and time it as loading
 
 
 def serve(connection: socket.socket) -> Path:
-    """Fork a child for every request. Returns in the children only, each of which gets the folder of its job."""
+    """Fork a child for each request. Returns in the children only, with the folder of the child's job."""
     files, fault = _rehearse()
-    _say(connection, {"fault": fault} if fault else {"ready": True})
+    _send(connection, {"fault": fault} if fault else {"ready": True})
     while True:
-        request, descriptors = _hear(connection)
-        if "bury" in request:
-            _say(connection, {"status": os.waitstatus_to_exitcode(os.waitpid(request["bury"], 0)[1])})
+        request, descriptors = _receive(connection)
+        if "reap" in request:
+            _send(connection, {"status": os.waitstatus_to_exitcode(os.waitpid(request["reap"], 0)[1])})
             continue
-        fault = fresh.fault()
+        fault = forked.fault()
         if fault:
-            _say(connection, {"fault": fault})
+            _send(connection, {"fault": fault})
             continue
         server = os.getpid()
         child = os.fork()
         if child == 0:
             connection.close()
             log, lifeline = descriptors
-            fresh.begin(server, log, lifeline, request["env"], files)
+            forked.begin(server, log, lifeline, request["env"], files)
             return Path(request["folder"])
         for descriptor in descriptors:
             os.close(descriptor)
-        _say(connection, {"pid": child})
+        _send(connection, {"pid": child})
 
 
-def _rehearse() -> tuple[list[fresh.Stretch], str | None]:
-    """What every fork must map in, and why none can be made, if so.
+def _rehearse() -> tuple[list[forked.Span], str | None]:
+    """Fork once for trial. Returns the file pages that each child must map in, and why forking is not safe, if so.
 
-    A first fork is for nothing: BLAS libraries stop their idle threads at a fork (they start them anew at the next
-    call), so that threads which are there after it are of a kind that a fork would lose.
+    The trial fork is needed because BLAS libraries stop their idle threads at a fork and start new ones at their next
+    call. A thread that is still there afterwards is of another kind: a child would lack it.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    ours, theirs = os.pipe()
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(theirs, (fresh.fault_of_fork() or "").encode())
+        os.write(write_end, (forked.fault_of_fork() or "").encode())
         os._exit(0)
-    os.close(theirs)
-    with os.fdopen(ours, encoding="utf-8") as said:
-        fault = said.read()
+    os.close(write_end)
+    with os.fdopen(read_end, encoding="utf-8") as pipe:
+        fault = pipe.read()
     status = os.waitpid(child, 0)[1]
     if status:
         return [], f"a fork ended with status {os.waitstatus_to_exitcode(status)}"
     try:
-        return fresh.files_in_memory(), fault or fresh.fault()
+        return forked.files_in_memory(), fault or forked.fault()
     except OSError as error:
         return [], f"the kernel doesn't show which pages are in memory ({error})"
 
 
-def _say(connection: socket.socket, message: dict[str, Any]) -> None:
+def _send(connection: socket.socket, message: dict[str, Any]) -> None:
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _hear(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next request and the file descriptors that came with it. Ends the process where there will be none."""
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next request and the file descriptors that came with it. Ends this process when the socket has closed."""
     line, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
     while line and not line.endswith(b"\n"):
         block = connection.recv(65536)

@@ -1,10 +1,10 @@
-"""The child's main: reads `job.json`, does the job, writes `outcome.json`.
+"""Main of the child process: it reads `job.json`, runs the job, and writes `outcome.json`.
 
 Repeat any trial by hand: python -m autotune.worker FOLDER
 
-It knows nothing of the search. `execution/isolate.py` starts it in a process group of its own, with a pipe
-(AUTOTUNE_LIFELINE) whose other end only the parent holds. When that end closes, however the parent died, the whole
-group is killed.
+The child knows nothing of the search. execution/isolate.py starts it in a process group of its own. It passes the read
+end of a pipe, the lifeline (AUTOTUNE_LIFELINE), and keeps the write end. When the parent dies, for whatever reason, the
+write end closes, and a watcher process kills the group.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from autotune.isolation import LIFELINE
 if TYPE_CHECKING:
     from autotune.job import Job
 
-# kind of job -> module:function(job, folder) that does it and returns its result as JSON. The function lives in the
-# room that the job is about; only the module of the job at hand is imported.
+# kind of job -> module:function. function(job, folder) runs the job and returns its result as JSON. It lives in the
+# room that the job is about. Only the module of the current job is imported.
 JOBS = {
     "device": "autotune.devices.probe:run_device_job",
     "probe": "autotune.worker.probe:run_probe_job",
@@ -41,16 +41,16 @@ JOBS = {
 def main() -> None:
     folder = Path(sys.argv[1])
     die_with_parent()
-    # Imported late: the watcher above is forked while this process is small and has one thread.
+    # Imported late: die_with_parent() forks, so this process must be small and have one thread until then.
     from autotune.frozen_model import read_json, write_json
-    from autotune.job import DISK_FULL_STATUS, JOB, Report
+    from autotune.job import DISK_FULL_STATUS, JOB, JobOutcome
     from autotune.worker.classify import classify
 
     try:
-        report = Report(result=run(JOB.validate_python(read_json(folder / "job.json", "job")), folder))
+        report = JobOutcome(result=run(JOB.validate_python(read_json(folder / "job.json", "job")), folder))
     except Exception as error:
         traceback.print_exc()
-        report = Report(failure=classify(error))
+        report = JobOutcome(failure=classify(error))
     try:
         write_json(folder / "outcome.json", report.to_json())
     except OSError as error:
@@ -59,14 +59,14 @@ def main() -> None:
 
 
 def run(job: "Job", folder: Path) -> dict[str, Any]:
-    """Do the job; returns its result as JSON."""
+    """Run the job and return its result as JSON. Raises whatever the job raises."""
     module, _, function = JOBS[job.kind].partition(":")
     result: dict[str, Any] = getattr(import_module(module), function)(job, folder)
     return result
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do the work in a fork of this process, which then ends. Returns the fork's process id."""
+    """Run `work` in a fork of this process. The fork ends when it is done. Returns the fork's process id."""
     process = os.fork()
     if process:
         return process
@@ -74,20 +74,20 @@ def fork(work: Callable[[], None]) -> int:
         work()
         os._exit(0)
     finally:
-        os._exit(1)  # whatever was raised, it must not run on as a second worker
+        os._exit(1)  # after any exception: the fork must not go on as a second worker
 
 
 def die_with_parent() -> None:
     """Fork a watcher that kills this process group when the parent's end of the lifeline closes."""
-    word = os.environ.pop(LIFELINE, None)
-    if word is None:
+    variable = os.environ.pop(LIFELINE, None)
+    if variable is None:
         return  # run by hand
-    lifeline = int(word)
+    lifeline = int(variable)
     if os.fork() == 0:
         for descriptor in map(int, os.listdir("/dev/fd")):
-            if descriptor > 2 and descriptor != lifeline:  # it keeps nothing open whose end others wait for
-                with contextlib.suppress(OSError):  # the listing's own is closed by now
+            if descriptor > 2 and descriptor != lifeline:  # otherwise readers of these pipes would wait for the watcher
+                with contextlib.suppress(OSError):  # os.listdir's own descriptor is closed by now
                     os.close(descriptor)
-        os.read(lifeline, 1)  # the parent never writes: this returns when its end has closed
+        os.read(lifeline, 1)  # the parent never writes, so this returns when the write end closes
         os.killpg(0, signal.SIGKILL)
     os.close(lifeline)

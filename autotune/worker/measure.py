@@ -11,7 +11,7 @@ import torch
 
 from autotune.building import build
 from autotune.config import Config
-from autotune.isolation import ASKED_AT, HOW
+from autotune.isolation import REQUESTED_AT, STARTED_BY
 from autotune.job import ChainJob, DrawJob, MeasureJob
 from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch
 from autotune.measure.compilation import keep_all_attempts
@@ -37,7 +37,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     meter, watch = meter_for(device), watch_for(target.device)
     if job.max_memory_bytes is not None:
         cap(device, job.max_memory_bytes)
-    asked_at = os.environ.get(ASKED_AT)
+    asked_at = os.environ.get(REQUESTED_AT)
     start_s = time.monotonic() - float(asked_at) if asked_at else None
     lap = stopwatch()
     meter.start("load")
@@ -64,7 +64,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
         "load_s": load_s,
         "apply_s": apply_s,
         "start_s": start_s,
-        "isolation": os.environ.get(HOW),
+        "isolation": os.environ.get(STARTED_BY),
         "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
         "effects": {name: effect.to_json() for name, effect in effects.items()},
         **fields,
@@ -110,7 +110,7 @@ def _check(pipe: "DiffusionPipeline", target: Target, images: "Sequence[Image]",
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
-        made_from=target.workload.as_read[first:],
+        made_from=target.workload.normalized_prompts[first:],
         one_start=bool(picture_arguments(pipe)),
     )
 

@@ -1,5 +1,6 @@
-"""Every way in which a child can end, with real children of either kind: each is one typed outcome, and nothing is left
-of it. A forked child comes from a nursery that has loaded no libraries, which is quick; test_nursery.py has a real one.
+"""Every way in which a child can end, with real children, spawned and forked: each gives one typed outcome and leaves
+no process behind. Forked children come from a fork server that has loaded no libraries, which is quick;
+test_fork_server.py has a real one.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from scripted import run_script, with_tests_importable
 
 from autotune.errors import UserError
 from autotune.execution import isolate
-from autotune.execution.child import Fresh, look_after
+from autotune.execution.child import SpawnedChild, supervise
 from autotune.execution.traces import mark_of
 from autotune.isolation import ISOLATIONS, Isolation
 from autotune.job import MeasureJob, ScoreJob
@@ -76,7 +77,7 @@ def test_a_hang_with_grandchildren_ends_at_the_time_limit_and_leaves_nothing(tmp
 import subprocess, sys, time
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
 subprocess.Popen(sleep)
-subprocess.Popen(sleep, start_new_session=True)  # flees the process group
+subprocess.Popen(sleep, start_new_session=True)  # leaves the process group
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -88,7 +89,7 @@ time.sleep(600)
     assert living(tmp_path) == []
 
 
-def test_who_is_forked_twice_and_flees_its_session_is_found(tmp_path: Path, how: Isolation) -> None:
+def test_a_process_that_forks_twice_and_leaves_its_session_is_found(tmp_path: Path, how: Isolation) -> None:
     script = """
 import os, pathlib, sys, time
 if os.fork() == 0:
@@ -102,7 +103,7 @@ os.wait()
     assert living(tmp_path) == []
 
 
-def test_while_it_works_its_processes_carry_its_mark(tmp_path: Path, how: Isolation) -> None:
+def test_processes_of_a_running_job_carry_its_mark(tmp_path: Path, how: Isolation) -> None:
     script = """
 import json, os, pathlib, subprocess, sys
 from autotune.execution.traces import marked
@@ -119,7 +120,7 @@ pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": found
     assert living(tmp_path) == []
 
 
-def test_who_runs_out_of_the_hosts_memory_is_told_so(
+def test_a_child_that_the_kernel_killed_for_memory_is_out_of_memory(
     tmp_path: Path, how: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = iter([3, 4])
@@ -169,7 +170,7 @@ run_script(Path(sys.argv[1]), sys.argv[2], script, timeout_s=600)
 
 
 def carrying(word: str) -> list[int]:
-    """The processes with this in the environment that they began with: the nursery, its watcher and its children."""
+    """The processes with this word in their initial environment: the fork server, its watcher and its children."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -177,28 +178,28 @@ def carrying(word: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("when", ["as it starts", "as it is buried", "both"])
+@pytest.mark.parametrize("when", ["as it starts", "as it is reaped", "both"])
 def test_a_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, when: str) -> None:
-    """The watcher of a child that was forgotten would hold our end of its log open, and we would wait for it."""
+    """A lost child's watcher would hold the log's pipe open, and the parent would wait for it for ever."""
     threads = threading.active_count()
     script = "import time; from autotune.worker.main import die_with_parent; die_with_parent(); time.sleep(600)"
 
-    class Interrupted(Fresh):
-        def bury(self) -> int:
+    class Interrupted(SpawnedChild):
+        def reap(self) -> int:
             if when != "as it starts":
                 os.kill(os.getpid(), signal.SIGINT)
-            return super().bury()
+            return super().reap()
 
-    def start(log: int, lifeline: int, env: Mapping[str, str]) -> Fresh:
+    def start(log: int, lifeline: int, env: Mapping[str, str]) -> SpawnedChild:
         child = Interrupted([sys.executable, "-c", script], log, lifeline, env)
-        if when != "as it is buried":
+        if when != "as it is reaped":
             os.kill(os.getpid(), signal.SIGINT)
         return child
 
     (tmp_path / "job").mkdir()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        look_after(start, tmp_path / "job", 1, {**os.environ})
+        supervise(start, tmp_path / "job", 1, {**os.environ})
     assert time.monotonic() - began < 60
     assert living(tmp_path) == []
     assert threading.active_count() == threads
@@ -227,7 +228,7 @@ import json, subprocess, sys
 from pathlib import Path
 from autotune import study_folder as folders
 from scripted import run_script, with_tests_importable
-folders.LEAST_FREE_BYTES = 0  # the check before a trial would not let it start
+folders.MIN_FREE_BYTES = 0  # the check before a trial would not let it start
 fill = '''
 import sys
 from pathlib import Path
@@ -257,7 +258,7 @@ print(json.dumps([found.cause, found.reason, left]))
 def test_a_disk_without_room_is_said_before_a_trial_starts(
     tmp_path: Path, how: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autotune.study_folder.LEAST_FREE_BYTES", 2**62)
+    monkeypatch.setattr("autotune.study_folder.MIN_FREE_BYTES", 2**62)
     with pytest.raises(UserError, match="no room on the disk"):
         run_script(tmp_path, how, "pass")
 
@@ -280,8 +281,8 @@ def wait_until(condition, patience_s: float) -> None:
 
 def test_children_are_forked_unless_that_is_unsafe_or_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (isolate.choose("fork"), isolate.choose("spawn"), isolate.choose(None)) == ("fork", "spawn", "fork")
-    monkeypatch.setattr(isolate, "_others_knobs", lambda: True)
+    monkeypatch.setattr(isolate, "_has_plugin_knobs", lambda: True)
     assert isolate.choose(None) == "spawn"
-    monkeypatch.setattr(isolate, "_others_knobs", lambda: False)
+    monkeypatch.setattr(isolate, "_has_plugin_knobs", lambda: False)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert (isolate.choose("fork"), isolate.choose(None)) == ("fork", "spawn")

@@ -1,4 +1,4 @@
-"""How long a trial may take, and how often it is tried. No processes here."""
+"""How long a trial may take, how often it is tried, and what it takes over from earlier ones. Starts no process."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_trial_may_take_five_times_the_longest_and_time_to_compile_for_each_si
 
 
 class Attempts:
-    """Children whose ends are given; the last for ever."""
+    """Fake children that end with these causes in turn; the last one repeats."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *causes: Cause | None) -> None:
         self.causes, self.jobs = list(causes), list[MeasureJob]()
@@ -115,11 +115,11 @@ def test_the_limit_on_memory_goes_with_the_job(tmp_path: Path, monkeypatch: pyte
     assert [job.max_memory_bytes for job in attempts.jobs] == [2**33]
 
 
-GIVER = SourceTrial(trial=3, prompt=0, suspects={}, min_psnr_db=None, conclusive=True)
+SOURCE = SourceTrial(trial=3, prompt=0, suspects={}, min_psnr_db=None, conclusive=True)
 
 
 @pytest.mark.parametrize("has_pictures", [True, False])
-def test_a_giver_goes_with_the_job_while_its_pictures_are_there(
+def test_a_source_goes_with_the_job_while_its_pictures_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_pictures: bool
 ) -> None:
     attempts, runner = Attempts(monkeypatch, "error"), Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0)
@@ -127,22 +127,24 @@ def test_a_giver_goes_with_the_job_while_its_pictures_are_there(
     images.mkdir(parents=True)
     if has_pictures:
         Image.new("RGB", (8, 8)).save(images / picture_name(0))
-    runner.run(tmp_path / "trial", complete({}), pictures=True, earlier=[], reuse=Reuse(source=GIVER))
+    runner.run(tmp_path / "trial", complete({}), pictures=True, earlier=[], reuse=Reuse(source=SOURCE))
     sent = attempts.jobs[0].reuse
     assert sent is not None
     assert (sent.source.images if sent.source else None) == (str(images.resolve()) if has_pictures else None)
 
 
 @pytest.mark.parametrize("what", ["stopped", "same"])
-def test_what_was_spared_is_judged_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_trial_without_pictures_of_its_own_runs_no_scoring_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     """The source's quality is taken over, or there is none: no job is run but the measurement."""
-    look = SpotCheck(trial=3, prompt=0, ssim=1.0, psnr_db=None, largest_levels=0)
-    spared = {"spot_check": look.to_json()} if what == "same" else {"stopped": "beaten"}
+    check = SpotCheck(trial=3, prompt=0, ssim=1.0, psnr_db=None, largest_levels=0)
+    skipped = {"spot_check": check.to_json()} if what == "same" else {"stopped": "beaten"}
     jobs: list[object] = []
 
     def run(folder: Path, job: object, **_: object) -> dict[str, object]:
         jobs.append(job)
-        return {**measured(0).outcome.to_json(), "quality": None, **spared}
+        return {**measured(0).outcome.to_json(), "quality": None, **skipped}
 
     monkeypatch.setattr(isolate, "run", run)
     runner, source = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0), measured(3, loss=0.25)
@@ -165,7 +167,7 @@ def compiled(number: int, uncached: int, graphs: int = 2, **values: Value) -> Tr
 
 
 class Compiling:
-    """Children who find so many graphs in no cache, or fail, one after the other; and what their caches were."""
+    """Fake children that in turn compile so many graphs anew, or fail. Records the caches that they were given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *uncached: int | Cause, graphs: int = 2) -> None:
         self.uncached, self.graphs, self.caches = list(uncached), graphs, list[str]()
@@ -202,7 +204,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(StudyFolder(tmp_path / "study"), make_target(), timeout_s=1800.0)
 
 
-def test_compiled_code_is_taken_and_costs_what_it_has_cost(
+def test_compiled_code_is_reused_with_its_compile_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
 ) -> None:
     children = Compiling(monkeypatch, "contended", 0)
@@ -214,7 +216,7 @@ def test_compiled_code_is_taken_and_costs_what_it_has_cost(
     assert found.first_call_s == 3.0, "what was measured is kept"
 
 
-def test_where_some_of_it_was_not_there_all_is_compiled_and_the_knob_is_not_trusted_any_more(
+def test_where_some_graphs_were_missing_all_are_compiled_and_the_knob_is_not_trusted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
 ) -> None:
     children = Compiling(monkeypatch, 1, 2, 2)
@@ -226,10 +228,10 @@ def test_where_some_of_it_was_not_there_all_is_compiled_and_the_knob_is_not_trus
     assert second.peak_memory_bytes == 2**29
 
 
-def test_graphs_that_are_more_than_the_compilers_are_not_its_own(
+def test_more_graphs_than_the_compiler_made_are_not_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Runner
 ) -> None:
-    """All of them were there, but somebody else's run has left one of them."""
+    """All of them were in the cache, but another config's run added one of them."""
     Compiling(monkeypatch, 0, 3, graphs=3)
     assert compiles(tmp_path, runner, steps=5).compiled_as is None
 

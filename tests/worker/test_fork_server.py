@@ -1,6 +1,6 @@
-"""A forked child is like a fresh one in all that can change a number, and a nursery that can't fork safely says so.
+"""A forked child measures what a spawned one does, and a fork server that can't fork safely says why.
 
-Most nurseries here have loaded nothing. The last tests have real ones, with torch and diffusers in them.
+Most fork servers here have loaded no libraries. The last tests have real ones, with torch and diffusers.
 """
 
 import os
@@ -13,7 +13,7 @@ import pytest
 from conftest import told
 from scripted import run_script
 
-from autotune.execution import fork_client as forked
+from autotune.execution import fork_client
 from autotune.execution.isolate import marked
 from autotune.execution.traces import mark_of
 from autotune.isolation import ISOLATIONS, Isolation
@@ -28,7 +28,7 @@ found = {
     "how": os.environ["AUTOTUNE_ISOLATION"],
     "parent": os.getppid(),
     "environment": {name: value for name, value in os.environ.items()
-                    if name not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_ASKED_AT")},
+                    if name not in ("AUTOTUNE_LIFELINE", "AUTOTUNE_ISOLATION", "AUTOTUNE_REQUESTED_AT")},
     "descriptors": sorted(os.readlink(f"/proc/self/fd/{n}").partition(":")[0] for n in os.listdir("/proc/self/fd")
                           if os.path.exists(f"/proc/self/fd/{n}")),
     "cwd": os.getcwd(), "umask": status["Umask"].strip(), "threads": status["Threads"].strip(),
@@ -43,12 +43,12 @@ pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": {"fou
 
 
 @pytest.fixture(autouse=True)
-def no_nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """None from an earlier test, and nothing refused so far."""
-    forked.close()
-    monkeypatch.setattr(forked, "_refused", {})
+def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No server of an earlier test is running, and none has been refused."""
+    fork_client.close()
+    monkeypatch.setattr(fork_client, "_refused", {})
     yield
-    forked.close()
+    fork_client.close()
 
 
 def tell(folder: Path, how: Isolation, **more: object) -> dict:
@@ -57,17 +57,17 @@ def tell(folder: Path, how: Isolation, **more: object) -> dict:
     return answer
 
 
-def test_a_forked_child_is_what_a_fresh_one_is(tmp_path: Path) -> None:
-    """Its environment, descriptors, signals, threads, group, cores ... all but who started it."""
-    tell(tmp_path, "fork")  # so that the second is of a nursery at work
+def test_a_forked_child_is_what_a_spawned_one_is(tmp_path: Path) -> None:
+    """Its environment, descriptors, signals, threads, group, cores ... are the same. Only its parent differs."""
+    tell(tmp_path, "fork")  # so that the second child comes from a server that has forked before
     fork, spawn = (tell(tmp_path, how)["found"] for how in ISOLATIONS)
     assert (fork.pop("how"), spawn.pop("how")) == ("fork", "spawn")
-    assert (spawn.pop("parent"), fork.pop("parent")) == (os.getpid(), nursery().process_id)
+    assert (spawn.pop("parent"), fork.pop("parent")) == (os.getpid(), server().process_id)
     assert fork == spawn
 
 
-def nursery() -> forked.Nursery:
-    found = forked._nursery
+def server() -> fork_client.ForkServer:
+    found = fork_client._server
     assert found is not None
     return found
 
@@ -77,7 +77,7 @@ def test_children_draw_different_random_numbers(tmp_path: Path) -> None:
     assert not set(one) & set(other)
 
 
-def test_a_nursery_serves_jobs_of_other_marks_caches_and_lifelines(tmp_path: Path) -> None:
+def test_a_server_forks_for_jobs_of_different_marks_caches_and_lifelines(tmp_path: Path) -> None:
     first, second = (
         tell(tmp_path, "fork", env={"TORCHINDUCTOR_CACHE_DIR": name})["found"] for name in ("one", "another")
     )
@@ -86,7 +86,7 @@ def test_a_nursery_serves_jobs_of_other_marks_caches_and_lifelines(tmp_path: Pat
 
 
 @pytest.mark.parametrize("what", ["environment", "cwd", "umask"])
-def test_what_a_child_would_inherit_for_good_makes_another_nursery(
+def test_a_job_that_differs_in_what_a_child_inherits_gets_another_server(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tell(tmp_path, "fork")["found"]
@@ -111,7 +111,7 @@ import types
 fake = types.SimpleNamespace(cuda=types.SimpleNamespace(_is_in_bad_fork=lambda: True))
 sys.modules["torch"] = fake
 """
-UNSEEN = "nursery.fresh.set_mark = lambda mark: None"
+UNSEEN = "fork_server.forked.set_mark = lambda mark: None"
 BROKEN = "raise ImportError('no module named diffusers')"
 
 
@@ -124,7 +124,7 @@ BROKEN = "raise ImportError('no module named diffusers')"
         (BROKEN, "status 1, ImportError: no module named diffusers"),
     ],
 )
-def test_a_nursery_that_can_not_fork_safely_says_why_once_and_children_are_fresh(
+def test_a_server_that_can_not_fork_safely_says_why_once_and_children_are_spawned(
     tmp_path: Path, first: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -135,14 +135,14 @@ def test_a_nursery_that_can_not_fork_safely_says_why_once_and_children_are_fresh
 
 def test_a_thread_that_starts_later_stops_the_forking(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = "import threading\nsoon = threading.Timer(1.0, lambda: threading.Event().wait())\nsoon.daemon = True\n"
-    first += "serve = nursery.serve\n"
-    first += "say = nursery._say\ndef late(c, m):\n    say(c, m)\n    if 'ready' in m: soon.start()\n"
-    first += "nursery._say = late"
+    first += "serve = fork_server.serve\n"
+    first += "send = fork_server._send\ndef late(c, m):\n    send(c, m)\n    if 'ready' in m: soon.start()\n"
+    first += "fork_server._send = late"
     assert tell(tmp_path, "fork", first=first)["found"]["how"] == "spawn"
     assert "threads" in told(caplog)[0]
 
 
-def test_a_job_whose_nursery_is_killed_is_the_environments_fault_and_the_next_has_another(tmp_path: Path) -> None:
+def test_a_job_whose_server_is_killed_is_the_environments_fault_and_the_next_has_another(tmp_path: Path) -> None:
     script = "import os, signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"
     begun = time.monotonic()
     found = run_script(tmp_path, "fork", script, timeout_s=60)
@@ -152,7 +152,7 @@ def test_a_job_whose_nursery_is_killed_is_the_environments_fault_and_the_next_ha
     assert tell(tmp_path, "fork")["found"]["how"] == "fork"
 
 
-def test_a_nursery_that_was_killed_between_two_jobs_is_replaced(
+def test_a_server_that_was_killed_between_two_jobs_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = tell(tmp_path, "fork")["found"]["parent"]
@@ -164,15 +164,15 @@ def test_a_nursery_that_was_killed_between_two_jobs_is_replaced(
 
 
 def test_a_child_that_ends_cleans_up_as_an_interpreter_does(tmp_path: Path) -> None:
-    """What was to be done at the exit is done, and what was printed is in the log, whatever the status."""
+    """Exit handlers run, and all output is in the log, whatever the status."""
     script = """
 import atexit, pathlib, sys, tempfile
-from autotune.worker import fork_server as nursery
+from autotune.worker import fork_server
 kept = tempfile.TemporaryDirectory()
 atexit.register(lambda: print("at the exit", not print("cleaning")))
 pathlib.Path(sys.argv[1], "where").write_text(kept.name)
 print("at work")
-nursery.leave(3)
+fork_server.leave(3)
 """
     found = run_script(tmp_path, "fork", script)
     assert isinstance(found, Failure)
@@ -181,20 +181,20 @@ nursery.leave(3)
     assert not Path((tmp_path / "job" / "where").read_text()).exists()
 
 
-def test_ctrl_c_leaves_no_child_and_no_half_served_nursery(tmp_path: Path) -> None:
-    """As in a terminal: the signal comes to us alone, the children are in groups of their own."""
+def test_ctrl_c_leaves_no_child_and_no_server_in_the_middle_of_a_job(tmp_path: Path) -> None:
+    """As in a terminal: only this process gets the signal, the children are in groups of their own."""
     script = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGINT); time.sleep(600)"
     with pytest.raises(KeyboardInterrupt):
         run_script(tmp_path, "fork", script)
     assert tell(tmp_path, "fork")["found"]["how"] == "fork"
 
 
-LOADED = "from importlib import import_module\nfor name in nursery.LIBRARIES: import_module(name)"
+LOADED = "from importlib import import_module\nfor name in fork_server.LIBRARIES: import_module(name)"
 ALLOCATE = """
 import json, pathlib, sys
 from importlib import import_module
-from autotune.worker import fork_server as nursery
-for name in nursery.LIBRARIES: import_module(name)
+from autotune.worker import fork_server
+for name in fork_server.LIBRARIES: import_module(name)
 import torch
 from autotune.measure.memory import ResidentMeter
 meter = ResidentMeter()
@@ -208,8 +208,8 @@ pathlib.Path(sys.argv[1], "outcome.json").write_text(json.dumps({"result": found
 """
 
 
-def test_the_memory_of_a_forked_child_is_counted_as_a_fresh_ones_is(tmp_path: Path) -> None:
-    """Of 64 MiB that are known, and with them the code of the libraries that is used for the first time."""
+def test_the_memory_of_a_forked_child_is_counted_as_a_spawned_ones_is(tmp_path: Path) -> None:
+    """A known 64 MiB, and the pages of the libraries' code that are used for the first time."""
     forks = [run_script(tmp_path, "fork", ALLOCATE, first=LOADED) for _ in range(2)]
     spawn = run_script(tmp_path, "spawn", ALLOCATE)
     for fork in forks:
