@@ -40,7 +40,7 @@ def first_picture(config: Path, device: str, how: str) -> str:
 def main() -> None:
     from load_overhead import save_config
 
-    from autotune.production.compile_artifacts import save_with_artifacts
+    from autotune.tuning.compile_artifacts import save_with_artifacts
     from autotune.production.tuned_config import TunedConfig
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,1 +1,1 @@
-"""Production: the exported config and all that a server needs to load, check, run and export it."""
+"""Production: the exported config, and what a server needs to load, check and run it."""

@@ -1,11 +1,12 @@
-"""Compiled code beside an exported JSON (`best.artifacts`), so that a server's first picture need not wait for it.
+"""Artifacts: the compiled code beside an exported JSON (`best.artifacts`), so that a server need not compile.
 
-torch reads it with pickle, so that whoever wrote the file can run any code in the process that loads it. The hash in
-the JSON shows that the file is the one that the JSON speaks of, not that the two are to be trusted. Hence it is
-used only where the caller says so (`artifacts=True`), for files from a source that they would run a program from.
+torch reads the file with pickle: whoever wrote it can run any code in the process that loads it. The hash in the JSON
+shows that the file belongs to the JSON, not that either can be trusted. The file is therefore used only with
+`artifacts=True`, which is meant for files from a source whose programs the caller would run.
 
-The file is a zip: `torch` is what torch.compiler.save_cache_artifacts() gave, graphs and, on a GPU, their kernels. The
-kernels that torch compiles for a CPU are not in it (as of torch 2.13): they lie beside it, as in Inductor's cache.
+The file is a zip archive. Its entry `torch` holds the output of torch.compiler.save_cache_artifacts(): graphs and, on a
+GPU, their kernels. As of torch 2.13 that output lacks the kernels for a CPU: these are further entries, under the paths
+that they have in Inductor's cache.
 """
 
 import hashlib
@@ -27,12 +28,12 @@ from autotune.production.untrusted_input import check_file_name
 
 LOG = logging.getLogger("autotune")
 MOST_BYTES = 4 * 2**30
-GRAPHS = "torch"
-KERNELS = "??/*.so"  # in Inductor's cache, see torch/_inductor/codecache.py: get_path
+GRAPHS = "torch"  # the entry of the archive
+KERNELS = "??/*.so"  # paths in Inductor's cache, see torch/_inductor/codecache.py: get_path
 
 
 class Artifacts(FrozenModel):
-    """Which file, by its plain name in the JSON's folder, and what it must hold."""
+    """The file: its plain name in the folder of the JSON, its hash and its size."""
 
     file: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -40,7 +41,10 @@ class Artifacts(FrozenModel):
 
 
 def run_artifacts_job(job: ArtifactsJob, folder: Path) -> dict[str, Any]:
-    """In a child: build the pipe, call it at every size, and keep what torch.compile made in the job's folder."""
+    """In a child process: build the pipe, call it at every size, and write the compiled code to `folder`/artifacts.
+
+    The result is the number of bytes, 0 where torch.compile left nothing in its caches.
+    """
     import torch
 
     from autotune.building import build
@@ -60,12 +64,13 @@ def run_artifacts_job(job: ArtifactsJob, folder: Path) -> dict[str, Any]:
 
 
 def artifacts_of(file: Path) -> Artifacts:
+    """The entry of the JSON that describes this file."""
     data = file.read_bytes()
     return Artifacts(file=file.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def pack(graphs: bytes, cache: Path) -> bytes:
-    """The file's content: what torch has saved, and the compiled kernels in this folder of Inductor's."""
+    """The content of the file: the output of torch, and the compiled kernels in Inductor's cache folder."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(GRAPHS, graphs)
@@ -75,9 +80,9 @@ def pack(graphs: bytes, cache: Path) -> bytes:
 
 
 def unpack(data: bytes, cache: Path) -> bytes:
-    """Lay the kernels into Inductor's cache, those that it lacks, and return torch's part.
+    """Copy the kernels into Inductor's cache, except those that it has, and return the entry of torch.
 
-    Raises UserError for what `pack` has not made; nothing is written then. And for a cache that can't be written.
+    Raises UserError where `pack` did not make the data (then nothing is written), and where the cache can't be written.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -85,14 +90,14 @@ def unpack(data: bytes, cache: Path) -> bytes:
             for name in kernels:
                 _check_kernel(name)
             for name in kernels:
-                _lay(file.read(name), cache / name)
+                _write_kernel(file.read(name), cache / name)
     except (zipfile.BadZipFile, KeyError):
         raise UserError(
-            "the artifacts are no file of autotune's: make them anew with export --with-artifacts."
+            "the artifacts were not written by autotune: make them again with export --with-artifacts."
         ) from None
     except OSError as error:
         raise UserError(
-            f"the artifacts can't be laid into Inductor's cache, {cache}: {error.strerror}. "
+            f"the artifacts can't be copied into Inductor's cache, {cache}: {error.strerror}. "
             "Set TORCHINDUCTOR_CACHE_DIR to a folder that can be written."
         ) from None
     return graphs
@@ -100,47 +105,51 @@ def unpack(data: bytes, cache: Path) -> bytes:
 
 def _check_kernel(name: str) -> None:
     if not PurePosixPath(name).match(KERNELS) or name.count("/") != 1 or ".." in name or "\\" in name:
-        raise UserError(f"the artifacts hold {name[:100]!r}, which is no kernel of torch's.")
+        raise UserError(f"the artifacts contain {name[:100]!r}, which is not a kernel of torch.")
 
 
-def _lay(kernel: bytes, path: Path) -> None:
-    """Whole or not at all: another process may be about to load it."""
+def _write_kernel(kernel: bytes, path: Path) -> None:
+    """Write whole or not at all, because another process may load the file at any time. An existing file is kept."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_bytes(kernel)
-    half.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(kernel)
+    temporary.replace(path)
 
 
 def use(artifacts: Artifacts | None, folder: Path, differences: Sequence[str]) -> bool:
-    """Put the compiled code into torch's caches, before anything compiles. Were they used? If not, a word says why.
+    """Put the compiled code into torch's caches, before anything compiles. Returns whether torch accepted it.
 
-    differences  in what this machine is not the one that they were made on: any of them, and they are ignored
+    Where the code is not used, a warning says why.
 
-    Raises UserError where the file is not the one that the JSON speaks of.
+    artifacts    of the JSON; None: it has none
+    folder       the folder of the JSON
+    differences  how this machine differs from the one that compiled the code; where there is any, the code is ignored
+
+    Raises UserError where the file is missing, or is not the one that the JSON describes.
     """
     if artifacts is None:
-        LOG.warning("artifacts=True, but this config comes without any: it is compiled here.")
+        LOG.warning("artifacts=True, but this config has no artifacts: it is compiled here.")
         return False
     if differences:
-        LOG.warning("its artifacts are ignored, because this is not where they were made: %s", differences[0])
+        LOG.warning("the artifacts are ignored, because something has changed since they were made: %s", differences[0])
         return False
     import torch
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     loaded = torch.compiler.load_cache_artifacts(unpack(read_checked(artifacts, folder), Path(cache_dir())))
     if loaded is None:
-        LOG.warning("torch can't use these artifacts: it is compiled here.")
+        LOG.warning("torch can't use these artifacts: the config is compiled here.")
     return loaded is not None
 
 
 def read_checked(artifacts: Artifacts, folder: Path) -> bytes:
-    """The file's content, its hash checked. Raises UserError."""
+    """The content of the file. Raises UserError where the file is missing, or its size or hash differs."""
     check_file_name(artifacts.file)
     path = folder / artifacts.file
     if path.is_symlink() or not path.is_file():
-        raise UserError(f"the artifacts {artifacts.file!r} are not beside the config.")
+        raise UserError(f"the artifacts {artifacts.file!r} are not in the folder of the config.")
     if path.stat().st_size != artifacts.bytes:
         raise UserError(f"the artifacts {artifacts.file!r} are not those of the config: another size.")
     data = path.read_bytes()

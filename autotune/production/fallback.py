@@ -1,8 +1,8 @@
-"""What stands in where a config can't act as it was measured: another GPU, a package that is missing.
+"""fit(): replace the values of a config that are not available on this machine, such as on another GPU.
 
-Knob by knob, the nearest value that every rule of the knobs allows here: what the knob itself names as the next best
-(`Knob.nearest`), in the end its default. The same rules keep such values out of a search. Speed is not looked at: a
-replaced config was measured nowhere, so each replacement is told with its reason.
+For each knob the replacement is the nearest value that every rule of the knobs allows on the target: first the values
+that the knob lists (`Knob.nearest`), last its default. The same rules exclude such values from a search. Speed plays no
+part: the replaced config was never measured, so each replacement is reported with its reason.
 """
 
 from collections.abc import Iterator
@@ -16,44 +16,40 @@ from autotune.target import Target
 
 
 class Replacement(FrozenModel):
-    """A knob's value that can't act here, what is taken instead, and why."""
+    """A value that is not available here, the value used instead, and the reason."""
 
     knob: str
-    asked: Value
-    given: Value
+    requested: Value
+    used: Value
     why: str
 
     def __str__(self) -> str:
-        return f"{self.knob}={self.given} instead of {self.knob}={self.asked}: {self.why}"
+        return f"{self.knob}={self.used} instead of {self.knob}={self.requested}: {self.why}"
 
 
 def fit(config: Config, target: Target) -> tuple[Config, tuple[Replacement, ...]]:
-    """The nearest config that can act on this target, and what was replaced. Raises UserError where there is none."""
-    values, found = dict(config), list[Replacement]()
+    """The nearest config that the target supports, and what was replaced. Raises UserError where there is none."""
+    values, replacements = dict(config), list[Replacement]()
     for name, knob in all_knobs().items():
         why = knob.why_not(values[name], target) if name in values else None
         if why:
-            given = next((v for v in _nearest(knob, values[name]) if not knob.why_not(v, target)), knob.default)
-            found.append(Replacement(knob=name, asked=values[name], given=given, why=why))
-            values[name] = given
+            used = next((v for v in _nearest(knob, values[name]) if not knob.why_not(v, target)), knob.default)
+            replacements.append(Replacement(knob=name, requested=values[name], used=used, why=why))
+            values[name] = used
     for _ in range(len(all_knobs()) * 3):
-        fitted = _completed(values)
+        fitted = complete(values)  # drops the modifiers of a knob that is now at its default
         clash = _first_clash(fitted, target)
         if clash is None:
-            return fitted, tuple(found)
+            return fitted, tuple(replacements)
         knob, why = clash
-        given = _without_clash(knob, fitted, target)
-        found.append(Replacement(knob=knob.name, asked=fitted[knob.name], given=given, why=why))
-        values = {**fitted, knob.name: given}
-    raise UserError(f"no config near this one can act here: {found[-1].why}.")
-
-
-def _completed(values: dict[str, Value]) -> Config:
-    """Modifiers of a knob that is now at its default take no part any more."""
-    return complete(values)
+        used = _without_clash(knob, fitted, target)
+        replacements.append(Replacement(knob=knob.name, requested=fitted[knob.name], used=used, why=why))
+        values = {**fitted, knob.name: used}
+    raise UserError(f"no config near this one is available here: {replacements[-1].why}.")
 
 
 def _first_clash(config: Config, target: Target) -> tuple[Knob, str] | None:
+    """The first knob whose value does not go with another knob's, and the reason."""
     for knob in all_knobs().values():
         why = knob.clash(config, target) if knob.name in config else None
         if why:
@@ -62,15 +58,15 @@ def _first_clash(config: Config, target: Target) -> tuple[Knob, str] | None:
 
 
 def _without_clash(knob: Knob, config: Config, target: Target) -> Value:
-    """The nearest value of the knob with which it has nothing against the others. Raises UserError."""
+    """The nearest value of the knob that goes with the rest of the config. Raises UserError where there is none."""
     for value in _nearest(knob, config[knob.name]):
-        if not knob.why_not(value, target) and not knob.clash(_completed({**config, knob.name: value}), target):
+        if not knob.why_not(value, target) and not knob.clash(complete({**config, knob.name: value}), target):
             return value
-    raise UserError(f"{knob.name}={config[knob.name]} can't act here, nor can any other value in its place.")
+    raise UserError(f"{knob.name}={config[knob.name]} is not available here, and no other value can replace it.")
 
 
 def _nearest(knob: Knob, value: Value) -> Iterator[Value]:
-    """What to try instead of a value, the nearest first, the default last."""
+    """The values to try instead of this one: the nearest first, the default last."""
     yield from (other for other in knob.nearest.get(value, ()) if other != value)
     if value != knob.default:
         yield knob.default

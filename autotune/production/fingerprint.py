@@ -1,12 +1,13 @@
-"""Where a config runs that was measured somewhere: compare the two places, and say everything in which they differ.
+"""Compare the machine that a config was measured on with this machine, and fit the config to this one.
 
-The same device and versions: not a word. Anything else is logged (logger "autotune", WARNING), and what can't act here
-is replaced by what comes nearest (fallback.py), each replacement with its reason. `strict` raises instead.
+Where device and versions are the same, nothing is logged. Any difference is logged as a warning (logger "autotune"). A
+value that is not available on this machine is replaced by the nearest one (fallback.py), and each replacement is logged
+with its reason. With `strict` a difference raises UserError instead.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.building import build
 from autotune.building.build import NoEffect
@@ -19,12 +20,18 @@ from autotune.frozen_model import FrozenModel
 from autotune.production import fallback
 from autotune.target import Target
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 LOG = logging.getLogger("autotune")
-SAME_MEMORY_WITHIN = 0.1  # drivers reserve a little more or less of the same card
+SAME_MEMORY_WITHIN = 0.1  # as a share: drivers reserve more or less of the same card's memory
 
 
 class Place(FrozenModel):
-    """Where a config is to run, and every way in which that is not where it was measured, in sentences."""
+    """Where a config will run: the device, the config fitted to it, and how all of this differs from the measurement.
+
+    differences  one sentence each
+    """
 
     device: Device
     values: dict[str, Any]
@@ -36,106 +43,128 @@ class Place(FrozenModel):
 
 
 def find_place(
-    then: Target, config: Config, device: str | None = None, *, files: bool = True, local_files_only: bool = False
+    measured: Target, config: Config, device: str | None = None, *, files: bool = True, local_files_only: bool = False
 ) -> Place:
-    """Compare this machine with the one that `then` was measured on, and fit the config to it.
+    """Choose a device, compare it and the versions with those of the measurement, and fit the config to the device.
 
-    files  look at the weights' files as well (which may download them)
+    measured  the pipeline, workload, device and versions that the config was measured with
+    device    "cuda:0", "cpu" ...; None: see choose_device()
+    files     compare the files of the weights as well (which may download them)
 
-    Raises UserError where there is no such device, or nothing near the config can act on it.
+    Raises UserError where there is no such device, or where no config near this one is available on it.
     """
-    here = choose_device(then.device, device)
-    now = versions()
-    said = [*device_differences(then.device, here), *version_differences(then.versions, now)]
-    of_files = _file_differences(then, local_files_only) if files else []
-    if not said:
-        return Place(device=here, values=dict(config), differences=tuple(of_files))
-    fitted, replaced = fallback.fit(config, _target_here(then, here, now))
-    return Place(device=here, values=dict(fitted), differences=(*said, *of_files, *(f"{one}." for one in replaced)))
+    current, current_versions = choose_device(measured.device, device), versions()
+    differences = [
+        *device_differences(measured.device, current),
+        *version_differences(measured.versions, current_versions),
+    ]
+    of_files = _file_differences(measured, local_files_only) if files else []
+    if not differences:
+        return Place(device=current, values=dict(config), differences=tuple(of_files))
+    fitted, replacements = fallback.fit(config, _current_target(measured, current, current_versions))
+    sentences = (*differences, *of_files, *(f"{replacement}." for replacement in replacements))
+    return Place(device=current, values=dict(fitted), differences=sentences)
 
 
-def choose_device(then: Device, word: str | None) -> Device:
-    """The device that is asked for; otherwise the one like `then`, or of its kind, or the best one here."""
-    if word is not None:
-        return find_device(word)
+def choose_device(measured: Device, name: str | None) -> Device:
+    """The device of this name ("cuda:0", "cpu" ...); without a name the one that is most like the measured device.
+
+    That is a device with the measured device's name, otherwise one of its kind, otherwise the best one of this machine.
+    """
+    if name is not None:
+        return find_device(name)
     devices = find_devices()
-    alike = [d for d in devices if (d.kind, d.name) == (then.kind, then.name)]
-    return next(iter([*alike, *(d for d in devices if d.kind == then.kind), *devices]))
+    same_name = [d for d in devices if (d.kind, d.name) == (measured.kind, measured.name)]
+    same_kind = [d for d in devices if d.kind == measured.kind]
+    return next(iter([*same_name, *same_kind, *devices]))
 
 
-def device_differences(then: Device, here: Device) -> list[str]:
-    """In what the devices differ that decides what can act and how fast."""
-    if (then.kind, then.name) != (here.kind, here.name):
-        return [f"this config was measured on {then.name}, this is {here.name}: its numbers don't hold here."]
-    if then.compute_capability != here.compute_capability and None not in (
-        then.compute_capability,
-        here.compute_capability,
-    ):
-        old, new = (".".join(map(str, d.compute_capability or ())) for d in (then, here))
-        return [f"this {here.name} has compute capability {new}, the one that was measured {old}."]
-    if abs(here.memory_bytes / max(1, then.memory_bytes) - 1) > SAME_MEMORY_WITHIN:
-        old, new = (f"{d.memory_bytes / 1e9:.1f} GB" for d in (then, here))
-        return [f"this {here.name} has {new} of memory, the one that was measured {old}."]
-    if here.kind == "cpu" and None not in (then.cores, here.cores) and then.cores != here.cores:
+def device_differences(measured: Device, current: Device) -> list[str]:
+    """One sentence where the devices differ in what decides which settings work and how fast, otherwise none."""
+    if (measured.kind, measured.name) != (current.kind, current.name):
+        return [f"this config was measured on {measured.name}, this is {current.name}: its numbers don't hold here."]
+    capabilities = (measured.compute_capability, current.compute_capability)
+    if None not in capabilities and capabilities[0] != capabilities[1]:
+        old, new = (".".join(map(str, capability or ())) for capability in capabilities)
+        return [f"this {current.name} has compute capability {new}, the one that was measured {old}."]
+    if abs(current.memory_bytes / max(1, measured.memory_bytes) - 1) > SAME_MEMORY_WITHIN:
+        old, new = (f"{d.memory_bytes / 1e9:.1f} GB" for d in (measured, current))
+        return [f"this {current.name} has {new} of memory, the one that was measured {old}."]
+    if current.kind == "cpu" and None not in (measured.cores, current.cores) and measured.cores != current.cores:
         return [
-            f"this config was measured on {then.cores} cores, here {here.cores} can be used: its numbers don't hold."
+            f"this config was measured on {measured.cores} cores, here {current.cores} can be used: its numbers don't "
+            "hold."
         ]
     return []
 
 
-def version_differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """One sentence of all versions that differ, or none. Libraries that were not there then make no pictures now."""
+def version_differences(measured: dict[str, str], current: dict[str, str]) -> list[str]:
+    """One sentence that names all versions that differ, otherwise none.
+
+    A library that was not installed at the measurement is no difference: no picture was made with it.
+    """
     changed = [
-        f"{name} {now.get(name, 'missing')} instead of {old}" for name, old in then.items() if now.get(name) != old
+        f"{name} {current.get(name, 'missing')} instead of {old}"
+        for name, old in measured.items()
+        if current.get(name) != old
     ]
     return [f"measured with other versions ({', '.join(changed)}): its numbers may not hold."] if changed else []
 
 
-def load(then: Target, place: Place, *, strict: bool, local_files_only: bool) -> Any:
-    """The pipe, at the revision that was measured. Raises UserError; with `strict` for a knob that changes nothing."""
-    where = place.device.torch_name
-    pipe = build.load(then.pipeline, place.config, where, local_files_only=local_files_only)
-    build.apply(pipe, place.config, then.workload, where, no_effect=listener(strict))
+def load(measured: Target, place: Place, *, strict: bool, local_files_only: bool) -> "DiffusionPipeline":
+    """Load the pipeline at the measured revision and apply the config.
+
+    Raises UserError where it can't be loaded; with `strict` also where a knob has no effect.
+    """
+    device = place.device.torch_name
+    pipe = build.load(measured.pipeline, place.config, device, local_files_only=local_files_only)
+    build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
     return pipe
 
 
-def apply(pipe: Any, then: Target, place: Place, *, strict: bool) -> None:
-    """The same, in place, to a pipe that is loaded already."""
-    build.apply(pipe, place.config, then.workload, place.device.torch_name, no_effect=listener(strict))
+def apply(pipe: "DiffusionPipeline", measured: Target, place: Place, *, strict: bool) -> None:
+    """Apply the config to a loaded pipeline, in place. Raises UserError as load() does."""
+    device = place.device.torch_name
+    build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
 
 
-def tell(differences: Sequence[str], *, strict: bool) -> None:
-    """Log each one. Raises UserError naming all of them where `strict`."""
+def report(differences: Sequence[str], *, strict: bool) -> None:
+    """Log each difference as a warning. With `strict` raise UserError, which names all of them."""
     if strict and differences:
         raise UserError("with strict=True nothing may differ: " + " ".join(differences))
     for sentence in differences:
         LOG.warning(sentence)
 
 
-def listener(strict: bool) -> Callable[[NoEffect], None]:
-    """What becomes of a knob that changes nothing here."""
+def no_effect_reporter(strict: bool) -> Callable[[NoEffect], None]:
+    """A function that reports a knob which has no effect on this machine."""
 
-    def hear(error: NoEffect) -> None:
-        tell([f"{error}."], strict=strict)
+    def report_no_effect(error: NoEffect) -> None:
+        report([f"{error}."], strict=strict)
 
-    return hear
+    return report_no_effect
 
 
-def _target_here(then: Target, here: Device, now: dict[str, str]) -> Target:
-    """What the knobs' rules are asked about. An old file has no traits: they are read off the pipeline's classes."""
+def _current_target(measured: Target, current: Device, current_versions: dict[str, str]) -> Target:
+    """The target that the knobs' rules see. Older files lack traits: these are read off the pipeline's classes."""
     from autotune.pipelines.inspect import traits_of
 
-    pipeline = then.pipeline
+    pipeline = measured.pipeline
     if pipeline.traits is None:
         pipeline = pipeline.model_copy(update={"traits": traits_of(pipeline)})
-    return then.model_copy(update={"pipeline": pipeline, "device": probe_device(here), "versions": now})
+    return measured.model_copy(
+        update={"pipeline": pipeline, "device": probe_device(current), "versions": current_versions}
+    )
 
 
-def _file_differences(then: Target, local_files_only: bool) -> list[str]:
-    """A local folder has no commit: are its files those that were measured, by their names and sizes?"""
+def _file_differences(measured: Target, local_files_only: bool) -> list[str]:
+    """One sentence where the files of a local folder have other names or sizes than the measured ones.
+
+    A local folder has no commit, so its revision is a digest of names and sizes.
+    """
     from autotune.pipelines import locate
 
-    pipeline = then.pipeline
+    pipeline = measured.pipeline
     if pipeline.revision is None or not pipeline.revision.startswith("files-"):
         return []
     random = pipeline.weights == "random"

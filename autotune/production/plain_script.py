@@ -1,4 +1,4 @@
-"""A config as something else than JSON: a plain script that needs no autotune, or a paragraph for a model card."""
+"""Exports other than JSON: a Python script that does not need autotune, and a section for a model card."""
 
 import textwrap
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
 from autotune.production.tuned_config import TunedConfig
 
-WIDTH = 100  # of the script's own words
+WIDTH = 100  # characters of a line of prose in the script
 SUFFIXES = {"json": ".json", "python": ".py", "markdown": ".md"}
 
 SCRIPT = '''\
@@ -50,14 +50,17 @@ if __name__ == "__main__":
 
 PICTURE = '''
 def picture(path, mode):
-    """What the pictures start from, in the size that was measured."""
+    """The picture to start from, in the size that was measured."""
     return Image.open(path).convert(mode).resize(({width}, {height}))
 
 '''
 
 
 def write_text(tuned: TunedConfig, kind: str, path: Path) -> None:
-    """Write it. Raises UserError where it can't be written, or where a script can't do what the config does."""
+    """Write the config as a file of this kind ("python" or "markdown").
+
+    Raises UserError where the file can't be written, or where a script can't do what the config does.
+    """
     makers: dict[str, Callable[[TunedConfig, str], str]] = {"python": script, "markdown": markdown}
     text = makers[kind](tuned, path.name)
     try:
@@ -67,54 +70,42 @@ def write_text(tuned: TunedConfig, kind: str, path: Path) -> None:
 
 
 def parts_of(tuned: TunedConfig) -> dict[str, Script]:
-    """What each knob that acts writes into the script. Raises UserError naming all that can't be written."""
-    found: dict[str, Script] = {}
+    """Knob -> its part of the script, for each knob that acts.
+
+    Raises UserError, which names everything in the config that a script can't do.
+    """
+    parts: dict[str, Script] = {}
     for name, _ in acting(tuned.config):
         knob = all_knobs()[name]
         if knob.script is not None:
-            found[name] = knob.script(tuned.config, tuned.target)
+            parts[name] = knob.script(tuned.config, tuned.target)
         elif knob.modifies is None:
-            found[name] = Script(why_not="it comes from another package that has no script for it")
-    lost = [f"{name}={tuned.config[name]}: {part.why_not}" for name, part in found.items() if part.why_not]
+            parts[name] = Script(why_not="the knob comes from another package, which has no script for it")
+    reasons = [f"{name}={tuned.config[name]}: {part.why_not}" for name, part in parts.items() if part.why_not]
     if tuned.pipeline.weights == "random":
-        lost.append("the weights are random ones, made by autotune")
+        reasons.append("autotune made the random weights")
     if "small" in tuned.inputs.values():
-        lost.append(f"{tuned.pipeline_class} starts from the pictures of another stage")
+        reasons.append(f"{tuned.pipeline_class} starts from the pictures of another stage")
     if tuned.inputs and _size_arguments(tuned) is None:
-        lost.append("an older autotune exported it, which did not note how to call it")
-    if lost:
-        raise UserError(f"a plain script can't do what this config does ({'; '.join(lost)}): use the JSON.")
-    return found
+        reasons.append("the autotune that exported the config is too old: it did not record how to call the pipeline")
+    if reasons:
+        raise UserError(f"a plain script can't do what this config does ({'; '.join(reasons)}): use the JSON.")
+    return parts
 
 
 def script(tuned: TunedConfig, name: str) -> str:
-    """The script's text, for a file of this name. Raises UserError."""
+    """The text of the script, for a file of this name. Raises UserError where no script can do what the config does."""
     from autotune import demo
 
     parts = parts_of(tuned)
     pipeline, workload = tuned.pipeline, tuned.workload
-    first = [f"from diffusers import {tuned.pipeline_class}"]
-    if pipeline.scheduler:
-        first.append(f"from diffusers import {pipeline.scheduler}")
-    if pipeline.controlnet:
-        first.append("from diffusers import ControlNetModel")
-    if tuned.inputs:
-        first.append("from PIL import Image")
-    needs = f" Beside it must lie {' and '.join(map(_picture_file, tuned.inputs))}." if tuned.inputs else ""
-    imports = sorted({"import torch", *first, *(line for part in parts.values() for line in part.imports)})
-    imports.sort(key=lambda line: line.startswith("from "))
     source = str(demo.PIPELINE) if pipeline.source == "demo" else pipeline.source
     call = _call(tuned, parts)
     return SCRIPT.format(
         about=_plain(tuned.about),
-        where_from=_plain(
-            f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
-            f"diffusers {tuned.versions.get('diffusers', '?')}, at {' and '.join(map(str, workload.shapes))}, "
-            f"{call['num_inference_steps']} steps. Found by `{tuned.command}`. This script needs torch, diffusers and "
-            f"what it imports, nothing else.{needs}"
-        ),
+        where_from=_plain(_where_from(tuned, call["num_inference_steps"])),
         name=name,
-        imports="\n".join(imports),
+        imports=_imports(tuned, parts),
         source=repr(source),
         what="a folder" if Path(source).is_absolute() else "on the hub",
         where=repr(tuned.device.kind),
@@ -127,12 +118,37 @@ def script(tuned: TunedConfig, name: str) -> str:
     )
 
 
+def _where_from(tuned: TunedConfig, steps: str) -> str:
+    """Where, when and with what the config was measured, and what the script needs."""
+    pictures = f" It reads {' and '.join(map(_picture_file, tuned.inputs))} in the same folder." if tuned.inputs else ""
+    return (
+        f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
+        f"diffusers {tuned.versions.get('diffusers', '?')}, at {' and '.join(map(str, tuned.workload.shapes))}, "
+        f"{steps} steps. Found by `{tuned.command}`. This script needs torch, diffusers and the packages that it "
+        f"imports, nothing else.{pictures}"
+    )
+
+
+def _imports(tuned: TunedConfig, parts: dict[str, Script]) -> str:
+    """The lines that import, `import ...` before `from ...`."""
+    lines = {"import torch", f"from diffusers import {tuned.pipeline_class}"}
+    if tuned.pipeline.scheduler:
+        lines.add(f"from diffusers import {tuned.pipeline.scheduler}")
+    if tuned.pipeline.controlnet:
+        lines.add("from diffusers import ControlNetModel")
+    if tuned.inputs:
+        lines.add("from PIL import Image")
+    lines |= {line for part in parts.values() for line in part.imports}
+    return "\n".join(sorted(lines, key=lambda line: (line.startswith("from "), line)))
+
+
 def _plain(text: str) -> str:
-    """Fit to stand in a docstring: it comes from a file, and must not end it."""
+    """The text, wrapped for a docstring. It comes from a file: quotes and backslashes could end the docstring."""
     return textwrap.fill(text.replace("\\", "/").replace('"', "'"), WIDTH)
 
 
 def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
+    """The lines that load the pipeline, its scheduler and its LoRA."""
     pipeline = tuned.pipeline
     arguments = {"use_safetensors": "True"}
     if pipeline.revision is not None and not pipeline.revision.startswith("files-"):
@@ -152,6 +168,7 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
 
 
 def _controlnet(pipeline: Pipeline, dtype: str) -> str:
+    """The expression that loads the ControlNet."""
     revision = pipeline.part_revisions.get("controlnet", "files-")
     pinned = "" if revision.startswith("files-") else f", revision={revision!r}"
     return f"ControlNetModel.from_pretrained({pipeline.controlnet!r}, dtype={dtype}, use_safetensors=True{pinned})"
@@ -162,12 +179,12 @@ def _size_arguments(tuned: TunedConfig) -> tuple[str, ...] | None:
 
 
 def _picture_file(argument: str) -> str:
-    """What the user has to put beside the script: image.png, mask.png."""
+    """The file in the folder of the script that this argument takes: image.png or mask.png."""
     return f"{argument.removesuffix('_image')}.png"
 
 
 def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
-    """Each knob's lines under its name, in the order in which the knobs act; then the weights go to the device."""
+    """The lines of each knob under its name, in the order in which the knobs act; last, the move to the device."""
     blocks = []
     for name, part in parts.items():
         if part.lines:
@@ -178,11 +195,11 @@ def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
 
 
 def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
-    """The arguments of the call. Those that a pipeline's call may lack are not written for it."""
+    """The arguments of the call: name -> expression. Of the size arguments, those that the pipeline takes."""
     workload = tuned.workload
-    taken = _size_arguments(tuned)
+    names = _size_arguments(tuned)
     size = {"width": str(workload.width), "height": str(workload.height), "use_resolution_binning": "False"}
-    call = {name: size[name] for name in (("width", "height") if taken is None else taken)}
+    call = {name: size[name] for name in (("width", "height") if names is None else names)}
     for name, what in tuned.inputs.items():
         mode = "L" if what == "mask" else "RGB"
         call[name] = f"[picture({_picture_file(name)!r}, {mode!r})] * len(prompts)"
@@ -193,7 +210,7 @@ def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
 
 
 def markdown(tuned: TunedConfig, name: str) -> str:
-    """A paragraph for a model card: what it brings, where that was measured, and how to use it."""
+    """A section for a model card: the speedup, the settings, where they were measured, and how to use them."""
     changed = {name: value for name, value in acting(tuned.config) if value != all_knobs()[name].default}
     rows = [f"| `{name}` | `{value}` | {all_knobs()[name].summary} |" for name, value in changed.items()]
     table = ["| setting | value | what it is |", "|---|---|---|", *rows] if rows else ["All settings are the defaults."]
@@ -209,7 +226,7 @@ def markdown(tuned: TunedConfig, name: str) -> str:
             *table,
             "",
             f"Measured {tuned.created[:10]} on {tuned.device.name} ({libraries}), at {tuned.workload}.",
-            "On another device other settings win. Found by autotune, which loads them from the JSON beside this text:",
+            "Other settings may be faster on another device. autotune found these, and loads them from a JSON file:",
             "",
             "```python",
             "import autotune",

@@ -1,5 +1,7 @@
-"""Pictures with an exported config, of a pipeline or a chain: `autotune run`. The libraries live in this process,
-as in production."""
+"""draw(): draw pictures with an exported config or chain, as `autotune run` does.
+
+torch and diffusers run in this process, as they do in production.
+"""
 
 import logging
 import statistics
@@ -8,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -19,12 +21,17 @@ from autotune.production.tuned_config import TunedConfig
 from autotune.study_folder import picture_name
 from autotune.workload import Prompts, read_prompts
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from autotune.pipelines.chain import Chain
+
 Call = Callable[[list[str], list[int]], list[Image.Image]]  # prompts, seeds -> pictures
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Plan(NamedTuple):
-    """Which pictures are drawn: a prompt, a seed and a file for each. `folder` is made for them, unless it is None."""
+    """The pictures to draw: a prompt, a seed and a file for each. `folder` is created for them, unless it is None."""
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -33,11 +40,14 @@ class Plan(NamedTuple):
 
 
 def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output: Path, out: Path | None) -> Plan:
-    """`count` pictures of each prompt, of the user's one or of a file of them. Raises UserError.
+    """Plan `count` pictures of the given prompt, or of each prompt in the file.
 
-    Picture i has the seed `seed + i`, unless the file gives its prompt one.
+    Picture i has the seed `seed + i`, unless the file gives its prompt a seed: then `count` seeds from that one on.
 
-    output  the only picture, where there is no folder `out`
+    output  the file of a single picture, where `out` is None
+    out     the folder of the pictures
+
+    Raises UserError where there is no prompt, or where there are several pictures and no folder.
     """
     if (prompt is None) == (file is None):
         raise UserError("say what to draw: give either --prompt or --prompts.")
@@ -58,56 +68,61 @@ def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output
 
 def draw(
     config: Path,
-    asked: Plan,
+    pictures: Plan,
     *,
     image: Path | None = None,
     mask: Path | None = None,
     device: str | None = None,
     listen: Callable[[Path], None] = lambda done: None,
 ) -> str:
-    """Write the pictures that are asked for, in calls of the size that was measured, and say how long they took.
+    """Draw and save the pictures, in calls of the measured size. Returns a sentence that says how long this took.
 
-    image, mask  files with what the pipeline starts from, where it starts from pictures; otherwise our own are taken
-    listen       hears of each picture that is written
+    image, mask  files that the pipeline starts from, where it takes such input; None: pictures made by autotune
+    listen       is called with each file that is written
 
-    Raises UserError before anything heavy is loaded where it can.
+    Raises UserError, where possible before torch is loaded.
     """
     exported = read_exported(config)
-    _check(asked)
+    _check(pictures)
     first = exported if isinstance(exported, TunedConfig) else exported.stages[0]
     given = _given(first, image, mask)
     if device is not None:
         find_device(device)
-    _make(asked.folder)
-    _quieten()
+    _make(pictures.folder)
+    _silence_libraries()
     started = time.perf_counter()
     pipe = exported.pipeline_on(device)
     pipe.set_progress_bar_config(disable=True)
     load_s = time.perf_counter() - started
     fitted, remarks = _fitted(pipe if isinstance(exported, TunedConfig) else pipe.stages[0], first, given)
 
-    in_a_row = all(b - a == 1 for a, b in pairwise(asked.seeds))  # a chain counts its seeds up by itself
-    batch = first.workload.batch if isinstance(exported, TunedConfig) or in_a_row else 1
-    seconds = _draw(_caller(exported, pipe, fitted), asked, batch, listen)
+    consecutive = all(b - a == 1 for a, b in pairwise(pictures.seeds))  # a chain numbers the seeds of a call itself
+    batch = first.workload.batch if isinstance(exported, TunedConfig) or consecutive else 1
+    seconds = _draw(_caller(exported, pipe, fitted), pictures, batch, listen)
     return "; ".join([_times(load_s, seconds, batch), *remarks])
 
 
-def _draw(call: Call, asked: Plan, batch: int, listen: Callable[[Path], None]) -> list[float]:
-    """The seconds of each call. The last one is filled up: one of another size would be compiled again."""
+def _draw(call: Call, pictures: Plan, batch: int, listen: Callable[[Path], None]) -> list[float]:
+    """Draw and save all pictures; returns the seconds of each call.
+
+    The last call is padded to a whole batch, because a call of another size would compile again.
+    """
     seconds = []
-    for part in _parts(len(asked.prompts), batch):
-        padded = [*part, *[part[-1]] * (batch - len(part))]
+    for indices in _batches(len(pictures.prompts), batch):
+        padded = [*indices, *[indices[-1]] * (batch - len(indices))]
         begun = time.perf_counter()
-        drawn = call([asked.prompts[i] for i in padded], [asked.seeds[i] for i in padded])
+        images = call([pictures.prompts[i] for i in padded], [pictures.seeds[i] for i in padded])
         seconds.append(time.perf_counter() - begun)
-        for i, picture in zip(part, drawn, strict=False):
-            _save(picture, asked.outputs[i])
-            listen(asked.outputs[i])
+        for i, image in zip(indices, images, strict=False):
+            _save(image, pictures.outputs[i])
+            listen(pictures.outputs[i])
     return seconds
 
 
-def _caller(exported: TunedConfig | ChainConfig, pipe: Any, fitted: Mapping[str, Image.Image]) -> Call:
-    """What makes the pictures of one call: prompts and seeds in, pictures out."""
+def _caller(
+    exported: TunedConfig | ChainConfig, pipe: "DiffusionPipeline | Chain", fitted: Mapping[str, Image.Image]
+) -> Call:
+    """The function that draws the pictures of one call: (prompts, seeds) -> pictures."""
     from autotune.measure import call_pipe
 
     if isinstance(exported, TunedConfig):
@@ -115,8 +130,8 @@ def _caller(exported: TunedConfig | ChainConfig, pipe: Any, fitted: Mapping[str,
     return lambda prompts, seeds: list(pipe(prompts, seed=seeds[0], given=fitted))
 
 
-def _parts(count: int, batch: int) -> list[list[int]]:
-    """0, 1, 2 ... in parts as large as a call."""
+def _batches(count: int, batch: int) -> list[list[int]]:
+    """The indices 0 to count - 1 in batches."""
     return [list(range(start, min(start + batch, count))) for start in range(0, count, batch)]
 
 
@@ -124,7 +139,7 @@ def _times(load_s: float, seconds: Sequence[float], batch: int) -> str:
     times = f"loaded in {load_s:.1f} s, drawn in {seconds[0]:.1f} s (a first call, compilation included)"
     if len(seconds) < 2:
         return times
-    return f"{times}, then {statistics.median(seconds[1:]) / batch:.2f} s a picture"
+    return f"{times}, then {statistics.median(seconds[1:]) / batch:.2f} s per picture"
 
 
 def _save(picture: Image.Image, output: Path) -> None:
@@ -134,14 +149,15 @@ def _save(picture: Image.Image, output: Path) -> None:
         raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
 
 
-def _check(asked: Plan) -> None:
-    for seed in asked.seeds:
+def _check(pictures: Plan) -> None:
+    """Raises UserError for a seed out of range, and for a file that can't be a picture or can't be written."""
+    for seed in pictures.seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
-    for output in asked.outputs:
+    for output in pictures.outputs:
         if output.suffix.lower() not in FORMATS:
-            raise UserError(f"{str(output)!r} is no picture file: end its name in {', '.join(FORMATS)}.")
-        if asked.folder is None and not output.parent.is_dir():
+            raise UserError(f"{str(output)!r} is not a picture file: end its name in {', '.join(FORMATS)}.")
+        if pictures.folder is None and not output.parent.is_dir():
             raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
         if output.is_dir():
             raise UserError(f"{str(output)!r} can't be written: it is a folder.")
@@ -152,53 +168,56 @@ def _make(folder: Path | None) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the folder {str(folder)!r} can't be made: {error.strerror}.") from None
+        raise UserError(f"the folder {str(folder)!r} can't be created: {error.strerror}.") from None
 
 
 def _given(tuned: TunedConfig, image: Path | None, mask: Path | None) -> dict[str, Image.Image]:
-    """The user's pictures, by the name of the argument that takes them. A ControlNet may call the picture otherwise."""
+    """The user's pictures, by the name of the argument that takes them (a ControlNet may name it control_image).
+
+    Raises UserError for a picture that the pipeline does not take.
+    """
     start = next((name for name in ("image", "control_image") if name in tuned.inputs), None)
     if image is not None and start is None:
-        raise UserError(f"{tuned.pipeline_class} starts from no picture: leave --image away.")
+        raise UserError(f"{tuned.pipeline_class} takes no picture to start from: leave out --image.")
     if mask is not None and "mask_image" not in tuned.inputs:
-        raise UserError(f"{tuned.pipeline_class} takes no mask: leave --mask away.")
+        raise UserError(f"{tuned.pipeline_class} takes no mask: leave out --mask.")
     files = {start: image, "mask_image": mask}
     return {name: _read(file) for name, file in files.items() if name is not None and file is not None}
 
 
 def _read(file: Path) -> Image.Image:
-    """The picture as a camera's owner sees it: turned as its file says."""
+    """The picture in the file, rotated as its EXIF data says. Raises UserError where it can't be read."""
     try:
         with Image.open(file) as picture:
             return ImageOps.exif_transpose(picture.copy())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        what = getattr(error, "strerror", None) or f"it is no picture, or a damaged one ({type(error).__name__})"
+        what = getattr(error, "strerror", None) or f"it is not a picture, or is damaged ({type(error).__name__})"
         raise UserError(f"the picture {str(file)!r} can't be read: {what}.") from None
 
 
 def _fitted(
-    pipe: Any, tuned: TunedConfig, given: Mapping[str, Image.Image]
+    pipe: "DiffusionPipeline", tuned: TunedConfig, given: Mapping[str, Image.Image]
 ) -> tuple[dict[str, Image.Image], list[str]]:
-    """The user's pictures in the size that was measured, and remarks on what the pipe was fed instead of the user's."""
+    """The user's pictures in the measured size, and remarks on every input that was changed or made by autotune."""
     from autotune.pipelines import inputs
 
-    wanted, fitted, remarks = inputs.picture_arguments(pipe), {}, []
+    arguments, fitted, remarks = inputs.picture_arguments(pipe), {}, []
     for name, picture in given.items():
-        size = inputs.picture_size(pipe, wanted[name], tuned.workload)
-        fitted[name] = picture.convert("L" if wanted[name] == "mask" else "RGB").resize(size)
+        size = inputs.picture_size(pipe, arguments[name], tuned.workload)
+        fitted[name] = picture.convert("L" if arguments[name] == "mask" else "RGB").resize(size)
         if picture.size != size:
             (width, height), (wide, high) = picture.size, size
             remarks.append(f"{name} resized from {width}x{height} to {wide}x{high}")
-    ours = [what for name, what in wanted.items() if name not in given]
-    if ours:
-        remarks.append(f"started from pictures made by autotune ({', '.join(ours)})")
+    generated = [what for name, what in arguments.items() if name not in given]
+    if generated:
+        remarks.append(f"started from pictures made by autotune ({', '.join(generated)})")
     if inputs.reads_no_prompt(pipe):
         remarks.append("the prompt was replaced by random embeddings, because there is no text encoder")
     return fitted, remarks
 
 
-def _quieten() -> None:
-    """The libraries' own remarks and progress bars would drown the few lines that this command prints."""
+def _silence_libraries() -> None:
+    """Turn off the log messages and progress bars of the libraries, which would hide the output of this command."""
     for library in ("accelerate", "diffusers", "huggingface_hub", "torch", "torchao", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")

@@ -1,4 +1,4 @@
-"""The JSON Schema of what autotune exports: of one config, and of a chain of them. Read off the models themselves."""
+"""schema(): the JSON Schema of the exported JSON, of one config or a chain, generated from the models."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from autotune.production.tuned_config import SCHEMA_VERSION, TunedConfig
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema, draft 2020-12. Files of every version up to SCHEMA_VERSION keep to it.
+    """The JSON Schema (draft 2020-12) of exported files of every version up to SCHEMA_VERSION.
 
-    Which knobs there are, and which values they take, it does not say: other packages add to them.
+    It does not list the knobs and their values, because other packages can add knobs.
     """
-    made = TypeAdapter(TunedConfig | ChainConfig).json_schema()
+    generated = TypeAdapter(TunedConfig | ChainConfig).json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"autotune's exported config, schema version {SCHEMA_VERSION}",
-        **made,
+        **generated,
     }

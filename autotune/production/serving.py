@@ -1,26 +1,31 @@
-"""Which calls a tuned pipe was measured at: to make each of them once before the first customer comes, and to say so
-where a call is of another size. Such a call works; compiled code is compiled again for it, and its speed is unknown."""
+"""Serving: the sizes that a config was measured at, a warm-up call at each, and a warning for any other size.
+
+A call of another size works, but code is compiled again for it, and its speed is unknown.
+"""
 
 import functools
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.frozen_model import FrozenModel
 from autotune.workload import Shape, Workload
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 LOG = logging.getLogger("autotune")
 
 
 class Serving(FrozenModel):
-    """What was measured, for people: WIDTHxHEIGHT@BATCH of each size, and how long the prompts were.
+    """The measured calls, for a reader of the file: the sizes as WIDTHxHEIGHT@BATCH, and the length of the prompts.
 
-    Prompts are padded to the text encoder's context, so that their length changes no shape and hardly any time.
+    The length of a prompt changes no shape and hardly any latency: prompts are padded to the text encoder's context.
     """
 
     sizes: tuple[str, ...]
-    prompt_words: tuple[int, int]  # of the shortest and of the longest
+    prompt_words: tuple[int, int]  # words of the shortest prompt and of the longest
 
     @classmethod
     def of(cls, workload: Workload) -> "Serving":
@@ -28,35 +33,35 @@ class Serving(FrozenModel):
         return cls(sizes=tuple(map(str, workload.shapes)), prompt_words=(min(words), max(words)))
 
 
-def warm_up(pipe: Any, workload: Workload) -> None:
-    """One call of every size that was measured: whatever compiles, compiles now."""
+def warm_up(pipe: "DiffusionPipeline", workload: Workload) -> None:
+    """Call the pipe once at every measured size, so that all compilation happens now."""
     import torch
 
     from autotune.pipelines.inputs import call_arguments
 
     for shape in workload.shapes:
-        one = workload.at(shape)
+        at_shape = workload.at(shape)
         with torch.no_grad():
-            pipe(**call_arguments(pipe, one, *next(one.calls())))
+            pipe(**call_arguments(pipe, at_shape, *next(at_shape.calls())))
 
 
-def note_other_shapes(pipe: Any, workload: Workload) -> None:
-    """From now on the pipe logs, once for each, what sizes it is called at that were not measured.
+def warn_of_other_shapes(pipe: "DiffusionPipeline", workload: Workload) -> None:
+    """Make the pipe log a warning, once per size, when it is called at a size that was not measured.
 
-    The pipe becomes an instance of a subclass of the same name: an ordinary pipeline in every other respect.
+    The pipe's class becomes a subclass of the same name. Otherwise the pipe is unchanged.
     """
     cls = type(pipe)
     signature = inspect.signature(cls.__call__)
-    noted: set[Shape] = set()
+    warned: set[Shape] = set()
 
     @functools.wraps(cls.__call__)
     def call(self: Any, *args: Any, **given: Any) -> Any:
         shape = shape_of(signature.bind_partial(self, *args, **given).arguments, workload)
-        if shape not in workload.shapes and shape not in noted:
-            noted.add(shape)
+        if shape not in workload.shapes and shape not in warned:
+            warned.add(shape)
             measured = ", ".join(map(str, workload.shapes))
             LOG.warning(
-                "a call of %s was not tuned for (measured: %s): its speed is unknown, and what is compiled is "
+                "this config was not tuned for a call of size %s (measured: %s): its speed is unknown, and code is "
                 "compiled again for it.",
                 shape,
                 measured,
@@ -67,7 +72,7 @@ def note_other_shapes(pipe: Any, workload: Workload) -> None:
 
 
 def shape_of(arguments: Mapping[str, Any], workload: Workload) -> Shape:
-    """The size of a call with these arguments; what is not given is the workload's, a batch is counted."""
+    """The size of a call with these arguments. Width and height default to the workload's; the batch is counted."""
     prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
     batch = len(prompt) if isinstance(prompt, list | tuple) else len(embeds) if embeds is not None else 1
     batch *= arguments.get("num_images_per_prompt") or 1

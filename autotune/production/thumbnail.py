@@ -1,20 +1,25 @@
-"""Thumbnail: a picture in 16 x 16 cells, small enough for a JSON file, sharp enough to see that another picture is drawn.
+"""Thumbnail: a picture reduced to 16 x 16 pixels, which shows whether a config still draws the same picture.
 
-It is not a measure of quality: a texture that is lost leaves the cells as they were.
+It is small enough for the exported JSON. It does not measure quality: the loss of a fine texture does not change it.
 """
 
 import base64
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from autotune.frozen_model import FrozenModel
 from autotune.workload import Workload
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SIDE = 16
-THUMBNAILS = 4  # of a study's pictures: the first ones
+THUMBNAILS = 4  # how many an exported config has: those of the first prompts
 BASE64_CHARACTERS = SIDE * SIDE * 3 * 4 // 3
-DIFFERS = 8.0  # levels of 255, mean over the cells: two libraries' roundings stay far below, another picture far above
+# The mean difference of the cells, in levels of 255, from which on two pictures are not the same. Rounding in other
+# versions of the libraries stays far below, another picture lies far above.
+DIFFERS = 8.0
 
 
 class Thumbnail(FrozenModel):
@@ -28,19 +33,24 @@ class Thumbnail(FrozenModel):
 
     def difference(self, other: "Thumbnail") -> float:
         """The mean absolute difference of the cells, in levels of 255."""
-        mine, theirs = base64.b64decode(self.cells), base64.b64decode(other.cells)
-        return sum(abs(a - b) for a, b in zip(mine, theirs, strict=True)) / len(mine)
+        first, second = base64.b64decode(self.cells), base64.b64decode(other.cells)
+        return sum(abs(a - b) for a, b in zip(first, second, strict=True)) / len(first)
 
 
-def thumbnail_of(image: Any, prompt: str, seed: int) -> Thumbnail:
-    """Of a PIL picture."""
-    from PIL import Image
+def thumbnail_of(image: "Image", prompt: str, seed: int) -> Thumbnail:
+    """The thumbnail of a PIL picture that was drawn from this prompt and seed."""
+    from PIL.Image import Resampling
 
-    cells = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+    cells = image.convert("RGB").resize((SIDE, SIDE), Resampling.BOX).tobytes()
     return Thumbnail(prompt=prompt, seed=seed, cells=base64.b64encode(cells).decode())
 
 
 def with_thumbnails(workload: Workload) -> Workload:
-    """The part of the workload whose pictures are kept as thumbnails: its first prompts, at its main size."""
-    few = {"prompts": workload.prompts[:THUMBNAILS], "seeds": workload.seeds[:THUMBNAILS], "references": (), "also": ()}
-    return workload.model_copy(update=few)
+    """The part of the workload that an exported config has thumbnails of: its first prompts, at its main size."""
+    part = {
+        "prompts": workload.prompts[:THUMBNAILS],
+        "seeds": workload.seeds[:THUMBNAILS],
+        "references": (),
+        "also": (),
+    }
+    return workload.model_copy(update=part)

@@ -1,12 +1,12 @@
-"""TunedConfig: what leaves the house. Config, the numbers that justify it, and the fingerprint of where they hold.
+"""TunedConfig: the exported JSON of one config, its measured numbers, and the machine that they were measured on.
 
-The exported JSON is data: nothing in it is ever run, and a value that no knob knows is refused.
+The JSON is data: nothing in it is ever run, and a value that no knob accepts is refused.
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -16,8 +16,7 @@ from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, write_json
 from autotune.knobs import check_value, complete
 from autotune.pipeline import Pipeline
-from autotune.production import fingerprint as production
-from autotune.production import serving
+from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
 from autotune.production.artifacts import Artifacts, use
 from autotune.production.serving import Serving
@@ -27,58 +26,61 @@ from autotune.statistics.verdict import Verdict, judge
 from autotune.target import Target
 from autotune.workload import Workload
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 SCHEMA_VERSION = 2
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Evidence(FrozenModel):
-    """One config's numbers. Latency is of one call, which makes `workload.batch` pictures.
+    """The numbers of one config. A latency is that of one call, which draws `workload.batch` pictures.
 
-    Of a workload of several sizes `latency_s` is of one call at each together, the samples are the main size's.
+    For a workload of several sizes, `latency_s` is the sum over the sizes, and the samples are those of the main size.
     """
 
     latency_s: Seconds
-    latency_at_s: dict[str, float] = Field(default_factory=dict)  # of several sizes: the median at each
-    graphs_added_at: dict[str, int] = Field(default_factory=dict)  # ... and what was compiled anew for it
+    latency_at_s: dict[str, float] = Field(default_factory=dict)  # several sizes: the median at each
+    graphs_added_at: dict[str, int] = Field(default_factory=dict)  # several sizes: graphs compiled for each
     latency_samples_s: tuple[float, ...]
     first_call_s: float
     peak_memory_bytes: int
-    energy_per_picture_j: float | None = None  # indicative, of a GPU that tells
+    energy_per_picture_j: float | None = None  # a rough figure; None: the GPU does not report it
     effects: dict[str, str]
     quality_metric: str
-    quality_loss: float  # CLIP points, or 100 x (1 - SSIM) where only likeness could be judged
+    quality_loss: float  # CLIP points, or 100 x (1 - SSIM) where the metric is likeness
     clip_score: float | None = None
     clip_drop: float | None = None
-    clip_drop_interval: float | None = None  # half the width of the 95 % interval
+    clip_drop_interval: float | None = None  # half the width of the 95 % confidence interval
     clip_drop_smallest_detectable: float | None = None  # one-sided 5 %, power 80 %
-    pairs: int | None = None  # prompts and seeds that both have drawn
+    pairs: int | None = None  # (prompt, seed) pairs that both this config and the baseline have drawn
     ssim_mean: float
     ssim_worst: float
-    psnr_worst_db: float | None = None  # None: every picture is bit for bit the baseline's, or an older file
-    lpips_mean: float | None = None  # None: its weights were not on the disk
+    psnr_worst_db: float | None = None  # None: all pictures equal the baseline's bit for bit, or an older file
+    lpips_mean: float | None = None  # None: the weights of LPIPS were not on the disk
     lpips_worst: float | None = None
 
 
 class ConfirmedQuality(FrozenModel):
-    """The pictures of the config beside the baseline's, over more prompts and seeds than the search could afford."""
+    """The quality of the config relative to the baseline, over more prompts and seeds than the search uses."""
 
     metric: str
-    drop: Paired  # CLIP points, or 100 x (1 - SSIM) where only likeness could be judged
-    prompts: int  # different ones; a pair is a prompt with a seed
+    drop: Paired  # CLIP points, or 100 x (1 - SSIM) where the metric is likeness
+    prompts: int  # distinct prompts; a pair is a prompt with a seed
     ssim_mean: float
     ssim_worst: float
-    shortened_from: int | None = None  # so many pairs would have taken too long
+    shortened_from: int | None = None  # the planned number of pairs, where these would have taken too long
 
 
 class Confirmation(FrozenModel):
-    """The config and the baseline measured again, in turn, each time in a fresh process: one median a round.
+    """The config and the baseline measured again, interleaved, each run in a fresh process: one median per round.
 
-    Of a workload of several sizes, the sum of each size's median.
+    For a workload of several sizes, the sum over the sizes of each size's median.
     """
 
     baseline_latency_s: tuple[Seconds, ...]
     tuned_latency_s: tuple[Seconds, ...]
-    tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # of several sizes: each alone
+    tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # several sizes: each alone
     quality: ConfirmedQuality | None = None
 
     @model_validator(mode="after")
@@ -89,7 +91,7 @@ class Confirmation(FrozenModel):
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of the config on the baseline; None after a single round, which has no interval."""
+        """How fast the config is relative to the baseline; None after a single round, which has no interval."""
         return judge(self.baseline_latency_s, self.tuned_latency_s) if len(self.tuned_latency_s) > 1 else None
 
     @property
@@ -98,19 +100,19 @@ class Confirmation(FrozenModel):
 
 
 class TunedConfig(FrozenModel):
-    """A config that was measured, as JSON on disk; `pipeline_on` builds what was measured.
+    """A measured config as JSON on disk; `pipeline_on` builds the pipeline that was measured.
 
-    What a reader wants to know comes first. Knobs may be edited by hand: the evidence is then no longer of this config,
-    which `is_measured` tells.
+    The fields that a reader looks for come first. Knobs may be edited by hand: then the numbers belong to another
+    config, and `is_measured` is false.
     """
 
     schema_version: int = SCHEMA_VERSION
     about: str
-    speedup: Verdict | None = None  # of the config on the baseline, measured in turn; None: it was not confirmed
-    created: str  # day and time, UTC
+    speedup: Verdict | None = None  # relative to the baseline, interleaved; None: it was not confirmed
+    created: str  # date and time, UTC
     command: str
     knobs: dict[str, Value]
-    serving: Serving | None = None  # what it was measured at; None: an older file
+    serving: Serving | None = None  # the measured sizes and prompt lengths; None: an older file
     pipeline_class: str
     workload: Workload
     device: Device
@@ -119,20 +121,20 @@ class TunedConfig(FrozenModel):
     baseline_knobs: dict[str, Value]
     baseline: Evidence
     confirmation: Confirmation | None
-    evidence_of: str | None = None  # digest of what was measured; None: an older file
-    pictures: tuple[Thumbnail, ...] = ()  # of the first prompts, as the trial drew them
+    evidence_of: str | None = None  # digest of the measured config; None: an older file
+    pictures: tuple[Thumbnail, ...] = ()  # the trial's pictures of the first prompts
     artifacts: Artifacts | None = None  # compiled code beside this file
     pipeline: Pipeline
-    inputs: dict[str, str] = Field(default_factory=dict)  # arguments of its call that take pictures -> of what
+    inputs: dict[str, str] = Field(default_factory=dict)  # arguments of the call that take pictures -> kind of picture
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedConfig":
-        """Read and check a JSON file that autotune has exported. Raises UserError saying what is wrong with it."""
+        """Read and check an exported JSON file. Raises UserError, which says what is wrong with the file."""
         where = f"the config {str(path)!r}"
         data = untrusted.read_untrusted(path, "config")
         version = data.get("schema_version") if isinstance(data, dict) else None
         if not isinstance(version, int):
-            raise UserError(f"{where} is not one of autotune's: it has no schema_version.")
+            raise UserError(f"{where} was not exported by autotune: it has no schema_version.")
         if version > SCHEMA_VERSION:
             raise UserError(f"{where} was written by a newer autotune (schema {version}): upgrade autotune.")
         tuned = cls.parse(data, where)
@@ -143,7 +145,7 @@ class TunedConfig(FrozenModel):
         return tuned
 
     def check(self) -> None:
-        """Raises UserError where a knob is unknown, or where this can't be loaded in good faith."""
+        """Raises UserError where a knob or its value is unknown, or where the file is not safe to load."""
         complete(self.knobs)
         untrusted.check(self.pipeline, self.workload, self.knobs)
         if self.artifacts is not None:
@@ -162,26 +164,28 @@ class TunedConfig(FrozenModel):
 
     @property
     def target(self) -> Target:
-        """What it was measured for, and where."""
+        """The pipeline, workload, device and versions that the config was measured with."""
         return Target(pipeline=self.pipeline, workload=self.workload, device=self.device, versions=self.versions)
 
     @property
     def digest(self) -> str:
-        """Of everything that decides what its numbers are of: pipeline, workload and knobs."""
-        said: dict[str, Any] = {"knobs": {name: check_value(name, v) for name, v in sorted(self.knobs.items())}}
-        said["workload"] = self.workload.model_dump(mode="json", exclude_defaults=True)
+        """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
-        said["pipeline"] = self.pipeline.model_dump(mode="json", include=weights, exclude_defaults=True)
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        identity = {
+            "knobs": {name: check_value(name, value) for name, value in self.knobs.items()},
+            "workload": self.workload.model_dump(mode="json", exclude_defaults=True),
+            "pipeline": self.pipeline.model_dump(mode="json", include=weights, exclude_defaults=True),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def is_measured(self) -> bool:
-        """Are the numbers of this config, or was it edited since? (An older file can't tell.)"""
+        """Do the numbers belong to this config, or was it edited since? (Older files don't say: then True.)"""
         return self.evidence_of in (None, self.digest)
 
     @property
     def edited(self) -> list[str]:
-        """A sentence where the config was edited, for whoever shows its numbers."""
+        """A warning where the config was edited after the measurement, otherwise nothing."""
         if self.is_measured:
             return []
         return ["this config was edited after it was measured: its numbers are of another one."]
@@ -194,31 +198,36 @@ class TunedConfig(FrozenModel):
         strict: bool = False,
         warmup: bool = False,
         artifacts_in: Path | None = None,
-    ) -> Any:
-        """An ordinary diffusers pipeline, built by the code that was measured. `device`: "cuda:0", "cpu" ...
+    ) -> "DiffusionPipeline":
+        """Load an ordinary diffusers pipeline, built by the same code that the measurement used.
 
-        Its call's defaults are the workload's (size, steps, guidance): what the numbers hold for.
-        `artifacts_in`: the folder of the compiled code that came with the file, where that is to be used.
+        The defaults of its call are those of the workload (size, steps, guidance), because the numbers hold for these.
+
+        artifacts_in  the folder of the compiled code that came with the file; None: that code is not used
+
+        The other arguments are those of autotune.load(). Raises UserError where the pipeline or device can't be used.
         """
-        place = production.find_place(self.target, self.config, device, local_files_only=local_files_only)
+        place = fingerprint.find_place(self.target, self.config, device, local_files_only=local_files_only)
         differences = [*self.edited, *place.differences]
-        production.tell(differences, strict=strict)
+        fingerprint.report(differences, strict=strict)
         if artifacts_in is not None:
             use(self.artifacts, artifacts_in, differences)
-        pipe = production.load(self.target, place, strict=strict, local_files_only=local_files_only)
-        serving.note_other_shapes(pipe, self.workload)
+        pipe = fingerprint.load(self.target, place, strict=strict, local_files_only=local_files_only)
+        serving.warn_of_other_shapes(pipe, self.workload)
         if warmup:
             serving.warm_up(pipe, self.workload)
         return pipe
 
-    def apply(self, pipe: Any, device: str | None = None, *, strict: bool = False) -> Any:
-        """Do the same, in place, to a pipeline that is loaded already; returns it.
+    def apply(
+        self, pipe: "DiffusionPipeline", device: str | None = None, *, strict: bool = False
+    ) -> "DiffusionPipeline":
+        """Apply the config to a pipeline that is already loaded, in place; returns the pipeline.
 
-        Raises UserError where a knob must act while loading, as the number format must, and where it would lose a LoRA
-        that is not fused.
+        Raises UserError where a knob can only act while the pipeline is loaded, such as the number format, and where a
+        LoRA that is not fused would be lost.
         """
-        place = production.find_place(self.target, self.config, device, files=False)
-        production.tell([*self.edited, *place.differences], strict=strict)
-        production.apply(pipe, self.target, place, strict=strict)
-        serving.note_other_shapes(pipe, self.workload)
+        place = fingerprint.find_place(self.target, self.config, device, files=False)
+        fingerprint.report([*self.edited, *place.differences], strict=strict)
+        fingerprint.apply(pipe, self.target, place, strict=strict)
+        serving.warn_of_other_shapes(pipe, self.workload)
         return pipe

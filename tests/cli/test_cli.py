@@ -100,10 +100,10 @@ SEARCHES = [
     # impossible numbers
     (["--size", "60x64"], "multiples of 8"),
     (["--workload", "64"], "--workload takes WIDTHxHEIGHT[@BATCH]"),
-    (["--workload", "64x64@0"], "give at least 1 picture a call"),
-    (["--workload", "64x64", "--size", "64x64"], "leave --size and --batch away"),
-    (["--workload", "64x64", "--batch", "1"], "leave --size and --batch away"),
-    (["--workload", "64x64", "--workload", "64x64@1"], "--workload 64x64@1 is there twice"),
+    (["--workload", "64x64@0"], "give at least 1 picture per call"),
+    (["--workload", "64x64", "--size", "64x64"], "omit --size and --batch"),
+    (["--workload", "64x64", "--batch", "1"], "omit --size and --batch"),
+    (["--workload", "64x64", "--workload", "64x64@1"], "--workload 64x64@1 is given twice"),
     (["--minimise", "all"], "--minimise takes sum or each, not 'all'"),
     (["--steps", "0"], "--steps 0: give at least 1"),
     (["--batch", "0"], "--batch 0: give at least 1"),
@@ -142,14 +142,14 @@ OTHERS = [
     (["run", "newer.json", "--prompt", "a"], f"newer autotune (schema {SCHEMA_VERSION + 1})"),
     (["run", "knob.json", "--prompt", "a"], "unknown knob 'dtipe': did you mean 'dtype'?"),
     (["run", "good.json", "--prompt", " "], "--prompt is empty"),
-    (["run", "good.json", "--prompt", "a", "-o", "out.txt"], "'out.txt' is no picture file"),
+    (["run", "good.json", "--prompt", "a", "-o", "out.txt"], "'out.txt' is not a picture file"),
     (["run", "good.json", "--prompt", "a", "-o", "gone/out.png"], "there is no folder 'gone'"),
     (["run", "good.json", "--prompt", "a", "--seed", "-1"], "the seed -1"),
     (["run", "good.json", "--prompt", "a", "--device", "cuda"], "no NVIDIA GPU was found here"),
-    (["run", "good.json", "--prompt", "a", "--image", "gone.png"], "starts from no picture: leave --image away"),
-    (["run", "picture.json", "--prompt", "a", "--mask", "gone.png"], "takes no mask: leave --mask away"),
+    (["run", "good.json", "--prompt", "a", "--image", "gone.png"], "takes no picture to start from: leave out --image"),
+    (["run", "picture.json", "--prompt", "a", "--mask", "gone.png"], "takes no mask: leave out --mask"),
     (["run", "picture.json", "--prompt", "a", "--image", "gone.png"], "the picture 'gone.png' can't be read: No such"),
-    (["run", "picture.json", "--prompt", "a", "--image", "prompts.txt"], "it is no picture, or a damaged one"),
+    (["run", "picture.json", "--prompt", "a", "--image", "prompts.txt"], "it is not a picture, or is damaged"),
     (["run", "picture.json", "--prompt", "a", "--image", "stranger"], "the picture 'stranger' can't be read: Is a dir"),
     (["score", "gone", "--metric", "ssim"], "'gone' is not a study folder"),
     (["score", "study", "--metric", "ssimm"], "unknown metric 'ssimm': did you mean 'ssim'?"),
@@ -198,7 +198,7 @@ def test_a_command_line_that_can_not_be_read_exits_with_2_and_no_traceback(
 
 FULL_DISK = """
 import autotune.study_folder
-autotune.study_folder.LEAST_FREE_BYTES = 2**80
+autotune.study_folder.MIN_FREE_BYTES = 2**80
 from autotune.cli import main
 main()
 """

@@ -1,4 +1,4 @@
-"""What stands in for a value that can't act here: the nearest that every rule allows, each with its reason."""
+"""A value that is not available here is replaced by the nearest that every rule allows, with the reason."""
 
 import json
 from pathlib import Path
@@ -48,16 +48,16 @@ FAST: dict[str, Value] = {
 
 
 def replaced(target: Target, **values: Value) -> dict[str, Value]:
-    return {one.knob: one.given for one in fit(complete(values), target)[1]}
+    return {replacement.knob: replacement.used for replacement in fit(complete(values), target)[1]}
 
 
-def test_where_everything_can_act_nothing_is_replaced() -> None:
+def test_where_every_value_is_available_nothing_is_replaced() -> None:
     config = complete(FAST)
     assert fit(config, make_target(H200)) == (config, ())
 
 
 @pytest.mark.parametrize(
-    ("device", "values", "given"),
+    ("device", "values", "used"),
     [
         (gpu(8, 0), {"quantization": "fp8_dynamic"}, {"quantization": "fp8_weight_only"}),
         (CPU, {"quantization": "fp8_dynamic"}, {"quantization": "fp8_weight_only"}),
@@ -75,47 +75,47 @@ def test_where_everything_can_act_nothing_is_replaced() -> None:
         ),
     ],
 )
-def test_the_nearest_value_that_can_act_stands_in(
-    device: Device, values: dict[str, Value], given: dict[str, Value]
-) -> None:
-    assert replaced(make_target(device), **values) == given
+def test_the_nearest_available_value_is_used(device: Device, values: dict[str, Value], used: dict[str, Value]) -> None:
+    assert replaced(make_target(device), **values) == used
 
 
 def test_where_nothing_can_be_compiled_the_modifiers_go_too() -> None:
     without_compiler = CPU.model_copy(update={"compile_fault": "there is no g++"})
-    config, found = fit(complete({"compile": "regional", "dtype": "bf16"}), make_target(without_compiler))
+    config, replacements = fit(complete({"compile": "regional", "dtype": "bf16"}), make_target(without_compiler))
     assert "compile_mode" not in config
-    assert [str(one) for one in found] == ["compile=off instead of compile=regional: there is no g++"]
+    assert [str(replacement) for replacement in replacements] == [
+        "compile=off instead of compile=regional: there is no g++"
+    ]
 
 
 def test_a_clash_that_a_replacement_brings_is_resolved_as_well() -> None:
-    """On a T4, bfloat16 becomes float32, where the kernel that was forced can't run."""
-    config, found = fit(complete({"dtype": "bf16", "attention": "sdpa_cudnn"}), make_target(gpu(7, 5)))
+    """On a T4, bfloat16 becomes float32, for which the forced kernel can't run."""
+    config, replacements = fit(complete({"dtype": "bf16", "attention": "sdpa_cudnn"}), make_target(gpu(7, 5)))
     assert (config["dtype"], config["attention"]) == ("fp32", "sdpa")
-    assert [one.knob for one in found] == ["dtype", "attention"]
+    assert [replacement.knob for replacement in replacements] == ["dtype", "attention"]
 
 
 DEVICES = (CPU, gpu(7, 0), gpu(7, 5), gpu(8, 0), gpu(8, 9), H200)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda d: d.name)
-def test_whatever_is_asked_for_what_stands_in_is_allowed_in_a_search(device: Device) -> None:
-    """Every pair of values, on every device: the search's own rules object to nothing, and it is not changed twice."""
+def test_whatever_is_requested_the_replacement_is_allowed_in_a_search(device: Device) -> None:
+    """Every pair of values, on every device: the rules of a search allow the result, and fitting it changes nothing."""
     target = make_target(device)
     space = SearchSpace(target, {name: knob.values for name, knob in all_knobs().items()})
     changes = [(k.name, v) for k in all_knobs().values() for v in k.values[1:]]
     for number, (name, value) in enumerate(changes):
-        for other, theirs in changes[number % 3 :: 3]:
+        for other, other_value in changes[number % 3 :: 3]:
             modified = [m for m in (all_knobs()[name].modifies, all_knobs()[other].modifies) if m]
-            config = complete({**{m: all_knobs()[m].values[1] for m in modified}, other: theirs, name: value})
-            fitted, found = fit(config, target)
+            config = complete({**{m: all_knobs()[m].values[1] for m in modified}, other: other_value, name: value})
+            fitted, replacements = fit(config, target)
             assert space.objection(fitted) is None
             assert fit(fitted, target) == (fitted, ())
-            assert all(one.asked != one.given and one.why for one in found)
+            assert all(r.requested != r.used and r.why for r in replacements)
 
 
 def recorded(folder: Path, device: Device = H200, **values: Value) -> Path:
-    """A file as a search on that device would have written it for the demo."""
+    """A file as a search for the demo on this device would write it."""
     target = make_target(device)
     pipeline = target.pipeline.model_copy(update={"revision": revision_of(demo.PIPELINE)})
     workload = target.workload.model_copy(update={"steps": 4})

@@ -1,4 +1,4 @@
-"""autotune run: which pictures are asked for, and that they are drawn, of a pipeline as of a chain."""
+"""autotune run: which pictures the options plan, and that they are drawn, with a config and with a chain."""
 
 from pathlib import Path
 
@@ -17,18 +17,18 @@ from autotune.production.tuned_config import TunedConfig
 from autotune.tuning.export import export
 
 
-def asked(prompt: str | None = "a red circle", file: Path | None = None, **more: object) -> Plan:
-    wishes = {"count": 1, "seed": 0, "output": Path("out.png"), "out": None} | more
-    return plan(prompt, file, **wishes)  # type: ignore[arg-type]
+def planned(prompt: str | None = "a red circle", file: Path | None = None, **more: object) -> Plan:
+    options = {"count": 1, "seed": 0, "output": Path("out.png"), "out": None} | more
+    return plan(prompt, file, **options)  # type: ignore[arg-type]
 
 
 def test_one_prompt_is_one_picture_in_a_file() -> None:
-    assert asked() == Plan(("a red circle",), (0,), (Path("out.png"),))
+    assert planned() == Plan(("a red circle",), (0,), (Path("out.png"),))
 
 
 def test_many_pictures_have_a_folder_and_a_seed_each(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one\ntwo\n")
-    seen = asked(None, tmp_path / "prompts.txt", count=2, seed=5, out=tmp_path / "new")
+    seen = planned(None, tmp_path / "prompts.txt", count=2, seed=5, out=tmp_path / "new")
     assert seen.prompts == ("one", "one", "two", "two")
     assert seen.seeds == (5, 6, 7, 8)
     assert [path.name for path in seen.outputs] == ["000.png", "001.png", "002.png", "003.png"]
@@ -37,7 +37,7 @@ def test_many_pictures_have_a_folder_and_a_seed_each(tmp_path: Path) -> None:
 
 def test_a_seed_of_the_file_wins(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "one", "seed": 70}\n{"prompt": "two"}\n')
-    assert asked(None, tmp_path / "prompts.jsonl", count=2, out=tmp_path).seeds == (70, 71, 2, 3)
+    assert planned(None, tmp_path / "prompts.jsonl", count=2, out=tmp_path).seeds == (70, 71, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_seed_of_the_file_wins(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_drawn_is_refused(prompt: str | None, more: dict[str, object], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        asked(prompt, **more)
+        planned(prompt, **more)
 
 
 def exported(folder: Path, batch: int = 1) -> TunedConfig:
@@ -61,22 +61,22 @@ def exported(folder: Path, batch: int = 1) -> TunedConfig:
     return made
 
 
-def test_pictures_are_drawn_in_calls_of_the_measured_batch_and_the_last_is_filled_up(tmp_path: Path) -> None:
+def test_pictures_are_drawn_in_calls_of_the_measured_batch_and_the_last_is_padded(tmp_path: Path) -> None:
     exported(tmp_path, batch=2)
     heard: list[str] = []
     told = draw(
-        tmp_path / "best.json", asked(count=3, out=tmp_path / "out"), listen=lambda path: heard.append(path.name)
+        tmp_path / "best.json", planned(count=3, out=tmp_path / "out"), listen=lambda path: heard.append(path.name)
     )
     assert heard == ["000.png", "001.png", "002.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == heard
     pixels = [Image.open(tmp_path / "out" / name).tobytes() for name in heard]
     assert len(set(pixels)) == 3
     assert "a first call, compilation included), then " in told
-    assert " s a picture" in told
+    assert " s per picture" in told
 
 
 def test_a_chain_is_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in for its pipes: chains themselves are loaded in test_chain."""
+    """With a stand-in for its pipes: tests/tuning/test_chain.py loads real chains."""
     stage = exported(tmp_path)
     cost = ChainCost(first_call_s=1.0, warmup_s=(1.0,), latency_samples_s=(1.0,), peak_memory_bytes=1)
     costs = (cost, cost)
@@ -96,6 +96,6 @@ def test_a_chain_is_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(chain.ChainConfig, "pipeline_on", lambda self, device: Pipes())
     monkeypatch.setattr(run, "_fitted", lambda pipe, tuned, given: ({}, []))
-    draw(tmp_path / "chain.json", asked(count=2, seed=3, out=tmp_path / "out"))
+    draw(tmp_path / "chain.json", planned(count=2, seed=3, out=tmp_path / "out"))
     assert calls == [(["a red circle"], 3), (["a red circle"], 4)]
     assert len(list((tmp_path / "out").iterdir())) == 2

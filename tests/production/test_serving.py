@@ -1,4 +1,4 @@
-"""Sizes that were measured are called beforehand; another one works, and is noted once."""
+"""A warm-up calls each measured size; a call of another size works and logs one warning."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_call_of_another_size_works_and_is_noted_once(best: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_call_of_another_size_works_and_is_warned_of_once(best: Path, caplog: pytest.LogCaptureFixture) -> None:
     pipe: Any = autotune.load(best)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle").images[0].size == (64, 64)
@@ -40,15 +40,15 @@ def test_a_call_of_another_size_works_and_is_noted_once(best: Path, caplog: pyte
     for _ in range(2):
         assert pipe("a red circle", width=96).images[0].size == (96, 64)
     assert told(caplog) == [
-        "a call of 96x64@1 was not tuned for (measured: 64x64@1, 96x96@2): its speed is unknown, and what is compiled "
-        "is compiled again for it."
+        "this config was not tuned for a call of size 96x64@1 (measured: 64x64@1, 96x96@2): its speed is unknown, and "
+        "code is compiled again for it."
     ]
     pipe("a red circle", num_images_per_prompt=2)
     assert len(told(caplog)) == 2
     assert type(pipe).__name__ == "StableDiffusionPipeline"
 
 
-def test_warming_up_calls_every_size_that_was_measured(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_up_calls_every_measured_size(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import StableDiffusionPipeline
 
     called: list[tuple[int, int, int]] = []
@@ -64,7 +64,7 @@ def test_warming_up_calls_every_size_that_was_measured(best: Path, monkeypatch: 
     assert called == [(64, 64, 1), (96, 96, 2)]
 
 
-def test_warmup_is_asked_for_by_name(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_warms_up_only_with_the_argument_warmup(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warmed: list[Any] = []
     monkeypatch.setattr(serving, "warm_up", lambda pipe, workload: warmed.append(workload.shapes))
     autotune.load(best)
@@ -88,5 +88,5 @@ def test_the_size_of_a_call_is_read_off_its_arguments(arguments: dict[str, Any],
     assert shape_of(arguments, make_target().workload) == Shape(width=width, height=height, batch=batch)
 
 
-def test_people_read_what_was_measured() -> None:
+def test_the_file_says_which_sizes_and_prompts_were_measured() -> None:
     assert Serving.of(make_target(sizes=2).workload) == Serving(sizes=("64x64@1", "96x96@2"), prompt_words=(11, 11))

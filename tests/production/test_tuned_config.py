@@ -1,4 +1,4 @@
-"""The exported config: it survives its file, it is refused when it is broken, and it builds what was measured."""
+"""The exported config: a file round trip keeps it, broken files are refused, and it builds what was measured."""
 
 import json
 import subprocess
@@ -91,7 +91,7 @@ def test_a_config_of_a_single_prompt_can_be_saved(tmp_path: Path) -> None:
 
 
 def broken(tmp_path: Path, change: dict[str, object], *, without: str = "") -> Path:
-    """A good file but for this change, and without this field."""
+    """A valid file with this change, and without the field `without`."""
     data = {**tuned({"dtype": "bf16"}).to_json(), **change}
     path = tmp_path / "best.json"
     path.write_text(json.dumps({key: value for key, value in data.items() if key != without}))
@@ -99,7 +99,7 @@ def broken(tmp_path: Path, change: dict[str, object], *, without: str = "") -> P
 
 
 def refusal(path: Path) -> str:
-    """The sentence with which the file is refused, the same by every door."""
+    """The sentence with which the file is refused, the same from TunedConfig.load() and autotune.load()."""
     with pytest.raises(UserError) as caught:
         TunedConfig.load(path)
     with pytest.raises(UserError) as again:
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("text", ["[]", "[1, 2]", "{}", "3", "null", '"best"', '{"schema_version": "one"}'])
 def test_json_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "best.json").write_text(text)
-    assert "is not one of autotune's: it has no schema_version" in refusal(tmp_path / "best.json")
+    assert "was not exported by autotune: it has no schema_version" in refusal(tmp_path / "best.json")
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -255,7 +255,8 @@ def test_a_config_measured_here_is_loaded_without_a_word(caplog: pytest.LogCaptu
 IN_PRODUCTION = """
 import sys
 import autotune
-assert not {"torch", "pydantic", "autotune.production.tuned_config"} & sys.modules.keys(), "import autotune costs nothing"
+heavy = {"torch", "pydantic", "autotune.production.tuned_config"}
+assert not heavy & sys.modules.keys(), "import autotune costs nothing"
 load = autotune.load
 assert "torch" not in sys.modules, "finding the function loads no torch"
 pipe = load(sys.argv[1])

@@ -1,4 +1,4 @@
-"""A JSON from anywhere: 5,000 mutations of a real one give a valid config or one clear error, and never a file."""
+"""Exported JSON from an unknown source: 5,000 mutations give a valid config or one clear error, and write no file."""
 
 import copy
 import json
@@ -73,7 +73,7 @@ def nested(depth: int) -> Any:
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to everything in it."""
+    """The path to every value in it."""
     yield path
     if len(path) > 6:
         return
@@ -90,7 +90,7 @@ def put(data: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) ->
 
 
 def mutate(data: Any, rng: random.Random) -> str:
-    """A few changes of a copy, as text."""
+    """A copy with a few changes, as text."""
     data = copy.deepcopy(data)
     for _ in range(rng.choice((1, 1, 2, 5))):
         path = rng.choice([p for p in places(data) if p])
@@ -119,7 +119,7 @@ def add(inside: Any, strange: Any, rng: random.Random) -> None:
 
 @pytest.fixture(scope="module")
 def good() -> dict[str, Any]:
-    """With everything in it that a file may have."""
+    """A valid file in which every field is set."""
     rounds = Confirmation(baseline_latency_s=(1.0, 1.1), tuned_latency_s=(0.5, 0.6))
     values = {"quantization": "int8_dynamic", "cache": "deepcache:3", "tome_ratio": 0.5, "steps": 8, "compile": "off"}
     tuned = export(record(make_target(sizes=2)), measured(1, values, also=(1.0,)), measured(0, also=(2.0,)), rounds)
@@ -128,7 +128,7 @@ def good() -> dict[str, Any]:
 
 
 def check_one(path: Path) -> bool:
-    """Does it load? Otherwise one sentence, short, that can be printed and names the file."""
+    """Does it load? Otherwise the error must be one short sentence that can be printed and names the file."""
     try:
         exported = read_exported(path)
     except UserError as error:
@@ -158,7 +158,7 @@ def test_mutated_configs_load_or_are_refused_with_one_sentence_and_leave_nothing
         except Exception as error:
             pytest.fail(f"mutation {number}: {type(error).__name__}: {str(error)[:500]}")
     assert os.listdir(tmp_path) == ["best.json"]
-    assert MUTATIONS / 100 < loaded < MUTATIONS / 2, "both ways are walked"
+    assert MUTATIONS / 100 < loaded < MUTATIONS / 2, "both outcomes occur"
     assert time.process_time() - begun < 60
 
 
@@ -194,10 +194,10 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
         ("source", "/etc/../etc", "neither a hub id"),
         ("controlnet", "..", "neither a hub id"),
         ("lora", "/nowhere.safetensors", "is not on this disk"),
-        ("revision", "main/../..", "no commit of the hub"),
-        ("revision", "--flag", "no commit of the hub"),
-        ("scheduler", "os.system", "no name of a class"),
-        ("part_revisions", {"lora": "a b"}, "no commit of the hub"),
+        ("revision", "main/../..", "not a commit of the hub"),
+        ("revision", "--flag", "not a commit of the hub"),
+        ("scheduler", "os.system", "not the name of a class"),
+        ("part_revisions", {"lora": "a b"}, "not a commit of the hub"),
     ],
 )
 def test_weights_come_from_the_hub_by_id_or_from_a_folder_that_is_there(
@@ -211,7 +211,7 @@ def test_weights_come_from_the_hub_by_id_or_from_a_folder_that_is_there(
 
 @pytest.mark.parametrize("name", ["../best.artifacts", "/tmp/x", "a/b", "..", ".hidden", "", "a\x00b", "a..b/"])
 def test_a_file_beside_the_config_is_a_plain_name(name: str) -> None:
-    with pytest.raises(UserError, match="no plain file name"):
+    with pytest.raises(UserError, match="not a plain file name"):
         check_file_name(name)
 
 
