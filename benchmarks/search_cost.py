@@ -36,7 +36,7 @@ from autotune.research.replay.reference_front import ReferenceFront
 from autotune.research.replay.replay import replay_once
 from autotune.study.pareto_front import pick_trial
 from autotune.trial import Trial
-from autotune.tuning.explore import Ended, Event
+from autotune.tuning.events import Event, TrialEnded
 from autotune.tuning.search import search
 
 SLACK = 0.05  # of the speedup: two processes of one config differ by about so much
@@ -54,7 +54,7 @@ class Stopwatch:
         self.ended: list[tuple[float, Trial]] = []
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Ended):
+        if isinstance(event, TrialEnded):
             self.ended.append((time.monotonic() - self.started, event.trial))
 
 

@@ -1,1 +1,1 @@
-"""Tuning: everything that runs configs to answer a question: search, confirm, ablate, compare, verify, selftest."""
+"""Tuning: what runs configs to answer a question: search, confirm, ablate, compare, verify, selftest. See search.py."""

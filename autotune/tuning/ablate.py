@@ -1,7 +1,8 @@
-"""ablate(): what did each knob of the pick bring? Each is put back alone and measured in turn with the pick.
+"""ablate(): measures what each knob of the pick brings, by putting it back alone to the baseline's value.
 
-Knobs that bring nothing beyond the noise are dropped from what is exported, if what is left holds up: it is measured in
-turn with the pick and with the baseline before it takes the pick's place. A slow answer, so that it is no guess.
+Each config without one knob is measured interleaved with the pick. Knobs that bring nothing beyond the noise are
+dropped together. The config that is left (the minimal config) is measured interleaved with the pick and with the
+baseline before it replaces the pick in the export.
 """
 
 import shutil
@@ -37,15 +38,16 @@ def ablate(
     listen: Listener = lambda what, number: None,
     runner: Runner | None = None,
 ) -> Ablation:
-    """Measure what each knob of a study's pick brings, write ablation.json, and best.json where less does as well.
+    """Measure what each knob of a study's pick brings and write ablation.json; replace best.json by a minimal config.
 
-    pick    "fastest", "smallest", "balanced" or a trial's number; None: the one in best.json. Of another than that the
-            minimal config is written to minimal.json
-    rounds  each knob is measured at least so often, in turn with the pick
-    listen  hears (what is being measured, round from 1)
+    study   the study's folder
+    pick    "fastest", "smallest", "balanced" or a trial's number; None: the trial that best.json was made from
+    rounds  measure each knob at least this often, interleaved with the pick
+    listen  is called with (what is being measured, round from 1)
 
-    The same call continues what was stopped. Raises UserError for a study or a pick that can't be used, and where the
-    device or the libraries are not those of the study.
+    best.json is replaced only where the minimal config holds up. With `pick` given, the minimal config is written to
+    minimal.json instead. The same call continues an ablation that was stopped.
+    Raises UserError for a study or a pick that can't be used, and where this is not the device of the study.
     """
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
@@ -67,7 +69,7 @@ def ablate(
 
 
 def _exported(folder: StudyFolder, trials: list[Trial]) -> Trial:
-    """The trial of best.json; where that is a minimal config by now, the trial that it was made from."""
+    """The trial that best.json was exported from, also where a minimal config has replaced it. Raises UserError."""
     config = Config(TunedConfig.load(folder.best).knobs)
     earlier = read_ablation(folder)
     number = earlier.trial if earlier and earlier.minimal and Config(earlier.minimal.values) == config else None
@@ -78,21 +80,21 @@ def _exported(folder: StudyFolder, trials: list[Trial]) -> Trial:
 
 
 def _check_device(target: Target) -> None:
-    """Raises UserError where this is not the device of the study: its pick may be another's."""
+    """Raises UserError where this is not the device of the study: another config may be the best here."""
     differences = device_differences(target.device, find_device(target.device.torch_name))
     if differences:
         raise UserError(f"{' '.join(differences)} Ablate it where the study was made.")
 
 
 class _Ablating:
-    """One run of ablate(), knob by knob."""
+    """One run of ablate(), knob by knob. Results go to ablation.json after each knob."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.pick, self.folder = bench, bench.pick, bench.folder
         self.place = bench.folder.path / "ablation" / f"{bench.pick.number:04d}"
 
     def left_out(self) -> Ablation:
-        """Every knob of the pick that differs from the baseline, one after another; on disk after each."""
+        """Take out each knob of the pick that differs from the baseline, one at a time."""
         done = self._done()
         ablation = Ablation(
             trial=self.pick.number,
@@ -102,30 +104,31 @@ class _Ablating:
         )
         for config in without_each(self.pick.config, self.bench.record):
             changed = difference(self.pick.config, config)
-            found = LeftOut(knobs=changed, put_back={name: value_of(config, name) for name in changed})
-            one = done.get(found.name) or self._leave_out(config, found)
-            ablation = ablation.model_copy(update={"left_out": (*ablation.left_out, one)})
+            unmeasured = LeftOut(knobs=changed, put_back={name: value_of(config, name) for name in changed})
+            left_out = done.get(unmeasured.name) or self._leave_out(config, unmeasured)
+            ablation = ablation.model_copy(update={"left_out": (*ablation.left_out, left_out)})
             write_json(self.folder.ablation, ablation.to_json())
         return ablation
 
     def _done(self) -> dict[str, LeftOut]:
-        """What an ablation of this pick that was stopped has measured already."""
+        """What an earlier ablation of this pick has measured: knob's name -> its result. Failures are tried again."""
         known = read_ablation(self.folder)
         if known is None or (known.values, known.rounds) != (self.pick.values, self.bench.rounds):
             return {}
-        return {one.name: one for one in known.left_out if one.failure is None}
+        return {left_out.name: left_out for left_out in known.left_out if left_out.failure is None}
 
-    def _leave_out(self, config: Config, found: LeftOut) -> LeftOut:
+    def _leave_out(self, config: Config, unmeasured: LeftOut) -> LeftOut:
+        """Measure the config without the knob, interleaved with the pick. Raises UserError where the pick fails."""
         why = objection(config, self.bench.record.target)
         if why:
-            return found.model_copy(update={"failure": why})
-        place, names = self.place / "-".join(found.knobs), (f"without {found.name}", "the pick")
+            return unmeasured.model_copy(update={"failure": why})
+        place, names = self.place / "-".join(unmeasured.knobs), (f"without {unmeasured.name}", "the pick")
         pairs = self.bench.interleave(config, self.pick.config, place, names, pictures="first")
         if isinstance(pairs, tuple):
             side, failure = pairs
             if side == "second":
                 raise UserError(f"the pick can't be measured any more ({failure.cause}: {failure.reason}).")
-            return found.model_copy(update={"failure": f"{failure.cause}: {failure.reason}"})
+            return unmeasured.model_copy(update={"failure": f"{failure.cause}: {failure.reason}"})
         without, pick = zip(*pairs, strict=True)
         figures = {
             "without_latency_s": tuple(one.latency_s for one in without),
@@ -133,36 +136,36 @@ class _Ablating:
             "without_peak_memory_bytes": tuple(one.peak_memory_bytes for one in without),
             "pick_peak_memory_bytes": tuple(one.peak_memory_bytes for one in pick),
         }
-        return found.model_copy(update={**figures, "gained": lost_without(without[0].quality, self.bench)})
+        return unmeasured.model_copy(update={**figures, "gained": lost_without(without[0].quality, self.bench)})
 
     def minimal(self, ablation: Ablation, path: Path) -> Ablation:
-        """Without what brings nothing, where that holds up; the export is written to `path` then."""
+        """Try the pick without the knobs that bring nothing; where that holds up, export it to `path`."""
         if not ablation.idle:
             return ablation
         config = self.pick.config
-        for one in ablation.idle:
-            config = put_back(config, one.put_back)
-        found, tuned = try_minimal(self.bench, config, self.place / "minimal")
-        told = ", ".join(removed(one) for one in ablation.idle)
-        why = f"{told}: removed. {found.why}" if tuned else f"{told}; but left out together, {found.why}: kept."
-        made = ablation.model_copy(update={"minimal": found.model_copy(update={"why": why})})
+        for knob in ablation.idle:
+            config = put_back(config, knob.put_back)
+        minimal, tuned = try_minimal(self.bench, config, self.place / "minimal")
+        shares = ", ".join(share(knob) for knob in ablation.idle)
+        why = f"{shares}: removed. {minimal.why}" if tuned else f"{shares}; but left out together, {minimal.why}: kept."
+        ablation = ablation.model_copy(update={"minimal": minimal.model_copy(update={"why": why})})
         if tuned is not None:
             tuned.save(path)
-        write_json(self.folder.ablation, made.to_json())
-        return made
+        write_json(self.folder.ablation, ablation.to_json())
+        return ablation
 
 
-def removed(one: LeftOut) -> str:
+def share(left_out: LeftOut) -> str:
     """ "qkv_fusion=True brought +0.1% +-0.6%"."""
-    verdict = one.verdict
+    verdict = left_out.verdict
     assert verdict is not None
-    return f"{one.name} brought {verdict.speedup - 1:+.1%} +-{(verdict.high - verdict.low) / 2:.1%}"
+    return f"{left_out.name} brought {verdict.speedup - 1:+.1%} +-{(verdict.high - verdict.low) / 2:.1%}"
 
 
 def without_each(pick: Config, record: Record) -> list[Config]:
-    """The pick with one knob put back to the baseline's value, for each that the search was free to change.
+    """The pick with one knob put back to the baseline's value, for each knob that the search was free to change.
 
-    What refines a knob goes with it. One that the user held at a value (--fix) was never up for choice.
+    Knobs that modify the knob are put back with it. A knob that the user has fixed (--fix) is not taken out.
     """
     baseline = record.baseline_config
     held = {name for name, values in record.space.items() if len(values) == 1}
@@ -172,29 +175,29 @@ def without_each(pick: Config, record: Record) -> list[Config]:
 
 
 def _with_modifiers(name: str, baseline: Config) -> dict[str, Value]:
-    """The baseline's value of a knob, and of those that refine it there."""
-    refined = {other: value for other, value in baseline.items() if find_knob(other).modifies == name}
-    return {name: value_of(baseline, name), **refined}
+    """The baseline's value of a knob, and of the knobs that modify it there."""
+    modifiers = {other: value for other, value in baseline.items() if find_knob(other).modifies == name}
+    return {name: value_of(baseline, name), **modifiers}
 
 
 def put_back(config: Config, values: Mapping[str, Value]) -> Config:
-    """The config with these values, and without the modifiers of what is at its default by that."""
+    """The config with these values, without the modifiers of knobs that are then at their default."""
     return complete({**config, **values})
 
 
 def difference(pick: Config, other: Config) -> dict[str, Value]:
-    """The pick's values of what the other has not, as long as they are no mere defaults."""
+    """The knobs of the pick whose value is another one in `other` -> the pick's value."""
     changed = [name for name in pick if pick[name] != value_of(other, name)]
     return {name: pick[name] for name in changed}
 
 
 def value_of(config: Config, name: str) -> Value:
-    """Its value, or the default where an older study knew no such knob, or where it doesn't act."""
+    """The knob's value, or its default where the config does not name it (an older study, or not applicable)."""
     return config.get(name, find_knob(name).default)
 
 
 def objection(config: Config, target: Target) -> str | None:
-    """Why this config can't run, as far as the knobs' own rules tell, or None."""
+    """Why this config can't run, by the rules of its knobs; None where no rule forbids it."""
     for name, knob in all_knobs().items():
         if name in config:
             why = knob.why_not(config[name], target) or knob.clash(config, target)

@@ -1,4 +1,4 @@
-"""Ablation: what each knob of a pick brought, and the config that is left without those that brought nothing."""
+"""Ablation: what each knob of a pick brings, and the minimal config without those that bring nothing."""
 
 from typing import Literal
 
@@ -11,16 +11,16 @@ from autotune.study_folder import StudyFolder
 
 
 class LeftOut(FrozenModel):
-    """The pick without one knob (and without what refines it), measured in turn with the pick: a figure a round."""
+    """The pick without one knob and its modifiers, measured interleaved with the pick: one figure a round."""
 
-    knobs: dict[str, Value]  # those put back -> the pick's values
-    put_back: dict[str, Value]  # ... -> the baseline's
-    failure: str | None = None  # why there is no such config, or none that runs; the figures are then empty
+    knobs: dict[str, Value]  # the knobs that were put back -> the pick's values
+    put_back: dict[str, Value]  # the same knobs -> the baseline's values
+    failure: str | None = None  # why this config does not exist or does not run; the figures are then empty
     without_latency_s: tuple[float, ...] = ()
     pick_latency_s: tuple[float, ...] = ()
     without_peak_memory_bytes: tuple[int, ...] = ()
     pick_peak_memory_bytes: tuple[int, ...] = ()
-    gained: Paired | None = None  # what the pictures lose without it, against the pick's: the units of Quality.drops
+    gained: Paired | None = None  # quality lost without the knob, compared with the pick, in the units of Quality.drops
 
     @property
     def name(self) -> str:
@@ -28,12 +28,12 @@ class LeftOut(FrozenModel):
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of the pick on what is left without the knob: how much faster the knob makes it."""
+        """How much faster the pick is than the config without the knob; None where that failed."""
         return judge(self.without_latency_s, self.pick_latency_s) if self.failure is None else None
 
     @property
     def memory_saved_bytes(self) -> int | None:
-        """How much lower the knob makes the peak; below 0 where it costs memory."""
+        """How much the knob lowers peak memory; negative where it costs memory; None where the config failed."""
         if self.failure is not None:
             return None
         return max(self.without_peak_memory_bytes) - max(self.pick_peak_memory_bytes)
@@ -47,7 +47,7 @@ class LeftOut(FrozenModel):
 
     @property
     def brings_nothing(self) -> bool:
-        """Neither speed nor memory nor better pictures, beyond the noise. What can't be left out brings something."""
+        """Does it bring neither speed nor memory nor quality beyond the noise? False where it can't be left out."""
         if self.verdict is None:
             return False
         better_pictures = self.gained is not None and self.gained.is_detectable
@@ -55,7 +55,7 @@ class LeftOut(FrozenModel):
 
 
 class Minimal(FrozenModel):
-    """The pick without the knobs that bring nothing, measured in turn with it before it may take its place."""
+    """The pick without the knobs that bring nothing, and whether it replaces the pick."""
 
     values: dict[str, Value]
     pick_latency_s: tuple[float, ...] = ()
@@ -65,12 +65,12 @@ class Minimal(FrozenModel):
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of the minimal config on the pick."""
+        """The speed of the minimal config relative to the pick; None where it was not measured."""
         return judge(self.pick_latency_s, self.minimal_latency_s) if self.minimal_latency_s else None
 
 
 class Ablation(FrozenModel):
-    """What `ablation.json` holds. `minimal` is None until all knobs are through, and where none brings nothing."""
+    """The content of ablation.json. `minimal` is None while knobs are left to measure, and if each brings something."""
 
     schema_version: int = 1
     trial: int
@@ -86,12 +86,12 @@ class Ablation(FrozenModel):
 
     @property
     def idle(self) -> tuple[LeftOut, ...]:
-        """What brings nothing beyond the noise."""
-        return tuple(one for one in self.left_out if one.brings_nothing)
+        """The knobs that bring nothing beyond the noise."""
+        return tuple(knob for knob in self.left_out if knob.brings_nothing)
 
 
 def read_ablation(folder: StudyFolder) -> Ablation | None:
-    """The study's ablation, None where none was made. Raises UserError where it can't be read."""
+    """The ablation of a study; None where there is none. Raises UserError where the file can't be read."""
     if not folder.ablation.exists():
         return None
     return Ablation.parse(read_json(folder.ablation, "ablation"), f"the ablation {str(folder.ablation)!r}")

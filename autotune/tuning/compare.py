@@ -1,4 +1,4 @@
-"""compare(): is one exported config faster than another? Measured in turn, in fresh processes, on this device."""
+"""compare(): is one exported config faster than another here? Interleaved, each run in a fresh process."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from autotune.trial import Failure
 
 
 class Comparison(FrozenModel):
-    """Two configs side by side: a latency and a peak for each round, and what the second's pictures lose."""
+    """Two configs side by side: latency and peak memory of each round, and what the second config's pictures lose."""
 
     first: str
     second: str
@@ -29,13 +29,13 @@ class Comparison(FrozenModel):
     first_peak_memory_bytes: tuple[int, ...]
     second_peak_memory_bytes: tuple[int, ...]
     metric: str
-    drop: Paired  # of the second's pictures below the first's: CLIP points, or 100 x (1 - SSIM)
+    drop: Paired  # quality that the second loses relative to the first: CLIP points, or 100 x (1 - SSIM)
     ssim_mean: float
     ssim_worst: float
 
     @property
     def verdict(self) -> Verdict:
-        """Of the second on the first."""
+        """The speed of the second relative to the first."""
         return judge(self.first_latency_s, self.second_latency_s)
 
 
@@ -48,11 +48,14 @@ def compare(
     device: str | None = None,
     listen: Callable[[int, Path], None] = lambda number, which: None,
 ) -> Comparison:
-    """Measure two exported configs of the same pipeline and workload in turn, at least `rounds` times each.
+    """Measure two exported configs of the same pipeline and workload, interleaved.
 
-    listen  hears (round from 1, path of the config) before each run
+    rounds     measure each at least this often
+    timeout_s  the longest that a run may take
+    device     "cuda", "cuda:N" or "cpu"; None: the kind of device that the first config was measured on
+    listen     is called before each run with (round from 1, path of the config)
 
-    Raises UserError where they can't be compared, or where one of them can't run here.
+    Raises UserError where the configs are for different things, and where one of them fails here.
     """
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
@@ -65,8 +68,8 @@ def compare(
 
         def run(number: int, side: Side) -> Measurement | Failure:
             listen(number + 1, paths[side])
-            of_pictures = folder.trial(0 if side == "first" else 1)
-            place = of_pictures if number == 0 else folder.path / f"round-{number + 1}-{side}"
+            with_pictures = folder.trial(0 if side == "first" else 1)
+            place = with_pictures if number == 0 else folder.path / f"round-{number + 1}-{side}"
             outcome = runner.run(place, configs[side].config, pictures=number == 0, earlier=())
             if isinstance(outcome, Failure):
                 raise UserError(f"{str(paths[side])!r} can't be measured here ({outcome.cause}): {outcome.reason}.")
@@ -78,38 +81,38 @@ def compare(
 
 
 def _target(first: TunedConfig, second: TunedConfig, device: str | None) -> Target:
-    """What both are measured for: the first one's. Raises UserError where the second is for something else."""
-    mine = Target(
-        pipeline=first.pipeline.model_copy(update={"traits": None}),  # what the weights decide, in older files left out
+    """The target that both are measured for. Raises UserError where the second config is for another one."""
+    target = Target(
+        pipeline=first.pipeline.model_copy(update={"traits": None}),  # older files lack them; the weights decide them
         workload=first.workload,
         device=find_device(device or first.device.kind),
         versions=first.versions,
     )
-    difference = mine.difference(
-        mine.model_copy(
+    difference = target.difference(
+        target.model_copy(
             update={"pipeline": second.pipeline.model_copy(update={"traits": None}), "workload": second.workload}
         ),
     )
     if difference:
         raise UserError(f"the two configs are for different things ({difference}): compare configs of one search.")
-    return mine
+    return target
 
 
 def _comparison(paths: dict[Side, Path], target: Target, pairs: list[Pair]) -> Comparison:
     firsts, seconds = zip(*pairs, strict=True)
-    theirs, mine = firsts[0].quality, seconds[0].quality
-    assert theirs is not None
-    assert mine is not None
+    of_first, of_second = firsts[0].quality, seconds[0].quality
+    assert of_first is not None
+    assert of_second is not None
     return Comparison(
         first=str(paths["first"]),
         second=str(paths["second"]),
         device=target.device.name,
-        first_latency_s=tuple(one.latency_s for one in firsts),
-        second_latency_s=tuple(one.latency_s for one in seconds),
-        first_peak_memory_bytes=tuple(one.peak_memory_bytes for one in firsts),
-        second_peak_memory_bytes=tuple(one.peak_memory_bytes for one in seconds),
-        metric=mine.metric,
-        drop=paired(mine.drops(theirs)),
-        ssim_mean=mine.ssim_mean,
-        ssim_worst=mine.ssim_worst,
+        first_latency_s=tuple(run.latency_s for run in firsts),
+        second_latency_s=tuple(run.latency_s for run in seconds),
+        first_peak_memory_bytes=tuple(run.peak_memory_bytes for run in firsts),
+        second_peak_memory_bytes=tuple(run.peak_memory_bytes for run in seconds),
+        metric=of_second.metric,
+        drop=paired(of_second.drops(of_first)),
+        ssim_mean=of_second.ssim_mean,
+        ssim_worst=of_second.ssim_worst,
     )

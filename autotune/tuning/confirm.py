@@ -1,8 +1,10 @@
-"""The pick is measured again before it is exported, in turn with the baseline, each time in a fresh process, and its
-pictures are compared over more prompts and seeds than the search could afford.
+"""Confirm: the pick is measured again, interleaved with the baseline, before it is exported.
 
-What does not hold up is not exported: the next best is tried, and where none holds the baseline is the pick. The pick
-is chosen by its first figures and judged by the new ones alone, so that having been lucky at first wins it nothing.
+Each run is a fresh process. Pictures are compared over more prompts and seeds than the search could afford.
+
+A pick that does not hold up is not exported: the next best trial is confirmed instead, and the baseline is exported
+where none holds. A trial is picked by its first figures and judged by the new ones alone, so that a lucky first
+measurement gains it nothing.
 """
 
 import statistics
@@ -22,25 +24,20 @@ from autotune.study.pareto_front import keeps, pick_trial
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure, Trial
+from autotune.tuning.events import Confirming
 from autotune.workload import Workload
 
-CANDIDATES = 3  # so many of the best are confirmed in turn until one holds
-PAIRS = 128  # of pictures: with a usual spread a drop of 0.18 points shows
-LEAST_DRAWING_S = 600.0  # what the pictures of a confirmation may take, however short the search was
-
-
-@dataclass(frozen=True)
-class Confirming:
-    trial: Trial
-    round: int  # from 1; 0: drawing pictures
+CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
+PAIRS = 128  # of pictures: with a usual spread they show a drop of 0.18 CLIP points
+LEAST_DRAWING_S = 600.0  # drawing the pictures of a confirmation may take this long, however short the search was
 
 
 @dataclass(frozen=True)
 class ConfirmationPlan:
     """How thoroughly the pick is measured again."""
 
-    rounds: int = 3  # at least; 0: not at all
-    pairs: int | None = None  # of pictures; None: PAIRS, or as many as don't take longer than the search itself
+    rounds: int = 3  # at least; 0: no confirmation
+    pairs: int | None = None  # of pictures; None: PAIRS, or fewer where these would take longer than the search
 
     def __post_init__(self) -> None:
         if self.rounds == 1:
@@ -50,7 +47,7 @@ class ConfirmationPlan:
 
 
 class Confirmer:
-    """Chooses what a study exports. Without rounds: the best trial, on its first figures."""
+    """Chooses the trial that a study exports. With 0 rounds: the best one by its first figures."""
 
     def __init__(
         self,
@@ -64,7 +61,10 @@ class Confirmer:
         self.goal = study.record.goal
 
     def best(self) -> tuple[Trial, Confirmation | None]:
-        """The best trial that holds up against the baseline when both are measured again, or the baseline."""
+        """The best trial that holds up when it and the baseline are measured again, or the baseline.
+
+        Raises UserError where no config keeps the limits.
+        """
         baseline, rejected = self.study.baseline, set[int]()
         for _ in range(CANDIDATES):
             left = [t for t in self.study.trials if t.number not in rejected]
@@ -88,7 +88,7 @@ class Confirmer:
         return best
 
     def _is_as_fast(self, trial: Trial, confirmation: Confirmation) -> bool:
-        """Is the trial still what it was picked for: within the limit, and faster if it was faster at first?"""
+        """Is the trial still within the latency limit, and still faster if it was faster at first?"""
         each = list(confirmation.tuned_latency_at_s.values()) if self.goal.minimise == "each" else []
         slowest_s = max(map(statistics.median, each or [confirmation.tuned_latency_s]))
         if self.goal.max_latency_s is not None and slowest_s > self.goal.max_latency_s:
@@ -99,16 +99,16 @@ class Confirmer:
         return confirmation.is_faster or first.latency_s / trial.drift >= baseline.latency_s
 
     def _is_as_good(self, confirmation: Confirmation) -> bool:
-        """May its loss of quality, at worst, be larger than what was allowed? (one-sided 95 % bound)"""
-        seen = confirmation.quality
-        return seen is None or not seen.drop.may_exceed(self.goal.max_quality_drop)
+        """Does its loss of quality keep the limit, by the one-sided 95 % bound?"""
+        quality = confirmation.quality
+        return quality is None or not quality.drop.may_exceed(self.goal.max_quality_drop)
 
     def _confirm(self, trial: Trial) -> Confirmation | None:
-        """Speed first, then pictures. None where a run fails. What lies on disk from before is not measured again."""
+        """Measure the speed, then compare pictures. None where a run fails. What is on disk already is read."""
         kept = self.folder.confirmation(trial.number)
         if kept.exists():
             return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
-        pairs = self._measure_in_turn(trial)
+        pairs = self._interleave(trial)
         if isinstance(pairs, Failure):
             return None
         confirmation = self._confirmation(pairs)
@@ -120,17 +120,18 @@ class Confirmer:
         write_json(kept, confirmation.to_json())
         return confirmation
 
-    def _measure_in_turn(self, trial: Trial) -> list[Pair] | Failure:
+    def _interleave(self, trial: Trial) -> list[Pair] | Failure:
+        """Pairs of measurements, the baseline's and the trial's."""
         sides: dict[Side, Trial] = {"first": self.study.baseline, "second": trial}
         parent, begun = self.folder.confirmation(trial.number).parent, set[int]()
 
         def run(number: int, side: Side) -> Measurement | Failure:
-            one = sides[side]
+            measured = sides[side]
             if number not in begun:
                 self.listen(Confirming(trial, number + 1))
             begun.add(number)
-            place = parent / f"round-{number + 1}-trial-{one.number}"
-            return self.runner.run(place, one.config, pictures=False, earlier=self.study.trials)
+            place = parent / f"round-{number + 1}-trial-{measured.number}"
+            return self.runner.run(place, measured.config, pictures=False, earlier=self.study.trials)
 
         return interleave(run, least=self.plan.rounds)
 
@@ -144,7 +145,10 @@ class Confirmer:
         )
 
     def _draw_and_judge(self, trial: Trial) -> ConfirmedQuality | Failure | None:
-        """The pictures of both over `plan.pairs` prompts and seeds; None where no more than in the search can be."""
+        """Draw pictures with both configs over `plan.pairs` prompts and seeds, and judge the trial's by the baseline's.
+
+        None where there is time for no more pairs than the search has drawn.
+        """
         wanted = self.plan.pairs if self.plan.pairs is not None else PAIRS
         affordable = wanted if self.plan.pairs is not None else min(wanted, self._affordable(trial))
         record = self.study.record
@@ -155,21 +159,24 @@ class Confirmer:
         reference = self.folder.confirmation(0).parent / f"{affordable}-pairs"
         baseline = self._drawn(self.study.baseline, workload, reference, reference)
         place = self.folder.confirmation(trial.number).parent / reference.name
-        mine = baseline if isinstance(baseline, Failure) else self._drawn(trial, workload, place, reference)
-        if isinstance(mine, Failure):
-            return mine
+        tuned = baseline if isinstance(baseline, Failure) else self._drawn(trial, workload, place, reference)
+        if isinstance(tuned, Failure):
+            return tuned
         assert isinstance(baseline, Quality)
         return ConfirmedQuality(
-            metric=mine.metric,
-            drop=paired(mine.drops(baseline)),
+            metric=tuned.metric,
+            drop=paired(tuned.drops(baseline)),
             prompts=len(set(workload.prompts)),
-            ssim_mean=mine.ssim_mean,
-            ssim_worst=mine.ssim_worst,
+            ssim_mean=tuned.ssim_mean,
+            ssim_worst=tuned.ssim_worst,
             shortened_from=wanted if affordable < wanted else None,
         )
 
     def _in_its_own_pictures(self, trial: Trial) -> Failure | None:
-        """A pick that was judged by another trial's pictures draws the search's own, too: they must keep the limit."""
+        """Draw the search's pictures with a pick that was judged by another trial's pictures.
+
+        A Failure where its own pictures lose more quality than the limit allows.
+        """
         workload, baseline = self.study.record.target.workload, self.study.baseline.measured
         self.listen(Confirming(trial, 0))
         place = self.folder.confirmation(trial.number).parent / "own-pictures"
@@ -184,7 +191,7 @@ class Confirmer:
         return Failure(cause="broken_output", reason=f"its own pictures lose {loss:.2f}, another trial's did not")
 
     def _drawn(self, trial: Trial, workload: Workload, place: Path, reference: Path) -> Quality | Failure:
-        """The quality of its pictures, drawn now if they were not yet."""
+        """The quality of the trial's pictures, drawn now unless the result is on disk."""
         kept = place / "quality.json"
         if kept.exists():
             return Quality.parse(read_json(kept, "quality"), f"the quality {str(kept)!r}")
@@ -194,20 +201,20 @@ class Confirmer:
         return quality
 
     def _affordable(self, trial: Trial) -> int:
-        """So many pairs of pictures take no longer than the search took."""
+        """The number of pairs of pictures that take no longer to draw than the search took."""
         baseline = self.study.baseline.measured
         assert baseline is not None
         assert trial.measured is not None
         batch = self.study.record.target.workload.batch
         seconds_a_pair = (baseline.latencies_s[0] + trial.measured.latencies_s[0]) / batch
-        searched_s = sum(one.seconds for one in self.study.trials)
+        searched_s = sum(done.seconds for done in self.study.trials)
         return int(max(searched_s, LEAST_DRAWING_S) / seconds_a_pair)
 
 
 def more_pairs(workload: Workload, prompts: tuple[str, ...], pairs: int) -> Workload:
-    """The main size of the workload, for so many pairs: all the prompts, and again with other seeds.
+    """The main size of the workload for this many pairs: all prompts, then all again with other seeds.
 
-    None of the pairs was seen by the search, which is what a guard against having been lucky needs: the seeds are new.
+    The seeds are new even for the search's own prompts: a pick that was lucky with the search's pairs meets none again.
     """
     first = workload.at(workload.shapes[0])
     fresh = {"prompts": tuple(islice(cycle(prompts), pairs)), "seed": (workload.seed + 1_000_003) % 2**32, "seeds": ()}

@@ -1,8 +1,7 @@
-"""Explorer: the loop of a search (ask, run, tell), and the events by which it is heard."""
+"""Explorer: the loop of a search: ask the study for a config, run it, tell the study the outcome."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,67 +11,16 @@ from autotune.execution.runner import Outcome
 from autotune.goal import Budget
 from autotune.reuse import Reuse
 from autotune.statistics.drift import due
-from autotune.study.earlier import EarlierStudy
-from autotune.study.record import Untried
 from autotune.study.reuse_plan import plan_reuse
-from autotune.study.space import SearchSpace
 from autotune.study.study import Study
 from autotune.study.time_left import next_s
 from autotune.study_folder import StudyFolder
-from autotune.target import Target
 from autotune.trial import Anchor, Failure, Trial
-from autotune.tuning.confirm import Confirming
+from autotune.tuning.events import Anchored, Listener, Skipped, TrialEnded, TrialStarted, WarmStarted
 
 
-@dataclass(frozen=True)
-class Probed:
-    target: Target
-    space: SearchSpace
-    folder: Path
-    trials: tuple[Trial, ...]  # of an earlier run that this one continues
-    anchors: tuple[Anchor, ...] = ()
-
-
-@dataclass(frozen=True)
-class Started:
-    number: int
-    config: Config
-    origin: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    trial: Trial
-
-
-@dataclass(frozen=True)
-class Anchored:
-    """The baseline was measured again, to see whether the device has drifted."""
-
-    anchor: Anchor
-
-
-@dataclass(frozen=True)
-class LeftAlone:
-    """Trials are over, and these configs were not among them because they are predicted not to fit."""
-
-    untried: Untried
-
-
-@dataclass(frozen=True)
-class Warmed:
-    """Earlier studies have put so many trials first."""
-
-    studies: tuple[EarlierStudy, ...]
-    first: int
-
-
-Event = Probed | Warmed | Started | Ended | Anchored | LeftAlone | Confirming
-Listener = Callable[[Event], None]
-
-
-class Runs(Protocol):
-    """What a search needs of a Runner while it explores; a replay has another one, which looks its outcomes up."""
+class TrialRunner(Protocol):
+    """What a search needs of a Runner while it explores. A replay passes one that looks the outcomes up in a table."""
 
     def run(
         self,
@@ -86,16 +34,17 @@ class Runs(Protocol):
 
 
 class Explorer:
-    """The loop of a search: what it asks, what it runs, whom it tells.
+    """Runs trials until the budget is used up, and tells the listener about each.
 
-    reuse  are trials spared what those before them have done or have made dominated? The baseline never is
+    clock  seconds from any start, as time.monotonic gives them
+    reuse  may trials reuse the work of earlier ones, and stop early where they are dominated? The baseline never does
     """
 
     def __init__(
         self,
         folder: StudyFolder,
         study: Study,
-        runner: Runs,
+        runner: TrialRunner,
         listen: Listener,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -105,13 +54,13 @@ class Explorer:
         self.reuse = reuse
 
     def explore(self, budget: Budget) -> bool:
-        """Ask, run, tell, until the trials, the time or the space is used up (True: the space).
+        """Ask, run, tell until the trials, the time or the space is used up. True: the space is.
 
-        Trial 0 is the baseline. Raises UserError where it fails: there is nothing to compare with then.
+        Trial 0 is the baseline. Raises UserError where it fails: there is then nothing to compare with.
         """
         exhausted = self._explore(budget)
         if self.study.untried is not None:
-            self.listen(LeftAlone(self.study.untried))
+            self.listen(Skipped(self.study.untried))
         return exhausted
 
     def _explore(self, budget: Budget) -> bool:
@@ -119,22 +68,22 @@ class Explorer:
         if not self.study.trials:
             self._run_next()
         warm_start = self.study.record.warm_start
-        while len(self.study.trials) < budget.trials and self.has_time(end):
+        while len(self.study.trials) < budget.trials and self._has_time(end):
             if warm_start:
-                self.listen(Warmed(warm_start, len(self.study.warm.first)))
+                self.listen(WarmStarted(warm_start, len(self.study.warm.first)))
                 warm_start = ()
             if not self._run_next():
                 return True
         return False
 
     def _run_next(self) -> bool:
-        """The next trial, from the question to the answer; False where every allowed config was tried."""
-        asked = self.study.ask()
-        if asked is None:
+        """Ask for the next config, run it and tell the outcome; False where every allowed config was tried."""
+        proposal = self.study.ask()
+        if proposal is None:
             return False
-        number, config, origin = asked
+        number, config, origin = proposal
         self.anchor()
-        self.listen(Started(number, config, origin))
+        self.listen(TrialStarted(number, config, origin))
         started = self.clock()
         outcome = self._run(number, config)
         seconds = self.clock() - started
@@ -143,7 +92,7 @@ class Explorer:
             raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
         trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
         self.study.tell(trial)
-        self.listen(Ended(self.study.trials[-1]))
+        self.listen(TrialEnded(self.study.trials[-1]))
         return True
 
     def _run(self, number: int, config: Config) -> Outcome:
@@ -153,19 +102,19 @@ class Explorer:
         reuse = plan_reuse(number, config, trials, self.study.anchors, self.study.record)
         return self.runner.run(place, config, pictures=True, earlier=trials, reuse=reuse)
 
-    def has_time(self, end: float) -> bool:
-        """Will the next trial be over by then, as far as those before it tell? The first is made anyway."""
+    def _has_time(self, end: float) -> bool:
+        """Is the next trial expected to end by then? Without any trial to estimate from: yes."""
         seconds = next_s(self.study.trials, self.study.anchors)
         return seconds is None or self.clock() + seconds <= end
 
     def anchor(self, *, last: bool = False) -> None:
-        """Measure the baseline again where it is time to; at the `last`, where a trial came after the one before."""
+        """Measure the baseline again if it is due; as the `last` one, if any trial has ended since the one before."""
         trials, anchors = self.study.trials, self.study.anchors
         if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
             return
         started, before = self.clock(), len(trials)
         place = self.folder.anchor(before)
-        # The first one draws its pictures again: how far two runs of one config lie apart is the floor of likeness.
+        # The first anchor draws its pictures again: how far two runs of one config differ is the noise floor of SSIM.
         outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
         anchor = Anchor(before=before, outcome=outcome, seconds=self.clock() - started)
         self.study.tell_anchor(anchor)

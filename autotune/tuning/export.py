@@ -1,4 +1,4 @@
-"""From a trial of a study to the TunedConfig that production loads, with its sentence for people."""
+"""Export: a trial of a study becomes the TunedConfig that production loads, with a sentence that sums it up."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from autotune.workload import Workload
 
 
 def export_from(study: Path, word: str) -> TunedConfig:
-    """The trial of a study on disk that `word` names: a way to pick, or a number. Raises UserError."""
+    """Export the trial of the study in this folder that `word` names, see chosen_trial(). Raises UserError."""
     folder = StudyFolder(study)
     record, trials = read_record(folder), read_trials(folder)
     trial = chosen_trial(folder, record, trials, word)
@@ -30,7 +30,7 @@ def export_from(study: Path, word: str) -> TunedConfig:
 
 
 def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word: str) -> Trial:
-    """The measured trial that `word` names: a way to pick, or a number. Raises UserError."""
+    """The measured trial that `word` names: "fastest", "smallest", "balanced" or a number. Raises UserError."""
     study = str(folder.path)
     if not trials:
         raise UserError(f"the study {study!r} has no finished trial yet.")
@@ -52,16 +52,16 @@ def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word:
 
 
 def read_thumbnails(place: Path, workload: Workload) -> tuple[Thumbnail, ...]:
-    """Of the first pictures that a run has left in its folder, as far as they are still there."""
+    """Thumbnails of the first pictures in the folder of a run, of those that are still there."""
     from PIL import Image
 
-    few, found = with_thumbnails(workload), []
-    for index, prompt in enumerate(few.prompts):
+    first, thumbnails = with_thumbnails(workload), []
+    for index, prompt in enumerate(first.prompts):
         path = place / "images" / picture_name(index)
         if path.exists():
             with Image.open(path) as image:
-                found.append(thumbnail_of(image, prompt, few.seed_of(index)))
-    return tuple(found)
+                thumbnails.append(thumbnail_of(image, prompt, first.seed_of(index)))
+    return tuple(thumbnails)
 
 
 def export(
@@ -71,9 +71,9 @@ def export(
     confirmation: Confirmation | None,
     pictures: tuple[Thumbnail, ...] = (),
 ) -> TunedConfig:
-    """The trial as a TunedConfig. Without a confirmation its numbers are of a single process, and it says so."""
+    """The trial as a TunedConfig. Without a confirmation its figures are of a single process, and it says so."""
     target = record.target
-    made = TunedConfig(
+    tuned = TunedConfig(
         about=about(trial, baseline, confirmation),
         speedup=confirmation.verdict if confirmation else None,
         serving=Serving.of(target.workload),
@@ -92,85 +92,85 @@ def export(
         versions=target.versions,
         inputs=target.pipeline.known.inputs,
     )
-    return made.model_copy(update={"evidence_of": made.digest})
+    return tuned.model_copy(update={"evidence_of": tuned.digest})
 
 
 def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
-    """What the config brings, in one sentence, no number in it that was not measured."""
+    """What the config brings, in one sentence. Every number in it was measured."""
     if trial.number == baseline.number:
         return "The baseline itself, no setting changed."
-    mine, theirs = _measured(trial), _measured(baseline)
-    memory = mine.peak_memory_bytes / theirs.peak_memory_bytes - 1
-    seen = confirmation.quality if confirmation else None
-    quality = confirmed_quality_words(seen) if seen else quality_words(trial, baseline) + _whose_pictures(mine)
-    whose = f" (with what compiling took in trial {mine.compiled_as.trial})" if mine.compiled_as else ""
-    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{whose}, {quality}"
+    tuned = _measured(trial)
+    memory = tuned.peak_memory_bytes / _measured(baseline).peak_memory_bytes - 1
+    confirmed = confirmation.quality if confirmation else None
+    quality = confirmed_quality_words(confirmed) if confirmed else quality_words(trial, baseline) + _source_words(tuned)
+    compiling = f" (with what compiling took in trial {tuned.compiled_as.trial})" if tuned.compiled_as else ""
+    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{compiling}, {quality}"
     return f"{speed_words(trial, baseline, confirmation)}, {words}."
 
 
-def _whose_pictures(measured: Measurement) -> str:
-    """Nothing where they were its own."""
+def _source_words(measured: Measurement) -> str:
+    """The trial whose pictures were judged; empty where they are the trial's own."""
     if measured.quality_of is None or measured.spot_check is None:
         return ""
     return f" (by the pictures of trial {measured.quality_of}: SSIM {measured.spot_check.ssim:.3f} in the one compared)"
 
 
 def speed_words(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> str:
-    """How fast it is beside the baseline: the confirmed figure with its interval, and the first one beside it."""
-    mine, theirs = _measured(trial), _measured(baseline)
-    what = "the baseline's speed" + (f" over {len(mine.latencies_s)} sizes" if mine.also else "")
-    first = theirs.latency_s / (mine.latency_s / trial.drift)
+    """The speed relative to the baseline: the confirmed figure with its interval, then the first figure."""
+    tuned = _measured(trial)
+    what = "the baseline's speed" + (f" over {len(tuned.latencies_s)} sizes" if tuned.also else "")
+    first = _measured(baseline).latency_s / (tuned.latency_s / trial.drift)
     verdict = confirmation.verdict if confirmation else None
     if verdict is None:
         return f"{first:.2f}x {what} in one process each (not confirmed)"
     return verdict.words(what, f"; {first:.2f}x at first")
 
 
-def confirmed_quality_words(seen: ConfirmedQuality) -> str:
-    """How the pictures compare over the pairs of the confirmation."""
-    fewer = f" instead of {seen.shortened_from}, which would have taken longer than the search" * bool(
-        seen.shortened_from
-    )
-    pairs = f"{seen.drop.n} pairs{fewer}"
-    likeness = f"SSIM {seen.ssim_mean:.3f} (worst {seen.ssim_worst:.3f})"
-    if seen.metric == "likeness":
+def confirmed_quality_words(quality: ConfirmedQuality) -> str:
+    """The quality of the pictures relative to the baseline's, over the pairs of the confirmation."""
+    pairs = f"{quality.drop.n} pairs"
+    if quality.shortened_from:
+        pairs += f" instead of {quality.shortened_from}, which would have taken longer than the search"
+    likeness = f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f})"
+    if quality.metric == "likeness":
         return f"{likeness} to the baseline's pictures over {pairs}"
-    return f"CLIP score {seen.drop.as_change} over {pairs}, {likeness}"
+    return f"CLIP score {quality.drop.as_change} over {pairs}, {likeness}"
 
 
 def quality_words(trial: Trial, baseline: Trial) -> str:
-    """How the pictures compare: the paired CLIP drop with its interval, or likeness."""
-    mine, theirs = _measured(trial).quality, _measured(baseline).quality
-    assert mine is not None
-    assert theirs is not None
-    likeness = f"SSIM {mine.ssim_mean:.3f} (worst {mine.ssim_worst:.3f})"
-    if mine.metric == "likeness":
+    """The quality of the trial's pictures relative to the baseline's: the paired drop of the CLIP score, and SSIM."""
+    quality, reference = _measured(trial).quality, _measured(baseline).quality
+    assert quality is not None
+    assert reference is not None
+    likeness = f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f})"
+    if quality.metric == "likeness":
         return f"{likeness} to the baseline's pictures"
-    drop = paired_drop(mine, theirs)
+    drop = paired_drop(quality, reference)
     if drop.smallest_detectable is None:
         return f"CLIP score {0.0 - drop.mean:+.2f} by one prompt alone, {likeness}"
     within = "+- unknown" if drop.half_width is None else f"+- {drop.half_width:.2f}"
-    # Where all pairs agree, as those of pictures that are the same do, nothing says how small a drop they could show.
-    seen = f" ({drop.n} pairs show a drop of {drop.smallest_detectable:.2f})" if drop.smallest_detectable else ""
-    return f"CLIP score {0.0 - drop.mean:+.2f} {within}{seen}, {likeness}"
+    # Where all pairs agree, as pairs of equal pictures do, the smallest drop that they could show is unknown.
+    detectable = f" ({drop.n} pairs show a drop of {drop.smallest_detectable:.2f})" if drop.smallest_detectable else ""
+    return f"CLIP score {0.0 - drop.mean:+.2f} {within}{detectable}, {likeness}"
 
 
 def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
-    mine, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
+    """The figures of a judged trial, as best.json has them."""
+    measured, quality, reference = _measured(trial), _measured(trial).quality, _measured(baseline).quality
     assert quality is not None
     assert reference is not None
     drop = paired_drop(quality, reference) if quality.metric == "clip" else None
     scores = quality.clip_scores
     sizes = map(str, workload.shapes)
     return Evidence(
-        latency_s=mine.latency_s,
-        latency_at_s=dict(zip(sizes, mine.latencies_s, strict=True)) if mine.also else {},
-        graphs_added_at={str(cost.shape): cost.graphs_added for cost in mine.also},
-        latency_samples_s=mine.latency_samples_s,
-        first_call_s=mine.first_calls_s[0],
-        peak_memory_bytes=mine.peak_memory_bytes,
-        energy_per_picture_j=mine.energy_per_picture_j,
-        effects={name: str(effect) for name, effect in mine.effects.items()},
+        latency_s=measured.latency_s,
+        latency_at_s=dict(zip(sizes, measured.latencies_s, strict=True)) if measured.also else {},
+        graphs_added_at={str(cost.shape): cost.graphs_added for cost in measured.also},
+        latency_samples_s=measured.latency_samples_s,
+        first_call_s=measured.first_calls_s[0],
+        peak_memory_bytes=measured.peak_memory_bytes,
+        energy_per_picture_j=measured.energy_per_picture_j,
+        effects={name: str(effect) for name, effect in measured.effects.items()},
         quality_metric=quality.metric,
         quality_loss=quality.loss(reference),
         clip_score=sum(scores) / len(scores) if scores else None,

@@ -1,7 +1,7 @@
-"""The pick without the knobs that bring nothing: may it take the pick's place? Measured, not concluded.
+"""Minimal config: the pick without the knobs that bring nothing, measured before it may replace the pick.
 
-It must be no slower than the pick, faster than the baseline if the pick was, within the limits, and its pictures must
-not be worse; only then it is exported, with figures of its own.
+It must be no slower and no larger than the pick, faster than the baseline if the pick was, within the goal's limits,
+and its pictures must not be worse. Only then it is exported, with its own figures.
 """
 
 import statistics
@@ -30,7 +30,7 @@ from autotune.tuning.export import export, read_thumbnails
 
 @dataclass(frozen=True)
 class Bench:
-    """What every measurement of an ablation needs. `listen` hears (what is measured, round from 1)."""
+    """What every measurement of an ablation needs. `listen` is called with (what is measured, round from 1)."""
 
     folder: StudyFolder
     record: Record
@@ -46,13 +46,16 @@ class Bench:
 
     @staticmethod
     def run_folder(place: Path, number: int, side: Side) -> Path:
-        """What a run of interleave() leaves."""
+        """The folder of one run of interleave()."""
         return place / f"round-{number + 1}-{side}"
 
     def interleave(
         self, first: Config, second: Config, place: Path, names: tuple[str, str], *, pictures: Side
     ) -> list[Pair] | tuple[Side, Failure]:
-        """Pairs of both; pictures are drawn once, by one of them. (side, failure) where one of them fails."""
+        """Pairs of measurements of both configs; (side, failure) where one of them fails.
+
+        pictures  the side that draws pictures in its first run
+        """
         configs: dict[Side, tuple[Config, str]] = {"first": (first, names[0]), "second": (second, names[1])}
         failed: list[Side] = []
 
@@ -69,7 +72,10 @@ class Bench:
 
 
 def try_minimal(bench: Bench, config: Config, place: Path) -> tuple[Minimal, TunedConfig | None]:
-    """The config in turn with the pick, then with the baseline; what it would be exported as, None where it may not."""
+    """Measure the config interleaved with the pick, then with the baseline.
+
+    Returns the result, and the config to export: None where the pick is kept.
+    """
     minimal = Minimal(values=dict(config), decision="kept the pick", why="")
     names = ("the pick", "the minimal config")
     pairs = bench.interleave(bench.pick.config, config, place / "pick", names, pictures="second")
@@ -77,52 +83,52 @@ def try_minimal(bench: Bench, config: Config, place: Path) -> tuple[Minimal, Tun
         return minimal.model_copy(update={"why": f"it failed ({pairs[1].cause}: {pairs[1].reason})"}), None
     minimal = minimal.model_copy(
         update={
-            "pick_latency_s": tuple(pick.latency_s for pick, _ in pairs),
-            "minimal_latency_s": tuple(mine.latency_s for _, mine in pairs),
+            "pick_latency_s": tuple(of_pick.latency_s for of_pick, _ in pairs),
+            "minimal_latency_s": tuple(of_minimal.latency_s for _, of_minimal in pairs),
         }
     )
-    seen = verdict_of(pairs)
+    verdict = verdict_of(pairs)
     trial = Trial(number=bench.pick.number, origin="minimal", values=dict(config), outcome=pairs[0][1], seconds=0.0)
-    why = _is_slower(seen) or _is_larger(pairs) or _is_worse(bench, trial)
+    why = _is_slower(verdict) or _is_larger(pairs) or _is_worse(bench, trial)
     if why is not None:
         return minimal.model_copy(update={"why": why}), None
     tuned = _exported(bench, trial, place)
     if isinstance(tuned, str):
         return minimal.model_copy(update={"why": tuned}), None
-    why = f"{seen.words('the speed of the pick')}"
-    return minimal.model_copy(update={"decision": "taken", "why": f"What is left has {why}."}), tuned
+    why = f"What is left has {verdict.words('the speed of the pick')}."
+    return minimal.model_copy(update={"decision": "taken", "why": why}), tuned
 
 
-def _is_slower(seen: Verdict) -> str | None:
-    """It may be slower by no more than what counts as the same, at worst."""
-    if seen.word != "SLOWER" and seen.low > 1 / (1 + SAME_WITHIN):
+def _is_slower(verdict: Verdict) -> str | None:
+    """Why the minimal config is too slow; None where even the low end of the interval counts as the same speed."""
+    if verdict.word != "SLOWER" and verdict.low > 1 / (1 + SAME_WITHIN):
         return None
-    what = (
-        "it is slower than the pick" if seen.word == "SLOWER" else "that it is as fast as the pick can't be told here"
-    )
-    return f"{what} ({seen.speedup:.2f}x its speed, 95 % interval {seen.low:.2f} to {seen.high:.2f})"
+    slower = verdict.word == "SLOWER"
+    what = "it is slower than the pick" if slower else "it can't be shown here to be as fast as the pick"
+    return f"{what} ({verdict.speedup:.2f}x its speed, 95 % interval {verdict.low:.2f} to {verdict.high:.2f})"
 
 
 def _is_larger(pairs: list[Pair]) -> str | None:
-    pick, mine = (max(pair[i].peak_memory_bytes for pair in pairs) for i in (0, 1))
-    return f"it needs {mine / pick - 1:.0%} more memory than the pick" if mine > (1 + SAME_MEMORY) * pick else None
+    pick, minimal = (max(pair[side].peak_memory_bytes for pair in pairs) for side in (0, 1))
+    is_larger = minimal > (1 + SAME_MEMORY) * pick
+    return f"it needs {minimal / pick - 1:.0%} more memory than the pick" if is_larger else None
 
 
 def _is_worse(bench: Bench, trial: Trial) -> str | None:
-    """Does it overstep a limit, or lose more of the pictures' quality than the pick does?"""
+    """Why it is not good enough: it exceeds a limit of the goal, or its pictures are worse than the pick's."""
     if not keeps(trial, bench.baseline, bench.record.goal):
-        return "it oversteps a limit of the search"
+        return "it exceeds a limit of the search"
     more = lost_without(_quality(trial), bench)
     return "its pictures are worse than the pick's" if more is not None and more.is_detectable else None
 
 
-def lost_without(mine: Quality | None, bench: Bench) -> Paired | None:
-    """What these pictures lose against the pick's, pair by pair; None where they were not judged."""
-    theirs, reference = _quality(bench.pick), _quality(bench.baseline)
-    if mine is None or theirs is None or reference is None:
+def lost_without(quality: Quality | None, bench: Bench) -> Paired | None:
+    """What pictures of this quality lose compared with the pick's, pair by pair; None where they were not judged."""
+    of_pick, reference = _quality(bench.pick), _quality(bench.baseline)
+    if quality is None or of_pick is None or reference is None:
         return None
-    pairs = zip(mine.drops(reference), theirs.drops(reference), strict=True)
-    return paired([a - b for a, b in pairs])
+    drops = zip(quality.drops(reference), of_pick.drops(reference), strict=True)
+    return paired([drop - drop_of_pick for drop, drop_of_pick in drops])
 
 
 def _quality(trial: Trial) -> Quality | None:
@@ -130,7 +136,7 @@ def _quality(trial: Trial) -> Quality | None:
 
 
 def _exported(bench: Bench, trial: Trial, place: Path) -> TunedConfig | str:
-    """The minimal config with a confirmation of its own, or why it may not be exported."""
+    """The minimal config with its own confirmation, or the reason why it may not be exported."""
     if complete(trial.values) == complete(bench.baseline.values):
         pictures = read_thumbnails(bench.folder.trial(bench.baseline.number), bench.record.target.workload)
         return export(bench.record, bench.baseline, bench.baseline, None, pictures)
@@ -140,7 +146,7 @@ def _exported(bench: Bench, trial: Trial, place: Path) -> TunedConfig | str:
         return f"{names[pairs[0] == 'second']} failed ({pairs[1].cause}: {pairs[1].reason})"
     confirmation = Confirmation(
         baseline_latency_s=tuple(baseline.latency_s for baseline, _ in pairs),
-        tuned_latency_s=tuple(mine.latency_s for _, mine in pairs),
+        tuned_latency_s=tuple(minimal.latency_s for _, minimal in pairs),
     )
     if _was_faster(bench) and not confirmation.is_faster:
         return "it is not faster than the baseline beyond the noise"
@@ -149,7 +155,7 @@ def _exported(bench: Bench, trial: Trial, place: Path) -> TunedConfig | str:
         return quality
     now_s = statistics.median(confirmation.baseline_latency_s)
     assert bench.baseline.measured is not None
-    drift = now_s / bench.baseline.measured.latency_s  # it was measured today, trial 0 when the search began
+    drift = now_s / bench.baseline.measured.latency_s  # the device may be slower today than when trial 0 ran
     confirmation = confirmation.model_copy(update={"quality": quality})
     pictures = read_thumbnails(bench.run_folder(place / "pick", 0, "second"), bench.record.target.workload)
     return export(bench.record, trial.model_copy(update={"drift": drift}), bench.baseline, confirmation, pictures)
@@ -162,7 +168,10 @@ def _was_faster(bench: Bench) -> bool:
 
 
 def _over_more_pairs(bench: Bench, config: Config, place: Path) -> ConfirmedQuality | str | None:
-    """Its pictures over the pairs that the search's pick was confirmed with; None where there were none."""
+    """The quality of its pictures over the pairs that the confirmation of the search has used.
+
+    None where the confirmation drew no pictures; a sentence where the quality is not good enough.
+    """
     references = sorted(bench.folder.confirmation(0).parent.glob("*-pairs/quality.json"))
     if not references:
         return None
@@ -174,8 +183,8 @@ def _over_more_pairs(bench: Bench, config: Config, place: Path) -> ConfirmedQual
     drawn = bench.runner.draw(place / reference.name, config, workload, reference, earlier=bench.trials)
     if isinstance(drawn, Failure):
         return f"its pictures could not be drawn ({drawn.cause}: {drawn.reason})"
-    theirs = Quality.parse(read_json(references[-1], "quality"), f"the quality {str(references[-1])!r}")
-    drop = paired(drawn.drops(theirs))
+    baseline = Quality.parse(read_json(references[-1], "quality"), f"the quality {str(references[-1])!r}")
+    drop = paired(drawn.drops(baseline))
     if drop.may_exceed(bench.record.goal.max_quality_drop):
         return f"over {drop.n} pairs its pictures may lose more than the limit"
     prompts = len(set(workload.prompts))

@@ -1,6 +1,6 @@
-"""The search space of a pipeline: on this device, or on a GPU that is known from the table alone. And the defaults.
+"""Probe of a space: the search space of a pipeline on this device, or on one from the table of GPUs.
 
-The prompts and the space file that ship for a pipeline are chosen here.
+Chooses the prompts and the space file that ship for a pipeline as well.
 """
 
 import tempfile
@@ -12,36 +12,39 @@ from autotune.execution.probe import probe
 from autotune.knobs import complete
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import presets, resolve
-from autotune.study.space import SearchSpace, SpaceFile, make_space, read_space_file, shipped_space_file
+from autotune.study.space import SearchSpace, make_space
+from autotune.study.space_file import SpaceFile, read_space_file, shipped_space_file
 from autotune.target import Target
 from autotune.workload import PROMPTS, Prompts, WorkloadRequest, read_prompts
 
-PROMPTS_IN_SEARCH = 16
+PROMPTS_IN_SEARCH = 16  # of the shipped prompts; the confirmation uses all of them
 
 
 def probe_space(
-    word: str, weights: Weights, device: str | None, space: Path | None = None, **wishes: str | None
+    word: str, weights: Weights, device: str | None, space: Path | None = None, **options: str | None
 ) -> tuple[Target, SearchSpace]:
-    """The space that a search of this pipeline would have here. `wishes`: task, controlnet, lora, see resolve().
+    """The space that a search of this pipeline would have on this machine. Raises UserError.
 
-    space  a space file, instead of the one that ships for it. Raises UserError.
+    word     the pipeline: a preset, a hub id or a folder
+    space    a space file; None: the one that ships for the pipeline
+    options  task, controlnet, lora, see resolve()
     """
     file = read_space_file(space) if space else None
-    # The scorer plays no part in what is possible, and it may have to be downloaded.
-    pipeline = resolve(word, weights, **wishes).model_copy(update={"scorer": None})
+    # Without the scorer: it does not change the space, and might have to be downloaded.
+    pipeline = resolve(word, weights, **options).model_copy(update={"scorer": None})
     with tempfile.TemporaryDirectory() as folder:
         target = probe(Path(folder) / "probe", pipeline, find_device(device), _default_request(pipeline))
     return target, _whole_space(target, file)
 
 
 def probe_space_of(
-    word: str, weights: Weights, device: Device, space: Path | None = None, **wishes: str | None
+    word: str, weights: Weights, device: Device, space: Path | None = None, **options: str | None
 ) -> tuple[Target, SearchSpace]:
-    """The space on a device that is not here, such as one of the capability table. Downloads no preset's weights."""
+    """The space on a device of another machine, known from the table of GPUs. Downloads no weights of a preset."""
     file = read_space_file(space) if space else None
     preset = presets().get(word)
-    shape = "random" if preset and preset.architecture else weights  # its configurations ship with autotune
-    pipeline = resolve(word, shape, **wishes).model_copy(update={"scorer": None})
+    shipped = "random" if preset and preset.architecture else weights  # a preset's configurations ship with autotune
+    pipeline = resolve(word, shipped, **options).model_copy(update={"scorer": None})
     with tempfile.TemporaryDirectory() as folder:
         target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), _default_request(pipeline))
     known = target.pipeline.model_copy(update={"weights": weights})
@@ -54,16 +57,17 @@ def _default_request(pipeline: Pipeline) -> WorkloadRequest:
 
 
 def _whole_space(target: Target, file: SpaceFile | None) -> SearchSpace:
-    """Nothing fixed, nothing left out."""
+    """The space with no knob fixed or excluded."""
     return make_space(target, file or default_space(target.pipeline), fix={}, exclude=(), baseline=complete({}))
 
 
 def default_space(pipeline: Pipeline) -> SpaceFile:
+    """The space file that ships for this pipeline."""
     preset = presets().get(pipeline.name)
     return shipped_space_file(preset.space if preset else "default.toml")
 
 
 def default_prompts(pipeline: Pipeline) -> Prompts:
-    """All that are shipped for it; a search takes the first PROMPTS_IN_SEARCH."""
+    """The prompts that ship for this pipeline. A search takes the first PROMPTS_IN_SEARCH of them."""
     preset = presets().get(pipeline.name)
     return read_prompts(PROMPTS / (preset.prompts if preset else "general.txt"))

@@ -1,7 +1,7 @@
-"""selftest(): the baseline against itself (an A/A test). How far can this machine be trusted today?
+"""selftest(): an A/A test: the baseline measured against itself, to see how noisy this machine is.
 
-Each pair is two fresh processes of the same config, so that every difference that shows is noise. What a comparison of
-`rounds` pairs would have said is read off all choices of so many of the pairs that were measured.
+Each pair is two fresh processes of the same config, so every difference is noise. The false alarms of a comparison of
+ROUNDS pairs are counted over all choices of ROUNDS of the measured pairs.
 """
 
 import math
@@ -22,39 +22,42 @@ from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.pipeline import Weights
 from autotune.pipelines import resolve
+from autotune.statistics.interleaved import Pair
 from autotune.statistics.verdict import GAP, half_width, t_quantile
 from autotune.study_folder import StudyFolder
+from autotune.target import Target
 from autotune.trial import Failure
 from autotune.tuning.probe_space import default_prompts
 from autotune.workload import request_workload
 
-ROUNDS = 3  # of the comparisons that are judged: the search's default
-MOST_CHOICES = 2000  # of pairs; more than these are drawn at random
-POWER = 0.8  # a speedup is seen if this share of the comparisons call it one
-FINEST = 0.0025  # steps in which the smallest speedup is looked for
-LARGEST = 1.0
+ROUNDS = 3  # pairs of a comparison: the default of a search's confirmation
+MOST_CHOICES = 2000  # choices of ROUNDS pairs; where there are more, so many are drawn at random
+POWER = 0.8  # a speedup is detectable if at least this share of the comparisons finds it
+STEP = 0.0025  # speedups are tried in steps of this size, from STEP ...
+LARGEST = 1.0  # ... to this gain, which is 2x
 
 
 class SelfTest(FrozenModel):
-    """What was measured: a latency for each process, two of them a pair, and what stood in the way."""
+    """Result of an A/A test: a latency for each process, two processes a pair; and what disturbed them."""
 
     device: str
     workload: str
     first_latency_s: tuple[float, ...]
     second_latency_s: tuple[float, ...]
-    disturbed: dict[str, int]  # calls that were thrown away -> how many, by the reason
-    noisy: int  # processes whose calls differ by more than a tenth
-    calls: int  # timed and kept, all processes together
-    failed: tuple[str, ...] = ()  # why a pair is missing
+    disturbed: dict[str, int]  # reason -> number of timed calls that were discarded for it
+    noisy: int  # number of processes whose calls differ by more than a tenth
+    calls: int  # number of timed calls that count, over all processes
+    failed: tuple[str, ...] = ()  # why pairs are missing
 
     @property
     def logs(self) -> tuple[float, ...]:
-        """The log ratio of each pair; 0 is what a perfect machine shows."""
-        return tuple(math.log(a / b) for a, b in zip(self.first_latency_s, self.second_latency_s, strict=True))
+        """The log of the latency ratio of each pair; 0 on a perfect machine."""
+        pairs = zip(self.first_latency_s, self.second_latency_s, strict=True)
+        return tuple(math.log(first / second) for first, second in pairs)
 
     @property
     def judged_different(self) -> tuple[int, ...]:
-        """The pairs (from 0) that stand out: beyond the 95 % interval that the other pairs draw, and beyond 1 %."""
+        """The outliers, as numbers from 0: beyond the 95 % interval of the other pairs, and beyond 1 %."""
         return tuple(i for i, log in enumerate(self.logs) if abs(log) > max(GAP, self._usual(i)))
 
     def _usual(self, left_out: int) -> float:
@@ -63,36 +66,37 @@ class SelfTest(FrozenModel):
 
     @property
     def worst(self) -> float:
-        """The largest difference within a pair, as a share."""
+        """The largest difference between the two processes of a pair, as a share of the latency."""
         return math.exp(max(map(abs, self.logs))) - 1
 
     @property
     def typical(self) -> float:
+        """The median difference between the two processes of a pair, as a share of the latency."""
         return math.exp(statistics.median(map(abs, self.logs))) - 1
 
     @property
     def false_alarms(self) -> float:
-        """The share of comparisons of ROUNDS pairs that would have called equals different."""
-        seen = list(_comparisons(self.logs))
-        return sum(_says_different(logs) for logs in seen) / len(seen)
+        """The share of comparisons of ROUNDS pairs that call the config faster or slower than itself."""
+        comparisons = list(_comparisons(self.logs))
+        return sum(_says_different(logs) for logs in comparisons) / len(comparisons)
 
     @property
     def smallest_speedup(self) -> float | None:
-        """The smallest speedup that a comparison of ROUNDS pairs calls one in POWER of the cases; None: over 2x."""
-        seen = [(statistics.fmean(logs), half_width(logs)) for logs in _comparisons(self.logs)]
-        for step in range(1, int(LARGEST / FINEST) + 1):
-            gain = math.log(1 + step * FINEST)
-            found = sum(middle + gain - half > math.log(1 + GAP) for middle, half in seen)
-            if found >= POWER * len(seen):
-                return 1 + step * FINEST
+        """The smallest speedup that a comparison of ROUNDS pairs detects in POWER of the cases; None: above 2x."""
+        intervals = [(statistics.fmean(logs), half_width(logs)) for logs in _comparisons(self.logs)]
+        for step in range(1, int(LARGEST / STEP) + 1):
+            gain = math.log(1 + step * STEP)
+            detected = sum(middle + gain - half > math.log(1 + GAP) for middle, half in intervals)
+            if detected >= POWER * len(intervals):
+                return 1 + step * STEP
         return None
 
 
 def _comparisons(logs: Sequence[float]) -> Iterator[list[float]]:
-    """All choices of ROUNDS pairs, or MOST_CHOICES of them; which side of a pair is called first is a coin's choice."""
+    """Choices of ROUNDS pairs, at most MOST_CHOICES. A coin decides which process of a pair counts as the first."""
     rng = random.Random(0)
-    every = list(combinations(logs, ROUNDS))
-    for chosen in every if len(every) <= MOST_CHOICES else rng.sample(every, MOST_CHOICES):
+    choices = list(combinations(logs, ROUNDS))
+    for chosen in choices if len(choices) <= MOST_CHOICES else rng.sample(choices, MOST_CHOICES):
         yield [log * rng.choice((-1, 1)) for log in chosen]
 
 
@@ -113,12 +117,19 @@ def selftest(
     timeout_s: float = 1800.0,
     listen: Callable[[int, float, float], None] = lambda number, first_s, second_s: None,
 ) -> SelfTest:
-    """Measure the baseline of a pipeline against itself so many times, in fresh processes.
+    """Measure the baseline of a pipeline against itself, `pairs` times, in fresh processes.
 
-    steps, size, batch  of the workload, where it is not the pipeline's own: fewer steps make a shorter test
-    listen  hears (number of the pair from 1, its two latencies)
+    pipeline   a preset, a hub id or a local folder
+    pairs      pairs of processes, at least ROUNDS + 2
+    steps      denoising steps of a call; None: the pipeline's default. Fewer steps make a shorter test
+    size       (width, height) in pixels; None: the pipeline's default
+    batch      pictures a call; None: 1
+    weights    "pretrained", or "random": the full architecture with random weights
+    device     "cuda", "cuda:N" or "cpu"; None: the first GPU, else the CPU
+    timeout_s  the longest that a run may take
+    listen     is called with (number of the pair from 1, its two latencies in seconds)
 
-    Raises UserError for input that can't be used, and where the baseline can't be measured at all.
+    Raises UserError for input that can't be used, and where too many runs of the baseline fail.
     """
     if pairs < ROUNDS + 2:
         raise UserError(f"{pairs} pairs say too little: give --pairs {ROUNDS + 2} or more.")
@@ -129,34 +140,36 @@ def selftest(
         request = request_workload(prompts, steps=steps, size=size, batch=batch)
         target = probe(folder.probe, described, find_device(device), request)
         runner = Runner(folder, target, timeout_s, isolation="spawn")  # as compare() does
-        found, failed = list[tuple[Measurement, Measurement]](), list[str]()
-        for number in range(pairs):
-            both = [_measure(runner, folder, number, side) for side in (0, 1)]
-            failed += [f"{one.cause}: {one.reason}" for one in both if isinstance(one, Failure)]
-            first, second = both
-            if isinstance(first, Measurement) and isinstance(second, Measurement):
-                found.append((first, second))
-                listen(number + 1, first.latency_s, second.latency_s)
-    if len(found) < ROUNDS + 2:
-        raise UserError(f"only {len(found)} of {pairs} pairs could be measured ({failed[0]}).")
-    return _result(target.device.name, str(target.workload), found, failed)
+        measured, failed = _measure_pairs(runner, folder, pairs, listen)
+    if len(measured) < ROUNDS + 2:
+        raise UserError(f"only {len(measured)} of {pairs} pairs could be measured ({failed[0]}).")
+    return _result(target, measured, failed)
 
 
-def _measure(runner: Runner, folder: StudyFolder, number: int, side: int) -> Measurement | Failure:
-    return runner.run(folder.trial(2 * number + side), complete({}), pictures=False, earlier=())
+def _measure_pairs(
+    runner: Runner, folder: StudyFolder, pairs: int, listen: Callable[[int, float, float], None]
+) -> tuple[list[Pair], list[str]]:
+    """The pairs of which both runs succeeded, and why the other runs failed."""
+    measured, failed = list[Pair](), list[str]()
+    for number in range(pairs):
+        places = (folder.trial(2 * number), folder.trial(2 * number + 1))
+        first, second = (runner.run(place, complete({}), pictures=False, earlier=()) for place in places)
+        failed += [f"{run.cause}: {run.reason}" for run in (first, second) if isinstance(run, Failure)]
+        if isinstance(first, Measurement) and isinstance(second, Measurement):
+            measured.append((first, second))
+            listen(number + 1, first.latency_s, second.latency_s)
+    return measured, failed
 
 
-def _result(
-    device: str, workload: str, found: Sequence[tuple[Measurement, Measurement]], failed: Sequence[str]
-) -> SelfTest:
-    both = [one for pair in found for one in pair]
+def _result(target: Target, measured: Sequence[Pair], failed: Sequence[str]) -> SelfTest:
+    runs = [run for pair in measured for run in pair]
     return SelfTest(
-        device=device,
-        workload=workload,
-        first_latency_s=tuple(first.latency_s for first, _ in found),
-        second_latency_s=tuple(second.latency_s for _, second in found),
-        disturbed=dict(Counter(gone.reason for one in both for gone in one.discarded)),
-        noisy=sum(one.is_noisy for one in both),
-        calls=sum(len(one.latency_samples_s) for one in both),
+        device=target.device.name,
+        workload=str(target.workload),
+        first_latency_s=tuple(first.latency_s for first, _ in measured),
+        second_latency_s=tuple(second.latency_s for _, second in measured),
+        disturbed=dict(Counter(call.reason for run in runs for call in run.discarded)),
+        noisy=sum(run.is_noisy for run in runs),
+        calls=sum(len(run.latency_samples_s) for run in runs),
         failed=tuple(failed),
     )

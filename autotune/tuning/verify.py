@@ -1,7 +1,8 @@
-"""verify(): does an exported config still do on this machine what its file says? Measured again, in fresh processes.
+"""verify(): does an exported config still keep the figures in its file on this machine? Fresh processes.
 
-Latency is compared with that of the confirmation, process by process; pictures with the thumbnails that the file keeps;
-memory with the peak that it names. Nothing is replaced by something near: what can't act here is broken.
+Latency is compared with the latencies of the confirmation, process by process; pictures with the thumbnails in the
+file; memory with the peak in the file. No knob value is replaced by a near one: a config that is not supported on this
+device is broken.
 """
 
 import statistics
@@ -22,30 +23,31 @@ from autotune.study_folder import StudyFolder, picture_name
 from autotune.trial import NOT_THE_CONFIG, Failure
 
 Word = Literal["holds", "faster", "slower", "larger", "broken"]
-LARGER = 1.1  # of the peak memory that the file names
-MOST_TIMES = 3  # runs, as a multiple of the least number, while the interval stays wide
+LARGER = 1.1  # times the peak memory in the file
+MOST_TIMES = 3  # at most this multiple of `rounds` is run while the interval stays wide
 
 
 class Verification(FrozenModel):
-    """What was found. `broken`: the sentence why it can't run or draws other pictures; then nothing else counts."""
+    """Figures in the file (`then`) and measured (`now`). `broken`: why the config fails or draws other pictures."""
 
     config: str
     device: str
-    remarks: tuple[str, ...] = ()  # in what this is not what was measured
+    remarks: tuple[str, ...] = ()  # differences to what was measured: an edit, another device
     broken: str | None = None
     then_latency_s: tuple[float, ...]
     now_latency_s: tuple[float, ...] = ()
     then_peak_memory_bytes: int
     now_peak_memory_bytes: int | None = None
-    picture_differences: tuple[float, ...] = ()  # mean of the cells, levels of 255; empty: the file keeps no pictures
+    picture_differences: tuple[float, ...] = ()  # mean, in levels of 255; empty: no thumbnails in the file
 
     @property
     def speed(self) -> Verdict | None:
-        """Of now on then; None where it was not measured."""
+        """The speed now relative to then; None where it was not measured."""
         return judge_apart(self.then_latency_s, self.now_latency_s) if len(self.now_latency_s) > 1 else None
 
     @property
     def word(self) -> Word:
+        """The verdict in one word. `broken` goes before `slower`, and `slower` before `larger`."""
         if self.broken is not None or self.speed is None or self.now_peak_memory_bytes is None:
             return "broken"
         if self.speed.high < 1 / (1 + SAME_WITHIN):
@@ -63,96 +65,104 @@ def verify(
     device: str | None = None,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Verification:
-    """Measure an exported config again, in at least so many fresh processes, and draw its first pictures again.
+    """Measure an exported config again in fresh processes, and draw its first pictures again.
 
-    listen  hears what is done next
+    rounds     measure it in at least this many processes
+    timeout_s  the longest that a run may take
+    device     "cuda", "cuda:N" or "cpu"; None: the kind of device that the config was measured on
+    listen     is called with a description of each step before it starts
 
-    Raises UserError where the file can't be used, or where this device is too busy to measure anything.
+    Raises UserError where the file can't be used, and where this device is too busy to be measured.
     """
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
     tuned = TunedConfig.load(path)
-    here = choose_device(tuned.device, device)
-    seen = Verification(
+    current = choose_device(tuned.device, device)
+    verification = Verification(
         config=str(path),
-        device=here.name,
-        remarks=(*tuned.edited, *device_differences(tuned.device, here)),
+        device=current.name,
+        remarks=(*tuned.edited, *device_differences(tuned.device, current)),
         then_latency_s=stored_latency_s(tuned),
         then_peak_memory_bytes=tuned.tuned.peak_memory_bytes,
     )
     with tempfile.TemporaryDirectory(prefix="autotune-verify-") as temporary:
-        target = tuned.target.model_copy(update={"device": here})
+        target = tuned.target.model_copy(update={"device": current})
         runner = Runner(StudyFolder(Path(temporary)), target, timeout_s, isolation="spawn")
-        return _timed(_drawn(seen, tuned, runner, listen), tuned, runner, rounds, listen)
+        verification = _compare_pictures(verification, tuned, runner, listen)
+        if verification.broken is not None:
+            return verification
+        return _measure(verification, tuned, runner, rounds, listen)
 
 
 def stored_latency_s(tuned: TunedConfig) -> tuple[float, ...]:
-    """What the file says, one figure a process: those of the confirmation, or the only one that there is."""
+    """The latencies in the file, one for each process: those of the confirmation, or the trial's only one."""
     return tuned.confirmation.tuned_latency_s if tuned.confirmation else (tuned.tuned.latency_s,)
 
 
-def _drawn(seen: Verification, tuned: TunedConfig, runner: Runner, listen: Callable[[str], None]) -> Verification:
-    """With the pictures compared."""
+def _compare_pictures(
+    verification: Verification, tuned: TunedConfig, runner: Runner, listen: Callable[[str], None]
+) -> Verification:
+    """Draw the pictures of the file's thumbnails again and compare them."""
     if not tuned.pictures:
-        return seen.model_copy(update={"remarks": (*seen.remarks, "the file keeps no pictures to compare with.")})
+        remarks = (*verification.remarks, "the file keeps no pictures to compare with.")
+        return verification.model_copy(update={"remarks": remarks})
     listen(f"drawing {len(tuned.pictures)} pictures")
-    place, few = runner.folder.path / "pictures", with_thumbnails(tuned.workload)
-    failure = runner.make_pictures(place, tuned.config, few, earlier=())
+    place, workload = runner.folder.path / "pictures", with_thumbnails(tuned.workload)
+    failure = runner.make_pictures(place, tuned.config, workload, earlier=())
     if failure is not None:
-        return _failed(seen, failure)
-    now = _glimpses(place, few.prompts, tuned.pictures)
+        return _failed(verification, failure)
+    now = _thumbnails(place, workload.prompts, tuned.pictures)
     differences = tuple(then.difference(again) for then, again in zip(tuned.pictures, now, strict=True))
     broken = None
     if max(differences) > DIFFERS:
         count = sum(difference > DIFFERS for difference in differences)
-        broken = f"{count} of {len(differences)} pictures are other ones than those that were measured"
-    return seen.model_copy(update={"picture_differences": differences, "broken": broken})
+        broken = f"{count} of {len(differences)} pictures differ from those that were measured"
+    return verification.model_copy(update={"picture_differences": differences, "broken": broken})
 
 
-def _glimpses(place: Path, prompts: Sequence[str], then: Sequence[Thumbnail]) -> list[Thumbnail]:
+def _thumbnails(place: Path, prompts: Sequence[str], then: Sequence[Thumbnail]) -> list[Thumbnail]:
+    """Thumbnails of the pictures in this folder, in the order of those in the file. Raises UserError."""
     from PIL import Image
 
-    found = []
-    for one in then:
-        if one.prompt not in prompts:
-            raise UserError("the pictures of this file are of other prompts than its workload's.")
-        with Image.open(place / "images" / picture_name(prompts.index(one.prompt))) as image:
-            found.append(thumbnail_of(image, one.prompt, one.seed))
-    return found
+    now = []
+    for thumbnail in then:
+        if thumbnail.prompt not in prompts:
+            raise UserError("the pictures in this file have prompts that its workload does not have.")
+        with Image.open(place / "images" / picture_name(prompts.index(thumbnail.prompt))) as image:
+            now.append(thumbnail_of(image, thumbnail.prompt, thumbnail.seed))
+    return now
 
 
-def _timed(
-    seen: Verification, tuned: TunedConfig, runner: Runner, rounds: int, listen: Callable[[str], None]
+def _measure(
+    verification: Verification, tuned: TunedConfig, runner: Runner, rounds: int, listen: Callable[[str], None]
 ) -> Verification:
-    """With the latency and the memory of fresh processes, unless it is broken already."""
+    """Measure latency and memory in fresh processes until the interval is narrow enough."""
     measured: list[Measurement] = []
-    while seen.broken is None and _too_few(seen, measured, rounds):
+    while _too_few(verification, measured, rounds):
         listen(f"measuring, process {len(measured) + 1}")
         place = runner.folder.path / f"round-{len(measured) + 1}"
         outcome = runner.run(place, tuned.config, pictures=False, earlier=())
         if isinstance(outcome, Failure):
-            return _failed(seen, outcome)
+            return _failed(verification, outcome)
         measured.append(outcome)
-    if seen.broken is not None:
-        return seen
-    return seen.model_copy(
+    return verification.model_copy(
         update={
-            "now_latency_s": tuple(one.latency_s for one in measured),
-            "now_peak_memory_bytes": round(statistics.median(one.peak_memory_bytes for one in measured)),
+            "now_latency_s": tuple(run.latency_s for run in measured),
+            "now_peak_memory_bytes": round(statistics.median(run.peak_memory_bytes for run in measured)),
         }
     )
 
 
-def _too_few(seen: Verification, measured: Sequence[Measurement], rounds: int) -> bool:
-    """More runs than asked for only while the interval is wide: how wide decides, never what it says."""
+def _too_few(verification: Verification, measured: Sequence[Measurement], rounds: int) -> bool:
+    """Is another run needed? Beyond `rounds`, the width of the interval decides and never the verdict."""
     if len(measured) < rounds:
         return True
-    verdict = judge_apart(seen.then_latency_s, [one.latency_s for one in measured])
+    verdict = judge_apart(verification.then_latency_s, [run.latency_s for run in measured])
     return len(measured) < MOST_TIMES * rounds and verdict.high / verdict.low > (1 + 2 * SAME_WITHIN) ** 2
 
 
-def _failed(seen: Verification, failure: Failure) -> Verification:
-    """Raises UserError where not the config is to blame but what else this device is doing."""
+def _failed(verification: Verification, failure: Failure) -> Verification:
+    """The config is broken. Raises UserError where the load of this device is to blame, not the config."""
     if failure.cause in NOT_THE_CONFIG:
         raise UserError(f"this device can't be measured now ({failure.cause}): {failure.reason}.")
-    return seen.model_copy(update={"broken": f"it can't run here ({failure.cause}): {failure.reason}"})
+    return verification.model_copy(update={"broken": f"it can't run here ({failure.cause}): {failure.reason}"})

@@ -14,11 +14,12 @@ from autotune.knobs import all_knobs, complete
 from autotune.pipelines import resolve
 from autotune.report import words
 from autotune.report.terminal.search import front_table, header
-from autotune.study.space import SpaceFile, make_space
+from autotune.study.space import make_space
+from autotune.study.space_file import SpaceFile
 from autotune.target import Target
 from autotune.trial import Trial
-from autotune.tuning.explore import Probed
-from autotune.tuning.search import default_folder
+from autotune.tuning.events import Probed
+from autotune.tuning.request import default_folder
 
 ONE, TWO = measured(0), measured(0, latency_s=1.0, also=(2.0,))
 

@@ -1,4 +1,4 @@
-"""How long a search will take is told from what it has taken, the runs of the baseline and the confirmation counted."""
+"""Time left: estimated from the trials so far, with the anchors and the confirmation."""
 
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from autotune.measurement import Measurement
 from autotune.report import words
 from autotune.report.terminal.search import LiveView
 from autotune.statistics.drift import due
-from autotune.study.space import make_space, shipped_space_file
+from autotune.study.space import make_space
+from autotune.study.space_file import shipped_space_file
 from autotune.study.study import Study
 from autotune.study.time_left import confirming_s, exploring_s, next_s, trial_s
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Trial
-from autotune.tuning.explore import Ended, Explorer, Probed
+from autotune.tuning.events import Probed, TrialEnded
+from autotune.tuning.explore import Explorer
 
 
 def took(*seconds: float) -> list[Trial]:
@@ -29,17 +31,17 @@ def anchor(before: int, seconds: float) -> Anchor:
     return Anchor(before=before, outcome=measured(0).outcome, seconds=seconds)
 
 
-def test_before_the_first_trial_nobody_knows() -> None:
+def test_before_the_first_trial_there_is_no_estimate() -> None:
     assert trial_s([]) is next_s([], []) is exploring_s([], [], 50) is confirming_s([], [], 3) is None
 
 
-def test_the_first_trial_which_loads_the_libraries_counts_only_while_it_is_alone() -> None:
+def test_the_first_trial_counts_only_while_it_is_the_only_one() -> None:
     assert trial_s(took(30.0)) == 30.0
     assert trial_s(took(30.0, 10.0, 20.0)) == 15.0
 
 
-def test_a_search_that_is_predicted_takes_what_it_is_told_to_take() -> None:
-    """Played to its end with the rule by which the baseline is measured again, from every state on the way."""
+def test_a_search_takes_as_long_as_predicted() -> None:
+    """Simulated to its end with the rule for anchors; the prediction is checked after every trial."""
     for budget in (1, 2, 8, 9, 17, 40):
         trials, anchors, spent = took(5.0), list[Anchor](), [0.0]
         told = [exploring_s(trials, anchors, budget)]
@@ -77,10 +79,10 @@ class Clock:
 @pytest.mark.parametrize(
     ("seconds", "budget_s", "trials"), [(10.0, 35.0, 3), (10.0, 30.0, 3), (10.0, 5.0, 1), (1.0, 20.0, 18)]
 )
-def test_no_trial_is_begun_that_would_not_be_over_in_time(
+def test_no_trial_is_started_that_would_end_too_late(
     tmp_path: Path, seconds: float, budget_s: float, trials: int
 ) -> None:
-    """But the first. Of 20 s with trials of 1 s, two are of the baseline's runs."""
+    """Except the first. Of 20 s with runs of 1 s, two are anchors."""
     space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
     folder = StudyFolder(tmp_path)
     study = Study(folder, record(space=space.values), space, sampler="random")
@@ -97,6 +99,6 @@ def test_the_live_view_counts_the_confirmation_and_keeps_to_a_budget_of_time(tmp
         view = LiveView(5, time_budget_s, 1)
         assert view._left(view.since) == "time left unknown"
         view.hear(Probed(make_target(), space, tmp_path, ()))
-        view.hear(Ended(took(10.0)[0]))
+        view.hear(TrialEnded(took(10.0)[0]))
         view.started = view.since
         assert view._left(view.since) == f"about {words.seconds(left_s)} left"

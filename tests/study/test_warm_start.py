@@ -33,13 +33,14 @@ from autotune.research.replay.replay import Replay, TableRunner, TableSpace, rep
 from autotune.study.earlier import EarlierStudy, EarlierTrial
 from autotune.study.pareto_front import pareto_front
 from autotune.study.record import Record, read_record, read_trials, write_trial
-from autotune.study.space import SearchSpace, SpaceFile
+from autotune.study.space import SearchSpace
+from autotune.study.space_file import SpaceFile
 from autotune.study.study import Study
 from autotune.study.warm_start import FIRST, WarmStart, fitting
 from autotune.study_folder import StudyFolder
 from autotune.target import Target
 from autotune.trial import Trial
-from autotune.tuning.explore import Warmed
+from autotune.tuning.events import WarmStarted
 from autotune.tuning.export import export
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +159,7 @@ def heard(place: Path, devices: dict[int, Recording]) -> list[object]:
 
 
 def test_the_search_says_what_orders_its_first_trials(heard: list[object], place: Path) -> None:
-    told = [event for event in heard if isinstance(event, Warmed)]
+    told = [event for event in heard if isinstance(event, WarmStarted)]
     assert len(told) == 2, "once in each run"
     (line,) = PlainLines().hear(told[0])
     count = len(told[0].studies[0].trials)
@@ -425,5 +426,5 @@ def autotune_cli(*words: object) -> subprocess.CompletedProcess[str]:
 def test_a_search_without_earlier_studies_hears_of_none(devices: dict[int, Recording], tmp_path: Path) -> None:
     heard: list[object] = []
     search(tmp_path / "mine", devices[0], [], 2, heard)
-    assert not [event for event in heard if isinstance(event, Warmed)]
+    assert not [event for event in heard if isinstance(event, WarmStarted)]
     assert "warm start" not in dict(how_measured(read_summary(tmp_path / "mine")))

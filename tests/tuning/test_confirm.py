@@ -13,11 +13,13 @@ from autotune.errors import UserError
 from autotune.goal import Goal, Minimise
 from autotune.knobs import complete
 from autotune.measurement import Measurement, Quality
-from autotune.study.space import SpaceFile, make_space
+from autotune.study.space import make_space
+from autotune.study.space_file import SpaceFile
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure, Trial
-from autotune.tuning.confirm import PAIRS, ConfirmationPlan, Confirmer, Confirming, more_pairs
+from autotune.tuning.confirm import PAIRS, ConfirmationPlan, Confirmer, more_pairs
+from autotune.tuning.events import Confirming
 from autotune.workload import Workload
 
 

@@ -11,7 +11,8 @@ from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.reuse import Reuse
-from autotune.study.space import make_space, shipped_space_file
+from autotune.study.space import make_space
+from autotune.study.space_file import shipped_space_file
 from autotune.study.storage import InMemory
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder

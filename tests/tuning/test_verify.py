@@ -131,7 +131,7 @@ def test_other_pictures_are_broken_and_nothing_is_timed(machine: Machine, tmp_pa
     machine.turned = 1
     seen = verify(stored(tmp_path))
     assert seen.word == "broken"
-    assert seen.broken == "2 of 2 pictures are other ones than those that were measured"
+    assert seen.broken == "2 of 2 pictures differ from those that were measured"
     assert min(seen.picture_differences) > DIFFERS
     assert machine.configs == []
 

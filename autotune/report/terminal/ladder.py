@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autotune.pipelines import wished
+from autotune.pipelines import requested_options
 from autotune.report import words
 from autotune.report.terminal.theme import Step, heading_words, show_steps
 from autotune.research.ladder import ladder as ladders
@@ -116,7 +116,7 @@ def legend(record: LadderRecord) -> list[str]:
 def ladder_steps(record: LadderRecord) -> list[Step]:
     """A ladder tries one order of some settings; a search tries combinations of all."""
     pipeline = record.target.pipeline
-    asked = [part for what, value in wished(pipeline).items() for part in (f"--{what}", value)]
+    asked = [part for what, value in requested_options(pipeline).items() for part in (f"--{what}", value)]
     weights = ["--weights", pipeline.weights] if pipeline.weights != "pretrained" else []
     line = ["autotune", "search", "--pipeline", pipeline.name, *asked, *weights]
     return [(shlex.join(line), "the best combination of all settings here")]
@@ -145,7 +145,7 @@ def show_ladder(*, as_json: bool, **arguments: Any) -> None:
     records: list[LadderRecord] = []
 
     def listen(event: ladders.Event) -> None:
-        records.extend([event.record] if isinstance(event, ladders.Begun | ladders.Reached) else [])
+        records.extend([event.record] if isinstance(event, ladders.Begun | ladders.RungEnded) else [])
         for line in ladder_lines(event):
             console.print(line, markup=False, soft_wrap=True)
 
@@ -168,7 +168,7 @@ def written_ladder(listen: ladders.Listener, arguments: dict[str, Any]) -> ladde
     def hear(event: ladders.Event) -> None:
         if isinstance(event, ladders.Begun):
             folders.append(event.folder)
-        if isinstance(event, ladders.Reached):
+        if isinstance(event, ladders.RungEnded):
             write_ladder_table(folders[0], event.record)
         listen(event)
 
@@ -189,7 +189,7 @@ def ladder_lines(event: ladders.Event) -> list[str]:
             f"ladder of {len(recipe.rungs)} rungs in {event.folder}",
             *([f"going on after {done} rungs"] if done else []),
         ]
-    if isinstance(event, ladders.Climbing):
+    if isinstance(event, ladders.RungStarted):
         return []
     run = event.run
     what = f"rung {run.rung}{' again' if event.again else f' ({event.record.recipe.rungs[run.rung].name})'}"
@@ -210,6 +210,6 @@ def ladder_data(event: ladders.Event) -> dict[str, Any]:
     """An event of a ladder as JSON."""
     if isinstance(event, ladders.Begun):
         return {"event": "begun", "folder": str(event.folder), "target": event.record.target.to_json()}
-    if isinstance(event, ladders.Climbing):
+    if isinstance(event, ladders.RungStarted):
         return {"event": "started", "rung": event.number, "name": event.name, "config": dict(event.config)}
     return {"event": "ended", "again": event.again, **event.run.to_json()}

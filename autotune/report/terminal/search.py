@@ -14,7 +14,7 @@ from autotune.devices.specs import EVIDENCE
 from autotune.goal import Goal, Minimise
 from autotune.knobs import all_knobs
 from autotune.pipeline import Traits
-from autotune.pipelines import wished
+from autotune.pipelines import requested_options
 from autotune.report import words
 from autotune.report.terminal.theme import heading_words
 from autotune.statistics.drift import PRIOR_SPREAD
@@ -24,8 +24,7 @@ from autotune.study.space import SearchSpace
 from autotune.study.time_left import confirming_s, exploring_s
 from autotune.target import Target
 from autotune.trial import Anchor, Failure, Trial
-from autotune.tuning.confirm import Confirming
-from autotune.tuning.explore import Anchored, Ended, Event, Probed, Started
+from autotune.tuning.events import Anchored, Confirming, Event, Probed, TrialEnded, TrialStarted
 from autotune.tuning.search import Result
 
 
@@ -34,7 +33,7 @@ def header(event: Probed) -> str:
     target, space = event.target, event.space
     count = space.count()
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
-    asked = [part for what, value in wished(target.pipeline).items() for part in (f"--{what}", value)]
+    asked = [part for what, value in requested_options(target.pipeline).items() for part in (f"--{what}", value)]
     about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
         heading_words("search", f"{about}, {target.workload}"),
@@ -71,9 +70,9 @@ class LiveView:
         if isinstance(event, Probed):
             self.trials, self.anchors = list(event.trials), list(event.anchors)
             self.budget = min(self.budget, event.space.combinations())  # `record --all` has no other end
-        elif isinstance(event, Started):
+        elif isinstance(event, TrialStarted):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
-        elif isinstance(event, Ended):
+        elif isinstance(event, TrialEnded):
             self.trials.append(event.trial)
         elif isinstance(event, Anchored):
             self.anchors.append(event.anchor)
@@ -152,7 +151,7 @@ def search_result(result: Result) -> RenderableType:
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
     if result.best.number == 0:
         lines.append("No other config that keeps the limits was better beyond the noise.")
-    lines += floor_words(result.noise_floor)
+    lines += noise_floor_words(result.noise_floor)
     if failed:
         lines.append(
             f"{len(failed)} of {len(result.trials)} trials failed, each with its reason in trials/*/trial.json."
@@ -164,15 +163,15 @@ def search_result(result: Result) -> RenderableType:
     return Group(table, Text("\n".join(lines)))
 
 
-def floor_words(floor: NoiseFloor) -> list[str]:
-    """What a likeness below 1 is to be read against."""
+def noise_floor_words(floor: NoiseFloor) -> list[str]:
+    """The SSIM that means "no difference" in this study; no line where it was not measured."""
     parts = []
-    if floor.again_mean is not None:
-        parts.append(f"the baseline drawn again SSIM {floor.again_mean:.3f} (worst {floor.again_worst:.3f})")
-    if floor.otherwise_mean is not None:
+    if floor.repeated_mean is not None:
+        parts.append(f"the baseline drawn again SSIM {floor.repeated_mean:.3f} (worst {floor.repeated_worst:.3f})")
+    if floor.equivalent_mean is not None:
         parts.append(
-            f"computed otherwise (trial {floor.otherwise}) SSIM {floor.otherwise_mean:.3f} "
-            f"(worst {floor.otherwise_worst:.3f})"
+            f"an equivalent config (trial {floor.equivalent_trial}) SSIM {floor.equivalent_mean:.3f} "
+            f"(worst {floor.equivalent_worst:.3f})"
         )
     return [f"Noise floor of likeness: {'; '.join(parts)}."] if parts else []
 

@@ -15,8 +15,7 @@ from autotune.report.terminal.search import LiveView, front_table, header, searc
 from autotune.report.terminal.theme import show_steps
 from autotune.statistics.drift import process_spread
 from autotune.trial import Anchor, Trial
-from autotune.tuning.confirm import Confirming
-from autotune.tuning.explore import Anchored, Ended, Event, LeftAlone, Probed, Started, Warmed
+from autotune.tuning.events import Anchored, Confirming, Event, Probed, Skipped, TrialEnded, TrialStarted, WarmStarted
 from autotune.tuning.search import Result
 
 
@@ -76,7 +75,7 @@ class PlainLines:
             self.trials, self.anchors = list(event.trials), list(event.anchors)
             done = [f"going on after {len(event.trials)} finished trials"] if event.trials else []
             return [*header(event).splitlines(), *done]
-        if isinstance(event, Ended):
+        if isinstance(event, TrialEnded):
             trial = event.trial
             self.trials.append(trial)
             what = f"trial {trial.number} ({trial.origin}) {words.config(trial.config)}"
@@ -85,9 +84,9 @@ class PlainLines:
         if isinstance(event, Anchored):
             self.anchors.append(event.anchor)
             return [f"baseline again: {words.anchor(event.anchor, self.trials[0])}"]
-        if isinstance(event, Warmed):
+        if isinstance(event, WarmStarted):
             return [words.warm_start(event.studies, event.first)]
-        if isinstance(event, LeftAlone):
+        if isinstance(event, Skipped):
             return [words.untried(event.untried)]
         if isinstance(event, Confirming) and event.round == 1:
             return [f"confirming trial {event.trial.number} against the baseline in fresh processes"]
@@ -100,17 +99,17 @@ def as_data(event: Event) -> dict[str, Any]:
     """An event as JSON."""
     if isinstance(event, Probed):
         return {"event": "probed", "folder": str(event.folder), "target": event.target.to_json()}
-    if isinstance(event, Started):
+    if isinstance(event, TrialStarted):
         return {"event": "started", "trial": event.number, "origin": event.origin, "config": dict(event.config)}
-    if isinstance(event, Ended):
+    if isinstance(event, TrialEnded):
         return {"event": "ended", **event.trial.to_json()}
     if isinstance(event, Anchored):
         return {"event": "anchored", **event.anchor.to_json()}
-    if isinstance(event, Warmed):
+    if isinstance(event, WarmStarted):
         studies = [
             {"name": s.name, "digest": s.digest, "device": s.device, "trials": len(s.trials)} for s in event.studies
         ]
         return {"event": "warmed", "first": event.first, "studies": studies}
-    if isinstance(event, LeftAlone):
+    if isinstance(event, Skipped):
         return {"event": "left_alone", **event.untried.to_json()}
     return {"event": "confirming", "trial": event.trial.number, "round": event.round}

@@ -1,7 +1,7 @@
-"""ladder(): a recipe measured rung by rung, its first rung again in between, in fresh processes.
+"""ladder(): measure the rungs of a recipe one by one, in fresh processes, with the first rung again in between.
 
-Loads no torch, prints nothing: `listen` hears the events. After every run the folder holds everything that was measured
-(ladder.json), so that the same call goes on with a ladder that was stopped.
+It loads no torch and prints nothing: `listen` receives the events. After every run ladder.json holds all measurements,
+so that the same call continues a ladder that was stopped.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from autotune.research.ladder.record import LadderFolder, LadderRecord, Run, rea
 from autotune.study.space import SearchSpace
 from autotune.trial import Failure, Trial
 from autotune.tuning.probe_space import default_prompts
-from autotune.tuning.search import default_folder
+from autotune.tuning.request import default_folder
 from autotune.workload import read_prompts, request_workload
 
 PROMPTS_IN_LADDER = 8
@@ -32,30 +32,38 @@ PROMPTS_IN_LADDER = 8
 
 @dataclass(frozen=True)
 class Begun:
+    """The target is known, and the first run starts."""
+
     folder: Path
-    record: LadderRecord  # with the runs of an earlier call that this one continues
+    record: LadderRecord  # with the runs of an earlier call that this call continues
 
 
 @dataclass(frozen=True)
-class Climbing:
+class RungStarted:
+    """The measurement of a rung starts."""
+
     number: int
     name: str
     config: Config
 
 
 @dataclass(frozen=True)
-class Reached:
+class RungEnded:
+    """The measurement of a rung has ended, or the rung is not available here."""
+
     run: Run
-    again: bool  # the first rung, once more
+    again: bool  # is this a further run of the first rung?
     record: LadderRecord  # with this run
 
 
-Event = Begun | Climbing | Reached
+Event = Begun | RungStarted | RungEnded
 Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class Result:
+    """A finished ladder."""
+
     folder: Path
     record: LadderRecord
 
@@ -80,78 +88,81 @@ def ladder(
     command: str = "autotune.research.ladder.ladder(...)",
     listen: Listener = lambda event: None,
 ) -> Result:
-    """Measure the rungs of a recipe one by one, each against the first; leaves ladder.json.
+    """Measure the rungs of a recipe one by one, each relative to the first, and write ladder.json.
 
-    recipe    a shipped one ("fast-diffusion", "memory", "tome", "torch2") or the path of a TOML file
-    output    the ladder's folder; the same call continues a ladder that was cut short
-    The others are as in search(). Raises UserError for input that can't be used, and where the first rung fails.
+    recipe     a shipped recipe ("fast-diffusion", "memory", "tome", "torch2") or the path of a TOML file
+    output     the folder of the ladder; the same call continues a ladder that was stopped
+    timeout_s  the longest that one run may take
+
+    The other arguments are those of search(). Raises UserError for input that can't be used, and where the first rung
+    fails.
     """
     described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
-    where, steps_of = find_device(device), read_recipe(recipe)
+    found_device, found_recipe = find_device(device), read_recipe(recipe)
     texts = read_prompts(Path(prompts)) if prompts else default_prompts(described).first(PROMPTS_IN_LADDER)
     request = request_workload(texts, steps=steps, size=size, batch=batch, seed=seed)
-    default = default_folder(described, where)
-    folder = LadderFolder(Path(output) if output else default.with_name(f"{default.name}-{steps_of.name}"))
+    default = default_folder(described, found_device)
+    folder = LadderFolder(Path(output) if output else default.with_name(f"{default.name}-{found_recipe.name}"))
     folder.create()
     with folder.lock():
         try:
-            target = probe(folder.probe, described, where, request)
+            target = probe(folder.probe, described, found_device, request)
         except UserError as error:
-            if str(folder.probe / "log.txt") not in str(error):  # otherwise it tells the user to look there
+            if str(folder.probe / "log.txt") not in str(error):  # otherwise the message refers to that file
                 folder.discard()
             raise
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        record = _agree(folder, LadderRecord(created=now, command=command, target=target, recipe=steps_of))
-        climb = _Climb(folder, record, timeout_s, listen)
+        record = _agree(folder, LadderRecord(created=now, command=command, target=target, recipe=found_recipe))
+        ladder_run = _LadderRun(folder, record, timeout_s, listen)
         listen(Begun(folder.path, record))
-        climb.climb()
+        ladder_run.run()
         shutil.rmtree(folder.cache, ignore_errors=True)
-        return Result(folder.path, climb.record)
+        return Result(folder.path, ladder_run.record)
 
 
 def _agree(folder: LadderFolder, record: LadderRecord) -> LadderRecord:
-    """The record of the ladder in this folder, or this one if it is new. Raises UserError where it is another's."""
+    """The record of the ladder in this folder, or `record` where there is none. Raises UserError where they differ."""
     if not folder.study.exists():
         write_ladder(folder, record)
         return record
     old = read_ladder(folder)
     difference = old.difference(record)
     if difference:
-        raise UserError(f"{str(folder.path)!r} holds a ladder of another kind ({difference}); use another -o.")
+        raise UserError(f"{str(folder.path)!r} holds another ladder ({difference}); use another -o.")
     return old
 
 
-class _Climb:
-    """One call of ladder(): what every step of it needs, and how far it has come."""
+class _LadderRun:
+    """The state of one call of ladder()."""
 
     def __init__(self, folder: LadderFolder, record: LadderRecord, timeout_s: float, listen: Listener) -> None:
         self.folder, self.record, self.listen = folder, record, listen
         self.runner, self.space = Runner(folder, record.target, timeout_s), SearchSpace(record.target, {})
-        self.at_first = False  # is the latest process of this call one of the first rung?
+        self.last_was_first = False  # was the last run of this call a run of the first rung?
 
-    def climb(self) -> None:
-        """Every rung that was not measured yet, with the first rung before and after it."""
+    def run(self) -> None:
+        """Measure every rung that is not measured yet, with a run of the first rung before and after it."""
         rungs = self.record.recipe.rungs
         for number in range(len(rungs)):
             if self.record.run_of(number) is not None:
                 continue
-            if number and not self.at_first:
+            if number and not self.last_was_first:
                 self.first_again()
-            self.reach(number)
+            self.run_rung(number)
         measured = [run.rung for run in self.record.runs if run.measured]
         if measured[-1] != 0:
             self.first_again()
 
-    def reach(self, number: int) -> None:
-        """Measure this rung; where it can't act, or a setting of it turns out to do nothing, the next choice."""
-        rung, below = self.record.recipe.rungs[number], self.foothold(number)
+    def run_rung(self, number: int) -> None:
+        """Measure a rung. A value that is not available, or has no effect, is replaced by the next one."""
+        rung, below = self.record.recipe.rungs[number], self.base_rung(number)
         base = self.config_of(below) if below is not None else complete({})
         placed, trial = place(rung, base, self.space), None
         while isinstance(placed, Placed):
             trial = self.measure(number, rung.name, placed.config, self.folder.trial(number), pictures=True)
-            if not self.learn(rung, trial):
+            if not self.excludes_value(rung, trial):
                 break
             placed, trial = place(rung, base, self.space), None
         if isinstance(placed, Placed):
@@ -159,11 +170,11 @@ class _Climb:
         else:
             run = Run(rung=number, below=below, why_not=placed)
         if number == 0 and run.measured is None:
-            raise UserError(self.no_first(run))
-        self.keep(run, again=False)
+            raise UserError(self.first_rung_error(run))
+        self.save(run, again=False)
 
-    def foothold(self, number: int) -> int | None:
-        """The rung that this one builds on: the recipe's, or where that one can't act, what it would have built on."""
+    def base_rung(self, number: int) -> int | None:
+        """The rung that this one builds on: the recipe's; where that is not available, the one which that builds on."""
         if number == 0:
             return None
         below = self.record.recipe.below(number)
@@ -176,8 +187,8 @@ class _Climb:
         assert run.trial is not None
         return run.trial.config
 
-    def learn(self, rung: Rung, trial: Trial) -> bool:
-        """Was it a setting of this rung that did nothing? Then this value is out, and another may stand in."""
+    def excludes_value(self, rung: Rung, trial: Trial) -> bool:
+        """Did a value of this rung have no effect? Then the value is excluded, and the next one may replace it."""
         outcome = trial.outcome
         if not isinstance(outcome, Failure) or outcome.cause != "no_effect" or outcome.knob not in rung.set:
             return False
@@ -185,31 +196,33 @@ class _Climb:
         return True
 
     def first_again(self) -> None:
+        """Measure the first rung once more, without pictures."""
         first = self.record.run_of(0)
         assert first is not None
         assert first.trial is not None
         place = self.folder.again(sum(run.rung == 0 for run in self.record.runs))
         trial = self.measure(0, first.trial.origin, first.trial.config, place, pictures=False)
-        self.keep(first.model_copy(update={"trial": trial}), again=True)
+        self.save(first.model_copy(update={"trial": trial}), again=True)
 
     def measure(self, number: int, name: str, config: Config, place: Path, *, pictures: bool) -> Trial:
-        self.listen(Climbing(number, name, config))
+        self.listen(RungStarted(number, name, config))
         started = time.monotonic()
-        # Earlier runs set no shorter limit: a compiled rung may take many times as long as those before it.
+        # No `earlier`: these would shorten the time limit, but a compiled rung may take many times as long.
         outcome = self.runner.run(place, config, pictures=pictures, earlier=())
-        self.at_first = number == 0
+        self.last_was_first = number == 0
         seconds = time.monotonic() - started
         return Trial(number=number, origin=name, values=dict(config), outcome=outcome, seconds=seconds)
 
-    def keep(self, run: Run, *, again: bool) -> None:
-        """On disk before anybody hears of it."""
+    def save(self, run: Run, *, again: bool) -> None:
+        """Write the run to the disk, then report it."""
         self.record = self.record.model_copy(update={"runs": (*self.record.runs, run)})
         write_ladder(self.folder, self.record)
-        self.listen(Reached(run, again, self.record))
+        self.listen(RungEnded(run, again, self.record))
 
-    def no_first(self, run: Run) -> str:
+    def first_rung_error(self, run: Run) -> str:
+        """A sentence why the first rung has no measurement."""
         name, trial = self.record.recipe.rungs[0].name, run.trial
         if trial is None or not isinstance(trial.outcome, Failure):
-            return f"the first rung, {name!r}, can't act here: {run.why_not}."
+            return f"the first rung, {name!r}, is not available here: {run.why_not}."
         log = self.folder.trial(0) / "log.txt"
         return f"the first rung, {name!r}, failed ({trial.outcome.cause}): {trial.outcome.reason}; see {log}."

@@ -1,0 +1,69 @@
+"""Events: what a search tells its listener while it runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.config import Config
+from autotune.study.earlier import EarlierStudy
+from autotune.study.record import Untried
+from autotune.study.space import SearchSpace
+from autotune.target import Target
+from autotune.trial import Anchor, Trial
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The pipeline and the device are known, and so is the search space. The first event of every search."""
+
+    target: Target
+    space: SearchSpace
+    folder: Path
+    trials: Sequence[Trial]  # finished earlier, where this search continues a study
+    anchors: Sequence[Anchor] = ()
+
+
+@dataclass(frozen=True)
+class WarmStarted:
+    """Earlier studies have ordered the first trials."""
+
+    studies: tuple[EarlierStudy, ...]
+    first: int  # the number of trials that they put first
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    number: int
+    config: Config
+    origin: str
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """The baseline was measured again, to see whether the device has drifted."""
+
+    anchor: Anchor
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The trials are over. The sampler has skipped these configs: they are predicted to need too much memory."""
+
+    untried: Untried
+
+
+@dataclass(frozen=True)
+class Confirming:
+    """A candidate for the export is being measured again."""
+
+    trial: Trial
+    round: int  # from 1; 0: its pictures are being drawn
+
+
+Event = Probed | WarmStarted | TrialStarted | TrialEnded | Anchored | Skipped | Confirming
+Listener = Callable[[Event], None]
