@@ -40,8 +40,8 @@ def first_picture(config: Path, device: str, how: str) -> str:
 def main() -> None:
     from load_overhead import save_config
 
-    from autotune.tuning.compile_artifacts import save_with_artifacts
     from autotune.production.tuned_config import TunedConfig
+    from autotune.tuning.compile_artifacts import save_with_artifacts
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -20,7 +20,7 @@ from autotune.recordings.recording import Recording
 from autotune.research.replay.convergence import Convergence, convergence_of
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.research.replay.replay import replay_once
-from autotune.study.space import shipped_space_file
+from autotune.study.space_file import shipped_space_file
 
 BUDGET = 40
 MARKS = (10, 20, 40)

@@ -1,1 +1,1 @@
-"""Research: spaces recorded and replayed, published recipes measured rung by rung, pictures scored again."""
+"""Research: replay of recorded spaces, ladders of published recipes, and scores of saved pictures."""

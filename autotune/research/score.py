@@ -1,8 +1,8 @@
-"""score(): the saved pictures of a study judged anew, by any metrics, without running a trial.
+"""score(): score the saved pictures of a study by any metrics, without running a trial.
 
-Loads no torch: a child scores. Each metric's scores of all trials that have pictures (their own, or those of another
-trial that stand for them) are written whole as `scores/METRIC.json`, with the identity of what gave them; a file never
-holds scores of two identities.
+A child process scores, so this module loads no torch. For each metric `scores/METRIC.json` holds the scores of all
+trials that have a quality. A trial that took over the quality of another trial is scored by that trial's pictures. The
+file names the identity of the metric (its model and revision, for example), and never mixes scores of two identities.
 """
 
 import statistics
@@ -14,7 +14,7 @@ from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.frozen_model import FrozenModel, read_json, write_json
-from autotune.job import MetricWish, RescoreJob
+from autotune.job import MetricRequest, RescoreJob
 from autotune.measure.metrics import Better, Score, find_metric
 from autotune.measure.metrics._user import is_users, split
 from autotune.measurement import Quality
@@ -23,40 +23,42 @@ from autotune.study.record import Record, read_record, read_trials
 from autotune.study_folder import StudyFolder, picture_name
 from autotune.trial import Failure, Trial
 
-TIMEOUT_S = 4 * 3600.0  # it may have to download a model
+TIMEOUT_S = 4 * 3600.0  # the child may have to download a model
 SCHEMA_VERSION = 1
 
 
 class Scores(FrozenModel):
-    """One metric's scores of a study's pictures, one a prompt. Trial 0 is the baseline."""
+    """The scores of one metric: trial -> one score for each prompt, in the metric's unit. Trial 0 is the baseline."""
 
     schema_version: int = SCHEMA_VERSION
     created: str
     metric: str
-    identity: str  # model, revision, digest of the weights; or the package; or the digest of the user's file
+    identity: str  # the model and its revision or digest; the package; or the digest of the user's file
     better: Better
     unit: str
     device: str
-    references: tuple[str, ...]  # what a picture was compared with: a digest, or "baseline"; empty: with nothing
+    references: tuple[str, ...]  # of each prompt: a digest or "baseline"; empty: the metric compares no pictures
     trials: dict[int, tuple[Score, ...]]
 
     def mean(self, trial: int) -> float | None:
+        """Over the pictures that have a score; None where none has."""
         known = self._known(trial)
         return statistics.fmean(known) if known else None
 
     def worst(self, trial: int) -> float | None:
+        """Of the pictures that have a score; None where none has."""
         return (min if self.better == "higher" else max)(self._known(trial), default=None)
 
     def drop(self, trial: int) -> Paired | None:
-        """What the trial is worse by than the baseline, pair by pair; None where no pair has both scores."""
+        """The paired difference to the baseline, positive where the trial is worse; None where no pair has both."""
         pairs = zip(self.trials[0], self.trials[trial], strict=True)
-        both = [(base, mine) for base, mine in pairs if base is not None and mine is not None]
+        both = [(baseline, own) for baseline, own in pairs if baseline is not None and own is not None]
         sign = 1 if self.better == "higher" else -1
-        return paired([sign * (base - mine) for base, mine in both]) if both else None
+        return paired([sign * (baseline - own) for baseline, own in both]) if both else None
 
     @property
     def is_likeness(self) -> bool:
-        """Were pictures compared with the baseline's own? Then a difference is a difference, and no loss."""
+        """Were pictures compared with those of the baseline? Then a difference is not a loss of quality."""
         return "baseline" in self.references
 
     def _known(self, trial: int) -> list[float]:
@@ -64,7 +66,7 @@ class Scores(FrozenModel):
 
 
 class Scored(FrozenModel):
-    """Scores that have just been taken. `notes`: what they must not be compared with."""
+    """New scores and the file that they were written to. `notes`: which other scores they can't be compared with."""
 
     path: str
     scores: Scores
@@ -72,82 +74,83 @@ class Scored(FrozenModel):
 
 
 def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: str | None = None) -> list[Scored]:
-    """Score every measured trial's pictures by each metric, and write the scores into the study.
+    """Score the pictures of every trial that has a quality by each metric, and write the scores into the study.
 
-    words     NAME, NAME=SOURCE (a hub id or folder of the model), or FILE.py:FUNCTION, which needs `run_code`
-    device    where the models run; None: the CPU, so that the same pictures score the same everywhere
+    words     the metrics: NAME, NAME=SOURCE (a hub id or folder of the model), or FILE.py:FUNCTION
+    run_code  allows FILE.py:FUNCTION to run
+    device    where the models run; None: the CPU, so that the same pictures get the same scores on every machine
 
-    Raises UserError for a word, a study or a picture that can't be used, with nothing written.
+    Raises UserError for a word, a study or a picture that can't be used; then nothing is written.
     """
     folder = StudyFolder(study)
     record, trials = read_record(folder), [trial for trial in read_trials(folder) if trial.judged]
     if not trials or trials[0].number != 0:
         raise UserError(f"the study {str(study)!r} has no measured baseline yet.")
-    wishes = [_wish(word, record, run_code=run_code) for word in words]
-    earlier = {name: read_scores(path) for name in _names(wishes) if (path := folder.scores(name)).exists()}
-    where = find_device(device).torch_name if device else "cpu"
+    metrics = [_request(word, record, run_code=run_code) for word in words]
+    earlier = {name: read_scores(path) for name in _names(metrics) if (path := folder.scores(name)).exists()}
+    torch_name = find_device(device).torch_name if device else "cpu"
     job = RescoreJob(
-        metrics=tuple(wishes),
+        metrics=tuple(metrics),
         images={trial.number: str(_pictures(folder, trial, record)) for trial in trials},
         references=tuple(str(_reference(folder, record, i)) for i in range(len(record.target.workload.prompts))),
         prompts=record.target.workload.prompts,
-        device=where,
+        device=torch_name,
         run_code=run_code,
     )
-    with folder.lock():  # a search that is timing calls would be disturbed
-        found = [_scores(data, record, where) for data in _answer(folder, job)]
-        for scores in found:
+    with folder.lock():  # scoring would disturb a search that is timing calls
+        new = [_scores(data, record, torch_name) for data in _run(folder, job)]
+        for scores in new:
             write_json(folder.scores(scores.metric), scores.to_json())
     judged = trials[0].measured.quality if trials[0].measured else None
     return [
         Scored(path=str(folder.scores(scores.metric)), scores=scores, notes=_notes(scores, earlier, judged))
-        for scores in found
+        for scores in new
     ]
 
 
-def _answer(folder: StudyFolder, job: RescoreJob) -> list[dict[str, object]]:
-    """What a child finds: one dict a metric. Raises UserError where it finds nothing."""
+def _run(folder: StudyFolder, job: RescoreJob) -> list[dict[str, object]]:
+    """The result of a child process: one dict for each metric. Raises UserError where it fails."""
     place = folder.path / "scores" / "child"
     answer = isolate.run(place, job, timeout_s=TIMEOUT_S)
     if isinstance(answer, Failure):
         log = "" if answer.cause == "bad_input" else f"; see {place / 'log.txt'}."
         raise UserError(f"{answer.reason}{log}")
-    found: list[dict[str, object]] = answer["scores"]
-    return found
+    scores: list[dict[str, object]] = answer["scores"]
+    return scores
 
 
-def _wish(word: str, record: Record, *, run_code: bool) -> MetricWish:
-    """The metric that the word means. Runs no code of the user's. Raises UserError."""
+def _request(word: str, record: Record, *, run_code: bool) -> MetricRequest:
+    """The metric that the word names. Does not run the user's code. Raises UserError."""
     if is_users(word):
         file, function = split(word)
         if not run_code:
-            raise UserError(f"{word} is code of yours: add --run-code to have it run.")
-        return MetricWish(name=f"{file.resolve()}:{function}")
+            raise UserError(f"{word} is your own code: add --run-code to let it run.")
+        return MetricRequest(name=f"{file.resolve()}:{function}")
     name, equals, source = word.partition("=")
     metric = find_metric(name)
     if equals and not source:
         raise UserError(f"--metric takes NAME or NAME=SOURCE, not {word!r}.")
     if source and not metric.takes_model:
-        raise UserError(f"{name} has no model to choose: --metric {name} is all there is, not {word!r}.")
+        raise UserError(f"{name} has no model to choose: give --metric {name}, not {word!r}.")
     if not source:
-        return MetricWish(name=name, source=record.target.pipeline.scorer if metric.reads_scorer else None)
-    here = source != "demo" and Path(source).exists()
-    return MetricWish(name=name, source=str(Path(source).resolve()) if here else source)
+        return MetricRequest(name=name, source=record.target.pipeline.scorer if metric.reads_scorer else None)
+    is_local = source != "demo" and Path(source).exists()
+    return MetricRequest(name=name, source=str(Path(source).resolve()) if is_local else source)
 
 
-def _names(wishes: Sequence[MetricWish]) -> list[str]:
-    """What the metrics are called in the study. Raises UserError where two would have one name."""
-    if not wishes:
+def _names(metrics: Sequence[MetricRequest]) -> list[str]:
+    """The names of the metrics in the study. Raises UserError where two have the same name."""
+    if not metrics:
         raise UserError("no metric is named: give one with --metric.")
-    names = [f"user_{wish.name.rpartition(':')[2]}" if is_users(wish.name) else wish.name for wish in wishes]
+    names = [f"user_{m.name.rpartition(':')[2]}" if is_users(m.name) else m.name for m in metrics]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"the metric {name} is asked for twice: their scores would overwrite each other.")
+            raise UserError(f"the metric {name} is given twice: the scores would overwrite each other.")
     return names
 
 
 def _pictures(folder: StudyFolder, trial: Trial, record: Record) -> Path:
-    """The folder of the pictures that stand for a trial. Raises UserError where one is missing."""
+    """The folder of a trial's pictures, or of those of its source trial. Raises UserError where one is missing."""
     images = folder.trial(trial.pictures_of) / "images"
     for index in range(len(record.target.workload.prompts)):
         if not (images / picture_name(index)).is_file():
@@ -156,7 +159,7 @@ def _pictures(folder: StudyFolder, trial: Trial, record: Record) -> Path:
 
 
 def _reference(folder: StudyFolder, record: Record, index: int) -> Path:
-    """The user's own picture of a prompt, or the baseline's. Raises UserError where it is missing."""
+    """The user's reference picture of a prompt, or the baseline's picture. Raises UserError where it is missing."""
     references = record.target.workload.references
     if not references or not references[index]:
         return (folder.trial(0) / "images" / picture_name(index)).resolve()
@@ -167,31 +170,35 @@ def _reference(folder: StudyFolder, record: Record, index: int) -> Path:
 
 
 def _scores(data: dict[str, object], record: Record, device: str) -> Scores:
-    """One metric's scores, as the child gave them."""
+    """The scores of one metric, from the child's result."""
     workload = record.target.workload
-    own = workload.references or ("",) * len(workload.prompts)
-    compared = tuple(digest or "baseline" for digest in own) if data.pop("needs_reference") else ()
+    digests = workload.references or ("",) * len(workload.prompts)
+    references = tuple(digest or "baseline" for digest in digests) if data.pop("needs_reference") else ()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Scores.parse({**data, "created": now, "device": device, "references": compared}, "the scores")
+    return Scores.parse({**data, "created": now, "device": device, "references": references}, "the scores")
 
 
 def _notes(scores: Scores, earlier: Mapping[str, Scores], judged: Quality | None) -> tuple[str, ...]:
-    """What the scores are not, and what they must not be mixed with. `judged`: by the search."""
+    """How the scores must not be read, and with which scores they can't be compared.
+
+    earlier  the scores that the new ones replace, by metric
+    judged   the quality that the search found
+    """
     notes = []
     if scores.is_likeness:
         own, count = scores.references.count("baseline"), len(scores.references)
         which = f"{own} of {count} pictures are" if own < count else "pictures are"
-        notes.append(f"{which} compared with the baseline's own: what differs is unlike, not worse")
+        notes.append(f"{which} compared with the baseline's own: a difference is not a loss of quality")
     old = earlier.get(scores.metric)
     if old and old.identity != scores.identity:
-        notes.append(f"replaces scores of {old.identity}, with which these must not be compared")
+        notes.append(f"replaces scores of {old.identity}, which can't be compared with these")
     if scores.metric == "clip_score" and judged and judged.scorer not in (None, scores.identity):
-        notes.append(f"the search judged by {judged.scorer}: its scores must not be compared with these")
+        notes.append(f"the search scored with {judged.scorer}: its scores can't be compared with these")
     return tuple(notes)
 
 
 def read_scores(path: Path) -> Scores:
-    """Raises UserError where the file is no scores, or of a newer autotune."""
+    """Read a file of scores. Raises UserError where it is something else, or was written by a newer autotune."""
     data = read_json(path, "scores")
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

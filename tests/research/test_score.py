@@ -1,4 +1,4 @@
-"""autotune score: saved pictures judged anew, whole or not at all, never mixed, and without running a trial."""
+"""autotune score: saved pictures scored again, all or none, without mixing identities or running a trial."""
 
 import io
 import json
@@ -61,14 +61,14 @@ def study(tmp_path: Path) -> StudyFolder:
 
 
 def with_scorer(trial: Trial) -> Trial:
-    """Judged by a scorer that is not today's."""
+    """The trial with a quality by another scorer than today's."""
     assert trial.measured is not None
     assert trial.measured.quality is not None
     judged = trial.measured.quality.model_copy(update={"scorer": "demo@000000000000"})
     return trial.model_copy(update={"outcome": trial.measured.model_copy(update={"quality": judged})})
 
 
-def test_pictures_are_scored_anew_without_running_a_trial(study: StudyFolder, tmp_path: Path) -> None:
+def test_pictures_are_scored_again_without_running_a_trial(study: StudyFolder, tmp_path: Path) -> None:
     """A real child, all trials and metrics in one."""
     (tmp_path / "mine.py").write_text(
         "def red(images, prompts, references):\n    return [float(len(p)) for p in prompts]\n"
@@ -92,7 +92,7 @@ def test_pictures_are_scored_anew_without_running_a_trial(study: StudyFolder, tm
     assert ssim.trials[0][0] != 1, "the baseline's picture is compared with the user's own"
     assert ssim.trials[0][1:] == (1.0,) * 5
     assert red.trials[1] == tuple(float(len(text)) for text in TEXTS)
-    assert "the search judged by demo@000000000000" in taken[0].notes[0]
+    assert "the search scored with demo@000000000000" in taken[0].notes[0]
     assert "5 of 6 pictures are compared with the baseline's own" in taken[1].notes[0]
 
 
@@ -101,7 +101,7 @@ Child = Callable[..., None]
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
-    """A child that scores without looking; `child(identity=...)` or `child(failure)` says what it answers."""
+    """A child that makes scores up; `child(identity=...)` or `child(failure=...)` sets its answer."""
     answers: dict[str, Any] = {"identity": "model@1", "better": "higher", "failure": None, "spread": 0.0}
 
     def run(folder: Path, job: RescoreJob, **how: Any) -> Any:
@@ -112,7 +112,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
         trials = {n: [30.0 - n + answers["spread"] * x for x in rng.normal(size=6)] for n in job.images}
         each = {"unit": "points", "needs_reference": False, "trials": trials}
         each |= {"identity": answers["identity"], "better": answers["better"]}
-        return {"scores": [{"metric": wish.name, **each} for wish in job.metrics]}
+        return {"scores": [{"metric": metric.name, **each} for metric in job.metrics]}
 
     monkeypatch.setattr(isolate, "run", run)
     return answers.update
@@ -126,7 +126,7 @@ def test_scores_of_another_identity_replace_the_earlier_ones_and_say_so(study: S
     assert again.notes == ()
     child(identity="model@2")
     (other,) = score(study.path, ["pickscore"])
-    assert other.notes == ("replaces scores of model@1, with which these must not be compared",)
+    assert other.notes == ("replaces scores of model@1, which can't be compared with these",)
     assert read_scores(study.scores("pickscore")).identity == "model@2"
     assert set(read_scores(study.scores("pickscore")).trials) == {0, 1, 2}
 
@@ -154,7 +154,7 @@ def test_the_device_and_the_model_are_handed_on(study: StudyFolder, monkeypatch:
     for words in (["clip_score", "ssim"], ["clip_score=owner/model"], [f"pickscore={study.path}"]):
         with pytest.raises(UserError, match="enough"):
             score(study.path, words, device="cpu")
-    first, hub, local = ([(wish.name, wish.source) for wish in job.metrics] for job in seen)
+    first, hub, local = ([(metric.name, metric.source) for metric in job.metrics] for job in seen)
     assert first == [("clip_score", "demo"), ("ssim", None)], "the study's own scorer where none is named"
     assert hub == [("clip_score", "owner/model")]
     assert local == [("pickscore", str(study.path.resolve()))]
@@ -167,8 +167,8 @@ def test_the_device_and_the_model_are_handed_on(study: StudyFolder, monkeypatch:
         (["clip_scor"], "unknown metric 'clip_scor': did you mean 'clip_score'?"),
         (["ssim="], "NAME or NAME=SOURCE"),
         (["ssim=owner/model"], "ssim has no model to choose"),
-        (["ssim", "ssim"], "asked for twice"),
-        (["clip_score=a/b", "clip_score=c/d"], "asked for twice"),
+        (["ssim", "ssim"], "given twice"),
+        (["clip_score=a/b", "clip_score=c/d"], "given twice"),
         ([], "no metric is named"),
         (["gone.py:f"], "there is no file 'gone.py'"),
         (["mine.py"], "FILE.py:FUNCTION"),

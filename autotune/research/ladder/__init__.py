@@ -1,1 +1,1 @@
-"""Ladder: a published recipe of settings, measured rung by rung beside the published figures."""
+"""Ladder: a recipe whose settings are added rung by rung; each rung is measured, beside published figures."""

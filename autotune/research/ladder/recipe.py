@@ -1,6 +1,7 @@
-"""The recipe of a ladder: configs that build on one another, rung by rung, and what stands in where one can't act.
+"""LadderRecipe: the rungs of a ladder, each of which adds settings to another; read from a TOML file.
 
-A recipe is data: a TOML file, shipped in search_spaces/ladders or the user's own.
+Recipes ship in search_spaces/ladders; users can write their own. A rung can list several values of a knob: place()
+uses the first ones that are available on the target.
 """
 
 import itertools
@@ -16,25 +17,26 @@ from autotune.errors import UserError, nearest
 from autotune.frozen_model import FrozenModel
 from autotune.knobs import check_value
 from autotune.research import published
-from autotune.study.space import SHIPPED, SearchSpace
+from autotune.study.space import SearchSpace
+from autotune.study.space_file import SHIPPED
 
 
 class Rung(FrozenModel):
-    """Settings that are added to another rung's. Of several values the first that can act here is taken."""
+    """Settings that are added to those of another rung. Of several values the first available one is used."""
 
     name: str
     set: dict[str, tuple[Value, ...]] = Field(min_length=1)
-    on: str | None = None  # the rung it builds on; None: the one before
-    published: str | None = None  # the config's words in the published table
-    note: str | None = None  # how it differs from what was published
+    on: str | None = None  # the name of the rung that it builds on; None: the one before
+    published: str | None = None  # the name of the config in the published table
+    note: str | None = None  # how the rung differs from the published config
 
 
 class LadderRecipe(FrozenModel):
-    """What to measure, in this order; everything is compared with the first rung."""
+    """The rungs in the order of measurement; all are compared with the first one."""
 
     name: str
     description: str = ""
-    published: str | None = None  # the table of autotune/published that it follows
+    published: str | None = None  # the table of research/published/results.csv that the recipe follows
     rungs: tuple[Rung, ...] = Field(min_length=1)
 
     def number(self, name: str) -> int:
@@ -48,16 +50,16 @@ class LadderRecipe(FrozenModel):
 
 @dataclass(frozen=True)
 class Placed:
-    """A rung on a target: its config, and a sentence for each value that is not the recipe's first choice."""
+    """A rung on a target: its config, and a sentence for each value that is not the recipe's first one."""
 
     config: Config
     stands_in: tuple[str, ...]
 
 
 def place(rung: Rung, base: Config, space: SearchSpace) -> Placed | str:
-    """The rung's settings on those of `base`, or the sentence why they can't act here.
+    """The config of a rung on top of `base`, or a sentence why the rung is not available on the target.
 
-    Of several values that could act, those nearest to the recipe's first choices are taken.
+    Of several values the earliest in the recipe are used: the choice with the smallest sum of positions.
     """
     choices = sorted(itertools.product(*(range(len(values)) for values in rung.set.values())), key=sum)
 
@@ -71,25 +73,24 @@ def place(rung: Rung, base: Config, space: SearchSpace) -> Placed | str:
         if space.objection(config):
             continue
         if config == base:
-            break  # what is left of the rung is what it builds on
-        others = [place for place, i in enumerate(choice) if i]
-        reasons = [space.objection(config_of((*choice[:k], 0, *choice[k + 1 :]))) for k in others]
-        names = list(rung.set)
-        wishes = [(names[k], rung.set[names[k]][choice[k]], rung.set[names[k]][0]) for k in others]
-        words = [
-            _stands_in(*wish, why or space.objection(first) or "") for wish, why in zip(wishes, reasons, strict=True)
-        ]
-        return Placed(config, tuple(words))
-    return space.objection(first) or "it comes to the config of the rung that it builds on"
+            break  # the rung changes nothing
+        sentences = []
+        for k, (name, values) in enumerate(rung.set.items()):
+            if choice[k]:
+                with_first = config_of((*choice[:k], 0, *choice[k + 1 :]))
+                why = space.objection(with_first) or space.objection(first) or ""
+                sentences.append(_replaces(name, values[choice[k]], values[0], why))
+        return Placed(config, tuple(sentences))
+    return space.objection(first) or "its config is that of the rung that it builds on"
 
 
-def _stands_in(name: str, taken: Value, wanted: Value, why: str) -> str:
-    reason = why.removeprefix(f"{name}={wanted}: ").removeprefix(f"{name}={wanted} ")
-    return f"{name}={taken} stands in for {wanted}: {reason}"
+def _replaces(name: str, used: Value, first: Value, why: str) -> str:
+    reason = why.removeprefix(f"{name}={first}: ").removeprefix(f"{name}={first} ")
+    return f"{name}={used} replaces {first}: {reason}"
 
 
 def read_recipe(word: str) -> LadderRecipe:
-    """The recipe that `--recipe` names: a shipped one, or the path of a TOML file. Raises UserError."""
+    """The recipe that `--recipe` names: a shipped one, or a TOML file. Raises UserError where it can't be used."""
     shipped = {name: _shipped_folder() / f"{name}.toml" for name in recipe_names()}
     if word in shipped:
         return read_recipe_file(shipped[word])
@@ -101,7 +102,7 @@ def read_recipe(word: str) -> LadderRecipe:
 
 
 def recipe_names() -> list[str]:
-    """Those that ship with autotune."""
+    """The names of the shipped recipes."""
     return sorted(path.stem for path in _shipped_folder().glob("*.toml"))
 
 
@@ -110,7 +111,7 @@ def _shipped_folder() -> Path:
 
 
 def read_recipe_file(path: Path) -> LadderRecipe:
-    """Read and check against the knobs and the published tables. Raises UserError for anything unknown."""
+    """Read a recipe, and check it against the knobs and the published tables. Raises UserError for anything unknown."""
     what = f"the recipe {str(path)!r}"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -129,10 +130,10 @@ def read_recipe_file(path: Path) -> LadderRecipe:
 
 
 def _listed(data: dict[str, Any]) -> dict[str, Any]:
-    """In a recipe `dtype = "bf16"` is the same as a list of one."""
+    """The data with a list of values for each knob: `dtype = "bf16"` means a list of one."""
     rungs = data.get("rungs")
     if not isinstance(rungs, list):
-        return data  # refused where it is parsed
+        return data  # parsing refuses it
     return {**data, "rungs": [{**rung, "set": _lists(rung["set"])} if _has_set(rung) else rung for rung in rungs]}
 
 
@@ -145,13 +146,13 @@ def _lists(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(recipe: LadderRecipe, number: int) -> Rung:
-    """The rung, its values as the knobs have them. Raises UserError."""
+    """The rung, with its values converted to those of the knobs. Raises UserError where something is unknown."""
     rung, earlier = recipe.rungs[number], [r.name for r in recipe.rungs[:number]]
     if rung.name in earlier:
-        raise UserError(f"two rungs are called {rung.name!r}; give each a name of its own.")
+        raise UserError(f"two rungs are called {rung.name!r}; give each its own name.")
     if rung.on is not None and rung.on not in earlier:
         known = nearest(rung.on, earlier) if earlier else "it is the first."
-        raise UserError(f"rung {rung.name!r} builds on {rung.on!r}, which is no earlier rung: {known}")
+        raise UserError(f"rung {rung.name!r} builds on {rung.on!r}, which is not an earlier rung: {known}")
     for name, values in rung.set.items():
         if not values:
             raise UserError(f"rung {rung.name!r} sets {name} to an empty list; name a value.")
@@ -167,6 +168,8 @@ def _check_published(table: str | None, rung: Rung) -> None:
     if rung.published is None:
         return
     if table is None:
-        raise UserError(f'rung {rung.name!r} names a published config, but the recipe no table (published = "...").')
+        raise UserError(
+            f'rung {rung.name!r} names a published config, but the recipe names no table (published = "...").'
+        )
     if rung.published not in tables[table]:
         raise UserError(f"the table {table!r} has no {rung.published!r}: {nearest(rung.published, tables[table])}")

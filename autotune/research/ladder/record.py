@@ -1,7 +1,7 @@
-"""A ladder as it lies on disk: what was measured in the order in which it was, and the table that follows from it.
+"""LadderRecord: the runs of a ladder in the order of measurement, the table derived from them, and ladder.json.
 
-The first rung is measured again between the others. What a rung's speed is divided by is the mean over the runs of the
-first rung just before and just after it: a device that warms up or is shared moves both alike.
+The first rung is the baseline, measured again between the other rungs. The speedup of a rung is relative to the runs of
+the first rung just before and just after it, so that the drift of a device that warms up or is shared cancels.
 """
 
 import math
@@ -26,12 +26,12 @@ SCHEMA_VERSION = 1
 
 
 class Run(FrozenModel):
-    """One rung, measured once. The first rung has many runs, every other one."""
+    """One measurement of a rung. The first rung has several runs, every other rung has one."""
 
     rung: int
-    below: int | None = None  # the rung it builds on; None: the first one
-    stands_in: tuple[str, ...] = ()  # what is not the recipe's first choice, and why
-    trial: Trial | None = None  # None where it can't act here: then `why_not` says why
+    below: int | None = None  # the rung that it builds on; None: this is the first rung
+    stands_in: tuple[str, ...] = ()  # a sentence for each value that is not the recipe's first one
+    trial: Trial | None = None  # None: the rung is not available here, and `why_not` says why
     why_not: str | None = None
 
     @property
@@ -40,16 +40,23 @@ class Run(FrozenModel):
 
 
 class Row(FrozenModel):
-    """One line of the table. None: not measured, or nothing to compare with."""
+    """One line of the table. None: not measured, or nothing to compare with.
+
+    ratios              the latency of the first rung's run before, and of the one after, divided by this rung's
+    speedup             the mean of the ratios
+    is_noise            is the speedup within the differences between processes of one config?
+    speedup_over_below  relative to the rung that this one builds on
+    step_is_noise       the same of that step
+    """
 
     number: int
     name: str
     below: int | None
     trial: Trial | None
-    first: Trial | None  # the run of the first rung whose pictures are the reference
-    ratios: tuple[float, ...] = ()  # latency of the first rung's run before, and after, over this one's
-    speedup: float | None = None  # their mean
-    is_noise: bool = False  # no more than what processes of one config differ by here
+    first: Trial | None  # the run of the first rung, whose pictures are the reference
+    ratios: tuple[float, ...] = ()
+    speedup: float | None = None
+    is_noise: bool = False
     speedup_over_below: float | None = None
     step_is_noise: bool = False
     published: Figure | None = None
@@ -58,6 +65,8 @@ class Row(FrozenModel):
 
 
 class LadderRecord(FrozenModel):
+    """The content of ladder.json: the target, the recipe and the runs so far."""
+
     schema_version: int = SCHEMA_VERSION
     created: str
     command: str
@@ -66,9 +75,9 @@ class LadderRecord(FrozenModel):
     runs: tuple[Run, ...] = ()
 
     def difference(self, other: "LadderRecord") -> str | None:
-        """The first thing in which two ladders differ, in words; None where one continues the other."""
-        found = self.target.difference(other.target)
-        return found or ("another recipe" if self.recipe != other.recipe else None)
+        """The first difference between two ladders, in words; None where one continues the other."""
+        of_targets = self.target.difference(other.target)
+        return of_targets or ("another recipe" if self.recipe != other.recipe else None)
 
     def run_of(self, rung: int) -> Run | None:
         """The first run of this rung."""
@@ -76,24 +85,27 @@ class LadderRecord(FrozenModel):
 
     @property
     def first_latencies_s(self) -> list[float]:
-        """Of each run of the first rung, in the order in which they ran."""
+        """One for each measured run of the first rung, in the order of measurement."""
         return [run.measured.latency_s for run in self.runs if run.rung == 0 and run.measured]
 
     def _is_noise(self, ratio: float, rungs: int = 1) -> bool:
-        """Could processes of one config differ so much? For each rung in a ratio, three are: its own, and of the first
-        rung the one before it and the one after, whose mean counts half."""
+        """Could processes of one config differ this much?
+
+        `rungs` is the number of rungs in the ratio. For each of them the variance of 1.5 processes counts: one for its
+        own process, and a half for the mean of two, the runs of the first rung before and after it.
+        """
         half = 1.96 * math.sqrt(1.5 * rungs) * spread_between(self.first_latencies_s)
         return abs(math.log(ratio)) < half + math.log(1 + GAP)
 
     @property
     def moved(self) -> float | None:
-        """By which share the slowest run of the first rung was slower than its fastest."""
+        """How much slower the slowest run of the first rung was than the fastest, as a share; None: one run."""
         latencies = self.first_latencies_s
         return max(latencies) / min(latencies) - 1 if len(latencies) > 1 else None
 
     @property
     def figures(self) -> Mapping[str, Figure]:
-        """The published figures of its rungs, by config, all of one GPU and setting."""
+        """Published config -> figure, for the rungs that name one; all of one GPU and setting."""
         target, workload = self.target, self.target.workload
         return find_figures(
             self.recipe.published or "",
@@ -110,7 +122,7 @@ class LadderRecord(FrozenModel):
         return next((figure.setting for figure in self.figures.values()), None)
 
     def rows(self) -> list[Row]:
-        """The table: one row for each rung that was reached so far."""
+        """The table: one row for each rung that has a run."""
         figures, first = self.figures, self.run_of(0)
         reference = figures.get(self.recipe.rungs[0].published or "")
         rows: list[Row] = []
@@ -143,65 +155,69 @@ class LadderRecord(FrozenModel):
         return rows
 
     def _notes(self, run: Run) -> tuple[str, ...]:
+        """What a reader of the row must know: failures, replaced values, another base."""
         if run.trial is None:
-            return (f"can't act here: {run.why_not}",)
+            return (f"not available here: {run.why_not}",)
         rung, below = self.recipe.rungs[run.rung], run.below
         notes = []
         if isinstance(run.trial.outcome, Failure):
             notes.append(f"failed ({run.trial.outcome.cause}): {run.trial.outcome.reason}")
         if below is not None and below != self.recipe.below(run.rung):
-            notes.append(f"builds on rung {below}, because rung {self.recipe.below(run.rung)} can't act here")
+            notes.append(f"builds on rung {below}, because rung {self.recipe.below(run.rung)} is not available here")
         elif below is not None and below != run.rung - 1:
             notes.append(f"builds on rung {below}")
         return (*notes, *run.stands_in, *([rung.note] if rung.note else []))
 
     def to_file(self) -> dict[str, object]:
-        """As in ladder.json: what was measured, and the table for whoever does not want to derive it."""
+        """The JSON of ladder.json: the measurements, and the table that follows from them."""
         return {**self.to_json(), "first_rung_moved": self.moved, "table": [_plain(row) for row in self.rows()]}
 
 
 def ratios_of(runs: Sequence[Run], rung: int) -> tuple[float, ...]:
-    """The latency of the first rung, just before and just after, over that of this rung. Empty: not measured."""
+    """The latencies of the first rung just before and just after this rung, divided by this rung's latency.
+
+    One ratio where the first rung was measured on one side only; none where this rung was not measured.
+    """
     at = next((i for i, run in enumerate(runs) if run.rung == rung and run.measured), None)
     if at is None:
         return ()
-    mine = runs[at].measured
-    assert mine is not None
+    own = runs[at].measured
+    assert own is not None
     if rung == 0:
         return (1.0,)
     before = [run.measured for run in runs[:at] if run.rung == 0 and run.measured][-1:]
     after = [run.measured for run in runs[at:] if run.rung == 0 and run.measured][:1]
-    return tuple(first.latency_s / mine.latency_s for first in (*before, *after))
+    return tuple(first.latency_s / own.latency_s for first in (*before, *after))
 
 
 def _plain(row: Row) -> dict[str, object]:
-    """A row as JSON, with the numbers that its trial's raw samples mean."""
+    """A row as JSON, with the numbers that follow from the measurement of its trial."""
     fields = row.model_dump(mode="json", exclude={"trial", "first"})
-    mine = row.trial.measured if row.trial else None
-    theirs = row.first.measured if row.first else None
-    if row.trial is None or mine is None:
+    own = row.trial.measured if row.trial else None
+    baseline = row.first.measured if row.first else None
+    if row.trial is None or own is None:
         return {**fields, "config": row.trial.values if row.trial else None}
     fields |= {
         "config": row.trial.values,
-        "latency_s": mine.latency_s,
-        "peak_memory_bytes": mine.peak_memory_bytes,
+        "latency_s": own.latency_s,
+        "peak_memory_bytes": own.peak_memory_bytes,
     }
-    if mine.quality is None or theirs is None or theirs.quality is None:
+    if own.quality is None or baseline is None or baseline.quality is None:
         return fields
-    drop = paired_drop(mine.quality, theirs.quality) if mine.quality.metric == "clip" else None
+    drop = paired_drop(own.quality, baseline.quality) if own.quality.metric == "clip" else None
     return {
         **fields,
-        "quality_metric": mine.quality.metric,
+        "quality_metric": own.quality.metric,
         "clip_drop": drop.mean if drop else None,
         "clip_drop_interval": drop.half_width if drop else None,
         "clip_drop_smallest_detectable": drop.smallest_detectable if drop else None,
-        "ssim_mean": mine.quality.ssim_mean,
-        "ssim_worst": mine.quality.ssim_worst,
+        "ssim_mean": own.quality.ssim_mean,
+        "ssim_worst": own.quality.ssim_worst,
     }
 
 
 class LadderFolder(StudyFolder):
-    """A study's folder, whose record is ladder.json. A rung's number is its trial's."""
+    """The folder of a ladder: a study folder whose record is ladder.json. A rung's number is that of its trial."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -209,20 +225,20 @@ class LadderFolder(StudyFolder):
         self.table = path / "ladder.md"
 
     def again(self, count: int) -> Path:
-        """Where the first rung was measured once more."""
+        """The folder of a further run of the first rung."""
         return self.path / "again" / f"{count:04d}"
 
     def create(self) -> None:
-        """Make the folder, or accept an empty one or a ladder; raises UserError for anything else."""
+        """Create the folder, or accept an empty one or a ladder. Raises UserError for anything else."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is a file, not a ladder's folder; name another with -o.")
-        if self.path.is_dir() and not self.study.exists() and not self._is_ours({p.name for p in self.path.iterdir()}):
-            raise UserError(f"{str(self.path)!r} holds no ladder.json: it is no ladder; name another with -o.")
+        if self.path.is_dir() and not self.study.exists() and not self._is_unfinished():
+            raise UserError(f"{str(self.path)!r} holds no ladder.json: it is not a ladder; name another with -o.")
         super().create()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a ladder is measured: two in one folder would time each other. Raises UserError."""
+        """Held during the measurement: two ladders would disturb each other. Raises UserError where it is held."""
         with ExitStack() as held:
             try:
                 held.enter_context(super().lock())
@@ -237,7 +253,7 @@ class LadderFolder(StudyFolder):
 
 
 def read_ladder(folder: LadderFolder) -> LadderRecord:
-    """Raises UserError where ladder.json is not one, or one of a newer autotune."""
+    """Read ladder.json. Raises UserError where it is not a ladder, or was written by a newer autotune."""
     data = read_json(folder.study, "ladder")
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

@@ -1,7 +1,7 @@
-"""Speed figures that others have published, with the GPU and the setting that they were measured in.
+"""Published: speed figures from tutorials and papers, with the GPU and the setting of each.
 
-results.csv has one figure a line: `value` is a number in the unit of `metric`, or why there is none ("OOM"). They are
-facts to lay beside one's own numbers, of other GPUs and other versions; nothing here is an expectation.
+results.csv has one figure per line: `value` is a number in the unit of `metric`, or the reason for its absence ("OOM").
+The figures were measured on other GPUs with other versions. They are shown for comparison; nothing expects them.
 """
 
 import csv
@@ -17,11 +17,11 @@ RESULTS = Path(__file__).parent / "results.csv"
 
 
 class Setting(FrozenModel):
-    """Where a figure was measured: figures of one table and one setting can be compared with each other."""
+    """How a figure was measured. Figures of the same table and setting can be compared with each other."""
 
     gpu: str
     pipeline: str
-    resolution: int | None  # pixels of a square picture's side
+    resolution: int | None  # the side of a square picture in pixels
     batch: int
     steps: int | None
 
@@ -32,7 +32,7 @@ class Setting(FrozenModel):
 
 
 class Figure(FrozenModel):
-    """One line of results.csv, its columns as they stand there."""
+    """One line of results.csv; the fields are its columns."""
 
     table: str
     gpu: str
@@ -46,7 +46,7 @@ class Figure(FrozenModel):
 
     @property
     def number(self) -> float | None:
-        """None where no speed was published, but a failure."""
+        """The value in the unit of `metric`; None where a failure was published."""
         return float(self.value) if re.fullmatch(r"\d+(\.\d+)?", self.value) else None
 
     @property
@@ -54,11 +54,11 @@ class Figure(FrozenModel):
         return Setting(**{name: getattr(self, name) for name in Setting.model_fields})
 
     def speedup_over(self, first: "Figure") -> float | None:
-        """How many times the speed of `first`; None where either failed, or is given in another unit."""
-        mine, theirs = self.number, first.number
-        if mine is None or theirs is None or self.metric != first.metric:
+        """This figure's speed divided by that of `first`; None where one of them failed, or where the units differ."""
+        own, other = self.number, first.number
+        if own is None or other is None or self.metric != first.metric:
             return None
-        return mine / theirs if self.metric == "iterations_per_s" else theirs / mine
+        return own / other if self.metric == "iterations_per_s" else other / own
 
     def __str__(self) -> str:
         unit = {"latency_s": " s", "iterations_per_s": " it/s", "seconds_per_iteration": " s/it"}[self.metric]
@@ -77,18 +77,23 @@ def figures() -> tuple[Figure, ...]:
 
 
 def tables() -> dict[str, tuple[str, ...]]:
-    """The configs of each table, by the table's name."""
-    found: dict[str, dict[str, None]] = {}
+    """Table -> its configs."""
+    configs_of: dict[str, dict[str, None]] = {}
     for figure in figures():
-        found.setdefault(figure.table, {})[figure.config] = None
-    return {table: tuple(configs) for table, configs in found.items()}
+        configs_of.setdefault(figure.table, {})[figure.config] = None
+    return {table: tuple(configs) for table, configs in configs_of.items()}
 
 
 def find_figures(
     table: str, configs: Iterable[str], *, pipeline: str, width: int, height: int, batch: int, device: str
 ) -> Mapping[str, Figure]:
-    """The figures of these configs, by config, all of one setting: that of the same pipeline, size and batch where the
-    table has it, otherwise the nearest one (in this order, then the same GPU, then the table's first)."""
+    """Config -> figure, for those of these configs that the table has. All figures are of one setting.
+
+    That is the setting most like the given one. The same pipeline counts most, then the same size, then the same batch,
+    then the same GPU; of several settings alike, the table's first is used.
+
+    device  the name of the device, as NVML gives it
+    """
     wanted = set(configs)
     candidates = [figure for figure in figures() if figure.table == table and figure.config in wanted]
 
@@ -100,16 +105,16 @@ def find_figures(
     settings = list(dict.fromkeys(figure.setting for figure in candidates))
     if not settings:
         return {}
-    nearest = max(settings, key=likeness)  # of several, the first
+    nearest = max(settings, key=likeness)  # of several, max() returns the first
     return {figure.config: figure for figure in candidates if figure.setting == nearest}
 
 
 def is_of_pipeline(published: str, pipeline: str) -> bool:
-    """Is that the pipeline that we call so? A table that says no more than "sd" means Stable Diffusion 1."""
+    """Does a published name mean this pipeline? A table that says only "sd" means Stable Diffusion 1."""
     return published in (pipeline, f"{pipeline}-txt2img") or (published == "sd-txt2img" and pipeline == "sd15")
 
 
 def is_of_gpu(published: str, device: str) -> bool:
-    """Does the model's number, such as A100 or 4090, stand in the name that NVML gives to this device?"""
+    """Is the number of the GPU's model, such as A100 or 4090, a word in the name that NVML gives to this device?"""
     model = re.search(r"\S*\d\S*", published)
     return model is not None and model[0].lower() in re.split(r"[^a-z0-9]+", device.lower())

@@ -1,6 +1,6 @@
-"""Ladders: what a rung's speed is measured against, what stands in, what goes on after a failure or a stop.
+"""Ladders: speedups relative to the first rung, replaced values, and what happens after a failure or a stop.
 
-One real ladder of the demo, stopped and continued through the command line; the rest with made-up measurements.
+One test runs a real ladder of the demo, stopped and continued from the command line. The others make measurements up.
 """
 
 import json
@@ -24,7 +24,7 @@ from autotune.device import Device
 from autotune.errors import UserError
 from autotune.knobs import complete
 from autotune.measurement import Measurement
-from autotune.report.terminal.ladder import markdown
+from autotune.report.terminal.ladder import markdown, written_ladder
 from autotune.research.ladder import ladder as ladders
 from autotune.research.ladder.recipe import LadderRecipe, Placed, Rung, place, read_recipe, read_recipe_file
 from autotune.research.ladder.record import LadderFolder, LadderRecord, Row, Run, ratios_of, read_ladder
@@ -69,7 +69,7 @@ def recipe(tmp_path: Path) -> Path:
     return tmp_path / "mine.toml"
 
 
-# --- what a rung's speed is measured against
+# --- speedups relative to the first rung
 
 
 def runs_of(latencies: Sequence[tuple[int, float]]) -> list[Run]:
@@ -116,7 +116,7 @@ def test_a_ratio_is_taken_to_the_nearest_measured_runs_of_the_first_rung() -> No
     assert ratios_of(runs, 2) == (4.0, 8.0)
 
 
-def test_where_the_first_rung_was_measured_on_one_side_only_that_one_counts() -> None:
+def test_one_run_of_the_first_rung_before_or_after_is_enough() -> None:
     assert ratios_of(runs_of([(0, 1.0), (1, 0.5)]), 1) == (2.0,)
     broken = Run(rung=0, trial=failed(0))
     assert ratios_of([*runs_of([(0, 1.0), (1, 0.5)]), broken, *runs_of([(0, 3.0)])], 1) == (2.0, 6.0)
@@ -141,19 +141,19 @@ def placed(one: Rung, target: Target, base: Mapping[str, Value] | None = None) -
     return found
 
 
-def test_the_first_choice_is_taken_where_it_can_act_and_needs_no_words() -> None:
+def test_the_first_value_is_used_without_a_note_where_it_is_available() -> None:
     found = placed(rung(dtype=("fp16", "bf16")), make_target(gpu(8, 0)))
     assert found.config == complete({"dtype": "fp16"})
     assert found.stands_in == ()
 
 
-def test_what_stands_in_is_said_with_the_reason() -> None:
+def test_a_replaced_value_is_noted_with_the_reason() -> None:
     found = placed(rung(dtype=("fp16", "bf16")), make_target(CPU))
     assert found.config["dtype"] == "bf16"
-    assert found.stands_in == ("dtype=bf16 stands in for fp16: diffusers does not support float16 on a CPU",)
+    assert found.stands_in == ("dtype=bf16 replaces fp16: diffusers does not support float16 on a CPU",)
 
 
-def test_a_choice_must_go_with_the_rest_of_the_rung_and_with_what_it_builds_on() -> None:
+def test_a_value_must_go_with_the_rest_of_the_rung_and_with_the_rung_below() -> None:
     """Flash attention takes no float32: a clash of two knobs, neither of them impossible alone."""
     found = placed(
         rung(attention=("sdpa_flash", "sdpa_efficient"), qkv_fusion=True), make_target(gpu(8, 0)), {"dtype": "fp32"}
@@ -162,7 +162,7 @@ def test_a_choice_must_go_with_the_rest_of_the_rung_and_with_what_it_builds_on()
     assert "float16 and bfloat16 only" in found.stands_in[0]
 
 
-def test_of_several_ways_the_one_nearest_to_the_first_choices_is_taken() -> None:
+def test_of_several_choices_the_one_nearest_to_the_first_values_is_used() -> None:
     several = rung(
         compile=("denoiser", "regional"), compile_mode=("max-autotune", "default"), memory_format="channels_last"
     )
@@ -172,23 +172,23 @@ def test_of_several_ways_the_one_nearest_to_the_first_choices_is_taken() -> None
     assert "68 multiprocessors" in found.stands_in[0]
 
 
-def test_a_rung_that_can_not_act_says_why() -> None:
+def test_a_rung_that_is_not_available_says_why() -> None:
     space = SearchSpace(make_target(CPU), {})
     assert "no accelerator" in str(place(rung(offload="model"), complete({}), space))
 
 
-def test_a_rung_of_which_nothing_is_left_is_no_rung() -> None:
+def test_a_rung_that_changes_nothing_is_not_available() -> None:
     space = SearchSpace(make_target(CPU), {})
     assert "builds on" in str(place(rung(dtype="fp32"), complete({}), space))
 
 
-def test_a_value_that_did_nothing_here_is_not_tried_again() -> None:
+def test_a_value_without_effect_is_not_tried_again() -> None:
     space = SearchSpace(make_target(CPU), {})
     space.no_effect.add(("memory_format", "channels_last"))
     found = place(rung(memory_format=("channels_last", "contiguous"), qkv_fusion=True), complete({}), space)
     assert isinstance(found, Placed)
     assert found.config == complete({"qkv_fusion": True})
-    assert found.stands_in == ("memory_format=contiguous stands in for channels_last: had no effect here",)
+    assert found.stands_in == ("memory_format=contiguous replaces channels_last: had no effect here",)
 
 
 BAD = {
@@ -200,7 +200,7 @@ BAD = {
     "knob": ('[[rungs]]\nname = "a"\nset = { dtipe = "bf16" }\n', "unknown knob 'dtipe': did you mean 'dtype'?"),
     "value": ('[[rungs]]\nname = "a"\nset = { dtype = ["bf16", "fp61"] }\n', "dtype can't be 'fp61'"),
     "unknown field": ('[[rungs]]\nname = "a"\nset = { dtype = "bf16" }\nonn = "b"\n', "rungs.0.onn"),
-    "on": ('[[rungs]]\nname = "a"\nset = { dtype = "bf16" }\non = "b"\n', "no earlier rung"),
+    "on": ('[[rungs]]\nname = "a"\nset = { dtype = "bf16" }\non = "b"\n', "not an earlier rung"),
     "twice": ('[[rungs]]\nname = "a"\nset = { dtype = "bf16" }\n' * 2, "two rungs are called 'a'"),
     "table": (
         'published = "fast difusion ladder"\n[[rungs]]\nname = "a"\nset = { dtype = "bf16" }\n',
@@ -256,14 +256,14 @@ def test_every_rung_of_a_shipped_recipe_can_be_placed_or_says_why_not(name: str,
     assert len(set(configs)) >= 3, f"{target.device.name} has too little of {name}"
 
 
-# --- the story, with made-up measurements
+# --- whole ladders, with made-up measurements
 
 
 Truth = Callable[[Config], Measurement | Failure]
 
 
 class MadeUp:
-    """A runner that knows the truth of every config and counts its calls."""
+    """A runner that makes up the outcome of every config and records its calls."""
 
     def __init__(self, truth: Truth) -> None:
         self.truth, self.calls = truth, list[tuple[str, Config, bool]]()
@@ -289,7 +289,8 @@ def climb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: Path) -> Call
         runner = MadeUp(truth)
         monkeypatch.setattr(ladders, "Runner", lambda folder, target, timeout_s: runner)
         monkeypatch.setattr(ladders, "probe", lambda *args, **kwargs: target or make_target())
-        result = ladders.ladder(recipe=str(recipe), output=tmp_path / "out", device="cpu")
+        arguments = {"recipe": str(recipe), "output": tmp_path / "out", "device": "cpu"}
+        result = written_ladder(lambda event: None, arguments)
         return result.record, runner
 
     return made_up
@@ -327,12 +328,12 @@ def test_steps_multiply_to_the_speed(climb: Climb) -> None:
     assert row_of(record, "vanilla").speedup_over_below is None
 
 
-def test_a_rung_that_can_not_act_is_left_out_of_what_later_ones_build_on(climb: Climb) -> None:
+def test_later_rungs_do_not_build_on_a_rung_that_is_not_available(climb: Climb) -> None:
     record, runner = climb()
     offload = row_of(record, "offload")
     assert offload.trial is None
-    assert offload.notes == ("can't act here: offload=model: there is no accelerator to offload from",)
-    assert row_of(record, "SDPA").notes == ("builds on rung 1, because rung 2 can't act here",)
+    assert offload.notes == ("not available here: offload=model: there is no accelerator to offload from",)
+    assert row_of(record, "SDPA").notes == ("builds on rung 1, because rung 2 is not available here",)
     assert "none" in {config["offload"] for _, config, _ in runner.calls}
 
 
@@ -351,7 +352,7 @@ def test_a_failed_rung_says_why_and_the_ladder_goes_on(climb: Climb) -> None:
     assert sdpa.trial.config["dtype"] == "bf16", "it keeps the settings of the rung that ran out of memory"
 
 
-def test_a_setting_that_turns_out_to_do_nothing_is_replaced_by_the_next(climb: Climb) -> None:
+def test_a_value_without_effect_is_replaced_by_the_next(climb: Climb) -> None:
     def truth(config: Config) -> Measurement | Failure:
         if config["dtype"] == "fp16":
             return Failure(cause="no_effect", reason="dtype=fp16 had no effect here: 0 weights", knob="dtype")
@@ -362,17 +363,18 @@ def test_a_setting_that_turns_out_to_do_nothing_is_replaced_by_the_next(climb: C
     assert [config["dtype"] for _, config, _ in runner.calls][:3] == ["fp32", "fp16", "bf16"]
     assert half.trial is not None
     assert half.trial.config["dtype"] == "bf16"
-    assert half.notes == ("dtype=bf16 stands in for fp16: had no effect here",)
+    assert half.notes == ("dtype=bf16 replaces fp16: had no effect here",)
 
 
-def test_a_setting_that_turns_out_to_do_nothing_and_has_no_other_is_left_out(climb: Climb) -> None:
+def test_a_rung_whose_only_value_has_no_effect_is_not_available(climb: Climb) -> None:
     def truth(config: Config) -> Measurement | Failure:
         if config["memory_format"] != "contiguous":
             return Failure(cause="no_effect", reason="0 weights", knob="memory_format")
         return works(config)
 
     record, _ = climb(truth)
-    assert row_of(record, "channels last").notes == ("can't act here: memory_format=channels_last had no effect here",)
+    [note] = row_of(record, "channels last").notes
+    assert note == "not available here: memory_format=channels_last had no effect here"
 
 
 def test_a_ladder_without_a_first_rung_is_refused_and_measures_nothing_else(climb: Climb, tmp_path: Path) -> None:
@@ -384,7 +386,7 @@ def test_a_ladder_without_a_first_rung_is_refused_and_measures_nothing_else(clim
 
 
 class Stop(BaseException):
-    """As KeyboardInterrupt."""
+    """Stops a ladder as KeyboardInterrupt does."""
 
 
 @pytest.mark.parametrize("after", range(7))
@@ -421,19 +423,19 @@ def test_a_ladder_of_another_kind_is_refused_and_left_alone(
     before = snapshot(tmp_path / "out")
     if change == "recipe":
         recipe.write_text(RECIPE)
-    with pytest.raises(UserError, match=r"holds a ladder of another kind .* use another -o"):
+    with pytest.raises(UserError, match=r"holds another ladder .* use another -o"):
         climb(works, make_target(batch=2) if change == "target" else None)
     assert snapshot(tmp_path / "out") == before
 
 
-def test_two_ladders_in_one_folder_would_time_each_other(climb: Climb, tmp_path: Path) -> None:
+def test_two_ladders_do_not_run_in_one_folder(climb: Climb, tmp_path: Path) -> None:
     folder = LadderFolder(tmp_path / "out")
     folder.create()
     with folder.lock(), pytest.raises(UserError, match=r"another ladder is being measured in .* use another -o"):
         climb()
 
 
-def test_what_a_ladder_leaves_can_be_read_by_machines_and_by_people(climb: Climb, tmp_path: Path) -> None:
+def test_a_ladder_writes_json_and_a_markdown_table(climb: Climb, tmp_path: Path) -> None:
     record, _ = climb()
     data = json.loads((tmp_path / "out" / "ladder.json").read_text())
     assert data["target"] == record.target.to_json()
@@ -468,7 +470,7 @@ def test_one_prompt_has_no_interval_and_still_a_table(climb: Climb, tmp_path: Pa
     assert data["table"][1]["clip_drop_interval"] is None
 
 
-def test_the_scatter_of_the_first_rung_is_told() -> None:
+def test_the_spread_of_the_first_rung_is_shown() -> None:
     recipe = LadderRecipe(name="mine", rungs=(rung(attention="vanilla"),))
     record = LadderRecord(created="now", command="autotune ladder", target=make_target(), recipe=recipe)
     runs = tuple(runs_of([(0, 1.0), (0, 1.25)]))
@@ -513,7 +515,7 @@ REFUSED = [
     (["--recipe", "gone.toml"], "there is no recipe 'gone.toml'"),
     (["--recipe", "knob.toml"], "unknown knob 'dtipe': did you mean 'dtype'?"),
     (["--pipeline", "demoo"], "did you mean 'demo'?"),
-    (["--pipeline", "demo", "--weights", "random"], "demo ships its own"),
+    (["--pipeline", "demo", "--weights", "random"], "which has weights of its own"),
     (["--size", "60x64"], "multiples of 8"),
     (["--steps", "0"], "--steps 0: give at least 1"),
     (["--batch", "0"], "--batch 0: give at least 1"),
@@ -521,7 +523,7 @@ REFUSED = [
     (["--timeout", "a while"], "'a while' is not a duration"),
     (["--prompts", "empty.txt"], "has no prompt"),
     (["--device", "cuda"], "no NVIDIA GPU was found here"),
-    (["-o", "stranger"], "it is no ladder; name another with -o"),
+    (["-o", "stranger"], "it is not a ladder; name another with -o"),
     (["-o", "empty.txt"], "is a file, not a ladder's folder"),
 ]
 
