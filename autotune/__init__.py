@@ -1,11 +1,11 @@
-"""autotune: finds the best inference settings of a diffusers pipeline on the device in front of it.
+"""autotune: finds the best inference settings of a diffusers pipeline on one device.
 
     import autotune
 
-    pipe = autotune.load("best.json")              # production: an ordinary diffusers pipeline
     study = autotune.search(pipeline="demo", budget=12)
+    pipe = autotune.load("best.json")  # in production: an ordinary diffusers pipeline
 
-The names are loaded on first use, so that `import autotune` costs nothing: neither torch nor optuna.
+Each name is imported on first use, so `import autotune` imports neither torch nor Optuna.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""A Config: one value for every knob that acts. Immutable, hashable, ordinary JSON on disk."""
+"""Config: one value for every active knob. Immutable, hashable, a plain JSON object on disk."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ Value = bool | int | float | str
 
 
 class Config(Mapping[str, Value]):
-    """Knob name -> value, in the order of the names, so that equal configs print, hash and digest alike."""
+    """Knob name -> value, sorted by name, so that equal configs have the same text, hash and digest."""
 
     __slots__ = ("_digest", "_values")
 
@@ -36,17 +36,18 @@ class Config(Mapping[str, Value]):
 
     @property
     def digest(self) -> str:
-        """12 hexadecimal digits that name this config in files and caches."""
-        if not self._digest:  # asked for at every look into a set of configs
+        """12 hexadecimal digits that identify this config in files and caches."""
+        if not self._digest:  # computed once: every look-up in a set of configs needs it
             self._digest = hashlib.sha256(json.dumps(self._values).encode()).hexdigest()[:12]
         return self._digest
 
     def replace(self, **values: Value) -> "Config":
+        """The same config with these values changed or added."""
         return Config({**self._values, **values})
 
 
 def read_value(text: str) -> Value:
-    """The value that a user wrote on the command line: `0.5`, `8`, `true` and anything else as a word."""
+    """The value of a word on the command line: `0.5`, `8` and `true` are read as JSON, anything else is a string."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:

@@ -1,12 +1,24 @@
-"""Device: which accelerator is tuned for, what it can do, and the evidence for it."""
+"""Device: the accelerator or processor that a pipeline is tuned for, and what it supports."""
 
 from autotune.frozen_model import FrozenModel
 
 
 class Device(FrozenModel):
-    """One place where a pipeline can run. Studies of different devices are never mixed."""
+    """One place where a pipeline can run. Studies of different devices are never mixed.
 
-    kind: str  # "cuda" or "cpu"
+    kind                "cuda" or "cpu"
+    index               of the GPU, as torch counts them
+    memory_bytes        of the GPU; of a CPU, the machine's memory
+    compute_capability  (major, minor); None: no NVIDIA GPU
+    multiprocessors     of the GPU
+    driver              its version
+    cores               that this process may use; None: a GPU
+    sdpa_kernels        the kernels of torch's scaled_dot_product_attention: flash, efficient, cudnn, math
+    compile_fault       why torch.compile does not work on this device, as a clause
+    evidence            sentences that say how these fields were found
+    """
+
+    kind: str
     index: int = 0
     name: str
     memory_bytes: int
@@ -14,12 +26,13 @@ class Device(FrozenModel):
     multiprocessors: int | None = None
     driver: str | None = None
     cores: int | None = None
-    sdpa_kernels: tuple[str, ...] = ()  # of torch's scaled_dot_product_attention: flash, efficient, cudnn, math
-    compile_fault: str | None = None  # why torch.compile can't work here
+    sdpa_kernels: tuple[str, ...] = ()
+    compile_fault: str | None = None
     evidence: tuple[str, ...] = ()
 
     @property
     def torch_name(self) -> str:
+        """The device's name in torch: "cuda:0", "cpu"."""
         return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
 
     @property
@@ -30,4 +43,5 @@ class Device(FrozenModel):
         return "-".join(word for word in self.name.lower().split() if word not in ("nvidia", "geforce"))
 
     def at_least(self, major: int, minor: int = 0) -> bool:
+        """Is this an NVIDIA GPU of this compute capability or a newer one?"""
         return self.compute_capability is not None and self.compute_capability >= (major, minor)

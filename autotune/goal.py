@@ -1,6 +1,6 @@
-"""Goal: what is minimised (latency, memory, quality loss), what must hold, and which of the front is picked.
+"""Goal: the objectives that are minimised and the limits that must hold. Budget: what a search may take.
 
-Budget: what a search may take.
+The objectives are latency, peak memory and quality loss. `Pick` says which config of the Pareto front is exported.
 """
 
 import re
@@ -19,10 +19,13 @@ _DURATIONS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.
 
 
 class Goal(FrozenModel):
-    """Limits a config must keep to be picked. `max_quality_drop` is in the units of the study's quality metric.
+    """The limits that a config must keep to be picked, and how latency becomes an objective.
 
-    Where the workload has several sizes, the latency that is minimised and limited is the sum over all of them, or with
-    `minimise` "each" every size's own: as many objectives, and the slowest must keep `max_latency_s`.
+    minimise          the latency objective of a workload with several sizes. "sum": the sum over all sizes, which must
+                      keep `max_latency_s`. "each": one objective per size; the slowest must keep `max_latency_s`.
+    max_vram_bytes    of the peak memory; None: no limit
+    max_latency_s     of one call; None: no limit
+    max_quality_drop  of the mean quality loss against the baseline, in the units of the study's quality metric
     """
 
     minimise: Minimise = "sum"
@@ -31,25 +34,27 @@ class Goal(FrozenModel):
     max_quality_drop: float
 
     def violations(self, latency_s: float, peak_memory_bytes: int, quality_loss: float) -> dict[str, float]:
-        """Limit -> by which share it is overstepped; 0 or less holds. These are Optuna's constraint values.
+        """Optuna's constraint values: limit -> the excess. The limit holds where the value is 0 or less.
 
-        `latency_s` is the largest of the latencies that are minimised.
+        The excess is a share of the limit; that of max_quality_drop is in the units of the quality metric.
+
+        latency_s  the largest of the latency objectives
         """
-        found = {"max_quality_drop": quality_loss - self.max_quality_drop}
+        excess = {"max_quality_drop": quality_loss - self.max_quality_drop}
         if self.max_vram_bytes is not None:
-            found["max_vram"] = peak_memory_bytes / self.max_vram_bytes - 1
+            excess["max_vram"] = peak_memory_bytes / self.max_vram_bytes - 1
         if self.max_latency_s is not None:
-            found["max_latency"] = latency_s / self.max_latency_s - 1
-        return found
+            excess["max_latency"] = latency_s / self.max_latency_s - 1
+        return excess
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a search may take.
+    """What a search may take. Raises UserError where that is less than the baseline's trial.
 
-    trials           of the whole study, the baseline among them
-    time_s           no trial is started that would end later; None: no limit
-    trial_timeout_s  the longest that one trial may take
+    trials           the number of trials of the whole study, the baseline included
+    time_s           seconds: no trial starts that would end later than this; None: no limit
+    trial_timeout_s  seconds after which a trial is stopped
     """
 
     trials: int = 50
@@ -62,7 +67,7 @@ class Budget:
 
 
 def read_minimise(word: str) -> Minimise:
-    """Raises UserError for what is neither "sum" nor "each"."""
+    """Raises UserError for any word but "sum" and "each"."""
     if word == "sum":
         return "sum"
     if word == "each":
@@ -71,18 +76,19 @@ def read_minimise(word: str) -> Minimise:
 
 
 def read_bytes(text: str) -> int:
-    """`8GB` -> 8 000 000 000, `8GiB` -> 8 589 934 592."""
+    """`8GB` -> 8 000 000 000, `8GiB` -> 8 589 934 592. Raises UserError."""
     return int(_read(text, _SIZES, "a size such as 8GB or 500MiB", within=(1, 1e18)))
 
 
 def read_seconds(text: str) -> float:
-    """`90`, `90s`, `1.5m`, `2h`, `250ms` -> seconds."""
+    """`90`, `90s`, `1.5m`, `2h`, `250ms` -> seconds. Raises UserError."""
     return _read(text, _DURATIONS, "a duration such as 30s, 10m or 2h", within=(1e-6, 1e9))
 
 
 def _read(text: str, units: dict[str, float] | dict[str, int], what: str, *, within: tuple[float, float]) -> float:
+    """A number with a unit. Raises UserError, calling it `what`, where it is malformed or outside of `within`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     value = float(match[1]) * units.get(match[2].lower(), 0) if match else 0.0
-    if not within[0] <= value <= within[1]:  # outside, somebody's finger slipped
+    if not within[0] <= value <= within[1]:  # outside is a typing error
         raise UserError(f"{text!r} is not {what}.")
     return value

@@ -1,14 +1,20 @@
-"""Isolation: how a child is started, and the words in its environment by which it and all that it starts are known."""
+"""Isolation: how a child process is started, and the environment variables that the parent gives it.
+
+A process inherits these variables, so they also identify every process that a child starts.
+"""
 
 from typing import Literal
 
-# "fork": off a process that has loaded the libraries and nothing else; "spawn": an interpreter of its own, as in
-# production, that loads them anew. What a config costs and gives is the same either way.
+# "fork": forked off the fork server, which has imported the libraries and done nothing else.
+# "spawn": a new interpreter, as in production, which imports the libraries itself.
+# Measurements agree between the two.
 Isolation = Literal["fork", "spawn"]
 ISOLATIONS: tuple[Isolation, ...] = ("fork", "spawn")
 
-MARK = "AUTOTUNE_JOB"  # which job's process this is, see isolate/traces.py
-BLANK = "-" * 64  # its value in a process that is no job's, with room for a job's
+# Names of environment variables
+MARK = "AUTOTUNE_JOB"  # the job that this process belongs to, see execution/traces.py
 LIFELINE = "AUTOTUNE_LIFELINE"  # the file descriptor of a pipe whose other end closes when the parent dies
-HOW = "AUTOTUNE_ISOLATION"  # the Isolation of this child
-ASKED_AT = "AUTOTUNE_ASKED_AT"  # when the parent wanted it: time.monotonic(), which all processes share
+STARTED_BY = "AUTOTUNE_ISOLATION"  # the Isolation of this child
+REQUESTED_AT = "AUTOTUNE_REQUESTED_AT"  # when the parent requested it: time.monotonic(), which all processes share
+
+BLANK_MARK = "-" * 64  # MARK's value in the fork server, which belongs to no job: as long as the longest mark

@@ -1,4 +1,7 @@
-"""Job: one errand for a child process, written as `job.json` in a folder of its own. Its result is `outcome.json`."""
+"""Job: what a child process is told to do. Written as `job.json`; its result is `outcome.json` beside it.
+
+Every job has a folder of its own. `worker/main.py` lists the function that does each kind of job.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -12,38 +15,46 @@ from autotune.reuse import Reuse
 from autotune.target import Target
 from autotune.trial import Failure
 
-DISK_FULL_STATUS = 74  # a child's exit status where not even the outcome could be written (sysexits' EX_IOERR)
+DISK_FULL_STATUS = 74  # the child's exit status if the disk has no room for outcome.json (EX_IOERR of sysexits.h)
 
 
 class DeviceJob(FrozenModel):
-    """What can torch do with this device?"""
+    """Find out what torch supports on this device."""
 
     kind: Literal["device"] = "device"
     device: Device
 
 
 class ProbeJob(FrozenModel):
-    """What is this pipeline, and what can torch do with this device? Downloads weights that are missing."""
+    """Read the traits of this pipeline and find out what torch supports on this device. Downloads missing weights.
+
+    prompts  are checked against the length that the scorer's text encoder can read
+    """
 
     kind: Literal["probe"] = "probe"
     pipeline: Pipeline
     device: Device
-    prompts: tuple[str, ...]  # must fit in the scorer's context
+    prompts: tuple[str, ...]
 
 
 class MeasureJob(FrozenModel):
-    """Build the pipe that `values` describe and measure it. Pictures, if wanted, go to the job's folder."""
+    """Build the pipe of the config `values` and measure it.
+
+    pictures          also draw the pictures of all prompts, into the job's folder
+    max_memory_bytes  the GPU memory that the process may take: torch's allocator is limited to it; None: no limit
+    reuse             the work that the child may skip
+    """
 
     kind: Literal["measure"] = "measure"
     target: Target
     values: dict[str, Value]
     pictures: bool
-    max_memory_bytes: int | None = None  # a GPU's allocator is capped so that the process keeps within it
-    reuse: Reuse | None = None  # what need not be drawn
+    max_memory_bytes: int | None = None
+    reuse: Reuse | None = None
 
 
 class DrawJob(FrozenModel):
-    """Build the pipe that `values` describe and make a picture of every prompt, untimed, in the job's folder."""
+    """Build the pipe of the config `values` and draw a picture of every prompt, untimed, into the job's folder."""
 
     kind: Literal["draw"] = "draw"
     target: Target
@@ -51,7 +62,7 @@ class DrawJob(FrozenModel):
 
 
 class ArtifactsJob(FrozenModel):
-    """Build the pipe that `values` describe, call it at every size, and keep what torch.compile has made of it."""
+    """Build the pipe of the config `values`, call it at every size, and keep the code that torch.compile made."""
 
     kind: Literal["artifacts"] = "artifacts"
     target: Target
@@ -59,34 +70,43 @@ class ArtifactsJob(FrozenModel):
 
 
 class Stage(FrozenModel):
-    """One pipe of a chain: what is built, and what it is called with."""
+    """One pipe of a chain: its target and its config `values`."""
 
     target: Target
     values: dict[str, Value]
 
 
 class ChainJob(FrozenModel):
-    """Build the pipes of a chain, each with its own config, and measure the whole: prompt in, last picture out."""
+    """Build the pipes of a chain, each with its own config, and measure calls of the whole chain."""
 
     kind: Literal["chain"] = "chain"
     stages: tuple[Stage, ...]
 
 
 class CompatJob(FrozenModel):
-    """Make the first call's pictures of many configs, each in a fork of its own. They go to `folder`."""
+    """Draw the pictures of the first call of many configs, each config in a fork of its own, into `folder`.
+
+    at_once   the number of forks that run at the same time
+    threads   of each fork; None: torch's default
+    budget_s  seconds after which no further config is begun
+    limit_s   seconds after which a fork is stopped
+    """
 
     kind: Literal["compat"] = "compat"
     target: Target
     configs: tuple[dict[str, Value], ...]
     folder: str
-    at_once: int  # forks
-    threads: int | None  # of each fork; None: as torch likes
-    budget_s: float  # begin no config after this long
-    limit_s: float  # the longest that one may take
+    at_once: int
+    threads: int | None
+    budget_s: float
+    limit_s: float
 
 
 class ScoreJob(FrozenModel):
-    """Judge one folder of pictures against another."""
+    """Score the pictures in the folder `images` against those in the folder `baseline`.
+
+    scorer  the CLIP model, see Pipeline.scorer; None: only their likeness is measured
+    """
 
     kind: Literal["score"] = "score"
     images: str
@@ -95,20 +115,30 @@ class ScoreJob(FrozenModel):
     scorer: str | None
 
 
-class MetricWish(FrozenModel):
-    """One metric that is asked for: ours, with the source of its model (None: its own), or FILE.py:FUNCTION."""
+class MetricRequest(FrozenModel):
+    """One requested metric.
+
+    name    a metric of `measure/metrics`, or FILE.py:FUNCTION
+    source  the hub id or the folder of its model; None: the metric's default
+    """
 
     name: str
     source: str | None = None
 
 
 class RescoreJob(FrozenModel):
-    """Score the saved pictures of trials anew. `run_code`: the user lets their own functions run."""
+    """Score the saved pictures of trials again.
+
+    images      trial number -> the folder of its pictures
+    references  the files of the pictures to compare with, one for each prompt
+    device      torch's name
+    run_code    the user allows their own functions (FILE.py:FUNCTION) to run
+    """
 
     kind: Literal["rescore"] = "rescore"
-    metrics: tuple[MetricWish, ...]
-    images: dict[int, str]  # trial -> the folder of its pictures
-    references: tuple[str, ...]  # a picture for each prompt
+    metrics: tuple[MetricRequest, ...]
+    images: dict[int, str]
+    references: tuple[str, ...]
     prompts: tuple[str, ...]
     device: str
     run_code: bool
@@ -121,8 +151,8 @@ Job = Annotated[
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
-class Report(FrozenModel):
-    """What a child writes to `outcome.json`: a result or a failure."""
+class JobOutcome(FrozenModel):
+    """What a child writes to `outcome.json`: the result of the job's function, or a failure."""
 
     result: dict[str, Any] | None = None
     failure: Failure | None = None

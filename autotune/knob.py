@@ -1,6 +1,39 @@
-"""Knob: one setting of a pipeline. Stage: when it acts. Effect: what it changed.
+"""Knob: one setting of a pipeline, with its values and its effect. This is the contract for every file in `knobs/`.
 
-This module knows no knob by name; each lives in a file of its own under `knobs/`.
+A knob is one file that defines `KNOB`. The search, the reports and production read nothing else of it, and this module
+knows no knob by name. A complete example, FreeU for UNets:
+
+    from autotune.config import Config, Value
+    from autotune.knob import Effect, Knob, Script, Stage
+    from autotune.pipelines import parts
+    from autotune.target import Target
+
+    def why_not(value: Value, target: Target) -> str | None:
+        if value and target.pipeline.known.denoiser_class != "UNet2DConditionModel":
+            return f"FreeU is for UNets, not for {target.pipeline.known.denoiser_class}"
+        return None
+
+    def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
+        pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.3, b2=1.4)
+        blocks = [block for block in parts.denoiser(pipe).up_blocks if getattr(block, "b1", None)]
+        return Effect(count=len(blocks), what="upsampling blocks with FreeU")
+
+    def script(config: Config, target: Target) -> Script:
+        return Script(lines=("pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.3, b2=1.4)",))
+
+    KNOB = Knob(
+        name="freeu",
+        stage=Stage.PATCH,
+        values=(False, True),
+        changes_output=True,
+        summary="skip connections of the UNet reweighted",
+        why_not=why_not,
+        apply=apply,
+        script=script,
+    )
+
+A knob file imports torch and diffusers inside functions only, because the parent process lists the knobs without them.
+`tests/knobs/test_contract.py` checks what is promised here, for every knob.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,22 +49,25 @@ from autotune.target import Target
 
 
 class Stage(IntEnum):
-    """The order in which knobs act. Fusing must see plain weights, quantization must see fused ones, and so on down:
-    the order of diffusers' own guides, with the failures of every other order in mind."""
+    """When a knob acts. Knobs are applied in this order, which is the order of diffusers' own guides.
 
-    WEIGHTS = 0
-    SURGERY = 1  # fused projections
+    Each stage needs the ones before it: fusing needs plain weights, quantization needs fused weights, compilation needs
+    the final modules. Other orders fail.
+    """
+
+    WEIGHTS = 0  # what is loaded: number format, VAE, scheduler
+    SURGERY = 1  # modules replaced by equivalent ones: fused projections
     LAYOUT = 2  # memory format
     QUANTIZE = 3
-    PATCH = 4  # token merging, caches
+    PATCH = 4  # modules that compute something else: token merging, caches
     ATTENTION = 5
     COMPILE = 6
-    PLACEMENT = 7  # where the weights live: the device, or offloaded
+    PLACEMENT = 7  # where the weights lie: on the device, or offloaded
     CALL = 8  # arguments of the pipeline's call
 
 
 class Effect(FrozenModel):
-    """What a knob changed: `count` of `what`. A count of 0 means that the knob did nothing here."""
+    """What a knob changed: `count` things, described by `what`. A count of 0 means that the knob had no effect."""
 
     count: int
     what: str
@@ -41,43 +77,93 @@ class Effect(FrozenModel):
 
 
 class Script(FrozenModel):
-    """A knob's part of a plain script (export_script.py), as source text: `pipe` is the loaded pipeline.
+    """The source text that replaces a knob in a plain script. In it, the loaded pipeline is called `pipe`.
 
-    why_not  a sentence why a short script can't do what the knob does; then the rest is empty
+    imports  import statements
+    load     extra arguments of `from_pretrained`: name -> expression
+    lines    statements to run after loading
+    call     extra arguments of `pipe(...)`: name -> expression
+    places   the lines also move the weights to the device, so that `pipe.to(device)` must not follow
+    why_not  why a short script can't do what the knob does, as a clause; the other fields are then empty
     """
 
     imports: tuple[str, ...] = ()
-    load: dict[str, str] = Field(default_factory=dict)  # extra arguments of from_pretrained
+    load: dict[str, str] = Field(default_factory=dict)
     lines: tuple[str, ...] = ()
-    call: dict[str, str] = Field(default_factory=dict)  # extra arguments of pipe(...)
-    places: bool = False  # it has brought the weights to where they belong
+    call: dict[str, str] = Field(default_factory=dict)
+    places: bool = False
     why_not: str | None = None
 
 
-def never(*_: Any) -> None:
-    """Nothing to object to."""
+def no_objection(*_: Any) -> None:
+    """The default of `why_not` and `clash`: every value is available, with every other knob."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """One setting. It acts at up to three moments, each optional: on loading, on the built pipe, on the call.
+    """One setting of a pipeline. Only the first five fields are required.
 
-    values    what is offered, the untouched default first: "all first values" is the pipeline as diffusers gives it
-    also      is this value, not among those offered, possible too? (a ratio, a number of steps; used by space files)
-    why_not   a sentence why a value can't act on this target, or None; decided before any process is started
-    clash     a sentence why its value can't go with an older knob's in this config, or None; one-sided
-    modifies  the knob that this one refines: it acts only where that knob is not at its default
-    load      extra arguments of `from_pretrained`
-    apply     changes the live pipe and says what it changed; called with (pipe, config, torch device name)
-    verify    what it changed, as far as only a finished call can show; called with (pipe, config, the attention kernels
-              that the profiler saw in the denoiser)
-    script    what a plain script writes instead of it; called with (config, target). A modifier is part of that of the
-              knob that it modifies
-    nearest   a value -> what comes nearest to it, best first, where it can't act: see fallback.py
-    call      arguments that become the pipeline's own defaults; called with (value, pipe)
-    changes_output  does it change the picture (dtype, merging, steps), or only how it is computed (compile, layout)?
-    rounds    does it change the picture by rounding numbers otherwise, and by nothing else (dtype, quantization)?
-    in_graphs what of its value the graphs depend on that torch.compile makes, and with them what a call needs of memory
+    A `pipe` below is a live `diffusers.DiffusionPipeline`. Reasons are clauses without a capital and a full stop.
+
+    Description
+
+    name     The name in configs and on the command line. It is the name of the file. Example: "tome_ratio".
+    stage    When the knob acts, see Stage.
+    values   The values that a search offers, the default first. The default leaves the pipeline as diffusers loads it.
+             Example: (0.0, 0.25, 0.5, 0.75).
+    changes_output
+             Does the knob change the picture (dtype, token merging, steps)? False: it only changes how the picture is
+             computed (compilation, memory layout). Trials that differ in such knobs alone share their pictures.
+    summary  What the knob sets, in at most 60 characters. Example: "share of tokens merged before self-attention".
+    rounds   Does the knob change the picture by rounding alone (dtype, quantization)? Then small differences to the
+             picture of another trial are expected.
+    modifies The knob that this one refines. This one is part of a config only where that one is not at its default.
+             Example: "compile", for compile_mode.
+
+    Which values are possible. These run in the parent process, before any trial.
+
+    also(value) -> bool
+             Is this value allowed, though `values` does not list it? Space files and --fix may name it. Called for
+             values that are not in `values`. Example: any float from 0 to 0.75.
+    why_not(value, target) -> reason or None
+             Why this value is not available for the target (pipeline, workload, device, versions). It follows
+             "NAME=VALUE: ". Called for every value that is offered; must return None for the default.
+             Example: "needs compute capability 8.9; this GPU has 8.0".
+    clash(config, target) -> reason or None
+             Why this knob's value can't be combined with another knob's value. The reason stands alone, so it names
+             what clashes. Called for every config that has this knob; must return None where the knob is at its
+             default. Only one of the two knobs checks: the newer one. Knobs that modify another one may be absent from
+             the config. Example: "int4's kernel computes in bfloat16 only".
+    nearest  Value -> the values that replace it where it is not available, best first. Used in production, where a
+             tuned config meets another device. Without an entry the default replaces it.
+             Example: {"fp16": ("bf16",)}.
+
+    What the knob does. These run in the process of the trial, and in production. A knob acts at one or more of the
+    first three moments, in this order; a knob that modifies another one acts through that one's functions.
+
+    load(value) -> arguments
+             Extra arguments of `pipelines.loading.load`, called before the pipeline is loaded, for the default too.
+             Example: {"dtype": torch.bfloat16}.
+    apply(pipe, config, device) -> Effect
+             Change the loaded pipe and return what was changed. Called once, unless the knob is at its default.
+             `device` is torch's name, such as "cuda:0". A trial whose Effect counts 0 fails: the knob had no effect.
+             A knob with `load` needs `apply` as well, which changes nothing and counts what loading did.
+    call(value, pipe) -> arguments
+             Arguments that become defaults of the pipe's `__call__`. Example: {"num_inference_steps": 8}.
+    verify(pipe, config, kernels) -> Effect
+             Return the effect that only a finished call shows. Called after the measured calls, for a knob that is not
+             at its default. `kernels` counts the attention kernels that the profiler saw in the denoiser during a short
+             call: {"flash": 16}. A count of 0 fails the trial, as with `apply`.
+    script(config, target) -> Script
+             The same change as source text, for `autotune export --as python`. The script of a knob includes that of
+             the knobs that modify it.
+
+    What earlier trials tell
+
+    in_graphs(value) -> value
+             The part of the value on which the graphs of torch.compile depend, and with them the memory of a call.
+             Configs that agree in this part of every knob run the same compiled code. The default is the value itself.
+             Example: lambda value: "any" for steps, whose number is not compiled.
     """
 
     name: str
@@ -88,11 +174,11 @@ class Knob:
     rounds: bool = False
     in_graphs: Callable[[Value], Value] = lambda value: value
     also: Callable[[Value], bool] = lambda value: False
-    why_not: Callable[[Value, Target], str | None] = never
-    clash: Callable[[Config, Target], str | None] = never
+    why_not: Callable[[Value, Target], str | None] = no_objection
+    clash: Callable[[Config, Target], str | None] = no_objection
     modifies: str | None = None
     load: Callable[[Value], dict[str, Any]] | None = None
-    apply: Callable[[Any, Config, str], Effect] | None = None
+    apply: Callable[[Any, Config, str], Effect] | None = None  # Any: DiffusionPipeline, which is not imported here
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
     call: Callable[[Value, Any], dict[str, Any]] | None = None
     script: Callable[[Config, Target], Script] | None = None
@@ -100,8 +186,9 @@ class Knob:
 
     @property
     def default(self) -> Value:
+        """The value that leaves the pipeline as diffusers loads it."""
         return self.values[0]
 
     def accepts(self, value: Value) -> bool:
-        """Is this a value of the knob at all, on whatever device? (`True` is not 1 here.)"""
+        """Is this a value of the knob, on any device? Types must match: True is not 1, 1 is not 1.0."""
         return any(value == v and type(value) is type(v) for v in self.values) or self.also(value)

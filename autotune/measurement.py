@@ -1,4 +1,7 @@
-"""Measurement: what one config cost and gave on one device. Raw samples are kept, everything else is derived."""
+"""Measurement: latency, memory and quality of one config on one device. Raw samples are stored, the rest is derived.
+
+Units are in the names: `_s` seconds, `_bytes`, `_db` decibels, `_j` joules.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -13,21 +16,29 @@ from autotune.knob import Effect
 from autotune.reuse import SpotCheck
 from autotune.workload import Shape
 
-# Interquartile range over the median from where torch.utils.benchmark warns of "system fluctuation", and of
-# "significant environmental influence" (torch/utils/benchmark/utils/common.py).
+# Limits of `spread`: torch.utils.benchmark warns of "system fluctuation" above the first, and of "significant
+# environmental influence" above the second (torch/utils/benchmark/utils/common.py).
 NOISY = 0.10
 REJECTED = 0.25
 
 
 class Quality(FrozenModel):
-    """How good the pictures of a trial are, one number a prompt, judged against the baseline's of the same seeds."""
+    """How good the pictures of a trial are, against the baseline's pictures of the same seeds. One number per prompt.
+
+    metric       what the quality loss is computed from: CLIP scores, or "likeness" (SSIM) where no CLIP model is given
+    scorer       the CLIP model, its revision and the digest of its weights; None: no CLIP model
+    clip_scores  100 x the cosine of picture and prompt
+    ssim         to the baseline's picture; 1 is the same
+    psnr_db      to the baseline's picture; None: the same bit for bit
+    lpips        to the baseline's picture; 0 is the same; empty where the weights of LPIPS are not on the disk
+    """
 
     metric: Literal["clip", "likeness"]
-    scorer: str | None  # the CLIP model, its revision, the digest of its weights; None: only likeness can be judged
-    clip_scores: tuple[float, ...] = ()  # 100 x cosine(picture, prompt)
-    ssim: tuple[float, ...]  # to the baseline's picture; 1 is the same
-    psnr_db: tuple[float | None, ...]  # None: bit for bit the same picture
-    lpips: tuple[float, ...] = ()  # 0 is the same; empty where its weights are not on the disk
+    scorer: str | None
+    clip_scores: tuple[float, ...] = ()
+    ssim: tuple[float, ...]
+    psnr_db: tuple[float | None, ...]
+    lpips: tuple[float, ...] = ()
 
     @property
     def ssim_mean(self) -> float:
@@ -39,12 +50,12 @@ class Quality(FrozenModel):
 
     @property
     def psnr_worst_db(self) -> float | None:
-        """None where every picture is bit for bit the baseline's."""
+        """None: every picture is the baseline's, bit for bit."""
         return min((p for p in self.psnr_db if p is not None), default=None)
 
     @property
     def psnr_mean_db(self) -> float | None:
-        """Of the pictures that differ from the baseline's at all; None where none does."""
+        """The mean over the pictures that differ from the baseline's; None: no picture differs."""
         different = [p for p in self.psnr_db if p is not None]
         return statistics.fmean(different) if different else None
 
@@ -57,9 +68,9 @@ class Quality(FrozenModel):
         return max(self.lpips, default=None)
 
     def drops(self, baseline: "Quality") -> tuple[float, ...]:
-        """What each prompt lost: CLIP points, or 100 x (1 - SSIM) where only likeness can be judged.
+        """The quality loss of each prompt: CLIP points, or 100 x (1 - SSIM) where the metric is likeness.
 
-        Raises UserError where the two were judged by different scorers: their scores must not be compared.
+        Raises UserError where the two were scored by different models, whose scores can't be compared.
         """
         if (self.metric, self.scorer) != (baseline.metric, baseline.scorer):
             raise UserError(
@@ -71,23 +82,23 @@ class Quality(FrozenModel):
         return tuple(b - c for b, c in zip(baseline.clip_scores, self.clip_scores, strict=True))
 
     def loss(self, baseline: "Quality") -> float:
-        """The objective: the mean paired drop, never below 0: a config can't win by drifting above the baseline."""
+        """The objective: the mean paired drop, at least 0, so that a config can't win by scoring above the baseline."""
         return max(0.0, statistics.fmean(self.drops(baseline)))
 
 
 class Compilation(FrozenModel):
-    """What torch.compile did, all calls together."""
+    """What torch.compile did during all calls of a measurement."""
 
     graphs: int
     graph_breaks: int
-    recompilations: int  # graphs beyond the first of a function
-    fallbacks: int  # functions that were given up and run uncompiled
+    recompilations: int  # graphs of a function after its first one
+    fallbacks: int  # functions that torch could not compile and runs uncompiled
     seconds: float
-    uncached: int | None = None  # graphs that no cache had the code of; None: not known
+    uncached: int | None = None  # graphs whose code was in no cache; None: not known
 
 
 class Discarded(FrozenModel):
-    """A timed call that was taken again, because the device was not at itself."""
+    """A timed call that was discarded and repeated, because the device was throttled or used by others."""
 
     latency_s: float
     why: Literal["throttled", "contended"]
@@ -95,21 +106,21 @@ class Discarded(FrozenModel):
 
 
 class Health(FrozenModel):
-    """The device while the kept calls were timed. None: it doesn't tell, or it is of the other kind of device."""
+    """The state of the device while the calls that count were timed. None: not known on this device."""
 
     load_average: float | None = None  # of the last minute
-    others_cpu_share: float | None = None  # CPU: of the usable cores' time, what others had (steal among it)
+    others_cpu_share: float | None = None  # CPU: the share of the cores' time that went to others, with steal time
     sm_clock_mhz: float | None = None  # mean
-    sm_clock_max_mhz: float | None = None  # the card's highest, as NVML knows it
-    temperature_c: float | None = None  # highest
+    sm_clock_max_mhz: float | None = None  # the highest that NVML gives for this card
+    temperature_c: float | None = None  # maximum
     power_w: float | None = None  # mean
-    throttle_reasons: tuple[str, ...] = ()  # seen while timing; SwPowerCap is usual at full load
-    others_memory_bytes: int | None = None  # other processes' on the GPU, highest
-    not_told: tuple[str, ...] = ()  # NVML's questions that this device doesn't answer
+    throttle_reasons: tuple[str, ...] = ()  # seen during the calls; SwPowerCap is usual at full load
+    others_memory_bytes: int | None = None  # GPU memory of other processes, maximum
+    not_told: tuple[str, ...] = ()  # the NVML queries that this device does not support
 
 
 class Phases(FrozenModel):
-    """The parts of one call at the main size. None: the pipe has no such part, or too few steps."""
+    """The time of the parts of one call at the main size. None: the pipe has no such part, or too few steps."""
 
     text_encoding_s: float | None = None
     denoising_step_s: float | None = None  # median
@@ -117,21 +128,21 @@ class Phases(FrozenModel):
 
 
 class Peaks(FrozenModel):
-    """The most memory of a phase. `device_bytes` decides whether it fits; the others are torch's allocator's."""
+    """The peak memory of one phase: loading, the first call, or later calls. `device_bytes` decides whether it fits."""
 
-    allocated_bytes: int | None = None  # tensors
-    reserved_bytes: int | None = None  # what the allocator had taken from the device for them
-    device_bytes: int  # a GPU: reserved, the CUDA context and libraries; a CPU: resident memory
+    allocated_bytes: int | None = None  # of torch's allocator: tensors
+    reserved_bytes: int | None = None  # of torch's allocator: memory that it took from the device
+    device_bytes: int  # GPU: reserved, plus the CUDA context and libraries; CPU: resident memory
 
 
 class ShapeCost(FrozenModel):
-    """What the same built pipe costs at another size of the workload."""
+    """The latency of the same pipe at another size of the workload."""
 
     shape: Shape
     first_call_s: float
     warmup_s: tuple[float, ...]
     latency_samples_s: tuple[float, ...]
-    graphs_added: int  # compiled anew for this size
+    graphs_added: int  # compiled for this size
 
     @property
     def latency_s(self) -> float:
@@ -143,94 +154,93 @@ class ShapeCost(FrozenModel):
 
 
 class CompiledAs(FrozenModel):
-    """What it would have cost to compile: as much as it has cost the trial that has compiled the same graphs."""
+    """The cost of compiling, taken from the trial that compiled the same graphs and whose code this one ran."""
 
     trial: int
-    first_calls_s: tuple[float, ...]  # at each size: what theirs took longer than their later ones, and one of its own
+    first_calls_s: tuple[float, ...]  # at each size: that trial's time to compile, plus a call of this trial
     compile_s: float
 
 
 class Measurement(FrozenModel):
-    """What a config costs and gives. Raw samples are kept, everything else is derived. Units are in the names.
+    """What one config costs and what its pictures are worth.
 
-    Latency is of one call, which makes `workload.batch` pictures. Memory of a GPU is what torch's allocator reserved
-    at its peak plus the CUDA context; of a CPU, the process's peak resident memory above its state before loading.
+    Latency is of one call, which makes `workload.batch` pictures. GPU memory is the peak that torch's allocator
+    reserved, plus the CUDA context. CPU memory is the peak resident memory of the process, less that before loading.
     """
 
     load_s: float
     apply_s: float
-    first_call_s: float  # compilation happens here, unless compiled_as
+    first_call_s: float  # with compilation, unless compiled_as is set
     warmup_s: tuple[float, ...]
     latency_samples_s: tuple[float, ...]
     load_peak_memory_bytes: int
-    run_peak_memory_bytes: int  # after the first call; of compiled code, at least what it was where that was compiled
-    peak_memory_bytes: int  # of everything, the first call included; likewise
+    run_peak_memory_bytes: int  # after the first call; with compiled_as, at least that of the trial that compiled
+    peak_memory_bytes: int  # of loading and all calls; with compiled_as, at least that of the trial that compiled
     effects: dict[str, Effect]
-    attention_kernels: dict[str, int]  # of the denoiser, as the profiler saw them: name -> how often in a short call
+    attention_kernels: dict[str, int]  # of the denoiser, from the profiler: name -> launches in a short call
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None
-    stopped_by: Literal["spread", "plateau", "precision", "budget", "race"] | None = None  # what ended the timing
+    stopped_by: Literal["spread", "plateau", "precision", "budget", "race"] | None = None  # what ended the timed calls
     discarded: tuple[Discarded, ...] = ()  # at the main size
     health: Health | None = None
     phases: Phases | None = None
-    peaks: dict[str, Peaks] = Field(default_factory=dict)  # of "load", "first" and "run"
-    energy_per_picture_j: float | None = None  # indicative, see measure/watch_gpu.py
-    start_s: float | None = None  # from the parent's wish for a process until the pipe was loaded in it
-    isolation: Isolation | None = None  # how the process that measured it was started; None: by hand, or not known
-    score_s: float | None = None  # judging its pictures, in a process of its own; None: not done, or not known
-    spot_check: SpotCheck | None = renamed(
-        "spot_check", "look", default=None
-    )  # at one picture, whether it is an earlier trial's
-    compiled_as: CompiledAs | None = None  # an earlier trial, whose compiled code it ran
-    quality_of: int | None = None  # the trial whose pictures were judged in place of its own; None: its own were
-    stopped: str | None = None  # why it was not worth drawing its pictures: then it has no quality
+    peaks: dict[str, Peaks] = Field(default_factory=dict)  # phase ("load", "first", "run") -> its peaks
+    energy_per_picture_j: float | None = None  # a rough figure, see measure/watch_gpu.py
+    start_s: float | None = None  # from the parent's request for a process until the pipe was loaded
+    isolation: Isolation | None = None  # how the process was started; None: by hand, or not known
+    score_s: float | None = None  # scoring the pictures, in a process of its own; None: not done, or not known
+    # One picture, compared with that of the source trial
+    spot_check: SpotCheck | None = renamed("spot_check", "look", default=None)
+    compiled_as: CompiledAs | None = None  # set where it ran the compiled code of an earlier trial
+    quality_of: int | None = None  # the source trial, whose quality it took over; None: its own pictures were scored
+    stopped: str | None = None  # why the trial was stopped before its pictures were drawn; then it has no quality
 
     @property
     def latencies_s(self) -> tuple[float, ...]:
-        """The median call at each size of the workload."""
+        """The median latency of a call at each size of the workload, the main size first."""
         return (statistics.median(self.latency_samples_s), *(cost.latency_s for cost in self.also))
 
     @property
     def latency_s(self) -> float:
-        """One call at each size of the workload: the sum of the medians."""
+        """The sum of the median latencies over the sizes of the workload."""
         return sum(self.latencies_s)
 
     @property
     def first_calls_s(self) -> tuple[float, ...]:
-        """At each size of the workload, with all that there is to compile."""
+        """The first call at each size of the workload, with the time to compile."""
         own = (self.first_call_s, *(cost.first_call_s for cost in self.also))
         return self.compiled_as.first_calls_s if self.compiled_as else own
 
     @property
     def compile_s(self) -> float | None:
-        """What torch.compile took, all calls together; None: not asked for, or not known."""
+        """Seconds that torch.compile took during all calls; None: nothing was compiled, or not known."""
         own = self.compilation.seconds if self.compilation else None
         return self.compiled_as.compile_s if self.compiled_as else own
 
     @property
     def latency_spread(self) -> float:
-        """Interquartile range over the median, at the main size."""
+        """`spread` of the timed calls at the main size."""
         return spread(self.latency_samples_s)
 
     @property
     def is_noisy(self) -> bool:
-        """Do the calls scatter so much, at any size, that the median is doubtful?"""
+        """Is the spread of the timed calls above NOISY at any size? The median is then doubtful."""
         return max(self.latency_spread, *(cost.latency_spread for cost in self.also), 0.0) > NOISY
 
     def seconds_per_picture(self, batch: int) -> float:
-        """At the main size, whose calls make `batch` pictures each."""
+        """The latency per picture at the main size, where each call makes `batch` pictures."""
         return self.latencies_s[0] / batch
 
 
 def spread(samples_s: Sequence[float]) -> float:
-    """Interquartile range over the median."""
+    """The interquartile range over the median, of at least 2 samples."""
     low, middle, high = statistics.quantiles(samples_s, n=4)
     return (high - low) / middle
 
 
 class ChainCost(FrozenModel):
-    """What a chain of pipes costs: one call of all of them, prompt in, the last one's pictures out."""
+    """What a chain of pipes costs. A call goes from the prompt to the last pipe's pictures."""
 
     first_call_s: float
     warmup_s: tuple[float, ...]

@@ -1,6 +1,6 @@
-"""Pipeline: our description of what is tuned. Which model, from where, and the traits that decide what can act on it.
+"""Pipeline: which model is tuned, where its weights are, and the traits that decide which knobs are available.
 
-No torch here: the traits are read off the real classes by the probe (`pipelines/inspect.py`), in a child process.
+A child process reads the traits off diffusers' classes (`pipelines/inspect.py`). This module imports no torch.
 """
 
 from typing import Any, Literal
@@ -15,61 +15,61 @@ TASKS: tuple[Task, ...] = ("text2image", "image2image", "inpainting")
 
 
 class Traits(FrozenModel):
-    """What a pipeline's classes and configuration can do. Knobs decide by these; no weights are needed to know them."""
+    """What a pipeline supports, read from its classes and configuration without weights. Knobs decide by these."""
 
-    class_name: str  # diffusers' pipeline class
-    denoiser: str  # the component that runs once a step
+    class_name: str  # of the pipeline, in diffusers
+    denoiser: str  # the name of the component that runs once a step: "unet", "transformer"
     denoiser_class: str
     vae_class: str | None
     fuses_qkv: bool
     slices_attention: bool
-    repeated_blocks: tuple[str, ...]  # the classes that regional compilation compiles
-    attention_downsamples: tuple[int, ...]  # levels with transformer blocks: 1 is the latent's full resolution
-    linear_shapes: tuple[tuple[int, int], ...]  # (in, out) of every linear layer of the denoiser, without repeats
-    convolutions: int
-    vae_tile_px: int | None  # pictures up to this side are decoded in one tile
-    vae_upcasts_fp16: bool  # the VAE overflows in float16, so the pipeline casts it to float32 and back (SDXL)
+    repeated_blocks: tuple[str, ...]  # the classes of the denoiser's blocks that regional compilation compiles
+    attention_downsamples: tuple[int, ...]  # of a UNet's levels with transformer blocks; 1: full resolution
+    linear_shapes: tuple[tuple[int, int], ...]  # (in, out) of the denoiser's linear layers, without repeats
+    convolutions: int  # the number of the denoiser's convolutions
+    vae_tile_px: int | None  # pictures up to this side are decoded in one tile; None: the VAE has no tiling
+    vae_upcasts_fp16: bool  # the pipeline casts the VAE to float32 and back, as it overflows in float16 (SDXL)
     size_multiple: int  # width and height must be multiples of this
     default_width: int
     default_height: int
     default_steps: int
     default_guidance_scale: float
-    prompt_tokens: int  # of the text encoder's context, the two end markers included
-    inputs: dict[str, str] = Field(default_factory=dict)  # arguments that take pictures: name -> what we put there
-    size_arguments: tuple[str, ...] | None = None  # of its call, see inputs.SIZE_ARGUMENTS; None: an older file
-    random_prompt_embeds: bool = False  # no text encoder: prompts are replaced by random embeddings of their own
-    text_encoders: tuple[str, ...] = ()  # the components that read the prompt
+    prompt_tokens: int  # the length of the text encoder's context, with the start and end tokens
+    inputs: dict[str, str] = Field(default_factory=dict)  # picture arguments: name -> kind, see inputs.PICTURES
+    size_arguments: tuple[str, ...] | None = None  # see inputs.SIZE_ARGUMENTS; None: a file of an earlier version
+    random_prompt_embeds: bool = False  # no text encoder: each prompt is replaced by random embeddings
+    text_encoders: tuple[str, ...] = ()  # the names of the components that encode the prompt
     controlnet_class: str | None = None
-    attention_processors: tuple[str, ...] = ()  # the classes of the denoiser's, without repeats
+    attention_processors: tuple[str, ...] = ()  # the class names of the denoiser's, without repeats
     dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
-    caches_blocks: bool = False  # diffusers' caches of blocks (FirstBlockCache) work in this pipeline
+    caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline
     scheduler_class: str = ""
     compatible_schedulers: tuple[str, ...] = ()
     flow_matching: bool = False
-    callback_tensors: tuple[str, ...] = ()  # what callback_on_step_end may change; empty: there is no such callback
+    callback_tensors: tuple[str, ...] = ()  # that callback_on_step_end may change; empty: no such callback
     conv1x1_shapes: tuple[tuple[int, int], ...] = ()  # (in, out) of the denoiser's 1x1 convolutions, without repeats
-    vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it can't be had
+    vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it is not available
 
 
 class Pipeline(FrozenModel):
-    """Which pipeline: a preset, a hub id or a local folder. `traits` are known once it has been probed."""
+    """A preset, a hub id or a local folder, with what is loaded on top. The probe sets revisions and traits."""
 
-    name: str  # as the user gave it
+    name: str  # as the user named it
     source: str  # "demo", a hub id or an absolute folder
-    revision: str | None = None  # the hub's commit, or a digest of a local folder's file list; set by the probe
+    revision: str | None = None  # the hub's commit, or a digest of a local folder's names and sizes; set by the probe
     weights: Weights = "pretrained"
-    scorer: str | None = None  # the CLIP model that judges its pictures: "demo" or a hub id
-    task: Task | None = None  # None: what its own model_index.json says
-    controlnet: str | None = None  # a hub id or folder of a ControlNet to load with it
-    lora: str | None = None  # a hub id, folder or .safetensors file of a LoRA, fused into the weights while loading
-    scheduler: str | None = None  # a scheduler class of diffusers to use instead of its own
-    part_revisions: dict[str, str] = Field(default_factory=dict)  # of the ControlNet and the LoRA; set by the probe
+    scorer: str | None = None  # the CLIP model that scores the pictures: "demo" or a hub id; None: no CLIP scores
+    task: Task | None = None  # None: the task of the class in model_index.json
+    controlnet: str | None = None  # the hub id or folder of a ControlNet that is loaded with it
+    lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
+    scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
+    part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", "lora" -> revision; set by the probe
     traits: Traits | None = None
 
     @property
     def known(self) -> Traits:
-        """The traits, of a pipeline that was probed."""
-        assert self.traits is not None, "this pipeline was not probed yet"
+        """The traits of a pipeline that was probed."""
+        assert self.traits is not None, "this pipeline was not probed"
         return self.traits
 
     @property
@@ -79,7 +79,7 @@ class Pipeline(FrozenModel):
 
 
 class Preset(FrozenModel):
-    """A pipeline known by a short name, with the workload its users mean when they say nothing else."""
+    """A pipeline with a short name, and the workload that is tuned unless the user names another."""
 
     name: str
     source: str
@@ -87,16 +87,16 @@ class Preset(FrozenModel):
     controlnet: str | None = None
     lora: str | None = None
     scheduler: str | None = None
-    architecture: str | None = None  # its folder of configurations under pipelines/architectures, for random weights
+    architecture: str | None = None  # its folder under pipelines/architectures, for random weights; None: it has none
     controlnet_architecture: str | None = None
     scorer: str
-    prompts: str  # a file in autotune/prompts
-    space: str  # a file in search_spaces
+    prompts: str  # the name of a file in autotune/prompts
+    space: str  # the name of a file in search_spaces
     width: int
     height: int
     steps: int
     guidance_scale: float
 
-    def but(self, **changes: Any) -> "Preset":
-        """Another one that differs in these fields."""
+    def replace(self, **changes: Any) -> "Preset":
+        """Another preset, which differs in these fields."""
         return Preset.model_validate({**self.model_dump(), **changes})

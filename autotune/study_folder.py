@@ -1,4 +1,4 @@
-"""Folders: what lies where in a study, files that are never half-written, and the lock of a running search."""
+"""StudyFolder: where the files of a study lie, and the lock that a running search holds."""
 
 import contextlib
 import errno
@@ -14,33 +14,36 @@ from typing import IO
 
 from autotune.errors import UserError
 
-LEAST_FREE_BYTES = 64 * 2**20  # a trial's pictures, log and database rows fit in this many times over
+MIN_FREE_BYTES = 64 * 2**20  # several times what the pictures, the log and the database rows of a trial need
 
-LOOKED_AT_S = 0.1  # is_locked() holds the lock for less, when nobody has it
+LOCK_CHECK_S = 0.1  # longer than is_locked() holds the lock
 
 
-def need_room(folder: Path) -> None:
-    """Raises UserError where the disk under `folder` is all but full."""
+def require_free_space(folder: Path) -> None:
+    """Raises UserError where the disk of `folder` has less than MIN_FREE_BYTES free."""
     free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE_BYTES:
+    if free < MIN_FREE_BYTES:
         raise UserError(
             f"no room on the disk: {str(folder)!r} has {free / 2**20:.0f} MiB free, a trial needs "
-            f"{LEAST_FREE_BYTES / 2**20:.0f} MiB; free some, then the same command continues."
+            f"{MIN_FREE_BYTES / 2**20:.0f} MiB; free some, then the same command continues."
         )
 
 
 def _caches() -> Path:
-    """Where compiled code lies while a search runs: not in the study, whose path may have a space: g++ is lost then."""
+    """The folder of compiled code while a search runs.
+
+    It is not in the study folder, whose path may have a space, which breaks Inductor's calls of g++.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotune"
 
 
 def picture_name(index: int) -> str:
-    """The file of the picture of this prompt."""
+    """The file name of the picture of the prompt with this index: 007.png."""
     return f"{index:03d}.png"
 
 
 class StudyFolder:
-    """The paths of one study. Making the object touches nothing."""
+    """The paths of one study. The constructor touches no file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,7 +59,7 @@ class StudyFolder:
         self.references = path / "references"
         self.cache = _caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
         self.lock_file = path / ".lock"
-        self._made: list[Path] = []  # folders made by create(), the deepest first
+        self._made: list[Path] = []  # the folders that create() made, deepest first
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
@@ -68,11 +71,11 @@ class StudyFolder:
         return self.path / "confirm" / f"{number:04d}" / "confirmation.json"
 
     def reference(self, digest: str) -> Path:
-        """The user's own picture of a prompt."""
+        """The user's own picture of a prompt, by its digest."""
         return self.references / f"{digest}.png"
 
     def scores(self, metric: str) -> Path:
-        """What `autotune score` found."""
+        """The scores that `autotune score` wrote."""
         return self.path / "scores" / f"{metric}.json"
 
     def trial_folders(self) -> list[Path]:
@@ -82,10 +85,10 @@ class StudyFolder:
         return sorted((self.path / "anchors").glob("[0-9]*"))
 
     def create(self) -> None:
-        """Make the folder, or accept an empty one or a study; raises UserError for anything else."""
+        """Make the folder, or accept one that is empty or holds a study. Raises UserError for any other."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is a file, not a study folder; name another with --study.")
-        if self.path.is_dir() and not self.study.exists() and not self._is_ours({p.name for p in self.path.iterdir()}):
+        if self.path.is_dir() and not self.study.exists() and not self._is_unfinished():
             raise UserError(f"{str(self.path)!r} holds no study.json: it is no study; name another --study.")
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
@@ -93,41 +96,42 @@ class StudyFolder:
         except OSError as error:
             raise UserError(f"the study folder {str(self.path)!r} can't be made: {error.strerror}.") from None
 
-    def _is_ours(self, names: set[str]) -> bool:
-        """Nothing, or what a search leaves that was killed before it knew what to study."""
-        mine = {self.lock_file.name, self.probe.name, self.references.name}
+    def _is_unfinished(self) -> bool:
+        """Is the folder empty, or does it hold only what a search writes before its study.json?"""
+        names = {path.name for path in self.path.iterdir()}
+        early = {self.lock_file.name, self.probe.name, self.references.name}
         return not names or (
-            self.lock_file.name in names and all(n in mine or n.startswith(f".{self.study.name}.") for n in names)
+            self.lock_file.name in names and all(n in early or n.startswith(f".{self.study.name}.") for n in names)
         )
 
     def discard(self) -> None:
-        """Take back what create() and lock() have made, where no study came of it."""
+        """Remove what create() and lock() made, if no study.json was written."""
         if self.study.exists():
             return
         for folder in (self.probe, self.references):
             shutil.rmtree(folder, ignore_errors=True)
         self.lock_file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: somebody else's as well
+        with contextlib.suppress(OSError):  # the folder is not empty: it has other files, too
             for folder in self._made:
                 folder.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a search runs: two searches in one folder would time each other. Raises UserError."""
+        """Hold the lock during a search: two searches at once would disturb each other's timings. Raises UserError."""
         try:
             file = self.lock_file.open("w")
         except OSError as error:
             raise UserError(f"{str(self.path)!r} can't be written: {error.strerror}.") from None
         with file:
             if not _locked(file, fcntl.LOCK_EX):
-                time.sleep(LOOKED_AT_S)
+                time.sleep(LOCK_CHECK_S)
                 if not _locked(file, fcntl.LOCK_EX):
                     where = repr(str(self.path))
                     raise UserError(f"another search is running in {where}: wait for it, or use another --study.")
             yield
 
     def is_locked(self) -> bool:
-        """Is a search running in this folder? Asked without standing in its way for longer than LOOKED_AT_S."""
+        """Is a search running in this folder? Holds the lock for less than LOCK_CHECK_S if it is free."""
         try:
             with self.lock_file.open() as file:
                 return not _locked(file, fcntl.LOCK_SH)
@@ -136,7 +140,7 @@ class StudyFolder:
 
 
 def _locked(file: IO[str], how: int) -> bool:
-    """Take the lock, if nobody has it; closing the file gives it back."""
+    """Try to take the lock; False: another process holds it. Closing the file releases it."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Target: what is tuned (Pipeline), for whom (Workload), where (Device). Studies of different targets never mix."""
+"""Target: what is tuned (Pipeline), for which calls (Workload), on which Device, with which library versions."""
 
 from autotune.device import Device
 from autotune.frozen_model import FrozenModel
@@ -7,27 +7,31 @@ from autotune.workload import Workload
 
 
 class Target(FrozenModel):
+    """What a study measures. Measurements of different targets are never compared.
+
+    versions  of Python and of the libraries that make the pictures: name -> version
+    """
+
     pipeline: Pipeline
     workload: Workload
     device: Device
-    versions: dict[str, str]  # of Python and the libraries that make the pictures
+    versions: dict[str, str]
 
     def difference(self, other: "Target") -> str | None:
-        """The first thing in which two targets differ, in words; None where they are the same."""
-        for what in ("pipeline", "workload", "device", "versions"):
-            mine, theirs = getattr(self, what), getattr(other, what)
-            if what == "versions":
-                changed = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-            else:
-                changed = [k for k, v in mine.model_dump().items() if v != theirs.model_dump()[k]]
-            if changed and changed != ["evidence"]:
-                key = next(k for k in changed if k != "evidence")
-                values = [x.get(key) if what == "versions" else getattr(x, key) for x in (mine, theirs)]
-                return f"{what}: {key} {_short(values[0])}, not {_short(values[1])}"
+        """The first difference between two targets, such as "workload: steps 20, not 30"; None: they are the same.
+
+        The evidence of a device may differ.
+        """
+        for part in ("pipeline", "workload", "device", "versions"):
+            own, others = dict(getattr(self, part)), dict(getattr(other, part))
+            for name in sorted(own.keys() | others.keys()) if part == "versions" else own:
+                if name != "evidence" and own.get(name) != others.get(name):
+                    return f"{part}: {name} {_short(own.get(name))}, not {_short(others.get(name))}"
         return None
 
 
 def _short(value: object) -> str:
-    nouns = isinstance(value, tuple) and all(isinstance(part, FrozenModel) for part in value)
-    text = " and ".join(map(str, value)) or "none" if isinstance(value, tuple) and nouns else repr(value)
+    """The value as text, of at most 60 characters."""
+    models = isinstance(value, tuple) and all(isinstance(part, FrozenModel) for part in value)
+    text = " and ".join(map(str, value)) or "none" if isinstance(value, tuple) and models else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

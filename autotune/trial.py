@@ -1,4 +1,4 @@
-"""Trial: one config and what became of it. An Outcome is a Measurement or a Failure: a failure is a value, too."""
+"""Trial: one config and its outcome, which is a Measurement or a Failure."""
 
 from typing import Literal
 
@@ -16,23 +16,22 @@ Cause = Literal[
     "no_effect",
     "broken_output",
     "error",
-    "environment",  # not the config's fault (disk full, killed by a user): retried, never told to the sampler
-    "throttled",  # the device slowed itself down while it was timed
-    "contended",  # others used the device while it was timed
-    "noisy",  # the timed calls scatter too much to have a median
-    "bad_input",  # the user's fault: ends the command with its sentence
+    "environment",  # the machine's fault (disk full, killed by a user): retried, never told to the sampler
+    "throttled",  # the device slowed down while the calls were timed
+    "contended",  # other processes used the device while the calls were timed
+    "noisy",  # the timed calls scatter too much for a median
+    "bad_input",  # the user's fault: the command ends with the reason
 ]
 
-# A quieter hour may measure the same config: retried, and never told to the sampler.
+# Causes that may be gone at another time: such a config is tried again, and the sampler is not told of the failure.
 NOT_THE_CONFIG: frozenset[Cause] = frozenset({"throttled", "contended", "noisy"})
 
-
 WARM_START = "warm start"
-NO_RECIPE = ("baseline", "sampler", "interrupted", WARM_START)  # origins that are no recipe's name
+NO_RECIPE = ("baseline", "sampler", "interrupted", WARM_START)  # every origin that is not the name of a recipe
 
 
 class Failure(FrozenModel):
-    """Why there is no measurement. `knob` is set where one knob is to blame: its value then leaves the space."""
+    """Why there is no measurement. `knob` is the knob to blame, if there is one: its value leaves the search space."""
 
     cause: Cause
     reason: str
@@ -40,7 +39,11 @@ class Failure(FrozenModel):
 
 
 class Anchor(FrozenModel):
-    """The baseline measured again, before the trial of number `before` (or after the last one)."""
+    """The baseline measured again, to track the drift of the device.
+
+    before   the number of the trial that follows; after the last trial, the number that would be next
+    seconds  that the measurement took, with the start of the process
+    """
 
     before: int
     outcome: Measurement | Failure
@@ -48,18 +51,24 @@ class Anchor(FrozenModel):
 
     @property
     def measured(self) -> Measurement | None:
+        """The measurement; None: the trial failed."""
         return self.outcome if isinstance(self.outcome, Measurement) else None
 
 
 class Trial(FrozenModel):
-    """Trial 0 is the baseline. `origin` is one of NO_RECIPE, or a recipe's name."""
+    """One config of a study and its outcome. Trial 0 is the baseline.
+
+    origin   where the config comes from: one of NO_RECIPE, or the name of a recipe
+    seconds  that the trial took
+    drift    how much slower the device was than at trial 0, as a factor; see statistics/drift.py
+    """
 
     number: int
     origin: str
     values: dict[str, Value]
     outcome: Measurement | Failure
     seconds: float
-    drift: float = Field(default=1.0, exclude=True)  # how much slower the device was than at trial 0, see drift.py
+    drift: float = Field(default=1.0, exclude=True)
 
     @property
     def config(self) -> Config:
@@ -67,15 +76,16 @@ class Trial(FrozenModel):
 
     @property
     def measured(self) -> Measurement | None:
+        """The measurement; None: the trial failed."""
         return self.outcome if isinstance(self.outcome, Measurement) else None
 
     @property
     def judged(self) -> Measurement | None:
-        """With a quality: only then it has all objectives. What was stopped early has none."""
-        return self.outcome if isinstance(self.outcome, Measurement) and self.outcome.quality is not None else None
+        """The measurement if it has a quality, which all objectives need. A trial that was stopped early has none."""
+        return self.measured if self.measured and self.measured.quality is not None else None
 
     @property
     def pictures_of(self) -> int:
-        """The trial whose pictures stand for this one's."""
+        """The number of the trial whose pictures show this trial's quality: its own, or that of its source."""
         source = self.measured.quality_of if self.measured else None
         return self.number if source is None else source

@@ -1,7 +1,8 @@
-"""Workload: for whom we tune. The prompts, the size, the batch, the steps: what production will ask for.
+"""Workload: the calls that a pipeline is tuned for. Prompts, size, batch, steps, seeds.
 
-Prompts come from a file: text, one a line, or JSON lines (.jsonl), {"prompt": ..., "seed": 7, "reference": "a.png"},
-where seed and reference may be left away. Pictures are known by a digest of their pixels, whatever file they come in.
+Prompts come from a file, either text with one prompt a line, or JSON lines (.jsonl) with an optional seed and an
+optional reference picture: {"prompt": "a cat", "seed": 7, "reference": "a.png"}. Reference pictures are identified by a
+digest of their pixels.
 """
 
 import hashlib
@@ -9,12 +10,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -33,11 +37,11 @@ class Shape(FrozenModel):
 class Workload(FrozenModel):
     """One call of the pipeline makes `batch` pictures of `width` x `height` pixels in `steps` denoising steps.
 
-    A service that is asked for several sizes names the others in `also`: every config is then timed at each of them, in
-    the same process. Pictures are judged at the first size.
-
-    Prompt i is drawn with seed `seed + i`, or with `seeds[i]` where there are seeds. `references` are the user's own
-    pictures of the prompts, by digest ("" where there is none): `autotune score` compares with them.
+    also        further sizes. Every config is timed at each size, in the same process. Quality is measured at the main
+                size, which is the first.
+    seed        prompt i is drawn with the seed `seed + i`, unless `seeds` are given
+    seeds       the seed of each prompt, or empty
+    references  the user's own pictures of the prompts, by digest ("": none), which `autotune score` compares with
     """
 
     prompts: tuple[str, ...]
@@ -52,25 +56,25 @@ class Workload(FrozenModel):
     references: tuple[str, ...] = ()
 
     def seed_of(self, index: int) -> int:
-        """The seed of the start noise of this prompt."""
+        """The seed of the initial noise of the prompt with this index."""
         return self.seeds[index] if self.seeds else self.seed + index
 
     @property
-    def as_read(self) -> tuple[str, ...]:
-        """The prompts as a tokenizer that knows no capitals reads them: two that are alike may give one picture."""
+    def normalized_prompts(self) -> tuple[str, ...]:
+        """The prompts in lower case, with single spaces: CLIP's tokenizer does not tell two equal ones apart."""
         return tuple(" ".join(prompt.lower().split()) for prompt in self.prompts)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """Every size that is asked for, the first one first."""
+        """Every size of the workload, the main one first."""
         return (Shape(width=self.width, height=self.height, batch=self.batch), *self.also)
 
     def at(self, shape: Shape) -> "Workload":
-        """The same for one size alone."""
+        """The same workload at this size alone."""
         return self.model_copy(update={**shape.model_dump(), "also": ()})
 
     def calls(self) -> Iterator[tuple[list[str], list[int]]]:
-        """The prompts and the seeds of each call. A prompt always has the same seed; the last call wraps around."""
+        """The prompts and the seeds of each call. The last call is filled up with the first prompts again."""
         for start in range(0, len(self.prompts), self.batch):
             which = [i % len(self.prompts) for i in range(start, start + self.batch)]
             yield [self.prompts[i] for i in which], [self.seed_of(i) for i in which]
@@ -83,32 +87,40 @@ class Workload(FrozenModel):
 
 
 class Prompts(FrozenModel):
-    """`seeds` and `references` are empty, or have an entry for each text: None or "" where nothing is said."""
+    """The prompts of a file. `seeds` and `references` are empty, or have one entry for each prompt.
+
+    texts       the prompts
+    seeds       None: the file gives no seed for this prompt
+    references  digests of pictures; "": the file names no picture for this prompt
+    pictures    digest -> the file that the picture was read from
+    """
 
     texts: tuple[str, ...]
     seeds: tuple[int | None, ...] = ()
-    references: tuple[str, ...] = ()  # digests of pictures
-    pictures: dict[str, str] = Field(default_factory=dict)  # digest -> the file that it was read from
+    references: tuple[str, ...] = ()
+    pictures: dict[str, str] = Field(default_factory=dict)
 
     def first(self, count: int) -> "Prompts":
+        """The first `count` prompts."""
         parts = {"texts": self.texts[:count], "seeds": self.seeds[:count], "references": self.references[:count]}
         return self.model_copy(update=parts)
 
     def seeds_from(self, seed: int) -> tuple[int, ...]:
-        """The seed of each prompt, `seed + i` where the file gives prompt i none; () where it gives no seed at all."""
+        """The seed of each prompt: the file's, else `seed + i`. Empty if the file gives no seed at all."""
         if all(given is None for given in self.seeds):
             return ()
         return tuple(seed + i if given is None else given for i, given in enumerate(self.seeds))
 
     def save_pictures(self, folder: Path) -> None:
-        """Write each reference picture as `folder/DIGEST.png`, unless it is there. Raises UserError."""
+        """Write each reference picture as `folder/DIGEST.png`, unless that file exists. Raises UserError."""
         for digest in filter(None, self.references):
             path = folder / f"{digest}.png"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                image = _open_picture(Path(self.pictures[digest]), repr(self.pictures[digest]))
+                source = self.pictures[digest]
+                image = _open_picture(Path(source), repr(source))
                 if digest_of(image) != digest:
-                    raise UserError(f"the reference picture {self.pictures[digest]!r} was changed; begin again.")
+                    raise UserError(f"the reference picture {source!r} was changed; start again.")
                 image.save(path)
 
 
@@ -117,11 +129,11 @@ class PromptLine(FrozenModel):
 
     prompt: str = Field(min_length=1, pattern=r"\S")
     seed: int | None = Field(default=None, ge=0, lt=2**32)
-    reference: str | None = Field(default=None, min_length=1)  # relative to the file
+    reference: str | None = Field(default=None, min_length=1)  # a picture, relative to the file
 
 
 def read_prompts(path: Path) -> Prompts:
-    """The prompts of a file; of text, empty lines and lines that start with # are skipped. Raises UserError."""
+    """The prompts of a file. Empty lines and lines that start with # are skipped. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -129,24 +141,25 @@ def read_prompts(path: Path) -> Prompts:
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     kept = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not kept:
-        raise UserError(f"the prompts file {str(path)!r} has no prompt: write one a line.")
+        raise UserError(f"the prompts file {str(path)!r} has no prompt: write one per line.")
     if path.suffix.lower() == ".jsonl":
-        return _of_lines({f"{str(path)!r}, line {number}": line for number, line in kept}, path.parent)
+        return _from_json_lines({f"{str(path)!r}, line {number}": line for number, line in kept}, path.parent)
     return Prompts(texts=tuple(line for _, line in kept))
 
 
 def _read_line(line: str, where: str) -> PromptLine:
+    """One JSON line. `where` names it in messages. Raises UserError."""
     try:
         data = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f'{where} is not JSON ({error}): write {{"prompt": "..."}}, one a line.') from None
+        raise UserError(f'{where} is not JSON ({error}): write {{"prompt": "..."}}, one per line.') from None
     if not isinstance(data, dict):
-        raise UserError(f'{where} is no object: write {{"prompt": "..."}}, one a line.')
+        raise UserError(f'{where} is not a JSON object: write {{"prompt": "..."}}, one per line.')
     return PromptLine.parse(data, where)
 
 
-def _of_lines(text: Mapping[str, str], folder: Path) -> Prompts:
-    """The prompts of JSON lines, each by where it stands; pictures are relative to the folder."""
+def _from_json_lines(text: Mapping[str, str], folder: Path) -> Prompts:
+    """The prompts of JSON lines, given as place (for messages) -> line. Picture files are relative to `folder`."""
     lines = {where: _read_line(line, where) for where, line in text.items()}
     pictures: dict[str, str] = {}
     references = []
@@ -165,27 +178,30 @@ def _of_lines(text: Mapping[str, str], folder: Path) -> Prompts:
     )
 
 
-def _open_picture(path: Path, what: str) -> Any:
-    """The picture. Raises UserError."""
+def _open_picture(path: Path, what: str) -> "Image":
+    """The picture in RGB. Raises UserError, calling the picture `what`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
             return file.convert("RGB")
     except UnidentifiedImageError:
-        raise UserError(f"the reference picture {what} is no picture that can be read.") from None
+        raise UserError(f"the reference picture {what} is in no image format that Pillow reads.") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"the reference picture {what} can't be read: {error}.") from None
 
 
-def digest_of(image: Any) -> str:
-    """The SHA-256 of a picture's size and pixels, in 64 hexadecimal digits."""
+def digest_of(image: "Image") -> str:
+    """The SHA-256 of a picture's size and RGB pixels, as 64 hexadecimal digits."""
     rgb = image.convert("RGB")
     return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB ".encode() + rgb.tobytes()).hexdigest()
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """`512x768` -> (512, 768), width first, both multiples of 8 (a latent cell is 8 pixels or fewer)."""
+    """`512x768` -> (512, 768), width first. Both must be multiples of 8, the side of the largest latent cell.
+
+    Raises UserError.
+    """
     size = _sides(text)
     if size is None:
         raise UserError(f"--size takes WIDTHxHEIGHT such as 512x512, not {text!r}.")
@@ -195,7 +211,7 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def read_workload(text: str) -> tuple[int, int, int]:
-    """`512x768@4` -> (512, 768, 4): width, height, pictures a call (1 where it is left away)."""
+    """`512x768@4` -> (512, 768, 4): width, height, pictures per call (1 if omitted). Raises UserError."""
     sides, at, batch = text.partition("@")
     size = _sides(sides)
     if size is None or (at and not batch.isdecimal()):
@@ -203,7 +219,7 @@ def read_workload(text: str) -> tuple[int, int, int]:
     if any(side < 8 or side % 8 for side in size):
         raise UserError(f"--workload {text}: both sides must be multiples of 8, at least 8.")
     if at and int(batch) < 1:
-        raise UserError(f"--workload {text}: give at least 1 picture a call.")
+        raise UserError(f"--workload {text}: give at least 1 picture per call.")
     return *size, int(batch or 1)
 
 
@@ -214,9 +230,12 @@ def _sides(text: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadRequest:
-    """What a user asks of the workload. The probe completes it from the pipeline: None is the pipeline's own.
+    """The workload that a user requested. The probe replaces None by the pipeline's default.
 
-    size  (width, height) in pixels;  batch  pictures a call;  also  further sizes;  seed  of the start noise
+    size   (width, height) in pixels
+    batch  pictures per call
+    also   further sizes
+    seed   of the initial noise, see Workload
     """
 
     prompts: Prompts
@@ -236,22 +255,22 @@ def request_workload(
     workloads: Sequence[tuple[int, int, int]] = (),
     seed: int = 0,
 ) -> WorkloadRequest:
-    """The request, checked. Raises UserError.
+    """The checked request. Raises UserError.
 
-    workloads  (width, height, batch) of each size, the main one first; then neither `size` nor `batch` may be given
+    workloads  (width, height, batch) of each size, the main one first; then `size` and `batch` must be None
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
     if not workloads:
         return WorkloadRequest(prompts=prompts, steps=steps, size=size, batch=batch or 1, seed=seed)
     if size is not None or batch is not None:
-        raise UserError("--workload says the size and the batch: leave --size and --batch away.")
+        raise UserError("--workload gives the size and the batch: omit --size and --batch.")
     shapes = [Shape(width=width, height=height, batch=pictures) for width, height, pictures in workloads]
     for number, shape in enumerate(shapes):
         if min(shape.width, shape.height, shape.batch) < 1:
             raise UserError(f"--workload {shape}: width, height and batch must be at least 1.")
         if shape in shapes[:number]:
-            raise UserError(f"--workload {shape} is there twice: give every size once.")
+            raise UserError(f"--workload {shape} is given twice: give every size once.")
     main, *others = shapes
     size = (main.width, main.height)
     return WorkloadRequest(prompts=prompts, steps=steps, size=size, batch=main.batch, also=tuple(others), seed=seed)

@@ -12,7 +12,7 @@ import pytest
 from autotune import study_folder as folders
 from autotune.errors import UserError
 from autotune.frozen_model import read_json, write_json
-from autotune.study_folder import StudyFolder, need_room
+from autotune.study_folder import StudyFolder, require_free_space
 
 # Writes 100 kB, and is killed (by itself, with SIGKILL) while the rest is still to come.
 KILLED_WHILE_WRITING = """
@@ -185,10 +185,10 @@ def test_a_folder_in_which_no_lock_can_be_made_is_refused(tmp_path: Path) -> Non
 def test_a_full_disk_is_refused_with_what_is_free_and_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need_room(tmp_path)
-    monkeypatch.setattr(folders, "LEAST_FREE_BYTES", 2**80)
+    require_free_space(tmp_path)
+    monkeypatch.setattr(folders, "MIN_FREE_BYTES", 2**80)
     with pytest.raises(UserError, match=r"no room on the disk: .* has \d+ MiB free, a trial needs \d+ MiB"):
-        need_room(tmp_path)
+        require_free_space(tmp_path)
 
 
 def test_trials_are_listed_by_number_however_many_there_are(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a trial's numbers mean: the loss, its interval, the spread; and that trials survive their JSON."""
 
 import json
+from functools import partial
 
 import pytest
 from made_up import BASELINE_SCORES, failed, likeness, measured, quality, shared, stopped
@@ -40,7 +41,7 @@ def test_the_interval_of_equal_drops_has_no_width_and_that_of_unlike_ones_has() 
 def test_scores_of_different_scorers_are_never_compared() -> None:
     """Promise 17: the digest of the weights is part of the scorer's name."""
     other = quality().model_copy(update={"scorer": "demo@1"})
-    for compare in (other.drops, other.loss, other.paired_drop):
+    for compare in (other.drops, other.loss, partial(paired_drop, other)):
         with pytest.raises(UserError, match="judged by demo@1 can't be compared with pictures judged by demo@0"):
             compare(quality())
     with pytest.raises(UserError, match="likeness"):
@@ -86,7 +87,7 @@ def test_a_picture_takes_its_share_of_a_call_at_the_main_size() -> None:
 def test_a_trial_written_before_the_device_was_watched_can_still_be_read() -> None:
     older = measured(1).to_json()
     later = ("stopped_by", "discarded", "health", "phases", "peaks", "energy_per_picture_j")
-    for field in (*later, "look", "quality_of", "stopped", "score_s"):
+    for field in (*later, "spot_check", "quality_of", "stopped", "score_s"):
         del older["outcome"][field]
     again = Trial.parse(older, "an older trial").measured
     assert again is not None

@@ -115,14 +115,14 @@ def test_json_lines_without_seeds_and_references_are_as_text(tmp_path: Path) -> 
     ("line", "says"),
     [
         ("a fox", "is not JSON"),
-        ('["a fox"]', "is no object"),
+        ('["a fox"]', "is not a JSON object"),
         ('{"promt": "a fox"}', "prompt: field required"),
         ('{"prompt": "a fox", "sede": 1}', "sede: extra inputs"),
         ('{"prompt": " "}', "prompt: "),
         ('{"prompt": "a fox", "seed": -1}', "seed: "),
         ('{"prompt": "a fox", "seed": "x"}', "seed: "),
         ('{"prompt": "a fox", "reference": "gone.png"}', "reference picture 'gone.png' of .*can't be read"),
-        ('{"prompt": "a fox", "reference": "text.png"}', "reference picture 'text.png' of .*is no picture"),
+        ('{"prompt": "a fox", "reference": "text.png"}', "reference picture 'text.png' of .*is in no image format"),
     ],
 )
 def test_a_line_that_can_not_be_used_is_refused_by_its_number(tmp_path: Path, line: str, says: str) -> None:
@@ -135,7 +135,7 @@ def test_prompts_with_seeds_of_their_own_are_drawn_with_them() -> None:
     mine = workload(3, 2, seed=5).model_copy(update={"seeds": (9, 9, 1)})
     assert [seeds for _, seeds in mine.calls()] == [[9, 9], [1, 9]]
     shouted = mine.model_copy(update={"prompts": ("prompt 0", "Prompt  0", "prompt 2")})
-    assert shouted.as_read[0] == shouted.as_read[1] != shouted.as_read[2]
+    assert shouted.normalized_prompts[0] == shouted.normalized_prompts[1] != shouted.normalized_prompts[2]
     assert str(mine).endswith("3 prompts, seeds of their own")
 
 
@@ -258,9 +258,9 @@ def test_the_first_workload_is_the_main_size() -> None:
 @pytest.mark.parametrize(
     ("size", "batch", "workloads", "says"),
     [
-        ((64, 64), None, [(64, 64, 1)], "leave --size and --batch away"),
-        (None, 1, [(64, 64, 1)], "leave --size and --batch away"),
-        (None, None, [(64, 64, 1), (96, 64, 1), (64, 64, 1)], "64x64@1 is there twice"),
+        ((64, 64), None, [(64, 64, 1)], "omit --size and --batch"),
+        (None, 1, [(64, 64, 1)], "omit --size and --batch"),
+        (None, None, [(64, 64, 1), (96, 64, 1), (64, 64, 1)], "64x64@1 is given twice"),
         (None, None, [(64, 0, 1)], "must be at least 1"),
     ],
 )

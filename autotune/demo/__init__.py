@@ -1,10 +1,11 @@
-"""A Stable Diffusion pipeline small enough to ship and to run on a laptop's CPU: it draws one shape, 64 x 64.
+"""Demo: a Stable Diffusion pipeline that ships with autotune and runs on a laptop's CPU. It draws one shape, 64 x 64.
 
-It is there so that all of autotune (search, measurement, quality guard, report) can be tried and tested with
-no download and no GPU. `PIPELINE` is a folder for `DiffusionPipeline.from_pretrained`, `CLIP` one for
-`CLIPModel.from_pretrained`, which scores the pictures against their captions. `shapes` draws the true
-pictures and `train` remakes the weights. What it does not tell you: how a setting behaves on a large model.
-With 256 latent positions and 4.3 million UNet parameters, overheads weigh far more here than they do there.
+With it, all of autotune (search, measurement, quality limit, report) can be tried and tested without a download or a
+GPU. `PIPELINE` is a folder for `DiffusionPipeline.from_pretrained`. `CLIP` is a folder for `CLIPModel.from_pretrained`,
+which scores the pictures against their captions. `shapes` draws the training pictures and `train` trains the weights.
+
+The demo does not show how a setting behaves on a large model: it has 256 latent positions and 4.3 million UNet
+parameters, so overheads weigh far more than in a large model.
 """
 
 from pathlib import Path

@@ -1,10 +1,8 @@
-"""The world the demo pipeline knows: one coloured shape on a plain background, and the caption that says so.
+"""Shapes: the training data of the demo: pictures of one coloured shape on a plain background, with captions.
 
-A `Scene` is the five facts a caption states. `render` draws it with a little jitter in place and size, so
-that there is something to learn beyond 2,240 fixed pictures. Random numbers are always drawn in the same
-order, so a seed names one dataset for good.
-
-Not here: anything that needs torch. Importing this module costs numpy and Pillow only.
+A `Scene` is the five facts of a caption. `render` draws it with a random jitter in place and size, so that there are
+more than 2,240 different pictures. Random numbers are always drawn in the same order, so a seed gives one dataset for
+good. This module imports numpy and Pillow, but not torch.
 """
 
 import math
@@ -35,12 +33,12 @@ COLOURS: Final[dict[str, tuple[int, int, int]]] = {
     "white": (245, 245, 245),
     "black": (20, 20, 20),
 }
-"""Name to red, green and blue, 0 to 255."""
+"""Name -> (red, green, blue), 0 to 255."""
 
 SHAPES: Final = ("circle", "square", "triangle", "star")
 
 SIZES: Final = {"small": 11.0, "large": 20.0}
-"""Name to radius, in pixels."""
+"""Name -> radius, in pixels."""
 
 PLACES: Final[dict[str, tuple[float, float]]] = {
     "left": (-14, 0),
@@ -49,16 +47,16 @@ PLACES: Final[dict[str, tuple[float, float]]] = {
     "bottom": (0, 14),
     "center": (0, 0),
 }
-"""Name to the offset (right, down) of a small shape's middle from the picture's, in pixels."""
+"""Name -> offset (right, down) of a small shape's middle from the picture's middle, in pixels."""
 
 LARGE_OFFSET: Final = 0.6
-"""Large shapes move only this share of the offset, so that they stay inside the picture."""
+"""Large shapes are moved by this share of the offset, so that they stay inside the picture."""
 
 JITTER: Final = 1.5
-"""A shape's middle is off by up to this many pixels each way."""
+"""A shape's middle is shifted by up to this many pixels, right or left and up or down."""
 
 SUPERSAMPLING: Final = 3
-"""Drawn this many times larger and scaled down, for smooth edges."""
+"""Pictures are drawn this many times larger and scaled down, for smooth edges."""
 
 _CAPTION: Final = re.compile(
     "a ({}) ({}) ({}) at the ({}) on a ({}) background".format(
@@ -69,7 +67,7 @@ _CAPTION: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a caption says: a shape, its size, colour and place, and the background's colour."""
+    """The five facts of a caption: a shape, its size, colour and place, and the background's colour."""
 
     size: str
     colour: str
@@ -79,20 +77,20 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """The scene in words, in the one grammar that the demo's text encoder knows."""
+        """The scene in words, in the only grammar that the demo's text encoder knows."""
         thing = f"a {self.size} {self.colour} {self.shape}"
         return f"{thing} at the {self.place} on a {self.background} background"
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Where the shape's middle is without jitter: pixels from the left, pixels from the top."""
+        """The shape's middle without jitter, in pixels from the left and from the top."""
         share = LARGE_OFFSET if self.size == "large" else 1.0
         right, down = PLACES[self.place]
         return SIDE / 2 + right * share, SIDE / 2 + down * share
 
 
 def scene_of(caption: str) -> Scene:
-    """The scene that a caption names; ValueError where the demo does not know the words."""
+    """The scene of a caption. Raises ValueError for a caption that the demo does not know."""
     match = _CAPTION.fullmatch(caption)
     if match is None:
         raise ValueError(
@@ -101,7 +99,7 @@ def scene_of(caption: str) -> Scene:
         )
     scene = Scene(*match.groups())
     if scene.colour == scene.background:
-        raise ValueError(f"not a demo caption: {caption!r} names one colour twice, which nobody could see")
+        raise ValueError(f"not a demo caption: {caption!r} names one colour twice, so the shape would be invisible")
     return scene
 
 
@@ -114,7 +112,7 @@ def all_scenes() -> Iterator[Scene]:
 
 
 def random_scene(rng: random.Random) -> Scene:
-    """One scene. The order of the draws is part of what a seed means: background first."""
+    """A random scene. The order of the random draws must not change: seeds depend on it."""
     background = rng.choice(list(COLOURS))
     colour = rng.choice([name for name in COLOURS if name != background])
     shape, size, place = rng.choice(SHAPES), rng.choice(list(SIZES)), rng.choice(list(PLACES))
@@ -122,15 +120,15 @@ def random_scene(rng: random.Random) -> Scene:
 
 
 def more_captions(first: Sequence[str], count: int, seed: int = 0) -> list[str]:
-    """`count` different captions, these first; each further one shares no more than three facts with the one before."""
+    """`count` different captions, beginning with `first`. Each new one shares at most three facts with the last."""
     rest = [scene for scene in all_scenes() if scene.caption not in first]
     random.Random(seed).shuffle(rest)
-    found, last = list(first), scene_of(first[-1])
-    while len(found) < count:
+    captions, last = list(first), scene_of(first[-1])
+    while len(captions) < count:
         last = next(scene for scene in rest if _facts_shared(scene, last) <= 3)
         rest.remove(last)
-        found.append(last.caption)
-    return found
+        captions.append(last.caption)
+    return captions
 
 
 def _facts_shared(one: Scene, other: Scene) -> int:
@@ -138,7 +136,7 @@ def _facts_shared(one: Scene, other: Scene) -> int:
 
 
 def render(scene: Scene, rng: random.Random) -> Picture:
-    """The scene as a picture [SIDE, SIDE, 3], with its middle and its size a little off, as `rng` says."""
+    """The scene as a picture [SIDE, SIDE, 3], with the middle and the size of the shape jittered by `rng`."""
     canvas = Image.new("RGB", (SIDE * SUPERSAMPLING,) * 2, COLOURS[scene.background])
     right, down = scene.middle
     right = (right + rng.uniform(-JITTER, JITTER)) * SUPERSAMPLING
@@ -149,7 +147,7 @@ def render(scene: Scene, rng: random.Random) -> Picture:
 
 
 def _stamp(pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
-    """Draws one shape: its middle at (x, y), about `r` from there to its edge, all in canvas pixels."""
+    """Draw one shape with its middle at (x, y) and a radius of about `r`, in pixels of the canvas."""
     if shape == "circle":
         pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)
     elif shape == "square":
@@ -163,7 +161,7 @@ def _stamp(pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, f
 
 
 def _star_point(i: int, x: float, y: float, r: float) -> tuple[float, float]:
-    """Corner `i` of a five-pointed star: the even ones are its tips, clockwise from the top."""
+    """Corner `i` of a five-pointed star, clockwise from the top. Even corners are the tips."""
     angle = -math.pi / 2 + i * math.pi / 5
     reach = r * (1.1 if i % 2 == 0 else 0.48)
     return x + reach * math.cos(angle), y + reach * math.sin(angle)
@@ -176,7 +174,7 @@ def draw(rng: random.Random) -> tuple[Picture, str]:
 
 
 def dataset(count: int, seed: int) -> tuple[Picture, list[str]]:
-    """`count` pictures [count, SIDE, SIDE, 3] and their captions; one seed, one dataset."""
+    """`count` pictures [count, SIDE, SIDE, 3] and their captions. A seed gives one dataset."""
     rng = random.Random(seed)
     pairs = [draw(rng) for _ in range(count)]
     return np.stack([picture for picture, _ in pairs]), [caption for _, caption in pairs]

@@ -1,15 +1,14 @@
-"""Remakes the demo's weights from nothing: draws captioned shapes, trains a VAE, a CLIP and a UNet on a CPU.
+"""Train: makes the demo's weights from nothing. Trains a VAE, a CLIP and a UNet on captioned shapes, on a CPU.
 
     python -m autotune.demo.train OUT
 
-leaves OUT/pipeline and OUT/clip, laid out like the two folders beside this file. There are three stages: the
-VAE learns to turn pictures into latents and back, the CLIP's text tower becomes the pipeline's text encoder,
-and the UNet, which needs both, learns to remove noise from the latents given the text.
+writes OUT/pipeline and OUT/clip, with the layout of the two folders beside this file. There are three stages: the VAE
+learns to encode and decode pictures; the CLIP is trained, and its text tower becomes the pipeline's text encoder; the
+UNet, which needs both, learns to remove noise from the latents, given the text.
 
-A stage ends by the clock, not after so many steps, so that training takes as long as you say on any machine.
-The price: a seed fixes the pictures and the first weights, but not how many steps a stage makes, so two runs
-do not give the same weights. Nothing here measures how good they came out; the tests of the shipped weights
-do.
+A stage ends after a time, not after a number of steps, so that the training takes the same time on any machine. A seed
+therefore fixes the pictures and the first weights, but two runs do not give the same final weights. The quality of the
+shipped weights is checked by tests/demo/test_weights.py.
 """
 
 import argparse
@@ -38,18 +37,18 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextM
 from autotune.demo import shapes
 
 CONTEXT: Final = 24
-"""Tokens a caption is padded to, the start and end tokens included."""
+"""The length in tokens to which a caption is padded, with the start and end tokens."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 CHUNK: Final = 100
-"""Pictures or captions encoded at a time where nothing is learnt."""
+"""Pictures or captions that are encoded at a time, outside of training."""
 
 NO_CAPTION_SHARE: Final = 0.1
-"""Share of the UNet's training pictures shown without their caption, which guidance needs."""
+"""Share of the UNet's training pictures without a caption, which classifier-free guidance needs."""
 
 MIN_SNR: Final = 5.0
-"""Timesteps with a higher signal-to-noise ratio weigh less (min-SNR weighting, arXiv 2303.09556)."""
+"""Timesteps with a higher signal-to-noise ratio have less weight (min-SNR weighting, arXiv 2303.09556)."""
 
 NOISE: Final = {
     "num_train_timesteps": 1000,
@@ -61,17 +60,17 @@ NOISE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The training set. A caption is named by its row in `tokens`; row 0 is the empty one."""
+    """The training set. A caption is identified by its row in `tokens`; row 0 is the empty caption."""
 
     pictures: torch.Tensor
     """[pictures, 3, 64, 64], uint8."""
     captions: torch.Tensor
     """[pictures], int64: each picture's row in `tokens`."""
     tokens: torch.Tensor
-    """[1 + scenes, CONTEXT], int64: every caption there is, in tokens."""
+    """[1 + scenes, CONTEXT], int64: the tokens of every caption."""
 
     def sample(self, count: int) -> torch.Tensor:
-        """[count], int64: positions of random pictures, some perhaps twice."""
+        """[count], int64: the positions of random pictures, drawn with replacement."""
         return torch.randint(0, len(self.pictures), (count,))
 
     def pixels(self, which: torch.Tensor) -> torch.Tensor:
@@ -80,7 +79,7 @@ class Data:
 
 
 def make_data(count: int, seed: int, tokenizer: CLIPTokenizer) -> Data:
-    """Draws `count` pictures and looks up their captions."""
+    """Draw `count` pictures and look up their captions."""
     pictures, captions = shapes.dataset(count, seed)
     every = ["", *(scene.caption for scene in shapes.all_scenes())]
     row = {caption: i for i, caption in enumerate(every)}
@@ -93,10 +92,10 @@ def make_data(count: int, seed: int, tokenizer: CLIPTokenizer) -> Data:
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer with merges that build each caption word letter by letter from its start.
+    """A byte-pair tokenizer whose merges build each word of the captions letter by letter from its start.
 
-    Words are merged in alphabetical order; where one word's merges get in a later word's way, that one stays
-    in pieces. With these words it happens to "triangle" alone (7 tokens), so a caption takes 13 tokens or 19.
+    Words are merged in alphabetical order. A later word stays in pieces where merges of an earlier word match its
+    letters. This happens to "triangle" alone, which has 7 tokens, so a caption has 13 or 19 tokens.
     """
     words = sorted({word for scene in shapes.all_scenes() for word in scene.caption.split()})
     letters = sorted(set("".join(words)))
@@ -116,10 +115,12 @@ def new_tokenizer() -> CLIPTokenizer:
 def fit(
     model: torch.nn.Module, loss: Callable[[], torch.Tensor], *, seconds: float, rate: float, name: str
 ) -> torch.nn.Module:
-    """Trains `model` in place for `seconds` (one step at least) and returns a running average of its weights.
+    """Train `model` in place for `seconds` (at least one step) and return it with a running average of its weights.
 
-    `loss` draws its own batch and returns a scalar. `rate` is AdamW's learning rate before two factors: one
-    grows to 1 over the first 100 steps, the other falls from 1 to 0.02 as the time runs out.
+    loss  draws its own batch and returns a scalar
+    rate  AdamW's learning rate. It is multiplied by two factors: one grows to 1 over the first 100 steps, the other
+          falls from 1 to 0.02 over the time
+    name  of the model, in messages
     """
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
     average = copy.deepcopy(model)
@@ -142,7 +143,7 @@ def fit(
 
 
 def _follow(average: torch.nn.Module, model: torch.nn.Module, share: float) -> None:
-    """Moves each weight of `average` by `share` of the way to that of `model`."""
+    """Move each weight of `average` towards that of `model`, by `share` of their difference."""
     with torch.no_grad():
         for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
             mean.lerp_(weight, share)
@@ -168,7 +169,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def vae_loss(vae: AutoencoderKL, data: Data, *, batch: int = 24) -> torch.Tensor:
-    """Scalar: how far decoded pictures are from the true ones, plus a little for latents far from normal."""
+    """Scalar: the L1 and squared errors of the decoded pictures, plus 0.0001 x the KL divergence of the latents."""
     pixels = data.pixels(data.sample(batch)).contiguous(memory_format=torch.channels_last)
     with _bf16():
         latents = vae.encode(pixels).latent_dist
@@ -194,9 +195,10 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def clip_loss(clip: CLIPModel, data: Data, *, batch: int = 192) -> torch.Tensor:
-    """Scalar: cross-entropy of picking each picture's caption and each caption's picture.
+    """Scalar: the cross-entropy of finding each picture's caption, and each caption's picture, in the batch.
 
-    A caption that stands in the batch more than once shares its target evenly."""
+    The target of a caption that occurs several times is split evenly among its pictures.
+    """
     which = data.sample(batch)
     captions = data.captions[which]
     with _bf16():
@@ -208,7 +210,7 @@ def clip_loss(clip: CLIPModel, data: Data, *, batch: int = 192) -> torch.Tensor:
 
 
 def latents_of(vae: AutoencoderKL, data: Data) -> torch.Tensor:
-    """[pictures, 4, 16, 16], float32, scaled to a standard deviation of 1; the VAE keeps the scale."""
+    """[pictures, 4, 16, 16], float32: latents of standard deviation 1. The scale is set in the VAE's config."""
     with torch.no_grad(), _bf16():
         parts = torch.arange(len(data.pictures)).split(CHUNK)
         latents = torch.cat([vae.encode(data.pixels(part)).latent_dist.mode().float() for part in parts])
@@ -217,7 +219,7 @@ def latents_of(vae: AutoencoderKL, data: Data) -> torch.Tensor:
 
 
 def states_of(clip: CLIPModel, data: Data) -> torch.Tensor:
-    """[1 + scenes, CONTEXT, 128], float32: the text tower's last hidden states for every caption there is."""
+    """[1 + scenes, CONTEXT, 128], float32: the text tower's last hidden states of every caption."""
     with torch.no_grad():
         return torch.cat([clip.text_model(part).last_hidden_state for part in data.tokens.split(CHUNK)])
 
@@ -241,9 +243,10 @@ def new_unet() -> UNet2DConditionModel:
 def unet_loss(
     unet: UNet2DConditionModel, data: Data, latents: torch.Tensor, states: torch.Tensor, *, batch: int = 40
 ) -> torch.Tensor:
-    """Scalar: weighted squared error of the noise guessed at random timesteps.
+    """Scalar: the weighted squared error of the predicted noise at random timesteps.
 
-    `latents` and `states` are what `latents_of` and `states_of` give.
+    latents  of `latents_of`
+    states   of `states_of`
     """
     schedule = DDPMScheduler(**NOISE)
     which = data.sample(batch)
@@ -252,11 +255,11 @@ def unet_loss(
     timesteps = torch.randint(0, schedule.config.num_train_timesteps, (batch,))
     with _bf16():
         noisy = schedule.add_noise(latents[which], noise, timesteps)
-        guess = unet(noisy, timesteps, states[captions]).sample.float()
+        predicted = unet(noisy, timesteps, states[captions]).sample.float()
     kept = schedule.alphas_cumprod[timesteps]
     ratio = kept / (1 - kept)
     weight = ratio.clamp(max=MIN_SNR) / ratio
-    return (weight * ((guess - noise) ** 2).mean((1, 2, 3))).mean()
+    return (weight * ((predicted - noise) ** 2).mean((1, 2, 3))).mean()
 
 
 def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
@@ -270,7 +273,7 @@ def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
 def save(
     out: Path, *, vae: AutoencoderKL, clip: CLIPModel, unet: UNet2DConditionModel, tokenizer: CLIPTokenizer
 ) -> None:
-    """Writes out/pipeline and out/clip in fp16; the models are fp16 from then on."""
+    """Write out/pipeline and out/clip in fp16. Converts the models to fp16 in place."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder_of(clip),
@@ -288,13 +291,13 @@ def save(
 
 
 def new_processor() -> CLIPImageProcessorPil:
-    """Pictures to the CLIP's input: [3, 64, 64], -1 to 1."""
+    """The processor that turns a picture into the CLIP's input: [3, 64, 64], -1 to 1."""
     half, size = [0.5] * 3, {"height": shapes.SIDE, "width": shapes.SIDE}
     return CLIPImageProcessorPil(size=size, do_center_crop=False, image_mean=half, image_std=half)
 
 
 def train(out: Path, *, vae_s: float, clip_s: float, unet_s: float, pictures: int, seed: int) -> None:
-    """The whole recipe: `vae_s`, `clip_s` and `unet_s` are seconds, `out` a folder to fill."""
+    """Train everything and write it to the folder `out`. The arguments `_s` are the seconds of each stage."""
     torch.manual_seed(seed)
     tokenizer = new_tokenizer()
     data = make_data(pictures, seed, tokenizer)
@@ -325,7 +328,7 @@ def _whole(text: str, *, least: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a bad argument with one sentence, without the usage before it."""
+    """An argument parser that answers a bad argument with one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -335,7 +338,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = _Parser(
         prog="python -m autotune.demo.train",
-        description="Train the demo pipeline and its CLIP from nothing, on the CPU.",
+        description="Train the demo pipeline and its CLIP model from scratch, on the CPU.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("out", metavar="OUT", type=Path, help="new folder for pipeline/ and clip/")
@@ -343,8 +346,8 @@ def parser() -> argparse.ArgumentParser:
         text = f"seconds to train the {name} for"
         made.add_argument(f"--{name}-s", metavar="S", type=_seconds, default=seconds, help=text)
     for name, default, least, text in (
-        ("--pictures", 20_000, 2, "pictures to draw and learn from; fewer start sooner"),
-        ("--seed", 0, 0, "fixes the pictures and the first weights"),
+        ("--pictures", 20_000, 2, "the number of training pictures"),
+        ("--seed", 0, 0, "the seed of the pictures and of the first weights"),
     ):
         kind = functools.partial(_whole, least=least)
         made.add_argument(name, metavar="N", type=kind, default=default, help=text)
@@ -352,14 +355,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _claim(out: Path) -> None:
-    """Makes the folder before an hour of training rather than after it; OSError where that will not do."""
+    """Make the folder before the training, which takes an hour. Raises OSError if it holds files or can't be made."""
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise FileExistsError(errno.EEXIST, "it already holds files; name a new folder")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains as the command line says."""
+    """The command. Returns the exit status."""
     line = parser()
     args = line.parse_args(argv)
     try:

@@ -1,6 +1,7 @@
-"""Which pipelines can be named: the presets (a file for each family of them), hub ids and local diffusers folders.
+"""Pipelines: the presets, and how a name, a hub id or a folder becomes a loaded pipeline.
 
-`resolve` needs no torch and runs in the parent; `locate`, `loading` and `inspect` run in child processes.
+A family of presets is one file in `families/`. `resolve` runs in the parent process and imports no torch; `locate`,
+`loading` and `inspect` run in child processes.
 """
 
 import re
@@ -13,16 +14,16 @@ from autotune.errors import UserError, nearest
 from autotune.pipeline import TASKS, Pipeline, Preset, Weights
 from autotune.pipelines import families
 
-CLIP_FOR_OTHERS = "openai/clip-vit-large-patch14"
+DEFAULT_SCORER = "openai/clip-vit-large-patch14"
 HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 
 @cache
 def presets() -> dict[str, Preset]:
-    """Every preset of this folder's families, by name."""
+    """Every preset of the files in `families/`, by name."""
     names = [module.name for module in iter_modules(families.__path__, f"{families.__name__}.")]
-    found = [preset for name in names for preset in import_module(name).PRESETS]
-    return {preset.name: preset for preset in sorted(found, key=lambda preset: preset.name)}
+    every = [preset for name in names for preset in import_module(name).PRESETS]
+    return {preset.name: preset for preset in sorted(every, key=lambda preset: preset.name)}
 
 
 def resolve(
@@ -33,33 +34,37 @@ def resolve(
     controlnet: str | None = None,
     lora: str | None = None,
 ) -> Pipeline:
-    """The pipeline that a user named: a preset, a hub id or a local folder. Raises UserError; loads nothing.
+    """The pipeline that a user named. Loads nothing. Raises UserError.
 
-    task, controlnet, lora  what is asked for on top of it
+    word                    a preset, a hub id or a local folder
+    task, controlnet, lora  options on top of it, see Pipeline; None: the preset's
     """
     named = _named(word, weights)
-    asked = {"task": task and _task(task), "controlnet": controlnet and _controlnet(controlnet)}
-    asked["lora"] = lora and _lora(lora)
-    for what, value in asked.items():
-        own = getattr(named, what)
+    options = {
+        "task": task and _task(task),
+        "controlnet": controlnet and _controlnet(controlnet),
+        "lora": lora and _lora(lora),
+    }
+    for option, value in options.items():
+        own = getattr(named, option)
         if value is not None and own not in (None, value):
-            raise UserError(f"--{what} {value}: {word} comes with another ({own}); name another --pipeline.")
-    return named.model_copy(update={what: value for what, value in asked.items() if value is not None})
+            raise UserError(f"--{option} {value}: {word} comes with another ({own}); name another --pipeline.")
+    return named.model_copy(update={option: value for option, value in options.items() if value is not None})
 
 
-def wished(pipeline: Pipeline) -> dict[str, str]:
-    """What was asked for on top of the named pipeline: task, controlnet, lora."""
+def requested_options(pipeline: Pipeline) -> dict[str, str]:
+    """The options that were requested on top of the named pipeline: "task", "controlnet", "lora" -> value."""
     preset = presets().get(pipeline.name)
-    found = {what: getattr(pipeline, what) for what in ("task", "controlnet", "lora")}
-    return {what: value for what, value in found.items() if value and value != getattr(preset, what, None)}
+    options = {option: getattr(pipeline, option) for option in ("task", "controlnet", "lora")}
+    return {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
 
 
 def _named(word: str, weights: Weights) -> Pipeline:
     if word in presets():
         preset = presets()[word]
         if weights == "random" and preset.architecture is None:
-            why = "ships its own" if preset.source == "demo" else "is what its LoRA's weights make of it"
-            raise UserError(f"--weights random is for pipelines whose weights don't matter; {word} {why}.")
+            why = "has weights of its own" if preset.source == "demo" else "depends on the weights of its LoRA"
+            raise UserError(f"--weights random is not available for {word}, which {why}.")
         return Pipeline(
             name=word,
             source=preset.source,
@@ -70,7 +75,7 @@ def _named(word: str, weights: Weights) -> Pipeline:
             lora=preset.lora,
             scheduler=preset.scheduler,
         )
-    scorer = CLIP_FOR_OTHERS if weights == "pretrained" else None
+    scorer = DEFAULT_SCORER if weights == "pretrained" else None
     folder = Path(word).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
@@ -91,26 +96,26 @@ def _task(word: str) -> str:
 
 
 def _controlnet(word: str) -> str:
-    """The hub id, or the absolute path of the folder, of a ControlNet. What a hub id holds shows in the probe."""
+    """The hub id or the absolute folder of a ControlNet. The probe checks what a hub id holds. Raises UserError."""
     folder = Path(word).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"{word!r} is no ControlNet: it has no config.json.")
+            raise UserError(f"{word!r} is not a ControlNet: it has no config.json.")
         return str(folder.resolve())
     if HUB_ID.fullmatch(word):
         return word
-    raise UserError(f"--controlnet takes a hub id (owner/name) or a folder, and {word!r} is neither.")
+    raise UserError(f"--controlnet takes a hub id (owner/name) or a folder, not {word!r}.")
 
 
 def _lora(word: str) -> str:
-    """The hub id, or the absolute path of the folder or the file, of a LoRA."""
+    """The hub id, or the absolute path of the folder or file, of a LoRA. Raises UserError."""
     path = Path(word).expanduser()
     if path.is_dir() and not any(path.glob("*.safetensors")):
-        raise UserError(f"{word!r} holds no LoRA: there is no .safetensors file in it.")
+        raise UserError(f"{word!r} has no LoRA: it has no .safetensors file.")
     if path.is_file() and path.suffix != ".safetensors":
-        raise UserError(f"{word!r} is no .safetensors file: LoRAs are read from nothing else.")
+        raise UserError(f"{word!r} is not a .safetensors file: LoRAs are loaded from safetensors only.")
     if path.exists():
         return str(path.resolve())
     if HUB_ID.fullmatch(word) and path.suffix != ".safetensors":
         return word
-    raise UserError(f"--lora takes a hub id (owner/name), a folder or a .safetensors file, and {word!r} is none.")
+    raise UserError(f"--lora takes a hub id (owner/name), a folder or a .safetensors file, not {word!r}.")

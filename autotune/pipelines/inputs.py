@@ -1,12 +1,12 @@
-"""What a pipe is called with: prompt, noise and size, and the pictures that some pipelines start from.
+"""Inputs: the arguments of a pipe's call: prompts, noise, size, and the pictures that some pipelines start from.
 
-Decided by the signature of the pipeline's call, not by its name.
+The signature of the pipeline's `__call__` decides which of them it gets, not the name of the pipeline.
 """
 
 import hashlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -14,28 +14,32 @@ from autotune.errors import UserError
 from autotune.pipelines import parts, pictures
 from autotune.workload import Workload
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+# Kind of picture -> the function that draws it. A "small" picture is one to upscale.
 PICTURES = {"photo": pictures.photo, "small": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
-SIZE_ARGUMENTS = ("width", "height", "use_resolution_binning")  # the last would make another size of the one asked for
-EMBEDDING_TOKENS = 77  # of random prompt embeddings, as DeepFloyd IF's T5 gives
+SIZE_ARGUMENTS = ("width", "height", "use_resolution_binning")  # binning is switched off: it would change the size
+EMBEDDING_TOKENS = 77  # the length of random prompt embeddings, as that of DeepFloyd IF's T5
 
 
-def picture_arguments(pipe: Any) -> dict[str, str]:
-    """The arguments of the call that take pictures -> what goes there: photo, mask, edges or "small" (to upscale)."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    found = {name: what for name, what in (("mask_image", "mask"), ("control_image", "edges")) if name in parameters}
-    if "image" in parameters and (parameters["image"].default is inspect.Parameter.empty or _starts_from_one(pipe)):
+def picture_arguments(pipe: "DiffusionPipeline") -> dict[str, str]:
+    """The arguments of the call that take pictures: name -> kind, a key of PICTURES."""
+    parameters = _parameters(pipe)
+    kinds = {name: kind for name, kind in (("mask_image", "mask"), ("control_image", "edges")) if name in parameters}
+    if "image" in parameters and (parameters["image"].default is inspect.Parameter.empty or _needs_picture(pipe)):
         controlled = parts.controlnet(pipe) is not None and "control_image" not in parameters
-        found["image"] = "small" if "noise_level" in parameters else "edges" if controlled else "photo"
-    return found
+        kinds["image"] = "small" if "noise_level" in parameters else "edges" if controlled else "photo"
+    return kinds
 
 
-def size_arguments(pipe: Any) -> list[str]:
-    """Those of the call: some pipelines take the size of the picture that they start from."""
+def size_arguments(pipe: "DiffusionPipeline") -> list[str]:
+    """Those of SIZE_ARGUMENTS that the call takes. Some pipelines use the size of their input picture instead."""
     return [name for name in SIZE_ARGUMENTS if name in _parameters(pipe)]
 
 
-def _starts_from_one(pipe: Any) -> bool:
-    """Is the optional argument `image` what the pipeline is for? Some text-to-image pipelines take one as an extra."""
+def _needs_picture(pipe: "DiffusionPipeline") -> bool:
+    """Does the pipeline need its optional argument `image`? Some text-to-image pipelines take one as an extra."""
     from diffusers.pipelines import auto_pipeline as auto
 
     listed = {
@@ -48,31 +52,31 @@ def _starts_from_one(pipe: Any) -> bool:
     return name in listed - only_text or parts.controlnet(pipe) is not None or "noise_level" in _parameters(pipe)
 
 
-def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+def _parameters(pipe: "DiffusionPipeline") -> Mapping[str, inspect.Parameter]:
     return inspect.signature(type(pipe).__call__).parameters
 
 
-def check_call(pipe: Any) -> None:
-    """Raises UserError where the pipeline needs what we can't give, or makes no pictures."""
+def check_call(pipe: "DiffusionPipeline") -> None:
+    """Raises UserError where the pipeline needs an argument that we can't provide, or makes no pictures."""
     parameters, name = _parameters(pipe), type(pipe).__name__
     if "prompt" not in parameters or "num_inference_steps" not in parameters or "num_frames" in parameters:
-        raise UserError(f"{name} is no pipeline from a prompt to pictures, so autotune can't tune it.")
+        raise UserError(f"{name} does not make pictures from a prompt, so autotune can't tune it.")
     known = {"self", "prompt", "height", "width", "args", "kwargs", *picture_arguments(pipe)}
     unknown = sorted(n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in known)
     if unknown:
-        raise UserError(f"{name} must be called with {', '.join(unknown)}, which autotune doesn't know how to make.")
+        raise UserError(f"{name} needs the arguments {', '.join(unknown)}, which autotune can't provide.")
 
 
 def call_arguments(
-    pipe: Any,
+    pipe: "DiffusionPipeline",
     workload: Workload,
     prompts: list[str],
     seeds: list[int],
     given: Mapping[str, Image.Image] | None = None,
 ) -> dict[str, Any]:
-    """The arguments of one call. The noise comes from CPU generators, so that it is the same on every device.
+    """The arguments of one call. The noise comes from CPU generators, so it is the same on every device.
 
-    given  pictures to take instead of ours, by the name of the argument
+    given  the user's pictures, by argument name, in place of synthetic ones
     """
     import torch
 
@@ -83,39 +87,46 @@ def call_arguments(
         arguments["prompt"] = prompts
     size = dict(zip(SIZE_ARGUMENTS, (workload.width, workload.height, False), strict=True))
     arguments |= {name: size[name] for name in size_arguments(pipe)}
-    for name, what in picture_arguments(pipe).items():
+    for name, kind in picture_arguments(pipe).items():
         if given and name in given:
             arguments[name] = [given[name]] * len(prompts)
         else:
-            arguments[name] = [_picture(pipe, what, seed, workload) for seed in seeds]
+            arguments[name] = [_picture(pipe, kind, seed, workload) for seed in seeds]
     return arguments
 
 
-def picture_size(pipe: Any, what: str, workload: Workload) -> tuple[int, int]:
-    """Width and height of the picture that such an argument takes, in pixels."""
-    if what != "small":
+def picture_size(pipe: "DiffusionPipeline", kind: str, workload: Workload) -> tuple[int, int]:
+    """Width and height, in pixels, of an input picture of this kind."""
+    if kind != "small":
         return workload.width, workload.height
-    # A latent upscaler joins the small picture to the latent, cell by cell; one in pixels takes any, usually a quarter.
+    # A latent upscaler needs one pixel per latent cell. An upscaler of pixels takes any size, usually a quarter.
     scale = pipe.vae_scale_factor if parts.vae(pipe) is not None else 4
     return workload.width // scale, workload.height // scale
 
 
-def _picture(pipe: Any, what: str, number: int, workload: Workload) -> Image.Image:
-    return PICTURES[what](number, *picture_size(pipe, what, workload))
+def _picture(pipe: "DiffusionPipeline", kind: str, number: int, workload: Workload) -> Image.Image:
+    return PICTURES[kind](number, *picture_size(pipe, kind, workload))
 
 
-def reads_no_prompt(pipe: Any) -> bool:
-    """No text encoder, as with DeepFloyd IF at random weights: prompts are replaced by random embeddings."""
+def reads_no_prompt(pipe: "DiffusionPipeline") -> bool:
+    """Does the pipe lack a text encoder? Prompts are then replaced by random embeddings.
+
+    So it is with random weights for DeepFloyd IF, whose tokenizer is not shipped.
+    """
     return not parts.text_encoders(pipe)
 
 
-def embedding_width(pipe: Any) -> int:
+def embedding_width(pipe: "DiffusionPipeline") -> int:
+    """The width of the prompt embeddings that the denoiser takes."""
     config = parts.denoiser(pipe).config
     return int(getattr(config, "encoder_hid_dim", None) or config.cross_attention_dim)
 
 
-def _random_embeddings(pipe: Any, prompts: list[str]) -> dict[str, Any]:
-    """Each prompt's own, drawn from the digest of its text; the negative prompt's are those of the empty text."""
+def _random_embeddings(pipe: "DiffusionPipeline", prompts: list[str]) -> dict[str, Any]:
+    """Prompt embeddings of [prompts, EMBEDDING_TOKENS, width], random with a seed from the prompt's text.
+
+    Those of the negative prompt are the embeddings of the empty text.
+    """
     import torch
 
     def of(text: str) -> torch.Tensor:

@@ -1,20 +1,26 @@
-"""The traits of a pipeline, read off its real classes built without weights (torch's "meta" device)."""
+"""Inspect: the traits of a pipeline, read off its real classes, built without weights on torch's "meta" device."""
 
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import inputs, loading, parts
+from autotune.pipelines.random_weights import assemble
+from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def traits_of(pipeline: Pipeline) -> Traits:
-    """What the pipeline can do. Reads configurations only, apart from looking for the VAEs that could replace its own.
+    """The traits of the pipeline, from its configurations. Downloads the VAEs that could replace its own.
 
-    Raises UserError where it is no pipeline that we can feed.
+    Raises UserError where autotune can't provide the arguments of its call.
     """
-    pipe = loading.assemble(pipeline, dtype=torch.float32, device="meta")
+    pipe = assemble(pipeline, dtype=torch.float32, device="meta")
     loading.set_scheduler(pipe, pipeline)
     inputs.check_call(pipe)
     call = inspect.signature(type(pipe).__call__).parameters
@@ -39,7 +45,7 @@ def traits_of(pipeline: Pipeline) -> Traits:
     )
 
 
-def _of_denoiser(pipe: Any) -> dict[str, Any]:
+def _of_denoiser(pipe: "DiffusionPipeline") -> dict[str, Any]:
     denoiser, controlnet = parts.denoiser(pipe), parts.controlnet(pipe)
     processors = [m.processor for m in denoiser.modules() if getattr(m, "processor", None) is not None]
     convolutions = _all(denoiser, torch.nn.Conv2d)
@@ -63,12 +69,12 @@ def _of_denoiser(pipe: Any) -> dict[str, Any]:
     }
 
 
-def _of_vae(pipe: Any, pipeline: Pipeline) -> dict[str, Any]:
+def _of_vae(pipe: "DiffusionPipeline", pipeline: Pipeline) -> dict[str, Any]:
     vae: Any = parts.vae(pipe)
     if vae is None:
-        none = {value: f"{type(pipe).__name__} has no VAE" for value in loading.REPLACEMENT_VAES}
+        none = {value: f"{type(pipe).__name__} has no VAE" for value in REPLACEMENT_VAES}
         return {"vae_class": None, "vae_tile_px": None, "vae_upcasts_fp16": False, "vae_faults": none}
-    faults = {value: loading.vae_fault(pipeline, value, vae.config) for value in loading.REPLACEMENT_VAES}
+    faults = {value: vae_fault(pipeline, value, vae.config) for value in REPLACEMENT_VAES}
     return {
         "vae_class": type(vae).__name__,
         "vae_tile_px": getattr(vae, "tile_sample_min_size", None) if hasattr(vae, "enable_tiling") else None,
@@ -77,7 +83,7 @@ def _of_vae(pipe: Any, pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _of_scheduler(pipe: Any) -> dict[str, Any]:
+def _of_scheduler(pipe: "DiffusionPipeline") -> dict[str, Any]:
     kind = type(pipe.scheduler)
     return {
         "scheduler_class": kind.__name__,
@@ -86,8 +92,8 @@ def _of_scheduler(pipe: Any) -> dict[str, Any]:
     }
 
 
-def transformer_blocks(denoiser: Any) -> dict[str, Any]:
-    """The UNet's transformer blocks (diffusers' BasicTransformerBlock and what was derived from it), by name."""
+def transformer_blocks(denoiser: Any) -> dict[str, "torch.nn.Module"]:
+    """The UNet's transformer blocks by name: diffusers' BasicTransformerBlock and its subclasses."""
     if not hasattr(denoiser.config, "block_out_channels"):
         return {}
     return {
@@ -98,7 +104,10 @@ def transformer_blocks(denoiser: Any) -> dict[str, Any]:
 
 
 def downsample_of(block: str, denoiser: Any) -> int:
-    """By how much the latent is reduced, per side, where this block of a UNet stands: 1, 2, 4 ..."""
+    """The downsampling factor, per side, of the UNet's level that has this block: 1, 2, 4 ...
+
+    block  the module's name, such as "down_blocks.1.attentions.0"
+    """
     levels = len(denoiser.config.block_out_channels)
     part, _, rest = block.partition(".")
     index = int(rest.split(".")[0]) if rest[:1].isdigit() else 0
@@ -107,13 +116,13 @@ def downsample_of(block: str, denoiser: Any) -> int:
 
 
 def _repeated_blocks(denoiser: Any) -> tuple[str, ...]:
-    """The classes that diffusers compiles one by one, those that are there."""
+    """The names of the block classes that diffusers compiles one by one, as far as this denoiser has them."""
     present = {type(module).__name__ for module in denoiser.modules()}
     return tuple(name for name in getattr(denoiser, "_repeated_blocks", None) or () if name in present)
 
 
-def _fuses_qkv(pipe: Any) -> bool:
-    """Can the denoiser's projections be fused, and does it reach anything? (On some models the method does nothing.)"""
+def _fuses_qkv(pipe: "DiffusionPipeline") -> bool:
+    """Does fusing the denoiser's projections change anything? On some models diffusers' method does nothing."""
     denoiser = parts.denoiser(pipe)
     if not hasattr(denoiser, "fuse_qkv_projections"):
         return False
@@ -122,8 +131,8 @@ def _fuses_qkv(pipe: Any) -> bool:
     return bool(attention) and not added
 
 
-def _size_multiple(pipe: Any) -> int:
-    """Width and height must be multiples of this: of a latent cell, and of a transformer's patches of them."""
+def _size_multiple(pipe: "DiffusionPipeline") -> int:
+    """Width and height must be multiples of this: the side of a latent cell, or of a transformer's patch of cells."""
     if parts.vae(pipe) is None:
         return 8
     scale = int(getattr(pipe, "vae_scale_factor", 8))
@@ -132,8 +141,8 @@ def _size_multiple(pipe: Any) -> int:
     return max(scale * patch, int(processor.config.vae_scale_factor) if processor is not None else 1)
 
 
-def _side(pipe: Any) -> int:
-    """The side in pixels of the pictures that the pipeline makes when nobody says otherwise."""
+def _side(pipe: "DiffusionPipeline") -> int:
+    """The default side of the pipeline's pictures, in pixels."""
     size = getattr(pipe, "default_sample_size", None) or parts.denoiser(pipe).config.sample_size
     cells = int(size if isinstance(size, int) else size[0])
     return cells * (int(getattr(pipe, "vae_scale_factor", 8)) if parts.vae(pipe) is not None else 1)
@@ -143,6 +152,7 @@ def _all(module: Any, cls: type) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, cls)]
 
 
-def _default(call: Any, name: str, otherwise: Any) -> Any:
+def _default(call: Mapping[str, inspect.Parameter], name: str, otherwise: Any) -> Any:
+    """The default of this argument; `otherwise` if there is none."""
     known = name in call and call[name].default not in (None, inspect.Parameter.empty)
     return call[name].default if known else otherwise

@@ -1,4 +1,7 @@
-"""From a pipeline's source to a folder on this disk. Downloads from the hub, only ever safetensors."""
+"""Locate: the folder on this disk that a pipeline is loaded from. It is downloaded from the hub if needed.
+
+Weights are downloaded as safetensors only.
+"""
 
 import filecmp
 import hashlib
@@ -11,14 +14,14 @@ from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
-CONFIGURATIONS = ("*.json", "*.txt", "*.model")  # vocabularies among them
+CONFIGURATIONS = ("*.json", "*.txt", "*.model")  # with vocabularies
 WEIGHTS = (*CONFIGURATIONS, "*.safetensors")
 
 
 def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurations_only: bool = False) -> Path:
-    """The folder with `model_index.json`. Of random weights, one with configurations only may do.
+    """The folder with the `model_index.json`. Raises UserError where it is not on this disk and can't be downloaded.
 
-    Raises UserError where the weights are neither on this disk nor to be had.
+    configurations_only  the folder needs no weights
     """
     from autotune.pipelines import presets
 
@@ -29,7 +32,7 @@ def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurati
         return ARCHITECTURES / preset.architecture
     if Path(pipeline.source).is_absolute():
         if not Path(pipeline.source).is_dir():
-            raise UserError(f"the pipeline's folder {pipeline.source!r} is not there.")
+            raise UserError(f"the pipeline's folder {pipeline.source!r} does not exist.")
         return Path(pipeline.source)
     if configurations_only:
         return part_folder(
@@ -41,9 +44,10 @@ def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurati
 def part_folder(
     source: str, *, revision: str | None = None, local_files_only: bool = False, only: tuple[str, ...] = WEIGHTS
 ) -> Path:
-    """The folder (or file) of a part that is loaded with a pipeline: a ControlNet, a LoRA, a VAE, a CLIP model.
+    """The folder (or file) of a ControlNet, a LoRA, a VAE or a CLIP model. Raises UserError, as folder_of() does.
 
-    source  a hub id, a local folder or file. Raises UserError where it can't be had.
+    source  a hub id, or a local folder or file
+    only    the patterns of the files to download
     """
     if Path(source).exists():
         return Path(source).resolve()
@@ -56,7 +60,7 @@ def part_folder(
             snapshot_download(source, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
         )
     except HFValidationError:
-        raise UserError(f"{source!r} is neither here nor a hub id (owner/name).") from None
+        raise UserError(f"{source!r} is neither a path that exists nor a hub id (owner/name).") from None
     except (OSError, ValueError) as error:
         raise UserError(
             f"{source} is not on this disk and can't be downloaded ({type(error).__name__}): "
@@ -65,7 +69,7 @@ def part_folder(
 
 
 def controlnet_folder(pipeline: Pipeline) -> Path:
-    """The ControlNet that is loaded with the pipeline; of random weights its configuration only."""
+    """The folder of the pipeline's ControlNet; with random weights, one with its configuration. Raises UserError."""
     from autotune.pipelines import presets
 
     assert pipeline.controlnet is not None
@@ -78,8 +82,8 @@ def controlnet_folder(pipeline: Pipeline) -> Path:
     except (OSError, ValueError):
         kind = None
     if kind != "ControlNetModel":
-        what = f"a {kind}" if kind else "not one at all"
-        raise UserError(f"{pipeline.controlnet!r} is no ControlNet that autotune can load: it is {what}.")
+        why = f"it is a {kind}" if kind else "its config.json names no class"
+        raise UserError(f"{pipeline.controlnet!r} is not a ControlNet that autotune can load: {why}.")
     return folder
 
 
@@ -107,7 +111,7 @@ def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
 
 
 def fetch(pipeline: Pipeline) -> None:
-    """Make sure that all that the pipeline is loaded from is on this disk. Raises UserError."""
+    """Download the files of the pipeline that are not on this disk. Raises UserError."""
     random = pipeline.weights == "random"
     folder_of(pipeline, configurations_only=random)
     if pipeline.controlnet is not None:
@@ -117,7 +121,7 @@ def fetch(pipeline: Pipeline) -> None:
 
 
 def revisions(pipeline: Pipeline) -> dict[str, Any]:
-    """The fields of a Pipeline that say which weights these are."""
+    """The fields of a Pipeline that identify its weights: `revision` and `part_revisions`."""
     folder = folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
     parts = {"controlnet": pipeline.controlnet and controlnet_folder(pipeline)}
     parts["lora"] = pipeline.lora and part_folder(pipeline.lora, local_files_only=True)
@@ -128,16 +132,16 @@ def revisions(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def same_files(one: Path, other: Path) -> bool:
-    """Do these folders hold the same configuration and weights? Weights in the hub's cache lie there once."""
-    listed = [sorted(p.name for p in folder.glob("*") if p.is_file()) for folder in (one, other)]
-    if not listed[0] or listed[0] != listed[1]:
+    """Do these folders hold the same files? Links to one file of the hub's cache are not compared byte by byte."""
+    names, other_names = (sorted(p.name for p in folder.glob("*") if p.is_file()) for folder in (one, other))
+    if not names or names != other_names:
         return False
-    pairs = [((one / name).resolve(), (other / name).resolve()) for name in listed[0]]
+    pairs = [((one / name).resolve(), (other / name).resolve()) for name in names]
     return all(a == b or filecmp.cmp(a, b, shallow=False) for a, b in pairs)
 
 
 def revision_of(folder: Path) -> str:
-    """The hub's commit of a snapshot folder, otherwise a digest of the names and sizes of the folder's files."""
+    """The hub's commit for a folder of its cache, else "files-" and a digest of the files' names and sizes."""
     if folder.parent.name == "snapshots":
         return folder.name
     files = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
@@ -146,5 +150,5 @@ def revision_of(folder: Path) -> str:
 
 
 def scorer_folder(scorer: str) -> Path:
-    """The folder of a CLIP model; raises UserError where it can't be had."""
+    """The folder of a CLIP model. Raises UserError, as folder_of() does."""
     return demo.CLIP if scorer == "demo" else part_folder(scorer)

@@ -1,7 +1,7 @@
-"""The pictures that image-to-image, inpainting, ControlNet and upscaling start from. Drawn here, CC0.
+"""Pictures: synthetic inputs for image-to-image, inpainting, ControlNet and upscaling. They are drawn here (CC0).
 
-A landscape of hills under a sun, another one for every number. What is in them changes no latency; that they are no
-noise keeps the outputs pictures that a CLIP model can judge.
+They show hills under a sun, different for every number. Their content has no influence on latency. They are no noise,
+so that a CLIP model can score what a pipeline makes of them.
 """
 
 import colorsys
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 
 def photo(number: int, width: int, height: int) -> Image.Image:
-    """A landscape, RGB. The same number gives the same picture at every size."""
+    """A landscape in RGB. A number gives the same picture at every size."""
     rng = random.Random(number)
     hue, sun, waves = rng.random(), (rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.4)), [rng.random() for _ in range(3)]
     image = Image.linear_gradient("L").resize((width, height))
@@ -29,16 +29,16 @@ def photo(number: int, width: int, height: int) -> Image.Image:
 
 
 def mask(number: int, width: int, height: int) -> Image.Image:
-    """What inpainting redraws: white, an ellipse over a quarter of the picture. Gray levels, 0 or 255."""
+    """The mask of inpainting, in gray levels: an ellipse of white (255), which is redrawn, on black (0)."""
     image = Image.new("L", (width, height), 0)
     ImageDraw.Draw(image).ellipse((width * 0.22, height * 0.22, width * 0.78, height * 0.78), fill=255)
     return image
 
 
 def edges(number: int, width: int, height: int) -> Image.Image:
-    """White outlines on black, of the photo of this number: what an edge ControlNet follows."""
-    found = photo(number, width, height).convert("L").filter(ImageFilter.FIND_EDGES)
-    return found.point(lambda v: 255 if v > 12 else 0).convert("RGB")
+    """The input of an edge ControlNet, in RGB: the outlines of the photo of this number, white on black."""
+    outlines = photo(number, width, height).convert("L").filter(ImageFilter.FIND_EDGES)
+    return outlines.point(lambda v: 255 if v > 12 else 0).convert("RGB")
 
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:

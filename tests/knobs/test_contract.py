@@ -18,7 +18,7 @@ from autotune.building import build
 from autotune.config import Config, Value
 from autotune.knob import Knob
 from autotune.knobs import all_knobs, complete, find_knob
-from autotune.study.space import shipped_space_file
+from autotune.study.space_file import shipped_space_file
 from autotune.target import Target
 
 DEVICES = (CPU, gpu(7, 0, multiprocessors=80), gpu(7, 5, multiprocessors=40), gpu(8, 0), gpu(8, 9), gpu(9, 0))

@@ -11,8 +11,8 @@ from live import configurations, configured
 from autotune import demo
 from autotune.pipeline import Traits
 from autotune.pipelines.inspect import downsample_of, traits_of, transformer_blocks
-from autotune.pipelines.loading import assemble
 from autotune.pipelines.locate import ARCHITECTURES
+from autotune.pipelines.random_weights import assemble
 
 FOLDERS = {"demo": demo.PIPELINE, "sd15": ARCHITECTURES / "sd15", "sdxl": ARCHITECTURES / "sdxl"}
 

@@ -17,8 +17,10 @@ from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
-from autotune.pipelines.loading import assemble, load, pipeline_class
+from autotune.pipelines.classes import pipeline_class
+from autotune.pipelines.loading import load
 from autotune.pipelines.locate import ARCHITECTURES, folder_of, revision_of, scorer_folder
+from autotune.pipelines.random_weights import assemble
 
 CALL = {"num_inference_steps": 2, "width": 64, "height": 64}
 
@@ -137,7 +139,7 @@ def test_a_folder_whose_weights_are_gone_is_refused(tiny: Path) -> None:
 
 def test_a_folder_that_is_gone_is_refused(tmp_path: Path) -> None:
     gone = Pipeline(name="gone", source=str(tmp_path / "gone"))
-    with pytest.raises(UserError, match=r"the pipeline's folder '.*gone' is not there\."):
+    with pytest.raises(UserError, match=r"the pipeline's folder '.*gone' does not exist\."):
         load(gone, dtype=torch.float32, device="cpu")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autotune.errors import UserError
-from autotune.pipelines import CLIP_FOR_OTHERS, presets, resolve, wished
+from autotune.pipelines import DEFAULT_SCORER, presets, requested_options, resolve
 from autotune.pipelines.locate import ARCHITECTURES
 from autotune.workload import PROMPTS
 
@@ -31,7 +31,7 @@ def test_every_pipeline_of_the_published_tutorials_has_a_preset() -> None:
 
 @pytest.mark.parametrize("name", [name for name, preset in presets().items() if preset.architecture is None])
 def test_random_weights_are_refused_where_they_would_show_nothing(name: str) -> None:
-    with pytest.raises(UserError, match="--weights random is for"):
+    with pytest.raises(UserError, match="--weights random is not available for"):
         resolve(name, "random")
 
 
@@ -54,14 +54,14 @@ def test_random_weights_have_nothing_to_score() -> None:
 
 
 def test_the_demo_ships_its_own_weights() -> None:
-    with pytest.raises(UserError, match="demo ships its own"):
+    with pytest.raises(UserError, match="demo, which has weights of its own"):
         resolve("demo", "random")
 
 
 @pytest.mark.parametrize("word", ["stabilityai/sdxl-turbo", "a-b/c.d_e"])
 def test_a_word_with_an_owner_is_a_hub_id(word: str) -> None:
     pipeline = resolve(word)
-    assert (pipeline.name, pipeline.source, pipeline.scorer) == (word, word, CLIP_FOR_OTHERS)
+    assert (pipeline.name, pipeline.source, pipeline.scorer) == (word, word, DEFAULT_SCORER)
 
 
 def test_a_folder_becomes_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,12 +119,14 @@ def test_a_task_a_controlnet_and_a_lora_can_be_asked_for_on_top_of_any_pipeline(
     lora = str(tmp_path / "mine.safetensors")
     found = resolve("sd15", task="image2image", controlnet=str(tmp_path), lora=lora)
     assert (found.task, found.controlnet, found.lora) == ("image2image", str(tmp_path.resolve()), lora)
-    assert wished(found) == {"task": "image2image", "controlnet": str(tmp_path.resolve()), "lora": lora}
+    assert requested_options(found) == {"task": "image2image", "controlnet": str(tmp_path.resolve()), "lora": lora}
     assert resolve("a/b", controlnet="c/d", lora="e/f").controlnet == "c/d"
 
 
 def test_what_a_preset_has_already_was_not_asked_for() -> None:
-    assert wished(resolve("sd15-lcm")) == wished(resolve("sd15-img2img", task="image2image")) == {}
+    assert (
+        requested_options(resolve("sd15-lcm")) == requested_options(resolve("sd15-img2img", task="image2image")) == {}
+    )
 
 
 @pytest.mark.parametrize("what", ["task", "controlnet", "lora"])
@@ -132,7 +134,7 @@ def test_what_a_preset_has_already_was_not_asked_for() -> None:
 def test_what_a_preset_has_already_can_not_be_another(name: str, what: str) -> None:
     other = "inpainting" if what == "task" else "some/other"
     if getattr(presets()[name], what) in (None, other):
-        assert wished(resolve(name, **{what: other})) in ({what: other}, {})
+        assert requested_options(resolve(name, **{what: other})) in ({what: other}, {})
     else:
         with pytest.raises(UserError, match=f"--{what} {other}: {name} comes with another"):
             resolve(name, **{what: other})

@@ -1,1 +1,1 @@
-"""Families: the pipelines that can be named by a word. One file for each family, with its presets."""
+"""Families: the pipelines that have a short name. One file per family, with its PRESETS."""

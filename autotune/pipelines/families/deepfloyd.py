@@ -1,6 +1,6 @@
-"""DeepFloyd IF: pixels instead of latents, in three stages of 64, 256 and 1024 pixels, the prompt read by a T5-XXL.
+"""DeepFloyd IF: diffusion of pixels in three stages of 64, 256 and 1024 pixels, with a T5-XXL text encoder.
 
-The third stage is Stability's x4 upscaler, as in DeepFloyd's own examples.
+The third stage is Stability AI's x4 upscaler, as in DeepFloyd's own examples.
 """
 
 from autotune.pipeline import Preset
@@ -19,7 +19,7 @@ FIRST = Preset(
 )
 PRESETS = (
     FIRST,
-    FIRST.but(
+    FIRST.replace(
         name="if-stage2",
         source="DeepFloyd/IF-II-L-v1.0",
         architecture="if-stage2",
@@ -28,7 +28,7 @@ PRESETS = (
         steps=50,
         guidance_scale=4.0,
     ),
-    FIRST.but(
+    FIRST.replace(
         name="if-stage3",
         source="stabilityai/stable-diffusion-x4-upscaler",
         architecture="if-stage3",

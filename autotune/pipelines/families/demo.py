@@ -1,4 +1,4 @@
-"""The pipeline that ships with autotune: 64x64 pictures of coloured shapes. No GPU, no network, no account."""
+"""Demo: the pipeline that ships with autotune, 64x64 pictures of coloured shapes. Needs no GPU and no network."""
 
 from autotune.pipeline import Preset
 

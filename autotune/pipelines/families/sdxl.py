@@ -1,5 +1,7 @@
-"""Stable Diffusion XL: 1024x1024 pictures, a UNet of 2.6 billion parameters, two text encoders. From text, from a
-picture or into a hole in one; its distilled half (SSD-1B), and the four-step LCM-LoRA on top of it."""
+"""Stable Diffusion XL: 1024x1024 pictures, a UNet of 2.6 billion parameters, two text encoders.
+
+Text to image, image to image, inpainting; the distilled SSD-1B of half the size; the LCM-LoRA for four steps.
+"""
 
 from autotune.pipeline import Preset
 
@@ -17,10 +19,10 @@ TEXT = Preset(
 )
 PRESETS = (
     TEXT,
-    TEXT.but(name="sdxl-img2img", task="image2image"),
-    TEXT.but(name="sdxl-inpaint", task="inpainting"),
-    TEXT.but(name="ssd-1b", source="segmind/SSD-1B", architecture="ssd-1b", guidance_scale=9.0),
-    TEXT.but(
+    TEXT.replace(name="sdxl-img2img", task="image2image"),
+    TEXT.replace(name="sdxl-inpaint", task="inpainting"),
+    TEXT.replace(name="ssd-1b", source="segmind/SSD-1B", architecture="ssd-1b", guidance_scale=9.0),
+    TEXT.replace(
         name="sdxl-lcm",
         architecture=None,  # a LoRA of random numbers would show nothing
         lora="latent-consistency/lcm-lora-sdxl",

@@ -1,5 +1,7 @@
-"""Stable Diffusion 1.5: 512x512 pictures, a UNet of 0.86 billion parameters. From text, from a picture, into a hole in
-one, or along its edges; and the four-step LCM-LoRA on top of it."""
+"""Stable Diffusion 1.5: 512x512 pictures, a UNet of 0.86 billion parameters.
+
+Text to image, image to image, inpainting, a ControlNet of edges; the LCM-LoRA for four steps.
+"""
 
 from autotune.pipeline import Preset
 
@@ -17,16 +19,16 @@ TEXT = Preset(
 )
 PRESETS = (
     TEXT,
-    TEXT.but(name="sd15-img2img", task="image2image"),
-    TEXT.but(
+    TEXT.replace(name="sd15-img2img", task="image2image"),
+    TEXT.replace(
         name="sd15-inpaint", source="stable-diffusion-v1-5/stable-diffusion-inpainting", architecture="sd15-inpaint"
     ),
-    TEXT.but(
+    TEXT.replace(
         name="sd15-controlnet",
         controlnet="lllyasviel/sd-controlnet-canny",
         controlnet_architecture="controlnet-sd15-canny",
     ),
-    TEXT.but(
+    TEXT.replace(
         name="sd15-lcm",
         architecture=None,  # a LoRA of random numbers would show nothing
         lora="latent-consistency/lcm-lora-sdv1-5",

@@ -93,7 +93,7 @@ def test_where_no_level_merges_it_counts_nothing(tmp_path: Any, merges: list[int
     """SDXL's shape: no attention at full resolution."""
     import torch
 
-    from autotune.pipelines.loading import assemble
+    from autotune.pipelines.random_weights import assemble
 
     folder = configurations(
         tmp_path / "tiny",

@@ -16,9 +16,9 @@ from autotune import demo
 from autotune.building import build
 from autotune.errors import UserError
 from autotune.knobs import complete, find_knob
-from autotune.pipelines import loading, resolve
+from autotune.pipelines import loading, locate, resolve
 from autotune.pipelines.inspect import traits_of
-from autotune.pipelines.loading import NO_REPLACEMENT, REPLACEMENT_VAES, vae_fault
+from autotune.pipelines.replacement_vae import NO_REPLACEMENT, REPLACEMENT_VAES, vae_fault
 from autotune.target import Target
 
 KNOB = find_knob("vae")
@@ -185,7 +185,7 @@ def test_no_vae_is_offered_for_latents_that_nobody_distilled(root: Path) -> None
 
 
 def test_without_a_network_the_way_to_download_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loading.locate, "part_folder", _not_there)
+    monkeypatch.setattr(locate, "part_folder", _not_there)
     pipeline = resolve(str(tiny_checkpoint(SD, tmp_path / "sd")))
     said = vae_fault(pipeline, "tiny", vae(block_out_channels=(16,) * 4, **_levels(4)).config)
     assert said == "run `hf download madebyollin/taesd`"

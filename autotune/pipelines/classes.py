@@ -1,0 +1,63 @@
+"""Classes: which class of diffusers or transformers a pipeline, a component or a scheduler is."""
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import UserError, nearest
+from autotune.pipeline import Pipeline
+
+TASK_MAPPINGS = {"text2image": "TEXT2IMAGE", "image2image": "IMAGE2IMAGE", "inpainting": "INPAINT"}
+
+
+def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
+    """The diffusers class to build: the one that the folder names, or its counterpart for the requested task.
+
+    Raises UserError where this diffusers has no such class.
+
+    folder  holds the model_index.json
+    """
+    name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    diffusers = import_module("diffusers")
+    if not isinstance(name, str) or not hasattr(diffusers, name):
+        raise UserError(f"{name!r} is no pipeline of this diffusers ({diffusers.__version__}).")
+    if pipeline.task is None and pipeline.controlnet is None:
+        return getattr(diffusers, name)
+    auto = import_module("diffusers.pipelines.auto_pipeline")
+    own_task = "inpainting" if "Inpaint" in name else "image2image" if "Img2Img" in name else "text2image"
+    task = pipeline.task or own_task
+    plain = re.sub(r"(Img2Img|Inpaint|Inpainting)?Pipeline$", "Pipeline", name)
+    wanted = plain.replace("Pipeline", "ControlNetPipeline") if pipeline.controlnet else name
+    mapping = getattr(auto, f"AUTO_{TASK_MAPPINGS[task]}_PIPELINES_MAPPING")
+    cls = auto._get_task_class(mapping, wanted, throw_error_if_not_exist=False)
+    if cls is None:
+        raise UserError(
+            f"diffusers has no {task} pipeline{' with a ControlNet' if pipeline.controlnet else ''} for {name}."
+        )
+    if pipeline.controlnet:
+        _check_controlnet(cls)
+    return cls
+
+
+def _check_controlnet(cls: Any) -> None:
+    """Raises UserError unless the class takes a ControlNetModel. Flux and SD3 have ControlNets of their own."""
+    types = cls._get_signature_types().get("controlnet", ())
+    if "ControlNetModel" not in {getattr(kind, "__name__", "") for kind in types}:
+        raise UserError(f"{cls.__name__} takes a ControlNet of another kind than autotune can load.")
+
+
+def component_class(library: str, name: str) -> Any:
+    """The class that a model_index.json names: of diffusers, of transformers, or of a pipeline's own module."""
+    module = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
+    return getattr(import_module(module), name)
+
+
+def scheduler_class(name: str) -> Any:
+    """The diffusers scheduler class of this name. Raises UserError."""
+    diffusers = import_module("diffusers")
+    if not name.endswith("Scheduler") or not hasattr(diffusers, name):
+        known = [n for n in dir(diffusers) if n.endswith("Scheduler")]
+        raise UserError(f"diffusers has no scheduler {name!r}: {nearest(name, known)}")
+    return getattr(diffusers, name)

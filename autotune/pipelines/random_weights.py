@@ -1,0 +1,118 @@
+"""Random weights: a pipeline built at full size from its configurations alone."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotune import demo
+from autotune.pipeline import Pipeline
+from autotune.pipelines import locate
+from autotune.pipelines.classes import component_class, pipeline_class
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+
+def assemble(
+    pipeline: Pipeline, *, dtype: "torch.dtype", device: str, given: Mapping[str, Any] | None = None
+) -> "DiffusionPipeline":
+    """The pipe that the configurations in its folder describe, with random weights made on `device` in `dtype`.
+
+    On the device "meta" no weights are made, which is enough to read the traits. A CLIP tokenizer without a vocabulary
+    is replaced by the demo's, cut to the text encoder's context: a random model does not care which tokens it reads.
+    Any other text encoder without a vocabulary is left out; its prompts are replaced by random embeddings.
+
+    given  components that are loaded already, by name
+    """
+    folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random")
+    cls = pipeline_class(pipeline, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    specs = {name: spec for name, spec in index.items() if isinstance(spec, list)}
+    plain = {name: value for name, value in index.items() if not isinstance(value, list) and name[0] != "_"}
+    left_out = _without_vocabulary(folder, specs) if pipeline.weights == "random" else ()
+    components = dict.fromkeys(left_out) | dict(given or {})
+    components |= {
+        name: _component(folder / name, spec, dtype, device) for name, spec in specs.items() if name not in components
+    }
+    if pipeline.controlnet is not None:
+        components["controlnet"] = _controlnet(pipeline, dtype, device)
+    required, optional = cls._get_signature_keys(cls)
+    known = {*required, *optional}
+    return cls(**{name: part for name, part in (components | plain).items() if name in known})
+
+
+def _without_vocabulary(folder: Path, specs: dict[str, Any]) -> tuple[str, ...]:
+    """The tokenizers that have no vocabulary and can't be replaced, and the text encoders that belong to them."""
+    lost = [name for name, spec in specs.items() if "Tokenizer" in (spec[1] or "") and "CLIP" not in spec[1]]
+    lost = [name for name in lost if not (folder / name).is_dir()]
+    return (*lost, *(name.replace("tokenizer", "text_encoder") for name in lost))
+
+
+def _controlnet(pipeline: Pipeline, dtype: "torch.dtype", device: str) -> Any:
+    from diffusers import ControlNetModel
+
+    folder = locate.controlnet_folder(pipeline)
+    return randomize(lambda: ControlNetModel.from_config(ControlNetModel.load_config(folder)), dtype, device)
+
+
+def _component(folder: Path, spec: list[str | None], dtype: "torch.dtype", device: str) -> Any:
+    """The component of this folder. `spec`: its library and class, as in model_index.json; null: there is none."""
+    library, class_name = spec
+    if library is None or class_name is None:
+        return None
+    cls = component_class(library, class_name)
+    if "Tokenizer" in class_name:
+        return _tokenizer(cls, folder)
+    if any(word in class_name for word in ("Scheduler", "Processor", "Extractor")):
+        return cls.from_pretrained(folder)
+    # diffusers' models have load_config. Others are transformers', even in a module of diffusers (the safety checker).
+    if library == "transformers" or not hasattr(cls, "load_config"):
+        config = cls.config_class.from_pretrained(folder)
+        return randomize(lambda: cls(config), dtype, device)
+    config = cls.load_config(folder)
+    return randomize(lambda: cls.from_config(config), dtype, device)
+
+
+def _tokenizer(cls: Any, folder: Path) -> Any:
+    if folder.is_dir():
+        return cls.from_pretrained(folder)
+    encoder = folder.with_name(folder.name.replace("tokenizer", "text_encoder"))
+    context = json.loads((encoder / "config.json").read_text())["max_position_embeddings"]
+    return cls.from_pretrained(demo.PIPELINE / "tokenizer", model_max_length=context)
+
+
+def randomize(make: "Callable[[], torch.nn.Module]", dtype: "torch.dtype", device: str) -> "torch.nn.Module":
+    """The module that `make` builds, with random weights in `dtype` on `device`.
+
+    Weights are normal with standard deviation 1 / sqrt(fan-in), norms and biases neutral, all from seed 0. So every
+    process makes the same model, and activations stay finite at any depth. Weights are never held in full precision.
+    """
+    import torch
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        module = make().eval().requires_grad_(False)
+    if device == "meta":
+        return _tied(module)
+    generator = torch.Generator(device).manual_seed(0)
+    for owner in module.modules():
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            value = torch.empty(parameter.shape, dtype=dtype, device=device)
+            owner._parameters[name] = torch.nn.Parameter(_fill(value, name, generator), requires_grad=False)
+    return _tied(module).to(device)
+
+
+def _tied(module: "torch.nn.Module") -> "torch.nn.Module":
+    """The module, in which weights that are shared in the real model (T5's embeddings) are shared again."""
+    if hasattr(module, "tie_weights"):
+        module.tie_weights()
+    return module
+
+
+def _fill(value: "torch.Tensor", name: str, generator: "torch.Generator") -> "torch.Tensor":
+    """Fill the parameter of this name in place."""
+    if value.ndim < 2:
+        return value.fill_(1.0 if name == "weight" else 0.0)
+    return value.normal_(0, value[0].numel() ** -0.5, generator=generator)
