@@ -1,13 +1,14 @@
-"""Measuring, in the child: warm up until calls agree, time the calls that make the pictures while the device is
-watched, then take the memory and the parts of a call, each from calls of their own.
+"""Measure: latency, memory, phases and pictures of a built pipe. It runs in a child process and knows no knob.
 
-`measure_pipe` knows no knob and no search. The timed calls are full calls of the pipeline, prompt in, PIL picture out.
+measure_pipe() warms up until calls agree. It then times the calls that draw the pictures, while the device is watched.
+Memory and phases come from further calls, which are not timed. Every call is a full call of the pipeline: prompt in,
+PIL picture out.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -21,32 +22,42 @@ from autotune.measure.watch import Watch
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
 
-Hopeless = Callable[[Sequence[float], int], bool]
-TimeCalls = Callable[[Any, Workload], latency.Sampled[list[Image.Image]]]
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from autotune.pipelines.chain import Chain
+
+Images = list[Image.Image]
+Dominated = Callable[[Sequence[float], int], bool]  # (seconds of the first calls, peak memory in bytes so far)
+TimeCalls = Callable[["DiffusionPipeline", Workload], latency.Sampled[Images]]
 
 
 def call_pipe(
-    pipe: Any,
+    pipe: "DiffusionPipeline",
     workload: Workload,
     prompts: list[str],
     seeds: list[int],
     given: Mapping[str, Image.Image] | None = None,
     **more: Any,
-) -> list[Image.Image]:
-    """One call of the pipe. `given`: pictures to start from instead of ours, by the name of the argument.
+) -> Images:
+    """Call the pipe once. Returns one picture for each prompt.
 
-    Raises BrokenOutput for NaN pixels, UserError where what comes out is no pictures.
+    given  argument name -> picture that the pipe starts from, in place of the built-in ones
+    more   further arguments of the call
+
+    Raises BrokenOutput for NaN pixels, UserError where the pipeline does not return pictures.
     """
     arguments = call_arguments(pipe, workload, prompts, seeds, given) | more
     with health.no_silent_nan():
         output = pipe(**arguments, output_type="pil")
     if not hasattr(output, "images"):
-        raise UserError(f"{type(pipe).__name__} makes {type(output).__name__}, no pictures, so autotune can't tune it.")
+        name, kind = type(pipe).__name__, type(output).__name__
+        raise UserError(f"{name} returns {kind} instead of pictures, so autotune can't tune it.")
     return list(output.images)
 
 
 def measure_pipe(
-    pipe: Any,
+    pipe: "DiffusionPipeline",
     workload: Workload,
     meter: MemoryMeter,
     watch: Watch,
@@ -55,18 +66,19 @@ def measure_pipe(
     pictures: bool,
     check: Callable[[dict[str, int]], None],
     spot_check: int | None = None,
-    dominated: Hopeless | None = None,
+    dominated: Dominated | None = None,
     precision: float = 0.0,
-) -> tuple[dict[str, Any], list[Image.Image]]:
-    """The fields of a Measurement that a built pipe can show, and a picture for each prompt (none if not wanted).
+) -> tuple[dict[str, Any], Images]:
+    """The fields of a Measurement that come from calling the pipe, and the pictures that the timed calls drew.
 
-    `check` is called with the attention kernels when the first call is over: it may raise before time is spent. Raises
-    latency.NoCleanSamples where the device is not at itself.
+    device      torch's name of the device
+    pictures    time at least one call for each prompt, and return a picture for each
+    check       called with the attention kernels after the first call: it raises if the config can't be right
+    spot_check  time this call of the workload first, and return its pictures only
+    dominated   called once, after LEAST_CALLS calls. True ends the timing: only the pictures drawn so far are returned
+    precision   the standard error of a latency, as a share, that is good enough
 
-    spot_check      the number of the call whose pictures alone are wanted
-    dominated  asked after the least number of calls, with their seconds and the peak memory so far; where it says so, no
-              more are timed for the pictures' sake, and only the first of them come back
-    precision  the standard error of a latency, as a share, that is good enough
+    Raises latency.NoCleanSamples where the device was disturbed for too long, and whatever `check` raises.
     """
     first, *others = (workload.at(shape) for shape in workload.shapes)
     meter.start("first")
@@ -75,13 +87,13 @@ def measure_pipe(
     with meter.aside():
         kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
     check(kernels)
-    so_far = max(peak.device_bytes for peak in meter.peaks.values())
-    ask = (lambda samples_s: dominated(samples_s, so_far)) if dominated else None
-    timed = partial(_timed_calls, watch=watch, device=device, precision=precision)
-    drawn = partial(timed, pictures=pictures, spot_check=spot_check, dominated=ask)
-    steady, images = _steady_state(pipe, first, watch, device, drawn)
-    also = [_at_another_size(pipe, other, device, partial(timed, pictures=False)) for other in others]
-    _meter_run(meter, [partial(_one_call, pipe, one) for one in (first, *others)])
+    peak_bytes = max(peak.device_bytes for peak in meter.peaks.values())
+    stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None
+    time_calls = partial(_time_calls, watch=watch, device=device, precision=precision)
+    time_pictures = partial(time_calls, pictures=pictures, spot_check=spot_check, dominated=stop)
+    steady, images = _steady_state(pipe, first, watch, device, time_pictures)
+    also = [_at_another_size(pipe, other, device, partial(time_calls, pictures=False)) for other in others]
+    _meter_run(meter, [partial(_one_call, pipe, size) for size in (first, *others)])
     fields = {
         "first_call_s": first_call_s,
         **steady,
@@ -89,39 +101,37 @@ def measure_pipe(
         **_memory(meter),
         "phases": phases(pipe, lambda: _one_call(pipe, first), device).to_json(),
         "attention_kernels": kernels,
-        "compilation": seen.to_json() if (seen := compilation()) else None,
+        "compilation": compiled.to_json() if (compiled := compilation()) else None,
     }
     return fields, images
 
 
-def _one_call(pipe: Any, workload: Workload, **more: Any) -> list[Image.Image]:
+def _one_call(pipe: "DiffusionPipeline", workload: Workload, **more: Any) -> Images:
     return call_pipe(pipe, workload, *next(workload.calls()), **more)
 
 
 def _steady_state(
-    pipe: Any,
-    workload: Workload,
-    watch: Watch,
-    device: str,
-    time_calls: TimeCalls,
-) -> tuple[dict[str, Any], list[Image.Image]]:
-    """The fields that the timed calls give, and the pictures that they made."""
+    pipe: "DiffusionPipeline", workload: Workload, watch: Watch, device: str, time_calls: TimeCalls
+) -> tuple[dict[str, Any], Images]:
+    """Warm up and time calls. Returns fields of the Measurement, and the pictures that were drawn."""
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
     sampled = time_calls(pipe, workload)
-    energy_j, health_then = watch.energy_j(), watch.health()
+    energy_j, device_health = watch.energy_j(), watch.health()
     fields = {
         "warmup_s": warmup_s,
         "latency_samples_s": sampled.samples_s,
         "stopped_by": sampled.stopped_by,
-        "discarded": [one.to_json() for one in sampled.discarded],
-        "health": health_then.to_json() if health_then else None,
+        "discarded": [call.to_json() for call in sampled.discarded],
+        "health": device_health.to_json() if device_health else None,
         "energy_per_picture_j": energy_j / len(sampled.samples_s) / workload.batch if energy_j is not None else None,
     }
-    return fields, [image for made in sampled.made for image in made][: len(workload.prompts)]
+    return fields, [image for images in sampled.results for image in images][: len(workload.prompts)]
 
 
-def _at_another_size(pipe: Any, workload: Workload, device: str, time_calls: TimeCalls) -> dict[str, Any]:
-    """The fields of a ShapeCost: what the same built pipe costs at another size."""
+def _at_another_size(
+    pipe: "DiffusionPipeline", workload: Workload, device: str, time_calls: TimeCalls
+) -> dict[str, Any]:
+    """The fields of a ShapeCost: the cost of the same pipe at another size."""
     before = compilation()
     first_call_s = latency.timed(lambda: _one_call(pipe, workload), device)[0]
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
@@ -136,8 +146,8 @@ def _at_another_size(pipe: Any, workload: Workload, device: str, time_calls: Tim
     }
 
 
-def _timed_calls(
-    pipe: Any,
+def _time_calls(
+    pipe: "DiffusionPipeline",
     workload: Workload,
     *,
     watch: Watch,
@@ -146,25 +156,29 @@ def _timed_calls(
     pictures: bool,
     spot_check: int | None = None,
     dominated: Callable[[Sequence[float]], bool] | None = None,
-) -> latency.Sampled[list[Image.Image]]:
-    """With `pictures`, at least one call for every prompt; with a `spot_check`, that call first, and it alone is wanted."""
-    calls, begin = list(workload.calls()), spot_check or 0
+) -> latency.Sampled[Images]:
+    """Time calls of the workload in turn.
 
-    def call(number: int) -> list[Image.Image]:
-        return call_pipe(pipe, workload, *calls[(begin + number) % len(calls)])
+    pictures    time each call of the workload at least once, and return their pictures
+    spot_check  begin with this call, and return its pictures only
+    """
+    calls, start = list(workload.calls()), spot_check or 0
 
-    wanted = 1 if spot_check is not None else len(calls) if pictures else 0
-    return latency.sample(call, watch, wanted=wanted, device=device, dominated=dominated, precision=precision)
+    def call(number: int) -> Images:
+        return call_pipe(pipe, workload, *calls[(start + number) % len(calls)])
+
+    keep = 1 if spot_check is not None else len(calls) if pictures else 0
+    return latency.sample(call, watch, keep=keep, device=device, dominated=dominated, precision=precision)
 
 
-def draw(pipe: Any, workload: Workload) -> list[Image.Image]:
-    """A picture of every prompt, untimed."""
+def draw(pipe: "DiffusionPipeline", workload: Workload) -> Images:
+    """Draw a picture of each prompt. Nothing is timed."""
     images = [image for prompts, seeds in workload.calls() for image in call_pipe(pipe, workload, prompts, seeds)]
     return images[: len(workload.prompts)]
 
 
 def _meter_run(meter: MemoryMeter, calls: Sequence[Callable[[], object]]) -> None:
-    """The memory of the steady state, from untimed calls of its own."""
+    """Meter the memory of the steady state. The calls are not timed."""
     meter.start("run")
     for call in calls:
         call()
@@ -172,7 +186,7 @@ def _meter_run(meter: MemoryMeter, calls: Sequence[Callable[[], object]]) -> Non
 
 
 def _memory(meter: MemoryMeter) -> dict[str, Any]:
-    """The fields that all phases of the meter give, that of loading among them."""
+    """The memory fields of a Measurement, from all phases of the meter, loading included."""
     return {
         "run_peak_memory_bytes": meter.peaks["run"].device_bytes,
         "peak_memory_bytes": max(peak.device_bytes for peak in meter.peaks.values()),
@@ -180,13 +194,11 @@ def _memory(meter: MemoryMeter) -> dict[str, Any]:
     }
 
 
-def measure_chain(
-    chain: Any, meter: MemoryMeter, watch: Watch, *, device: str
-) -> tuple[dict[str, Any], list[Image.Image]]:
+def measure_chain(chain: "Chain", meter: MemoryMeter, watch: Watch, *, device: str) -> tuple[dict[str, Any], Images]:
     """The fields of a ChainCost, and the pictures of the first timed call. Raises latency.NoCleanSamples."""
     calls = list(chain.workloads[0].calls())
 
-    def call(number: int) -> list[Image.Image]:
+    def call(number: int) -> Images:
         prompts, seeds = calls[number % len(calls)]
         with health.no_silent_nan():
             return list(chain(prompts, seed=seeds[0]))
@@ -195,7 +207,7 @@ def measure_chain(
     first_call_s = latency.timed(lambda: call(0), device)[0]
     meter.stop()
     warmup_s = latency.warm_up(lambda: call(0), device)
-    sampled = latency.sample(call, watch, wanted=1, device=device)
+    sampled = latency.sample(call, watch, keep=1, device=device)
     _meter_run(meter, [partial(call, 0)])
     fields = {
         "first_call_s": first_call_s,
@@ -203,11 +215,11 @@ def measure_chain(
         "latency_samples_s": sampled.samples_s,
         "peak_memory_bytes": _memory(meter)["peak_memory_bytes"],
     }
-    return fields, sampled.made[0]
+    return fields, sampled.results[0]
 
 
 def stopwatch() -> Callable[[], float]:
-    """Seconds since the call before (or since the start), each time it is called."""
+    """A function that returns the seconds since its previous call, or since it was made."""
     last = [time.perf_counter()]
 
     def lap() -> float:

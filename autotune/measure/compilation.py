@@ -1,4 +1,4 @@
-"""What torch.compile did in this process: graphs, breaks, recompilations, seconds. Asked for is not done."""
+"""Compilation counts: what torch.compile really did in this process, in graphs, breaks and seconds."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ from autotune.measurement import Compilation
 
 
 def compilation() -> Compilation | None:
-    """So far; None where nothing was compiled, or torch.compile was never loaded.
+    """What was compiled in this process so far; None where nothing was.
 
-    A frame is a function that Dynamo looked at; its second graph and those after it are recompilations: another shape,
-    another type. Where a frame has more graphs than Dynamo allows it runs as plain Python from then on: `fallbacks`.
+    Dynamo compiles a function once, and again for another shape or type: a recompilation. When a function has more
+    graphs than Dynamo allows, it runs as plain Python from then on: a fallback.
     """
     from torch._dynamo.utils import counters, get_compilation_metrics
 
@@ -27,13 +27,16 @@ def compilation() -> Compilation | None:
 
 
 def _uncached(inductor: Mapping[str, int]) -> int | None:
-    """None where Inductor was not asked for code, or has asked no cache (TORCHINDUCTOR_FORCE_DISABLE_CACHES)."""
+    """How many graphs Inductor did not find in its cache.
+
+    None where Inductor compiled nothing, or used no cache (TORCHINDUCTOR_FORCE_DISABLE_CACHES).
+    """
     hits, *others = (inductor.get(f"fxgraph_cache_{what}", 0) for what in ("hit", "miss", "bypass"))
     return sum(others) if hits or any(others) else None
 
 
 def keep_all_attempts() -> None:
-    """torch keeps the last 64 attempts to compile only; a pipe with several sizes may need more."""
+    """Keep the metrics of every attempt to compile. torch keeps the last 64, which is too few for several sizes."""
     from torch._dynamo.utils import set_compilation_metrics_limit
 
     set_compilation_metrics_limit(100_000)

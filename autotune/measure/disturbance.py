@@ -1,14 +1,16 @@
-"""Disturbance: what was wrong with the device while calls were timed, and whether the user accepts it."""
+"""Disturbance: why a timed call can't be trusted, and whether the user accepts such calls."""
 
 import os
 from typing import Literal, NamedTuple
 
 
 class Disturbance(NamedTuple):
+    """The device slowed itself down ("throttled"), or others used it ("contended"), while a call was timed."""
+
     why: Literal["throttled", "contended"]
-    reason: str  # a sentence's worth
+    reason: str  # in words, for the log and the report
 
 
 def accepts_any() -> bool:
-    """Has the user said that this machine is never idle, and that numbers from it will do?"""
+    """Does the user accept disturbed and noisy calls (AUTOTUNE_BUSY=accept), on a machine that is never idle?"""
     return os.environ.get("AUTOTUNE_BUSY") == "accept"

@@ -1,21 +1,22 @@
-"""Is this a picture at all? Broken output is refused whatever score it would get: a CLIP score likes even black ones.
+"""Picture health: refuse broken pictures, whatever score they would get. (CLIP scores even black ones well.)
 
-Caught are NaN, black, flat and wrong-size pictures, saturated noise, and one picture for several prompts.
+Found are NaN pixels, black pictures, one flat colour, a wrong size, saturated noise, and the same picture for several
+prompts.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-BLACK = 8  # of 255: nothing of a picture is brighter
-FLAT = 1.5  # of 255: a picture whose every channel spreads less than this shows nothing
+BLACK = 8  # of 255: a picture whose brightest value is no more than this is black
+FLAT = 1.5  # of 255: a picture is flat if the standard deviation of every channel is smaller
 SATURATED = 0.4  # share of a picture's values within EDGE of 0 or 255
-EDGE = 2  # of 255
-LEAST_EDGE = 0.05  # share of the values at each end
-UNCORRELATED = 0.3  # correlation of neighbouring pixels: noise has 0, drawings in black and white far more
+EDGE = 2  # of 255: values so near to 0 or 255 are saturated
+LEAST_EDGE = 0.05  # least share of the values at each end: a night sky with stars is no noise
+UNCORRELATED = 0.3  # correlation of neighbouring pixels: 0 in noise, far more in black and white drawings
 SMALL = 64  # pixels: pictures are compared with each other at about this size
 # Root mean square difference of two pictures over their own spread. The demo's scenes have 0.27 and more.
 REPEATED = 0.05
@@ -27,7 +28,7 @@ class BrokenOutput(Exception):
 
 @contextmanager
 def no_silent_nan() -> Iterator[None]:
-    """Inside, a NaN that is turned into a pixel raises BrokenOutput; left alone it would become a black pixel."""
+    """Inside the block, converting NaN to a pixel raises BrokenOutput. numpy would only warn and make it black."""
     try:
         with np.errstate(invalid="raise"):
             yield
@@ -44,12 +45,13 @@ def check_pictures(
     made_from: Sequence[Hashable] | None = None,
     one_start: bool = False,
 ) -> None:
-    """Raises BrokenOutput.
+    """Raise BrokenOutput if one of the pictures is broken, or if two are the same that should differ.
 
-    may_be_flat  of random weights nothing better can be asked than the right size
-    made_from    what each picture was made from, its prompt and seed: only pictures of the same may be the same. None:
-                 each was made from something else
-    one_start    all were made from one picture: then others that are nearly the same are no surprise
+    width, height  in pixels
+    may_be_flat    check the size only: random weights draw nothing better
+    made_from      a key for each picture's prompt and seed. Two pictures may be the same only if their keys are. None:
+                   all keys differ
+    one_start      all pictures started from the same picture, so they may be nearly the same
     """
     for number, image in enumerate(images):
         if image.size != (width, height):
@@ -63,46 +65,46 @@ def check_pictures(
     _check_repetition(images, made_from or range(len(images)), nearly=not one_start)
 
 
-def _fault(picture: Any) -> str | None:
-    """What is wrong with one picture (height x width x 3, 0 to 255), in words."""
+def _fault(picture: NDArray[np.float32]) -> str | None:
+    """What is wrong with a picture (height x width x 3, 0 to 255), in words; None: nothing."""
     if picture.max() <= BLACK:
         return "black"
     if picture.std(axis=(0, 1)).max() < FLAT:
         return "one flat colour"
     dark, bright = float((picture <= EDGE).mean()), float((picture >= 255 - EDGE).mean())
-    both = min(dark, bright) >= LEAST_EDGE  # stars at night are no noise
+    both = min(dark, bright) >= LEAST_EDGE
     if both and dark + bright >= SATURATED and _correlation(picture) < UNCORRELATED:
-        return f"saturated noise: {dark:.0%} fully dark, {bright:.0%} fully bright, no pixel like the next"
+        return f"saturated noise: {dark:.0%} fully dark, {bright:.0%} fully bright, neighbouring pixels unrelated"
     return None
 
 
-def _correlation(picture: Any) -> float:
-    """Of pixels with their neighbours, the larger of the two directions: near 1 in a picture, 0 in noise.
+def _correlation(picture: NDArray[np.float32]) -> float:
+    """The correlation of neighbouring pixels, in the direction where it is larger: near 1 in a picture, 0 in noise.
 
-    1 where there are no neighbours, or none that vary.
+    picture  height x width x 3. Returns 1 where there are no neighbours, or the pixels don't vary.
     """
-    found = []
-    centred = picture - picture.mean(axis=(0, 1))  # a colour cast makes no pixel like the next
+    correlations = []
+    centred = picture - picture.mean(axis=(0, 1))  # a colour cast must not count as correlation
     for one, other in ((centred[:, :-1], centred[:, 1:]), (centred[:-1], centred[1:])):
         if one.size == 0 or one.std() == 0 or other.std() == 0:
             return 1.0
-        found.append(float((one * other).mean() / np.sqrt((one**2).mean() * (other**2).mean())))
-    return max(found)
+        correlations.append(float((one * other).mean() / np.sqrt((one**2).mean() * (other**2).mean())))
+    return max(correlations)
 
 
 def _check_repetition(images: Sequence[Image.Image], made_from: Sequence[Hashable], *, nearly: bool) -> None:
-    """Raises BrokenOutput where two pictures are the same or, seen from afar, differ by no more than a trace.
+    """Raise BrokenOutput where two pictures are the same or, with `nearly`, almost the same when scaled down.
 
-    The trace is measured by the pictures' own spread: a dark picture differs little from a dark one and is another.
+    How far apart two pictures must be depends on their own spread: two different dark pictures differ by little.
     """
     small = [np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // SMALL)), np.float32) for image in images]
     spreads = np.array([np.sqrt(picture.var(axis=(0, 1)).mean()) for picture in small])
     limits = REPEATED * np.minimum(spreads[:, None], spreads[None])
-    # Pictures differ by no less than their spreads do, which spares most pairs the rest.
+    # Two pictures differ by at least as much as their spreads, so most pairs need no comparison.
     for i, j in np.argwhere(np.triu(np.abs(spreads[:, None] - spreads[None]) <= limits, k=1)):
         if made_from[i] == made_from[j] or float(np.sqrt(np.mean((small[i] - small[j]) ** 2))) > limits[i, j]:
             continue
         same = images[i].convert("RGB").tobytes() == images[j].convert("RGB").tobytes()
         if same or nearly:
             how = "the same as" if same else "nearly the same as"
-            raise BrokenOutput(f"picture {j} is {how} picture {i}, whose prompt or seed is another")
+            raise BrokenOutput(f"picture {j} is {how} picture {i}, which has another prompt or seed")

@@ -1,10 +1,14 @@
-"""Which attention kernels really ran, as torch's profiler saw them. Asked for is not run."""
+"""Attention kernels: which ones really ran, by torch's profiler. A requested kernel may not be the one that runs."""
 
 import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from torch.profiler import profile
 
 OPERATORS = {
     "flash": r"^aten::_scaled_dot_product_flash_attention",
@@ -17,7 +21,7 @@ OPERATORS = {
 }
 GPU_KERNELS = {  # the first match wins
     "cudnn": r"cudnn.*(sdpa|fmha)",
-    "flash_attn": r"(?<!pytorch_)flash::flash_fwd",  # the package's own; torch has its copy in another namespace
+    "flash_attn": r"(?<!pytorch_)flash::flash_fwd",  # of the package; torch's copy is in the namespace pytorch_flash
     "flash": r"flash_fwd",
     "efficient": r"fmha_cutlassF",
     "sage": r"(?i)sage|qk_int_sv",
@@ -25,44 +29,44 @@ GPU_KERNELS = {  # the first match wins
 PROFILED_STEPS = 3
 
 
-def short_call(pipe: Any) -> dict[str, Any]:
-    """The arguments that make a call of so few steps; from a picture too, where `strength` leaves some out."""
+def short_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    """The arguments for a call of PROFILED_STEPS steps. A pipe that starts from a picture skips some unless told."""
     full = {"strength": 1.0} if "strength" in inspect.signature(type(pipe).__call__).parameters else {}
     return {"num_inference_steps": PROFILED_STEPS, **full}
 
 
-def attention_kernels(pipe: Any, call: Callable[[], object]) -> dict[str, int]:
-    """Kernel -> how often the denoiser called it. `call` calls the pipe with `short_call`.
+def attention_kernels(pipe: "DiffusionPipeline", call: Callable[[], object]) -> dict[str, int]:
+    """Kernel -> how often the denoiser called it, while `call` calls the pipe with short_call().
 
-    {"flash": 42} is torch's fused kernel; {"math": 42} its plain formula; empty: attention without SDPA. The profiler
-    runs from the first step to the last, neither before nor after: the text encoder and the VAE have attention, too.
-    Where a scheduler is not asked for its input's scale (flow matching), it runs from the end of the first step.
+    {"flash": 42} is torch's fused kernel, {"math": 42} its plain formula. Empty: attention without SDPA. The profiler
+    runs from the first step to the last only, because the text encoder and the VAE use attention, too. Pipelines that
+    don't call the scheduler's scale_model_input (flow matching) are profiled from the end of the first step.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-    watch = _Watch(profile(activities=[ProfilerActivity.CPU, *cuda]))
+    steps = _StepProfiler(profile(activities=[ProfilerActivity.CPU, *cuda]))
     scheduler = pipe.scheduler
-    watched = {"step": watch.after(scheduler.step)}
+    wrappers = {"step": steps.after(scheduler.step)}
     if hasattr(scheduler, "scale_model_input"):
-        watched["scale_model_input"] = watch.before(scheduler.scale_model_input)
-    vars(scheduler).update(watched)
+        wrappers["scale_model_input"] = steps.before(scheduler.scale_model_input)
+    vars(scheduler).update(wrappers)
     try:
         call()
     finally:
-        for name in watched:
+        for name in wrappers:
             del vars(scheduler)[name]
-        watch.stop()
-    if not watch.started:
+        steps.stop()
+    if not steps.started:
         return {}
-    return count_kernels({event.key: event.count for event in watch.profiler.key_averages()})
+    return count_kernels({event.key: event.count for event in steps.profiler.key_averages()})
 
 
-class _Watch:
-    """Starts a profiler before the first step, or after it at the latest, and stops it after the last."""
+class _StepProfiler:
+    """Starts a profiler before the first step, or after it at the latest, and stops it after the last step."""
 
-    def __init__(self, profiler: Any) -> None:
+    def __init__(self, profiler: "profile") -> None:
         self.profiler, self.started, self.stopped, self.steps = profiler, False, False, 0
 
     def start(self) -> None:
@@ -75,7 +79,7 @@ class _Watch:
             self.stopped = True
             self.profiler.stop()
 
-    def before(self, method: Any) -> Any:
+    def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.start()
@@ -83,7 +87,7 @@ class _Watch:
 
         return watched
 
-    def after(self, method: Any) -> Any:
+    def after(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def watched(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
@@ -97,16 +101,16 @@ class _Watch:
 
 
 def count_kernels(events: dict[str, int]) -> dict[str, int]:
-    """Profiler events -> SDPA kernels by their short names: flash, efficient, cudnn, math.
+    """Profiler events (name -> count) -> attention kernels by their short names, the keys of OPERATORS.
 
-    Replayed CUDA graphs dispatch no operators: then the names of the GPU's own kernels tell.
+    Replayed CUDA graphs dispatch no operators. Then the names of the GPU's kernels are used.
     """
     for patterns in (OPERATORS, GPU_KERNELS):
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for name, count in events.items():
             short = next((short for short, pattern in patterns.items() if re.search(pattern, name)), None)
             if short is not None:
-                found[short] = found.get(short, 0) + count
-        if found:
-            return found
+                counts[short] = counts.get(short, 0) + count
+        if counts:
+            return counts
     return {}

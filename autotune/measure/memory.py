@@ -1,9 +1,11 @@
-"""Peak memory, by phase ("load", "first", "run"). The timed calls are no phase: nothing is metered while they run.
+"""Memory: peak memory of this process, by phase ("load", "first", "run").
 
-On a GPU: what torch's allocator reserved at its peak, plus what the process holds on the device beyond it (the CUDA
-context and libraries' workspaces, by NVML where it tells, otherwise by the device's own free-memory count). That sum
-decides whether a config fits a card. On a CPU: the process's own peak resident memory, as the kernel keeps it
-(VmHWM), above its resident memory before the pipeline was loaded.
+The timed calls are not a phase: nothing is metered while they run.
+
+On a GPU, the peak is what torch's allocator reserved, plus what the process holds on the device outside the allocator:
+the CUDA context and the libraries' workspaces. NVML tells the latter; where it does not, the device's count of free
+memory is used. The sum decides whether a config fits a card. On a CPU, the peak is the process's peak resident memory
+(the kernel's VmHWM) above its resident memory before the pipeline was loaded.
 """
 
 import os
@@ -17,7 +19,7 @@ from autotune.measurement import Peaks
 
 
 class MemoryMeter(Protocol):
-    """Peaks of named phases. `start` ends the phase before it."""
+    """Peak memory of named phases. start() ends the phase before it."""
 
     peaks: dict[str, Peaks]
 
@@ -26,22 +28,22 @@ class MemoryMeter(Protocol):
     def stop(self) -> None: ...
 
     def aside(self) -> AbstractContextManager[None]:
-        """What our own tools take inside it, and keep, is not the pipe's. No phase may be open."""
+        """Memory that is taken inside the block, and kept, is not counted as the pipe's. No phase may be open."""
 
 
 def meter_for(device: str) -> MemoryMeter:
-    """To be made before anything is on the device: what it holds then is not ours."""
+    """The meter for a device by torch's name. Make it before this process puts anything on the device."""
     return CudaMeter(device) if device.startswith("cuda") else ResidentMeter()
 
 
 def cap(device: str, limit_bytes: int) -> None:
-    """Let this process take at most so many bytes of a GPU that may be larger. On a CPU nothing is capped.
+    """Limit this process to so many bytes of a GPU. On a CPU nothing is capped.
 
-    torch's allocator gets what is left of the limit when the CUDA context is made, as a fraction of the card: from
-    there on a larger reservation is an out-of-memory error, as on a smaller card. What libraries take beyond the
-    allocator later (kernels that are loaded on first use) is not held back; the meter counts it.
+    The CUDA context is subtracted from the limit; the rest caps torch's allocator, as a fraction of the card. A larger
+    reservation is then an out-of-memory error, as on a smaller card. What libraries take outside the allocator later
+    (kernels loaded on first use) is not capped, but the meter counts it.
 
-    To be called before anything is on the device. Raises MemoryError where the context alone is larger.
+    Call this before anything is on the device. Raises MemoryError where the context alone exceeds the limit.
     """
     if not device.startswith("cuda"):
         return
@@ -49,14 +51,14 @@ def cap(device: str, limit_bytes: int) -> None:
 
     held = _Held(device)
     total_bytes = int(torch.cuda.mem_get_info(device)[1])  # makes the context
-    left = limit_bytes - held.beyond_the_allocator()
+    left = limit_bytes - held.outside_the_allocator()
     if left <= 0:
         raise MemoryError(f"the CUDA context alone is larger than the limit of {limit_bytes} bytes")
     torch.cuda.set_per_process_memory_fraction(min(1.0, left / total_bytes), device)
 
 
 class ResidentMeter:
-    """This process's resident memory on Linux, above what it was when the meter was made."""
+    """A CPU: this process's resident memory on Linux, above what it was when the meter was made."""
 
     def __init__(self) -> None:
         self.peaks: dict[str, Peaks] = {}
@@ -65,7 +67,7 @@ class ResidentMeter:
 
     def start(self, phase: str) -> None:
         self.stop()
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to the present value
         self._phase = phase
 
     def stop(self) -> None:
@@ -88,10 +90,10 @@ class ResidentMeter:
 
 
 class CudaMeter:
-    """torch's peaks, and its reserved peak plus everything else that this process holds on the device.
+    """A GPU: the peaks of torch's allocator, and what this process holds on the device outside it.
 
-    The allocator's cache is left as it is between phases: what was reserved before and not given back is held on the
-    card in this phase, too.
+    The allocator's cache is not emptied between phases: memory reserved earlier and not given back counts in the later
+    phases, too.
     """
 
     def __init__(self, device: str) -> None:
@@ -114,18 +116,18 @@ class CudaMeter:
             self.peaks[self._phase] = Peaks(
                 allocated_bytes=int(self._cuda.max_memory_allocated(self._device)),
                 reserved_bytes=reserved,
-                device_bytes=reserved + self._held.beyond_the_allocator(),
+                device_bytes=reserved + self._held.outside_the_allocator(),
             )
         self._phase = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Counted all the same: a CUDA graph may be recorded inside, and what is needed must not look smaller."""
+        """Counts the memory all the same: a CUDA graph may be recorded inside, which the pipe needs."""
         yield
 
 
 class _Held:
-    """What this process holds on a GPU. To be made before its CUDA context is, which is a part of it."""
+    """What this process holds on a GPU. Make it before the CUDA context, which is a part of that."""
 
     def __init__(self, device: str) -> None:
         import pynvml
@@ -139,16 +141,16 @@ class _Held:
             self._card = None
         self._used_before = self._used()
 
-    def beyond_the_allocator(self) -> int:
-        """Bytes, now: the context, libraries' workspaces, other allocators."""
-        known = self._card.processes().get(os.getpid(), 0) if self._card is not None else 0
+    def outside_the_allocator(self) -> int:
+        """Bytes held now by the context, libraries' workspaces and other allocators."""
+        by_nvml = self._card.processes().get(os.getpid(), 0) if self._card is not None else 0
         reserved = int(self._cuda.memory_reserved(self._device))
-        # In a container NVML may not know us by our own number, and another process by ours.
-        held = known if known >= max(reserved, 1) else self._used() - self._used_before
+        # In a container NVML may list this process by another id, or another process by this id.
+        held = by_nvml if by_nvml >= max(reserved, 1) else self._used() - self._used_before
         return max(0, held - reserved)
 
     def _used(self) -> int:
-        """By everybody. Where NVML doesn't tell, torch does, but asking makes the context: that is then missing."""
+        """Bytes used by all processes. Without NVML torch tells, but makes the context first, so it is not counted."""
         used = self._card.used_bytes() if self._card is not None else None
         if used is not None:
             return used

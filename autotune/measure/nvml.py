@@ -1,10 +1,10 @@
-"""One GPU as NVML sees it: found by the UUID that torch knows, asked in a way that lets it decline."""
+"""NVML card: queries about one GPU, found by its UUID, with None for whatever the card does not tell."""
 
 from typing import Any
 
 
 class Card:
-    """What it declines to tell is None, and `not_told` keeps the question."""
+    """One GPU. A query that NVML declines returns None, and its name is added to `not_told`."""
 
     def __init__(self, device: str) -> None:
         """`device` is torch's name of a GPU. Raises pynvml.NVMLError where NVML doesn't know it.
@@ -21,28 +21,28 @@ class Card:
         try:
             self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError:
-            self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")  # one part of a card that was divided
+            self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")  # a part of a divided card
 
-    def ask(self, question: str, *arguments: Any) -> Any:
-        """What `nvmlDeviceGet` + `question` answers, or None."""
+    def query(self, name: str, *arguments: Any) -> Any:
+        """The result of the function `nvmlDeviceGet` + name for this card, or None."""
         try:
-            return getattr(self.nvml, f"nvmlDeviceGet{question}")(self.handle, *arguments)
+            return getattr(self.nvml, f"nvmlDeviceGet{name}")(self.handle, *arguments)
         except self.nvml.NVMLError:
-            self.not_told.add(question)
+            self.not_told.add(name)
             return None
 
     def processes(self) -> dict[int, int]:
-        """Process id -> bytes that it holds on the card (0 where NVML knows the process, but not its memory).
+        """Process id -> bytes that the process holds on the card (0: NVML does not know how many).
 
-        In a container the numbers may be the host's, or none at all.
+        In a container the ids may be the host's, or missing.
         """
-        found: dict[int, int] = {}
+        held: dict[int, int] = {}
         for kind in ("Compute", "Graphics", "MPSCompute"):
-            for process in self.ask(f"{kind}RunningProcesses") or ():
-                found[process.pid] = max(found.get(process.pid, 0), int(process.usedGpuMemory or 0))
-        return found
+            for process in self.query(f"{kind}RunningProcesses") or ():
+                held[process.pid] = max(held.get(process.pid, 0), int(process.usedGpuMemory or 0))
+        return held
 
     def used_bytes(self) -> int | None:
-        """What everybody together holds on the card."""
-        memory = self.ask("MemoryInfo")
+        """Bytes that all processes together hold on the card."""
+        memory = self.query("MemoryInfo")
         return None if memory is None else int(memory.used)

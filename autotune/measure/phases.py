@@ -1,8 +1,9 @@
-"""The parts of a call: text encoding, one denoising step, VAE decode. From two calls after the timed ones.
+"""Phases: the seconds that one call spends in text encoding, in a denoising step and in VAE decode.
 
-Attributes of the pipe's own objects are replaced for one call each, and put back: hooks on modules would compile them
-anew. Encoding and decoding are timed in the first, with the device synchronised around them; the steps in the second,
-from the end of one scheduler step to the end of the next, without making the host wait for the GPU.
+They come from two calls after the timed ones. In the first call, encoding and decoding are timed with the device
+synchronised around them. In the second, steps are timed from the end of one scheduler step to the end of the next,
+without making the host wait for the GPU. To time a method, it is replaced on its object for the call. Hooks on modules
+are not used, because they would make torch.compile compile the modules anew.
 """
 
 import functools
@@ -10,15 +11,22 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.measure.latency import timed
 from autotune.measurement import Phases
 from autotune.pipelines import parts
 
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
 
-def phases(pipe: Any, call: Callable[[], object], device: str) -> Phases:
-    """`call` calls the pipe once. A scheduler that goes twice through the denoiser for a step counts as two steps."""
+
+def phases(pipe: "DiffusionPipeline", call: Callable[[], object], device: str) -> Phases:
+    """The Phases of a call, from two runs of `call`, which calls the pipe once.
+
+    A scheduler that runs the denoiser twice in a step counts as two steps.
+    """
     encoder = pipe if parts.text_encoders(pipe) and hasattr(pipe, "encode_prompt") else None
     decoder = parts.vae(pipe) if hasattr(parts.vae(pipe), "decode") else None
     with _stopwatch_on(encoder, "encode_prompt", device) as encoding, _stopwatch_on(decoder, "decode", device) as vae:
@@ -33,22 +41,22 @@ def phases(pipe: Any, call: Callable[[], object], device: str) -> Phases:
 
 @contextmanager
 def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
-    """Inside, `owner.name` is `new`. Past __setattr__, which modules and pipelines have of their own."""
-    own = vars(owner)
-    had, before = name in own, own.get(name)
-    own[name] = new
+    """Inside the block, `owner.name` is `new`. Bypasses __setattr__, which modules and pipelines override."""
+    attributes = vars(owner)
+    had, before = name in attributes, attributes.get(name)
+    attributes[name] = new
     try:
         yield
     finally:
         if had:
-            own[name] = before
+            attributes[name] = before
         else:
-            del own[name]
+            del attributes[name]
 
 
 @contextmanager
 def _stopwatch_on(owner: Any, name: str, device: str) -> Iterator[list[float]]:
-    """The seconds of each call of this method, as they come. `owner` None: there is nothing to time."""
+    """A list that collects the seconds of each call of `owner.name`. It stays empty where `owner` is None."""
     seconds: list[float] = []
     if owner is None:
         yield seconds
@@ -65,7 +73,7 @@ def _stopwatch_on(owner: Any, name: str, device: str) -> Iterator[list[float]]:
         yield seconds
 
 
-def _steps_s(pipe: Any, call: Callable[[], object], device: str) -> list[float]:
+def _steps_s(pipe: "DiffusionPipeline", call: Callable[[], object], device: str) -> list[float]:
     """Seconds between the ends of the scheduler's steps; empty where there are fewer than two."""
     scheduler: Any = getattr(pipe, "scheduler", None)
     if not hasattr(scheduler, "step"):
@@ -88,7 +96,7 @@ def _marks(device: str) -> "_HostMarks | _CudaMarks":
 
 
 class _HostMarks:
-    """Moments by the host's clock."""
+    """Times by the host's clock."""
 
     def __init__(self) -> None:
         self._at_s: list[float] = []
@@ -101,11 +109,11 @@ class _HostMarks:
 
 
 class _CudaMarks:
-    """Moments in the GPU's own queue; setting one makes nobody wait."""
+    """Times by the GPU's clock: events in its queue, which the host does not wait for."""
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._events: list[Any] = []
+        self._events: list[torch.cuda.Event] = []
 
     def set(self) -> None:
         import torch

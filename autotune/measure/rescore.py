@@ -1,35 +1,40 @@
-"""Scores of the pictures that a study has saved, by any metrics. Runs in one child for all trials."""
+"""Rescore: score the saved pictures of a study by any metrics, in one child process for all trials."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from autotune.errors import UserError
-from autotune.job import MetricWish, RescoreJob
+from autotune.job import MetricRequest, RescoreJob
 from autotune.measure.metrics import Metric, find_metric
 from autotune.measure.metrics._user import is_users, user_metric
 from autotune.measure.quality import read_picture, read_pictures
 
 
 def run_rescore_job(job: RescoreJob, folder: Path) -> dict[str, Any]:
-    """The scores of each metric by the words that asked for it, with what they are. Raises UserError."""
-    _in_float32()
+    """For each requested metric: its name, identity and unit, and the scores of each trial's pictures.
+
+    Raises UserError for a metric that is not available, and for a prompt or picture that it can't judge.
+    """
+    _disable_tf32()
     references = [read_picture(Path(path)) for path in job.references]
-    return {"scores": [_scored(job, wish, references) for wish in job.metrics]}
+    return {"scores": [_scores(job, request, references) for request in job.metrics]}
 
 
-def _in_float32() -> None:
-    """On a GPU too: torch would round convolutions to TF32 there."""
+def _disable_tf32() -> None:
+    """Compute in float32 on a GPU, too. By default torch rounds convolutions to TF32 there."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def _scored(job: RescoreJob, wish: MetricWish, references: Sequence[Any]) -> dict[str, Any]:
-    metric = find(wish.name, run_code=job.run_code)
-    judge = metric.load(wish.source, job.device)
-    scores = {  # trials may share pictures
+def _scores(job: RescoreJob, request: MetricRequest, references: Sequence[Image.Image]) -> dict[str, Any]:
+    metric = find(request.name, run_code=job.run_code)
+    judge = metric.load(request.source, job.device)
+    scores = {  # by folder: trials may share pictures
         folder: judge.scores(read_pictures(Path(folder), len(job.prompts)), job.prompts, references)
         for folder in dict.fromkeys(job.images.values())
     }
@@ -44,9 +49,9 @@ def _scored(job: RescoreJob, wish: MetricWish, references: Sequence[Any]) -> dic
 
 
 def find(name: str, *, run_code: bool) -> Metric:
-    """Ours of this name, or the user's own function. Raises UserError where their code may not run."""
+    """The built-in metric of this name, or the user's function. Raises UserError where --run-code is missing."""
     if not is_users(name):
         return find_metric(name)
     if not run_code:
-        raise UserError(f"{name} is code of yours: add --run-code to have it run.")
+        raise UserError(f"{name} is code of your own: add --run-code to run it.")
     return user_metric(name)

@@ -1,5 +1,6 @@
-"""What a trial is spared, decided where it is measured: the pictures that an earlier trial has drawn, and those of a
-config that can't reach the front any more. See reuse.py.
+"""Reuse while measuring: which pictures need not be drawn, decided by what is measured (see autotune/reuse.py).
+
+Pictures are skipped if an earlier trial drew the same ones, or if the config can't reach the Pareto front.
 """
 
 import statistics
@@ -14,25 +15,25 @@ from autotune.statistics.dominance import dominated
 from autotune.statistics.drift import median_error
 from autotune.workload import Workload
 
-Check = Callable[[Sequence[Image.Image], int], None]  # (pictures, the prompt of the first): raises BrokenOutput
+Check = Callable[[Sequence[Image.Image], int], None]  # (pictures, prompt index of the first one)
 
 
-def wanted(workload: Workload, reuse: Reuse, *, pictures: bool) -> dict[str, Any]:
-    """What measure_pipe() is to draw while it times.
+def measure_options(workload: Workload, reuse: Reuse, *, pictures: bool) -> dict[str, Any]:
+    """The keyword arguments of measure_pipe(): which pictures to draw while timing, and how precisely to time.
 
-    Of several sizes, all are timed before it can be known whether the pictures are worth drawing.
+    A workload of several sizes is timed at all sizes before it is known whether the pictures are worth drawing.
     """
-    found: dict[str, Any] = {"pictures": pictures, "precision": reuse.precision}
+    options: dict[str, Any] = {"pictures": pictures, "precision": reuse.precision}
     if pictures and reuse.source is not None:
-        found["spot_check"] = reuse.source.prompt // workload.batch
+        options["spot_check"] = reuse.source.prompt // workload.batch
     elif workload.also and reuse.incumbents:
-        found["pictures"] = False
+        options["pictures"] = False
     if pictures and reuse.incumbents and not workload.also:
-        found["dominated"] = lambda samples_s, memory_bytes: _beaten(reuse, [samples_s], memory_bytes) is not None
-    return found
+        options["dominated"] = lambda samples_s, memory_bytes: _dominated(reuse, [samples_s], memory_bytes) is not None
+    return options
 
 
-def reused(
+def complete_pictures(
     workload: Workload,
     reuse: Reuse,
     fields: dict[str, Any],
@@ -40,18 +41,22 @@ def reused(
     draw: Callable[[], list[Image.Image]],
     check: Check,
 ) -> tuple[dict[str, Any], list[Image.Image], int]:
-    """(what a Measurement says of what was spared, the pictures to keep, the prompt of the first of them).
+    """Draw the pictures that are still needed, if any.
 
-    images  those that the timed calls have made; `draw` makes all of them
+    fields  of the Measurement so far
+    images  the pictures that the timed calls drew
+    draw    draws all pictures
+    check   raises BrokenOutput for a broken picture
 
-    Raises BrokenOutput for pictures that are none, whether they are to be kept or not.
+    Returns (further fields of the Measurement, the pictures to keep, the prompt index of the first one). Raises
+    BrokenOutput for a broken picture, also for one that is not kept.
     """
     source = reuse.source
     first = 0 if source is None else source.prompt // workload.batch * workload.batch
     images = images[: len(workload.prompts) - first]
     check(images, first)
     sizes_s = [fields["latency_samples_s"], *(cost["latency_samples_s"] for cost in fields["also"])]
-    stopped = _beaten(reuse, sizes_s, fields["peak_memory_bytes"])
+    stopped = _dominated(reuse, sizes_s, fields["peak_memory_bytes"])
     if stopped is not None:
         return {"stopped": stopped}, [], 0
     spot_check = spot_check_of(images, first, source) if source is not None else None
@@ -63,7 +68,7 @@ def reused(
     return {"spot_check": spot_check.to_json() if spot_check else None}, images, 0
 
 
-def _beaten(reuse: Reuse, sizes_s: Sequence[Sequence[float]], memory_bytes: int) -> str | None:
-    """Why it can't reach the front, by its calls at each size."""
+def _dominated(reuse: Reuse, sizes_s: Sequence[Sequence[float]], memory_bytes: int) -> str | None:
+    """Why the config can't reach the Pareto front; None: it might. `sizes_s`: seconds of the calls at each size."""
     latencies_s = [statistics.median(samples_s) for samples_s in sizes_s]
     return dominated(reuse, latencies_s, median_error(sizes_s[0]), memory_bytes)

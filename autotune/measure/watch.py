@@ -1,8 +1,8 @@
-"""The watch: is the device undisturbed while a call is timed? Others' work and throttling falsify a number in silence.
+"""Watch: tells whether the device was disturbed while a call was timed, by throttling or by other processes.
 
-`begin()` and `end()` go around each sample (or around several short ones, together at least `window_s` long); `end()`
-says what was wrong, if anything. With AUTOTUNE_BUSY=accept it never does, for machines that are never idle: then
-`health()` still records what was seen.
+begin() and end() surround each timed call, or several short ones that take at least `window_s` seconds together. end()
+returns the disturbance, if there was one. With AUTOTUNE_BUSY=accept, for machines that are never idle, it returns none,
+but health() still records what was observed.
 """
 
 from typing import Protocol
@@ -14,21 +14,24 @@ from autotune.measurement import Health
 
 
 class Watch(Protocol):
-    window_s: float  # at least so long is what one `end` judges
+    """Watches one device."""
+
+    window_s: float  # calls are judged together until they take so many seconds
 
     def begin(self) -> None: ...
 
     def end(self, seconds: float) -> Disturbance | None:
-        """What disturbed the calls since `begin`, which took so long; None: they can be kept."""
+        """What disturbed the calls since begin(), which took so many seconds; None: they can be kept."""
 
     def health(self) -> Health | None:
-        """Of the device while the kept calls were timed; None: it doesn't tell."""
+        """The device's health while the kept calls were timed; None: not known."""
 
     def energy_j(self) -> float | None:
-        """What the kept calls took, all together; None: the device doesn't tell."""
+        """The energy of all kept calls together, in joules; None: not known."""
 
 
 def watch_for(device: Device) -> Watch:
+    """The watch of this device."""
     if device.kind == "cpu":
         return CpuWatch()
     import pynvml
@@ -42,7 +45,7 @@ def watch_for(device: Device) -> Watch:
 
 
 class Unwatched:
-    """Of a device that NVML does not know: nothing is judged, and its health is unknown."""
+    """The watch of a GPU that NVML does not know: no call is judged, and the health is unknown."""
 
     window_s = 0.0
 

@@ -1,4 +1,4 @@
-"""Watching a processor: which share of its time other processes had while calls were timed."""
+"""CPU watch: the share of the processor's time that other processes took while calls were timed."""
 
 import os
 import time
@@ -8,21 +8,21 @@ from typing import NamedTuple
 from autotune.measure.disturbance import Disturbance, accepts_any
 from autotune.measurement import Health
 
-OTHERS_CPU_SHARE = 0.10  # of the usable cores: more than this disturbs
-WINDOW_S = 0.5  # /proc counts in ticks of 10 ms: 50 of them tell a tenth from a twentieth
+OTHERS_CPU_SHARE = 0.10  # of the usable cores' time: more than this is a disturbance
+WINDOW_S = 0.5  # /proc counts in ticks of 10 ms: 50 ticks are enough to tell 10 % from 5 %
 BUSY_FIELDS = (1, 2, 3, 6, 7, 8)  # of a cpu line in /proc/stat: user, nice, system, irq, softirq, steal
 
 
 class _Times(NamedTuple):
     wall_s: float
-    busy_s: float  # of the cores that we may use, whoever used them
-    ours_s: float
+    busy_s: float  # of the usable cores, by all processes
+    own_s: float  # by this process group
 
 
 class CpuWatch:
-    """Which share of the cores that we may use was others' (the hypervisor's steal among it).
+    """The share of the usable cores' time that others took, the hypervisor's steal included.
 
-    Ours is what our process group took; in it are our own children. `proc` is the folder that Linux keeps it in.
+    Others are all processes outside this process's group. `proc` is the folder of Linux's proc file system.
     """
 
     window_s = WINDOW_S
@@ -37,15 +37,15 @@ class CpuWatch:
 
     def begin(self) -> None:
         if self._group is None:
-            self._group = self._our_group()
+            self._group = self._own_group()
         self._begun = self._times()
 
     def end(self, seconds: float) -> Disturbance | None:
-        begun, now = self._begun, self._times()
-        if begun is None or now is None or now.wall_s <= begun.wall_s:
+        before, after = self._begun, self._times()
+        if before is None or after is None or after.wall_s <= before.wall_s:
             return None
-        wall_s = now.wall_s - begun.wall_s
-        others_s = (now.busy_s - begun.busy_s) - (now.ours_s - begun.ours_s)
+        wall_s = after.wall_s - before.wall_s
+        others_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
         share = min(1.0, max(0.0, others_s / (wall_s * len(self._cores))))
         if share > OTHERS_CPU_SHARE and not accepts_any():
             return Disturbance("contended", f"others took {share:.0%} of the usable cores' time")
@@ -61,23 +61,24 @@ class CpuWatch:
         return None
 
     def _times(self) -> _Times | None:
-        """None where the kernel doesn't show its cores."""
+        """The times so far; None where the kernel does not show each core."""
         lines = [line.split() for line in (self._proc / "stat").read_text().splitlines()]
         cores = {line[0]: line for line in lines if line and line[0] in self._cores}
         if len(cores) < len(self._cores):
             return None
         busy = sum(int(line[field]) for line in cores.values() for field in BUSY_FIELDS)
-        ours = sum(self._process_ticks(process) for process in self._group or ())
-        return _Times(time.perf_counter(), busy * self._tick_s, ours * self._tick_s)
+        own = sum(self._process_ticks(process) for process in self._group or ())
+        return _Times(time.perf_counter(), busy * self._tick_s, own * self._tick_s)
 
     def _process_ticks(self, process: Path) -> int:
-        """User's and system's time of a process and of its children that have ended (fields 14 to 17, see proc(5))."""
+        """User and system time of a process and of its children that have ended (fields 14 to 17, see proc(5))."""
         fields = _stat(process)
         return sum(int(ticks) for ticks in fields[11:15]) if fields else 0
 
-    def _our_group(self) -> list[Path]:
-        ours = str(os.getpgrp())
-        return [p for p in self._proc.glob("[0-9]*") if (fields := _stat(p)) and fields[2] == ours]
+    def _own_group(self) -> list[Path]:
+        """The processes of this process's group."""
+        group = str(os.getpgrp())
+        return [p for p in self._proc.glob("[0-9]*") if (fields := _stat(p)) and fields[2] == group]
 
 
 def _stat(process: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The jobs that build a pipe and call it: measure a config, draw with it, measure a chain of pipes."""
+"""Measure jobs: build a pipe and measure it, draw with it, or measure a chain of pipes."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from autotune.job import ChainJob, DrawJob, MeasureJob
 from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch
 from autotune.measure.compilation import keep_all_attempts
 from autotune.measure.memory import cap, meter_for
-from autotune.measure.reuse import reused, wanted
+from autotune.measure.reuse import complete_pictures, measure_options
 from autotune.measure.watch import watch_for
 from autotune.pipelines.inputs import picture_arguments
 from autotune.pipelines.loading import import_classes
@@ -30,15 +30,18 @@ if TYPE_CHECKING:
 
 
 def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
-    """The fields of a Measurement, all but the quality. The pictures, if wanted, go to the job's folder."""
+    """The fields of a Measurement, without the quality. Pictures are saved in the folder's subfolder "images".
+
+    Raises NoEffect, BrokenOutput, NoCleanSamples, UserError, and whatever the libraries raise; see classify.py.
+    """
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
-    import_classes(target.pipeline)  # the libraries' own memory and time are not the config's
+    import_classes(target.pipeline)  # before metering: the libraries' memory and time are not a cost of the config
     keep_all_attempts()
     meter, watch = meter_for(device), watch_for(target.device)
     if job.max_memory_bytes is not None:
         cap(device, job.max_memory_bytes)
-    asked_at = os.environ.get(REQUESTED_AT)
-    start_s = time.monotonic() - float(asked_at) if asked_at else None
+    requested_at = os.environ.get(REQUESTED_AT)
+    start_s = time.monotonic() - float(requested_at) if requested_at else None
     lap = stopwatch()
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
@@ -53,13 +56,13 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
 
     reuse, workload = job.reuse or Reuse(), target.workload
     with torch.no_grad():
-        wishes = wanted(workload, reuse, pictures=job.pictures)
-        fields, images = measure_pipe(pipe, workload, meter, watch, device=device, check=check, **wishes)
+        options = measure_options(workload, reuse, pictures=job.pictures)
+        fields, images = measure_pipe(pipe, workload, meter, watch, device=device, check=check, **options)
         if job.pictures:
-            checked, redraw = partial(_check, pipe, target), partial(draw, pipe, workload)
-            more, images, first = reused(workload, reuse, fields, images, redraw, checked)
+            draw_all, check_pictures = partial(draw, pipe, workload), partial(_check, pipe, target)
+            more, images, first = complete_pictures(workload, reuse, fields, images, draw_all, check_pictures)
             fields.update(more)
-            _write(images, folder, first)
+            _save(images, folder, first)
     return {
         "load_s": load_s,
         "apply_s": apply_s,
@@ -72,7 +75,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
 
 
 def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
-    """A picture of every prompt, untimed, in the job's folder."""
+    """Draw a picture of each prompt, and save them in the folder's subfolder "images". Nothing is timed."""
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
     build.apply(pipe, config, target.workload, device)
@@ -80,12 +83,12 @@ def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
     with torch.no_grad():
         images = draw(pipe, target.workload)
     _check(pipe, target, images)
-    _write(images, folder)
+    _save(images, folder)
     return {"pictures": len(target.workload.prompts)}
 
 
 def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:
-    """The fields of a ChainCost."""
+    """The fields of a ChainCost. Raises BrokenOutput, NoCleanSamples and UserError."""
     device = job.stages[0].target.device.torch_name
     for stage in job.stages:
         import_classes(stage.target.pipeline)
@@ -104,7 +107,7 @@ def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:
 
 
 def _check(pipe: "DiffusionPipeline", target: Target, images: "Sequence[Image]", first: int = 0) -> None:
-    """Raises BrokenOutput for what is no picture. `first`: the prompt of the first of them."""
+    """Raise BrokenOutput for a broken picture. `first`: the prompt index of the first picture."""
     health.check_pictures(
         images,
         width=target.workload.width,
@@ -115,8 +118,8 @@ def _check(pipe: "DiffusionPipeline", target: Target, images: "Sequence[Image]",
     )
 
 
-def _write(images: "Sequence[Image]", folder: Path, first: int = 0) -> None:
-    """As 000.png, 001.png ..."""
+def _save(images: "Sequence[Image]", folder: Path, first: int = 0) -> None:
+    """Save the pictures as images/000.png, images/001.png ... `first`: the prompt index of the first picture."""
     for index, image in enumerate(images, first):
         (folder / "images").mkdir(exist_ok=True)
         image.save(folder / "images" / picture_name(index))

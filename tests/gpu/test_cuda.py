@@ -95,7 +95,7 @@ def test_the_memory_of_a_phase_is_what_the_allocator_held_and_more() -> None:
 
 def test_a_watched_gpu_tells_its_clock_its_heat_and_its_energy() -> None:
     pipe, watching = on_gpu()[0], watch_for(find_device("cuda"))
-    sampled = latency.sample(lambda number: picture(pipe), watching, wanted=5, device="cuda:0")
+    sampled = latency.sample(lambda number: picture(pipe), watching, keep=5, device="cuda:0")
     health, energy_j = watching.health(), watching.energy_j()
     assert len(sampled.samples_s) >= 5
     assert health is not None

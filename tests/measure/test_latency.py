@@ -71,8 +71,8 @@ class Watched(Unwatched):
         return Disturbance(self.why, "somebody else") if self.ended - 1 in self.disturbed else None
 
 
-def sample(call: Any, *, wanted: int = 0, watch: Any = None, precision: float = 0.0) -> latency.Sampled[Any]:
-    return latency.sample(call, watch or Unwatched(), wanted=wanted, device="cpu", precision=precision)
+def sample(call: Any, *, keep: int = 0, watch: Any = None, precision: float = 0.0) -> latency.Sampled[Any]:
+    return latency.sample(call, watch or Unwatched(), keep=keep, device="cpu", precision=precision)
 
 
 def test_a_call_is_timed_with_what_it_returns(clock: FakeClock) -> None:
@@ -88,12 +88,14 @@ def test_warm_up_ends_at_its_limit_where_calls_never_agree(clock: FakeClock) -> 
     assert len(latency.warm_up(clock.calls(*[1.0, 1.5] * 9), "cpu")) == latency.WARMUP_MOST_CALLS == 10
 
 
-@pytest.mark.parametrize("wanted", [0, 1, 5, 12])
-def test_promise_3_never_fewer_than_five_nor_than_wanted_and_all_are_kept(clock: FakeClock, wanted: int) -> None:
-    sampled = sample(clock.calls(2.0), wanted=wanted)
-    assert sampled.samples_s == pytest.approx([2.0] * max(5, wanted))
+@pytest.mark.parametrize("keep", [0, 1, 5, 12])
+def test_promise_3_never_fewer_than_five_nor_than_the_results_to_keep_and_all_are_counted(
+    clock: FakeClock, keep: int
+) -> None:
+    sampled = sample(clock.calls(2.0), keep=keep)
+    assert sampled.samples_s == pytest.approx([2.0] * max(5, keep))
     assert sampled.stopped_by == "spread"
-    assert len(sampled.made) == wanted
+    assert len(sampled.results) == keep
 
 
 def test_short_calls_go_on_until_they_have_taken_half_a_second(clock: FakeClock) -> None:
@@ -121,7 +123,7 @@ def test_calls_end_when_their_noise_does_not_get_smaller(clock: FakeClock) -> No
 
 def test_calls_end_with_the_budget_where_their_noise_grows(clock: FakeClock) -> None:
     growing = (0.5 * 1.02**number for number in itertools.count())
-    sampled = sample(clock.endless(growing), wanted=3)
+    sampled = sample(clock.endless(growing), keep=3)
     assert sampled.stopped_by == "budget"
     assert 9.0 < sum(sampled.samples_s[5:]) <= latency.BUDGET_S
 
@@ -162,16 +164,16 @@ def test_a_disturbed_call_is_timed_again_and_its_picture_is_used_once(clock: Fak
         clock.now += 3.0 if len(asked) == 2 else 1.0
         return f"picture {number}, made in call {len(asked)}"
 
-    sampled = sample(call, wanted=6, watch=Watched({1}))
+    sampled = sample(call, keep=6, watch=Watched({1}))
     assert asked == [0, 1, 1, 2, 3, 4, 5]
     assert sampled.samples_s == pytest.approx([1.0] * 6)
     assert [(d.latency_s, d.why) for d in sampled.discarded] == [(pytest.approx(3.0), "contended")]
-    assert [made.split(",")[0] for made in sampled.made] == [f"picture {n}" for n in range(6)]
-    assert len({*sampled.made}) == 6
+    assert [made.split(",")[0] for made in sampled.results] == [f"picture {n}" for n in range(6)]
+    assert len({*sampled.results}) == 6
 
 
 def test_short_calls_are_judged_together_and_discarded_together(clock: FakeClock) -> None:
-    sampled = sample(clock.calls(0.2), wanted=9, watch=Watched({1}, window_s=0.5))
+    sampled = sample(clock.calls(0.2), keep=9, watch=Watched({1}, window_s=0.5))
     assert len(sampled.discarded) == 3
     assert len(sampled.samples_s) == 9
 
@@ -192,7 +194,7 @@ def test_where_half_of_the_calls_are_clean_there_is_one(clock: FakeClock) -> Non
 
 
 def test_the_pause_after_a_disturbance_grows_until_a_call_is_clean(clock: FakeClock) -> None:
-    sample(clock.calls(1.0), wanted=16, watch=Watched({0, 1, 2, 3, 4, 5, 6, 9}))
+    sample(clock.calls(1.0), keep=16, watch=Watched({0, 1, 2, 3, 4, 5, 6, 9}))
     assert clock.pauses == pytest.approx([0.05, 0.075, 0.1125, 0.16875, 0.253125, 0.3796875, 0.5, 0.05])
 
 
@@ -281,7 +283,7 @@ def test_energy_is_of_a_picture_and_health_is_written_down(monkeypatch: pytest.M
     assert fields["health"] is None
 
 
-def test_a_look_times_the_call_of_its_prompt_first_and_keeps_no_other(
+def test_a_spot_check_times_the_call_of_its_prompt_first_and_keeps_no_other(
     monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
     fake_pipes(monkeypatch, {})
@@ -293,7 +295,7 @@ def test_a_look_times_the_call_of_its_prompt_first_and_keeps_no_other(
         Unwatched(),
         device="cpu",
         pictures=True,
-        look=10,
+        spot_check=10,
         check=lambda kernels: None,
     )
     assert images == ["a picture of k"]
@@ -302,7 +304,7 @@ def test_a_look_times_the_call_of_its_prompt_first_and_keeps_no_other(
     assert timed == [["k"], ["l"], ["a"], ["b"], ["c"]]
 
 
-def test_a_hopeless_config_is_timed_no_more_than_the_least(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+def test_a_dominated_config_is_timed_no_more_than_the_least(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     """Asked once, with the seconds of the first calls and the peak memory of the phases that were metered by then."""
     fake_pipes(monkeypatch, {})
     asked: list[tuple[int, int]] = []
@@ -335,8 +337,8 @@ def test_a_search_times_no_better_than_processes_differ(clock: FakeClock) -> Non
     assert (len(enough.samples_s), enough.stopped_by) == (latency.PRECISE_CALLS, "precision")
     assert len(well.samples_s) > len(enough.samples_s)
     assert latency.calls_needed(well.samples_s, precision=0.02) == len(enough.samples_s)
-    more = sample(clock.endless(iter(seconds)), wanted=12, precision=0.02)
-    assert (len(more.samples_s), len(more.made)) == (12, 12), "what is wanted is made all the same"
+    more = sample(clock.endless(iter(seconds)), keep=12, precision=0.02)
+    assert (len(more.samples_s), len(more.results)) == (12, 12), "the results to keep are made all the same"
     assert sample(clock.endless(iter(seconds)), precision=0.001).stopped_by == well.stopped_by
 
 
@@ -350,6 +352,6 @@ def test_how_many_calls_the_time_alone_needs_is_what_the_clock_would_have_taken(
     clock: FakeClock, seconds: list[float]
 ) -> None:
     """The same rule, read off calls that were timed for their pictures, too."""
-    recorded = sample(clock.endless(iter(seconds)), wanted=16).samples_s
+    recorded = sample(clock.endless(iter(seconds)), keep=16).samples_s
     alone = sample(clock.endless(iter(seconds))).samples_s
     assert latency.calls_needed(recorded) == min(len(alone), len(recorded))

@@ -125,10 +125,10 @@ def test_promise_8_short_calls_beside_others_are_taken_again(machine: Machine) -
         machine.work(0.2, ours_s=0.2, user=0.2 * CORES if 3 < len(taken) <= 6 else 0.0)
         return number
 
-    sampled = latency.sample(call, CpuWatch(machine.folder), wanted=9, device="cpu")
+    sampled = latency.sample(call, CpuWatch(machine.folder), keep=9, device="cpu")
     assert taken == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
     assert [d.why for d in sampled.discarded] == ["contended"] * 3
-    assert sampled.made == tuple(range(9))
+    assert sampled.results == tuple(range(9))
 
 
 def test_by_the_real_proc_our_own_work_is_not_others() -> None:

@@ -80,10 +80,10 @@ def test_promise_7_a_sample_under_a_slowdown_is_discarded_and_taken_again(
         {2: lambda: setattr(card, "reasons", SLOWDOWNS[word]), 3: lambda: setattr(card, "reasons", 0)},
     )
     watching = watch()
-    sampled = latency.sample(calls, watching, wanted=6, device="cuda:0")
+    sampled = latency.sample(calls, watching, keep=6, device="cuda:0")
     assert calls.numbers == [0, 1, 2, 2, 3, 4, 5]
     assert len(sampled.samples_s) == 6
-    assert sampled.made == tuple(f"picture {n}" for n in range(6))
+    assert sampled.results == tuple(f"picture {n}" for n in range(6))
     assert [(d.why, word in d.reason) for d in sampled.discarded] == [("throttled", True)]
     assert watching.health().throttle_reasons == ()
 
@@ -95,7 +95,7 @@ def test_promise_7_time_held_down_by_heat_is_noticed_though_no_poll_saw_it(
         card.violation_ns[pynvml.NVML_PERF_POLICY_THERMAL] += round(seconds * 1e9)
 
     calls = Calls(monkeypatch, {1: lambda: heat(0.1), 3: lambda: heat(0.0001)})
-    sampled = latency.sample(calls, watch(), wanted=5, device="cuda:0")
+    sampled = latency.sample(calls, watch(), keep=5, device="cuda:0")
     assert calls.numbers == [0, 1, 1, 2, 3, 4]
     assert [d.why for d in sampled.discarded] == ["throttled"]
 
@@ -108,7 +108,7 @@ def test_promise_7_a_clock_under_three_quarters_of_the_reference_is_throttling(
         2: lambda: setattr(card, "sm_clock_mhz", 1300),  # 72 %
         3: lambda: setattr(card, "sm_clock_mhz", 1800),
     }
-    sampled = latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, at), watch(), keep=5, device="cuda:0")
     assert [(d.why, "1300 MHz" in d.reason) for d in sampled.discarded] == [("throttled", True)]
 
 
@@ -116,7 +116,7 @@ def test_a_low_clock_of_an_idle_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch
     def idle() -> None:
         card.sm_clock_mhz, card.reasons = 300, pynvml.nvmlClocksThrottleReasonGpuIdle
 
-    sampled = latency.sample(Calls(monkeypatch, {2: idle}), watch(), wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, {2: idle}), watch(), keep=5, device="cuda:0")
     assert sampled.discarded == ()
 
 
@@ -126,14 +126,14 @@ def test_promise_7_a_gpu_that_is_slowed_down_most_of_the_time_has_no_latency(
 ) -> None:
     at = {2: lambda: setattr(card, "reasons", SLOWDOWNS[word])}
     with pytest.raises(latency.NoCleanSamples, match=word) as raised:
-        latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+        latency.sample(Calls(monkeypatch, at), watch(), keep=5, device="cuda:0")
     assert raised.value.why == "throttled"
 
 
 def test_the_power_cap_is_recorded_and_invalidates_nothing(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
     at = {2: lambda: setattr(card, "reasons", pynvml.nvmlClocksThrottleReasonSwPowerCap)}
     watching = watch()
-    assert latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0").discarded == ()
+    assert latency.sample(Calls(monkeypatch, at), watching, keep=5, device="cuda:0").discarded == ()
     assert watching.health().throttle_reasons == ("SwPowerCap",)
 
 
@@ -142,7 +142,7 @@ def test_time_under_the_power_cap_is_recorded_though_no_poll_saw_it(
 ) -> None:
     at = {2: lambda: card.violation_ns.update({pynvml.NVML_PERF_POLICY_POWER: 10**8})}
     watching = watch()
-    latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0")
+    latency.sample(Calls(monkeypatch, at), watching, keep=5, device="cuda:0")
     assert watching.health().throttle_reasons == ("SwPowerCap",)
 
 
@@ -156,7 +156,7 @@ def test_promise_8_another_process_that_takes_memory_is_contention(
         2: lambda: theirs.update({OTHER: 300 * MIB}),
         3: lambda: theirs.pop(OTHER),
     }
-    sampled = latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, at), watch(), keep=5, device="cuda:0")
     assert [(d.why, "300 MiB" in d.reason) for d in sampled.discarded] == [("contended", True)]
 
 
@@ -165,7 +165,7 @@ def test_promise_8_memory_that_others_held_before_is_not_contention(
 ) -> None:
     card.compute[OTHER] = 4096 * MIB
     watching = watch()
-    assert latency.sample(Calls(monkeypatch, {}), watching, wanted=5, device="cuda:0").discarded == ()
+    assert latency.sample(Calls(monkeypatch, {}), watching, keep=5, device="cuda:0").discarded == ()
     assert watching.health().others_memory_bytes == 4096 * MIB
 
 
@@ -177,7 +177,7 @@ def test_promise_8_another_process_at_work_is_contention_and_we_are_not(
         2: lambda: setattr(card, "utilisation", [(os.getpid(), 60), (OTHER, 30)]),
         3: lambda: setattr(card, "utilisation", [(os.getpid(), 95)]),
     }
-    sampled = latency.sample(Calls(monkeypatch, at), watch(), wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, at), watch(), keep=5, device="cuda:0")
     assert [(d.why, "30%" in d.reason) for d in sampled.discarded] == [("contended", True)]
 
 
@@ -198,7 +198,7 @@ def test_promise_8_in_a_container_we_are_no_stranger_to_ourselves(
 
     at = {1: ours, 3: lambda: theirs(300 * MIB), 4: lambda: theirs(-300 * MIB)}
     watching = watch()
-    sampled = latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, at), watching, keep=5, device="cuda:0")
     assert [(d.why, "300 MiB" in d.reason) for d in sampled.discarded] == [("contended", True)]
     assert watching.health().others_memory_bytes is None
 
@@ -209,7 +209,7 @@ def test_another_process_with_our_number_on_the_host_is_not_us(
     cuda.allocate(1024 * MIB)
     card.compute = {os.getpid(): 100 * MIB, OTHER: 1600 * MIB}  # the second is us
     card.utilisation = [(os.getpid(), 0), (OTHER, 100)]
-    sampled = latency.sample(Calls(monkeypatch, {}), watch(), wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, {}), watch(), keep=5, device="cuda:0")
     assert sampled.discarded == ()
 
 
@@ -219,7 +219,7 @@ def test_where_noise_is_accepted_everything_is_kept_and_recorded(
     monkeypatch.setenv("AUTOTUNE_BUSY", "accept")
     at = {2: lambda: setattr(card, "reasons", SLOWDOWNS["HwThermal"])}
     watching = watch()
-    sampled = latency.sample(Calls(monkeypatch, at), watching, wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, at), watching, keep=5, device="cuda:0")
     assert sampled.discarded == ()
     assert watching.health().throttle_reasons == ("HwThermal",)
 
@@ -232,7 +232,7 @@ def test_health_is_that_of_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card:
         card.reasons, card.temperature_c, card.power_mw = 0, 70, 300_000
 
     watching = watch()
-    latency.sample(Calls(monkeypatch, {1: throttled, 2: cool}), watching, wanted=5, device="cuda:0")
+    latency.sample(Calls(monkeypatch, {1: throttled, 2: cool}), watching, keep=5, device="cuda:0")
     health = watching.health()
     assert (health.temperature_c, health.power_w) == (70, 300.0)
     assert (health.sm_clock_mhz, health.sm_clock_max_mhz) == (1800.0, 1980.0)
@@ -270,7 +270,7 @@ def test_energy_is_what_the_counter_gained_in_the_kept_calls(monkeypatch: pytest
     latency.sample(
         Calls(monkeypatch, {0: burn, 1: throttled, **dict.fromkeys(range(2, 6), again)}),
         watching,
-        wanted=5,
+        keep=5,
         device="cuda:0",
     )
     assert watching.energy_j() == pytest.approx(5 * 60.0)
@@ -299,7 +299,7 @@ def test_a_card_that_tells_nothing_is_timed_all_the_same_and_the_silence_is_reco
     card.declines = ALL
     card.utilisation = [(OTHER, 100)]
     watching = watch()
-    sampled = latency.sample(Calls(monkeypatch, {}), watching, wanted=5, device="cuda:0")
+    sampled = latency.sample(Calls(monkeypatch, {}), watching, keep=5, device="cuda:0")
     assert sampled.discarded == ()
     health = watching.health()
     assert set(health.not_told) == ALL
@@ -311,13 +311,13 @@ def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPa
     card.declines = {"CurrentClocksEventReasons"}
     card.reasons = SLOWDOWNS["HwSlowdown"]
     with pytest.raises(latency.NoCleanSamples):
-        latency.sample(Calls(monkeypatch, {}), watch(), wanted=5, device="cuda:0")
+        latency.sample(Calls(monkeypatch, {}), watch(), keep=5, device="cuda:0")
 
 
 def test_a_gpu_that_nvml_does_not_know_has_no_health(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
     card.declines = {"HandleByUUID"}
     found = watch_for(GPU)
     assert isinstance(found, Unwatched)
-    assert len(latency.sample(Calls(monkeypatch, {}), found, wanted=5, device="cuda:0").samples_s) >= 5
+    assert len(latency.sample(Calls(monkeypatch, {}), found, keep=5, device="cuda:0").samples_s) >= 5
     assert found.health() is None
     assert found.energy_j() is None
