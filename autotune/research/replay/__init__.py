@@ -1,1 +1,1 @@
-"""Replay: searches of a recorded space, at no device cost, to compare samplers."""
+"""Replay: run searches on recorded spaces instead of a device, to compare samplers."""

@@ -1,4 +1,4 @@
-"""What replayed searches have found, trial by trial, and what many of one sampler say together."""
+"""Convergence: what a replayed search has found after each trial; Replayed: the medians over the seeds of a sampler."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,54 +7,62 @@ from autotune.frozen_model import FrozenModel
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.trial import NOT_THE_CONFIG, Failure, Trial
 
-MARKS = (10, 20, 40, 100)  # trials, at which the curves are told
-SHARES = (0.9, 0.95)  # of the true front's hypervolume, and how many trials it takes
-PICK = 0.95  # of the speed of the fastest config that keeps the limits: two processes of one config differ by so much
+MARKS = (10, 20, 40, 100)  # numbers of trials at which a report shows the shares
+SHARES = (0.9, 0.95)  # shares of the true front's hypervolume; a report shows how many trials each takes
+# A pick counts as the fastest from this share of the fastest config's speed on: processes of one config differ as much.
+PICK = 0.95
 
 
 class Convergence(FrozenModel):
-    """One replayed search: after each trial, what it has found, and the device seconds that it took."""
+    """One replayed search. Each tuple has one value for each trial: the state after that trial.
+
+    found     the share of the true front's hypervolume: 0 for the baseline alone, 1 for the true front
+    picks     the speed of the pick, as a share of the speed of the fastest config that keeps the limits
+    device_s  the device seconds since the start of the search
+    faults    the number of trials that failed because of their config
+    """
 
     seed: int
-    found: tuple[float, ...]  # of the true front's hypervolume; 0: the baseline alone, 1: the true front
-    picks: tuple[float, ...]  # the pick's speed, as a share of that of the fastest config that keeps the limits
+    found: tuple[float, ...]
+    picks: tuple[float, ...]
     device_s: tuple[float, ...]
-    faults: int  # trials that came to nothing, by the config's fault
+    faults: int
 
     def trials_to(self, share: float) -> int | None:
-        """How many trials it took to find this share; None where it never did."""
+        """How many trials it took to find this share; None: it was never found."""
         return next((count for count, found in enumerate(self.found, 1) if found >= share), None)
 
     def trials_to_pick(self, share: float = PICK) -> int | None:
-        """How many trials it took to a pick so near the fastest; None where it never came."""
-        return next((count for count, found in enumerate(self.picks, 1) if found >= share), None)
+        """How many trials it took until the pick had this share of the fastest speed; None: it never had."""
+        return next((count for count, pick in enumerate(self.picks, 1) if pick >= share), None)
 
     def at(self, trials: int) -> float:
-        """The share after so many trials, or after the last one."""
+        """The share found after this number of trials, or after the last trial where there are fewer."""
         return self.found[min(trials, len(self.found)) - 1]
 
 
 class Replayed(FrozenModel):
-    """What one sampler did with one table."""
+    """All searches of one recorded table with one sampler: one for each seed."""
 
     table: str
     sampler: str
     curves: tuple[Convergence, ...]
 
     def median_trials_to(self, share: float) -> float | None:
-        """Over the seeds; None where half of them never found so much."""
+        """Over the seeds; None where at least half of them never found this share."""
         return _median([curve.trials_to(share) for curve in self.curves])
 
     def median_trials_to_pick(self) -> float | None:
-        """Over the seeds; None where half of them never had it."""
+        """Over the seeds; None where at least half of them never had such a pick."""
         return _median([curve.trials_to_pick() for curve in self.curves])
 
     def median_at(self, trials: int) -> float:
+        """The median share found after this number of trials."""
         return statistics.median(curve.at(trials) for curve in self.curves)
 
     @property
     def fault_share(self) -> float:
-        """Of all trials but the baseline's."""
+        """The failed trials as a share of all trials except the baselines."""
         trials = sum(len(curve.found) - 1 for curve in self.curves)
         return sum(curve.faults for curve in self.curves) / trials if trials else 0.0
 
@@ -65,7 +73,7 @@ def _median(counts: Sequence[int | None]) -> float | None:
 
 
 def convergence_of(trials: Sequence[Trial], reference: ReferenceFront, seed: int) -> Convergence:
-    """What a search of this seed has found, judged by the recording's reference."""
+    """The convergence of a search that ran these trials, measured against the reference front of the recording."""
     faults, seconds = 0, list[float]()
     for trial in trials:
         seconds.append(trial.seconds + (seconds[-1] if seconds else 0.0))

@@ -1,9 +1,10 @@
-"""ReferenceFront: how much of what a recorded space has to offer a search has found.
+"""ReferenceFront: the true Pareto front of a recorded space, and the share of it that a search has found.
 
-The box: each objective from the best to the worst among the table's true front and its baseline, latency and memory as
-logarithms, so that a factor counts the same everywhere; a tenth of the span is added at the bad end, so that a config
-that is best in one thing alone counts, too. Only configs that keep the goal's limits count. The share is the
-hypervolume within the box, 0 for the baseline alone and 1 for the true front.
+The share is a hypervolume, scaled to 0 for the baseline alone and 1 for the true front. Only configs that keep the
+limits of the goal count. The hypervolume lies in a box that spans each objective from its best to its worst value on
+the true front and the baseline. Latency and memory are taken as logarithms, so that a factor counts the same
+everywhere. A tenth of each span is added at the bad end, so that a config which is best in one objective only counts
+as well.
 """
 
 import math
@@ -17,11 +18,11 @@ from autotune.trial import Trial
 
 MARGIN = 0.1  # of the span of an objective
 
-Point = tuple[float, ...]
+Point = tuple[float, ...]  # one value for each objective, less is better
 
 
 class ReferenceFront:
-    """Made of every trial of a recording, the first of them the baseline."""
+    """The front of all trials of a recording; the first trial is the baseline."""
 
     def __init__(self, trials: Sequence[Trial], goal: Goal) -> None:
         self.baseline, self.goal = trials[0], goal
@@ -36,47 +37,47 @@ class ReferenceFront:
         self._least_s = min(self._allowed_s.values(), default=0.0)
 
     def shares(self, trials: Sequence[Trial]) -> list[float]:
-        """After each trial, the share that has been found.
+        """The share found after each trial.
 
-        What a judged trial has found is what the recording says of its config: a search may have taken its quality from
-        another.
+        A trial counts with the objectives that the recording has for its config, because the quality of the trial
+        itself may come from another trial.
         """
         best: list[Point] = []
-        found, share = [], self.share([])
+        shares, share = [], self.share([])
         for trial in trials:
             point = self._known.get(trial.config) if trial.judged else None
             if point is not None and not any(_covers(old, point) for old in best):
                 best = [old for old in best if not _covers(point, old)] + [point]
                 share = self.share(best)
-            found.append(share)
-        return found
+            shares.append(share)
+        return shares
 
     def picks(self, trials: Sequence[Trial]) -> list[float]:
-        """After each trial, how near the pick is to the fastest config that keeps the limits: the share of its speed.
+        """The speed of the pick after each trial, as a share of the speed of the fastest config that keeps the limits.
 
         0 as long as no trial keeps the limits.
         """
-        found, held_s = [], math.inf
+        shares, pick_s = [], math.inf
         for trial in trials:
             if trial.judged:
-                held_s = min(held_s, self._allowed_s.get(trial.config, math.inf))
-            found.append(self._least_s / held_s)
-        return found
+                pick_s = min(pick_s, self._allowed_s.get(trial.config, math.inf))
+            shares.append(self._least_s / pick_s)
+        return shares
 
     def share(self, points: Sequence[Point]) -> float:
-        """1 where there is nothing to find beyond the baseline."""
+        """The share that these points have found; 1 where nothing is better than the baseline."""
         if self.most <= self.least:
             return 1.0
         return (self._volume(sorted(points)) - self.least) / (self.most - self.least)
 
     def _volume(self, points: Sequence[Point]) -> float:
-        """Objectives in which the box has no width say nothing."""
+        """The hypervolume of these points in the box, without the objectives in which the box has no width."""
         wide = [i for i, span in enumerate(self.spans) if span > 0]
         scaled = [[(p[i] - self.lows[i]) / (self.spans[i] * (1 + MARGIN)) for i in wide] for p in sorted(points)]
         return volume(scaled) if wide else 0.0
 
     def _point(self, trial: Trial) -> Point | None:
-        """None of a trial that failed, was stopped or oversteps a limit."""
+        """The objectives of a trial; None where it failed, was stopped early or breaks a limit."""
         if trial.judged is None or not keeps(trial, self.baseline, self.goal):
             return None
         return self._logs(trial)
@@ -87,14 +88,14 @@ class ReferenceFront:
 
 
 def front(points: set[Point]) -> list[Point]:
-    """Those that no other one covers."""
+    """The points that no other one covers."""
     kept: list[Point] = []
     for point in sorted(points):
-        if not any(_covers(old, point) for old in kept):  # what comes later in order never covers what came before
+        if not any(_covers(old, point) for old in kept):  # in sorted order no point covers an earlier one
             kept.append(point)
     return kept
 
 
 def _covers(a: Point, b: Point) -> bool:
-    """Is a at least as good as b in everything?"""
+    """Is a at least as good as b in every objective?"""
     return all(x <= y for x, y in zip(a, b, strict=True))

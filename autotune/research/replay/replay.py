@@ -1,7 +1,8 @@
-"""replay(): searches of recorded spaces, at no cost, to compare samplers by.
+"""replay(): run searches on recorded tables instead of a device, to compare samplers.
 
-A replayed search is a real one, whose runner looks its outcomes up in the table and whose clock goes on by the recorded
-seconds. What it may propose is what the table has. There are no anchors: the table's latencies are without drift.
+A replayed search uses the study, the sampler and the loop of a real search. Only its runner differs: it looks outcomes
+up in the table, and advances the clock by the recorded seconds. The sampler can propose only configs of the table.
+There are no anchors, because the latencies in a table are already corrected for drift.
 """
 
 import os
@@ -34,14 +35,16 @@ from autotune.study_folder import StudyFolder
 from autotune.trial import Trial
 from autotune.tuning.explore import Explorer
 
+Search = tuple[Path, str, int, int, tuple[Path, ...], bool]  # the arguments of _search()
+
 
 class TableSpace(SearchSpace):
-    """The configs of a table. What it has not is not allowed, whatever the rules say today."""
+    """The search space of a table: exactly its configs, whatever the rules of the knobs say today."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(recording.header.target, {})
         self.values = recording.header.space
-        # The knobs may have become more since: a recorded config has their defaults.
+        # A knob that was added after the recording is at its default.
         self.rows = {complete(row.values): row for row in recording.rows}
         self._configs = list(self.rows)
 
@@ -50,14 +53,15 @@ class TableSpace(SearchSpace):
             return "it was not recorded"
         if not self.no_effect:
             return None
-        idle = next((pair for pair in config.items() if pair in self.no_effect), None)
-        return f"{idle[0]}={idle[1]} had no effect here" if idle else None
+        without_effect = next((pair for pair in config.items() if pair in self.no_effect), None)
+        return f"{without_effect[0]}={without_effect[1]} had no effect here" if without_effect else None
 
     @property
     def is_listable(self) -> bool:
         return True
 
     def all_configs(self) -> Iterator[Config]:
+        """The configs of the table that are still allowed."""
         return (config for config in self.rows if not self.objection(config))
 
     def random(self, rng: Random, tried: Iterable[Config], attempts: int = 20) -> Config | None:
@@ -71,7 +75,7 @@ class TableSpace(SearchSpace):
 
 
 class TableRunner:
-    """Says of a config what was measured, and how long that took. A `Runner` without processes."""
+    """A `Runner` without processes: it returns the recorded outcome of a config and adds its seconds to the clock."""
 
     def __init__(self, recording: Recording, space: TableSpace) -> None:
         self.recording, self.space, self.now_s = recording, space, 0.0
@@ -98,10 +102,10 @@ class TableRunner:
 
 
 class Replay(Explorer):
-    """The loop of a search on a table."""
+    """The loop of a search, on a table."""
 
     def anchor(self, *, last: bool = False) -> None:
-        """A table has no drift."""
+        """Does nothing: the latencies of a table have no drift."""
 
 
 def replay_once(
@@ -113,19 +117,22 @@ def replay_once(
     earlier: Sequence[Found] = (),
     reuse: bool = True,
 ) -> list[Trial]:
-    """The trials of a search of this table. Raises UserError.
+    """The trials of one search of this table. The same seed gives the same trials.
 
-    earlier  the studies that it is started warm by
-    reuse   is it spared what a search is? See sparing.py
+    budget   the number of trials, baseline included
+    earlier  studies whose results warm-start the search
+    reuse    skip work as a real search does, see reuse.py
+
+    Raises UserError where an earlier study is of another family of pipelines.
     """
-    for one in earlier:
-        one.check_family(recording.header.target)
+    for found in earlier:
+        found.check_family(recording.header.target)
     space = TableSpace(recording)
     runner = TableRunner(recording, space)
     folder = StudyFolder(Path("replay"))  # nothing is ever written to it
     study = Study(
         folder,
-        recording.record().model_copy(update={"warm_start": fitting([one.study for one in earlier], space)}),
+        recording.record().model_copy(update={"warm_start": fitting([found.study for found in earlier], space)}),
         space,
         recipes=recording.header.recipes,
         sampler=sampler,
@@ -147,7 +154,7 @@ def _read_earlier(paths: tuple[Path, ...]) -> list[Found]:
     return read_earlier(paths)
 
 
-def _job(
+def _search(
     table: Path, sampler: str, seed: int, budget: int, warm_start: tuple[Path, ...], reuse: bool
 ) -> tuple[str, str, Convergence]:
     recording, reference = _read(table)
@@ -166,53 +173,57 @@ def replay(
     reuse: bool = True,
     listen: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Replayed]:
-    """Every sampler on every table, from so many seeds. Raises UserError for what can't be read or is unknown.
+    """Search every table with every sampler, from each seed.
 
-    jobs    processes that share the work
-    warm_start  studies or other tables that every search is started warm by
-    reuse  are the searches spared what a search is? See sparing.py
-    listen  hears how many of how many searches are done
+    seeds       the number of searches of a table with a sampler
+    budget      the number of trials of a search
+    jobs        the number of processes
+    warm_start  studies or other tables that warm-start every search
+    reuse       skip work as a real search does, see reuse.py
+    listen      is called with (searches done, all searches)
+
+    Raises UserError for a table that can't be read, an unknown sampler, and a table that is warm-started by itself.
     """
     for sampler in samplers:
         check_sampler(sampler)
     for table in tables:
         if table.resolve() in [path.resolve() for path in warm_start]:
-            raise UserError(f"--warm-start {table.name!r} is the table that is searched: it would know the answer.")
+            raise UserError(
+                f"--warm-start {table.name!r} is the table that is searched: the search would start with its results."
+            )
         _read(table)
     warm = tuple(warm_start)
-    asked = [
+    searches = [
         (table, sampler, seed, budget, warm, reuse) for table in tables for sampler in samplers for seed in range(seeds)
     ]
     curves: dict[tuple[str, str], list[Convergence]] = {}
-    for done, (table_name, sampler, curve) in enumerate(_each(asked, jobs), 1):
+    for done, (table_name, sampler, curve) in enumerate(_run(searches, jobs), 1):
         curves.setdefault((table_name, sampler), []).append(curve)
-        listen(done, len(asked))
-    return [Replayed(table=table, sampler=sampler, curves=tuple(found)) for (table, sampler), found in curves.items()]
+        listen(done, len(searches))
+    return [Replayed(table=table, sampler=sampler, curves=tuple(of)) for (table, sampler), of in curves.items()]
 
 
-def _each(
-    asked: Sequence[tuple[Path, str, int, int, tuple[Path, ...], bool]], jobs: int
-) -> Iterator[tuple[str, str, Convergence]]:
-    """In the order asked, each search in one of the processes."""
+def _run(searches: Sequence[Search], jobs: int) -> Iterator[tuple[str, str, Convergence]]:
+    """(table, sampler, convergence) of each search, in the given order."""
     if jobs == 1:
-        yield from (_job(*one) for one in asked)
+        yield from (_search(*search) for search in searches)
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores among themselves
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_job, *zip(*asked, strict=True))
+        yield from pool.map(_search, *zip(*searches, strict=True))
 
 
 def heads(tables: Sequence[Path]) -> Mapping[str, tuple[Header, int]]:
-    """Table -> what it is of, and how many rows it has."""
-    found = {}
+    """Table -> its header and the number of its rows."""
+    heads_of = {}
     for table in tables:
         recording, _ = _read(table)
-        found[str(table)] = (recording.header, len(recording.rows))
-    return found
+        heads_of[str(table)] = (recording.header, len(recording.rows))
+    return heads_of
 
 
 def check_replay(seeds: int, budget: int, jobs: int) -> None:
-    """Raises UserError."""
+    """Raises UserError where a number is less than 1."""
     for name, number in {"--seeds": seeds, "--budget": budget, "--jobs": jobs}.items():
         if number < 1:
             raise UserError(f"{name} {number}: give at least 1.")

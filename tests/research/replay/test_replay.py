@@ -1,4 +1,4 @@
-"""Replays of simulated tables whose truth is known."""
+"""Replays of simulated tables, for which the right results are known."""
 
 import itertools
 import statistics
@@ -36,7 +36,7 @@ def small() -> Recording:
 
 @pytest.mark.parametrize("sampler", ["auto", "random", "tpe", "nsga2"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_search_that_has_tried_everything_has_found_exactly_all(sampler: str, seed: int) -> None:
+def test_a_search_that_has_tried_everything_has_found_the_whole_front(sampler: str, seed: int) -> None:
     table = narrow(seed)
     trials = replay_once(table, sampler, seed, 100, reuse=False)
     curve = convergence_of(trials, reference(table), seed)
@@ -46,7 +46,7 @@ def test_a_search_that_has_tried_everything_has_found_exactly_all(sampler: str, 
     assert list(curve.found) == sorted(curve.found)
 
 
-def test_what_a_replay_finds_is_what_was_recorded(small: Recording) -> None:
+def test_a_replay_returns_what_was_recorded(small: Recording) -> None:
     rows = {complete(row.values): row for row in small.rows}
     for trial in replay_once(small, "random", 0, 40, reuse=False):
         row = rows[trial.config]
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_curve_and_another_one_another(small: Recor
     assert ours[0] == ours[1]
 
 
-def test_the_yardstick_counts_only_what_keeps_the_limits(small: Recording) -> None:
+def test_the_reference_front_counts_only_what_keeps_the_limits(small: Recording) -> None:
     goal = small.header.goal.model_copy(update={"max_vram_bytes": 1})
     tight = small.model_copy(update={"header": small.header.model_copy(update={"goal": goal})})
     assert reference(tight).front == []
@@ -94,28 +94,28 @@ def test_the_yardstick_counts_only_what_keeps_the_limits(small: Recording) -> No
     assert kept.shares(small.trials())[-1] == 1.0
 
 
-def test_random_finds_on_average_what_chance_says() -> None:
+def test_the_random_sampler_finds_the_expected_share() -> None:
     """The exact expectation after k draws without replacement is the mean over all sets of k."""
     table = narrow(4)
-    ruler, (baseline, *others) = reference(table), table.trials()
-    curves = [convergence_of(replay_once(table, "random", seed, 5, reuse=False), ruler, seed) for seed in range(200)]
+    front, (baseline, *others) = reference(table), table.trials()
+    curves = [convergence_of(replay_once(table, "random", seed, 5, reuse=False), front, seed) for seed in range(200)]
     for count in (2, 3, 4):
         sets = itertools.combinations(others, count - 1)
-        expected = statistics.fmean(ruler.shares([baseline, *drawn])[-1] for drawn in sets)
+        expected = statistics.fmean(front.shares([baseline, *drawn])[-1] for drawn in sets)
         found = [curve.found[count - 1] for curve in curves]
         error = statistics.stdev(found) / len(found) ** 0.5
         assert abs(statistics.fmean(found) - expected) < 4 * error + 1e-9
         assert 0 < expected < 1
 
 
-def test_our_sampler_finds_more_than_chance_in_worlds_like_real_ones() -> None:
-    """Simulated ones; what is said of it in the README is from recordings, where there are some."""
+def test_our_sampler_finds_more_than_random_in_simulated_worlds() -> None:
+    """The README's figures come from recordings of real spaces."""
     ours, chance = [], []
     for seed in range(2):
         table = simulated(20 + seed, rows=250, fault_rules=seed)
-        ruler = reference(table)
-        ours.append(convergence_of(replay_once(table, "auto", 0, 30), ruler, 0))
-        chance += [convergence_of(replay_once(table, "random", s, 30), ruler, s) for s in range(5)]
+        front = reference(table)
+        ours.append(convergence_of(replay_once(table, "auto", 0, 30), front, 0))
+        chance += [convergence_of(replay_once(table, "random", s, 30), front, s) for s in range(5)]
     assert statistics.fmean(c.at(30) for c in ours) > 0.15 + statistics.fmean(c.at(30) for c in chance)
     assert sum(c.faults for c in ours) / 2 < sum(c.faults for c in chance) / 10 + 1
 
@@ -136,8 +136,8 @@ def test_the_summary_is_of_the_curves() -> None:
 
 
 def test_the_pick_is_the_fastest_that_keeps_the_limits(small: Recording) -> None:
-    trials, ruler = small.trials(), reference(small)
-    found = ruler.picks(trials)
+    trials, front = small.trials(), reference(small)
+    found = front.picks(trials)
     assert found == sorted(found)
     assert found[-1] == 1
     best = pick_trial(trials, trials[0], small.header.goal)
@@ -147,11 +147,11 @@ def test_the_pick_is_the_fastest_that_keeps_the_limits(small: Recording) -> None
     assert found[0] == pytest.approx(costs(best)[0] / costs(trials[0])[0])
 
 
-def test_processes_change_nothing(tmp_path: Path, small: Recording) -> None:
+def test_the_number_of_processes_changes_nothing(tmp_path: Path, small: Recording) -> None:
     write_table(small, tmp_path / "a.parquet")
-    words = {"samplers": ("random", "nsga2"), "seeds": 2, "budget": 12}
-    alone = replay([tmp_path / "a.parquet"], jobs=1, **words)
-    assert alone == replay([tmp_path / "a.parquet"], jobs=2, **words)
+    options = {"samplers": ("random", "nsga2"), "seeds": 2, "budget": 12}
+    alone = replay([tmp_path / "a.parquet"], jobs=1, **options)
+    assert alone == replay([tmp_path / "a.parquet"], jobs=2, **options)
     assert [(one.sampler, len(one.curves)) for one in alone] == [("random", 2), ("nsga2", 2)]
 
 

@@ -1,4 +1,4 @@
-"""A replayed search is spared what a real one is, pays for the rest, and ends with the same front."""
+"""A replayed search skips what a real search skips, pays for the rest, and ends with the same front."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from autotune.trial import Trial
 
 INCUMBENT = Incumbent(trial=4, latencies_s=(0.1,), error=0.0, peak_memory_bytes=1)
 SOURCE = SourceTrial(trial=0, prompt=0, suspects={}, min_psnr_db=None, conclusive=True)
-CALLS = 16  # that all pictures take
+CALLS = 16  # they draw all pictures
 
 
 def row(samples_s: tuple[float, ...], **more: Any) -> Row:
@@ -43,26 +43,24 @@ def outcome(samples_s: tuple[float, ...]) -> Measurement:
 
 
 QUIET = (1.0,) * CALLS
-NOISY = (1.0, 1.5) * 8  # five calls and ten seconds more are timed before it is given up
+NOISY = (1.0, 1.5) * 8  # timing stops ten seconds after the fifth call, still imprecise
 
 
 @pytest.mark.parametrize(("samples_s", "timed"), [(QUIET, 5), (NOISY, 12)])
-def test_a_sharing_trial_costs_its_phases_and_the_calls_that_its_time_needs(
-    samples_s: tuple[float, ...], timed: int
-) -> None:
+def test_a_trial_with_a_source_costs_its_phases_and_the_timed_calls(samples_s: tuple[float, ...], timed: int) -> None:
     seen, seconds = reused(row(samples_s), outcome(samples_s), Reuse(source=SOURCE), [measured(0)], CALLS)
     assert seen.quality_of == 0
     assert seconds == pytest.approx(100.0 - 4.0 - sum(samples_s[timed:]))
 
 
-def test_what_an_earlier_trial_has_compiled_costs_the_look_that_finds_it() -> None:
+def test_code_that_an_earlier_trial_compiled_costs_the_cache_lookup() -> None:
     spent = reused(row(QUIET, compile_s=60.0), outcome(QUIET), Reuse(), [measured(0)], CALLS)[1]
     found = reused(row(QUIET, compile_s=60.0), outcome(QUIET), Reuse(compiler=0), [measured(0)], CALLS)[1]
     assert spent - found == pytest.approx((1 - FROM_CACHE) * 60.0)
 
 
 def test_a_replayed_search_times_no_better_than_a_real_one() -> None:
-    """Its latency is that of the calls that it would have timed, and it pays for these alone."""
+    """Its latency is that of the calls that it would have timed, and it pays only for these."""
     samples_s = (1.0, 1.05, 0.95, 1.02, 0.98, 1.04, 0.97, 1.03, 0.96, 1.01, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)
     seen, seconds = reused(row(samples_s), outcome(samples_s), Reuse(source=SOURCE, spread=0.04), [measured(0)], CALLS)
     assert seen.latency_samples_s == samples_s[:10]
@@ -77,15 +75,15 @@ def test_a_stopped_trial_costs_its_phases_and_the_least_number_of_calls() -> Non
     assert seconds == pytest.approx(100.0 - 4.0 - 11.0)
 
 
-def test_one_that_is_seen_to_be_hopeless_at_the_end_alone_is_spared_the_judging() -> None:
-    """Its first calls were quick."""
+def test_a_trial_that_is_dominated_only_after_all_calls_skips_the_scoring() -> None:
+    """Its first calls are fast."""
     samples_s = (0.1,) * 5 + (1.0,) * 11
     seen, seconds = reused(row(samples_s), outcome(samples_s), Reuse(incumbents=(INCUMBENT,)), [measured(0)], CALLS)
     assert seen.stopped is not None
     assert seconds == pytest.approx(96.0)
 
 
-def test_pictures_that_are_found_to_be_others_are_paid_for_beside_the_timed_calls() -> None:
+def test_pictures_that_differ_from_the_source_are_paid_for_beside_the_timed_calls() -> None:
     judged = Quality(metric="clip", scorer="demo@0", clip_scores=(30.0, 31.0), ssim=(0.8, 0.8), psnr_db=(20.0, 20.0))
     mine = outcome(QUIET).model_copy(update={"quality": judged})
     same = Quality(metric="clip", scorer="demo@0", clip_scores=(30.0, 31.0), ssim=(1.0, 1.0), psnr_db=(None, None))
@@ -96,44 +94,44 @@ def test_pictures_that_are_found_to_be_others_are_paid_for_beside_the_timed_call
     assert seconds == pytest.approx(100.0 + 5.0)
 
 
-def test_two_pictures_are_no_nearer_than_their_distances_from_the_baselines_allow() -> None:
+def test_two_pictures_are_as_far_apart_as_their_distances_from_the_baseline_differ() -> None:
     def at(psnr_db: float) -> Trial:
         judged = Quality(
             metric="clip", scorer="demo@0", clip_scores=(30.0, 31.0), ssim=(0.9, 0.9), psnr_db=(psnr_db, psnr_db)
         )
         return measured(0, judged=judged)
 
-    def look(one: float, other: float) -> SpotCheck:
-        mine = at(one).measured
-        assert mine is not None
-        return spot_check_in_table(mine, SOURCE, [at(other)])
+    def spot_check(own: float, other: float) -> SpotCheck:
+        outcome = at(own).measured
+        assert outcome is not None
+        return spot_check_in_table(outcome, SOURCE, [at(other)])
 
-    assert look(30.0, 30.0).psnr_db is None
+    assert spot_check(30.0, 30.0).psnr_db is None
     apart = 255 * (10 ** (-20 / 20) - 10 ** (-40 / 20))
-    assert look(20.0, 40.0).psnr_db == pytest.approx(20 * math.log10(255 / apart))
-    assert look(40.0, 20.0) == look(20.0, 40.0)
+    assert spot_check(20.0, 40.0).psnr_db == pytest.approx(20 * math.log10(255 / apart))
+    assert spot_check(40.0, 20.0) == spot_check(20.0, 40.0)
 
 
 class Twice:
-    """A runner that measures everything, and remembers what a thrifty one would have said of the same trials."""
+    """Runs the same trials without reuse, and with reuse; `reusing` holds the latter."""
 
     def __init__(self, table: Recording) -> None:
         self.space = TableSpace(table)
-        self.runner, self.thrifty = TableRunner(table, self.space), list[Trial]()
+        self.runner, self.reusing = TableRunner(table, self.space), list[Trial]()
         self.table = table
 
-    def go(self, budget: int) -> list[Trial]:
+    def run(self, budget: int) -> list[Trial]:
         trials = self.table.trials()[:budget]
         record = self.table.record()
         for trial in trials:
-            reuse = plan_reuse(trial.number, trial.config, self.thrifty, (), record) if self.thrifty else None
-            outcome = self.runner.run(None, trial.config, pictures=True, earlier=self.thrifty, reuse=reuse)  # type: ignore[arg-type]
-            self.thrifty.append(trial.model_copy(update={"outcome": outcome}))
+            reuse = plan_reuse(trial.number, trial.config, self.reusing, (), record) if self.reusing else None
+            outcome = self.runner.run(None, trial.config, pictures=True, earlier=self.reusing, reuse=reuse)  # type: ignore[arg-type]
+            self.reusing.append(trial.model_copy(update={"outcome": outcome}))
         return trials
 
 
 def crowded(seed: int) -> Recording:
-    """160 configs in random order, many of which draw the same pictures."""
+    """160 configs in random order; many of them draw the same pictures."""
     space = narrow_space(
         dtype=("fp32", "bf16"),
         steps=("workload", 8),
@@ -147,7 +145,7 @@ def crowded(seed: int) -> Recording:
 
 
 def noise_free(seed: int) -> Recording:
-    """A table in which configs that draw the same pictures have the same loss, and no loss is nearly nothing."""
+    """A table in which configs that draw the same pictures have the same loss, and small losses are 0."""
     table = crowded(seed)
     losses: dict[object, float] = {}
     rows = []
@@ -165,26 +163,26 @@ def noise_free(seed: int) -> Recording:
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("limits", [{}, {"max_vram_bytes": 900_000_000}, {"max_latency_s": 0.9}])
 def test_of_the_same_trials_the_front_is_exactly_the_same(seed: int, limits: dict[str, Any]) -> None:
-    """No stage biases it: what was stopped was not on the front, what was taken over was the same."""
+    """Reuse does not bias the front: stopped trials are not on it, and a quality taken over is the same."""
     table = noise_free(seed)
     goal = Goal(max_quality_drop=0.3, **limits)
     table = table.model_copy(update={"header": table.header.model_copy(update={"goal": goal})})
     twice = Twice(table)
-    trials = twice.go(160)
-    stopped = [t for t in twice.thrifty if t.measured and t.measured.stopped]
-    shared = [t for t in twice.thrifty if t.measured and t.measured.quality_of is not None]
+    trials = twice.run(160)
+    stopped = [t for t in twice.reusing if t.measured and t.measured.stopped]
+    shared = [t for t in twice.reusing if t.measured and t.measured.quality_of is not None]
     assert len(stopped) > 3
     assert len(shared) > 10
-    fronts = [pareto_front(found, found[0]) for found in (trials, twice.thrifty)]
+    fronts = [pareto_front(found, found[0]) for found in (trials, twice.reusing)]
     assert [t.number for t in fronts[0]] == [t.number for t in fronts[1]]
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_where_there_is_noise_what_is_missing_on_the_front_is_within_the_noise(seed: int) -> None:
-    """Beside every trial of the front without reuse there is one as good within 4 standard deviations of the loss."""
+def test_with_noise_a_missing_trial_of_the_front_is_within_the_noise_of_another(seed: int) -> None:
+    """For every trial of the front without reuse there is one as good, within 4 standard deviations of the loss."""
     twice = Twice(crowded(seed))
-    trials = twice.go(160)
-    front = [objectives(t, trials[0]) for t in pareto_front(twice.thrifty, trials[0])]
+    trials = twice.run(160)
+    front = [objectives(t, trials[0]) for t in pareto_front(twice.reusing, trials[0])]
     for latency_s, memory_bytes, loss in (objectives(t, trials[0]) for t in pareto_front(trials, trials[0])):
         assert any(
             mine_s <= 1.01 * latency_s and mine_bytes <= 1.02 * memory_bytes and mine <= loss + 0.08
@@ -192,11 +190,11 @@ def test_where_there_is_noise_what_is_missing_on_the_front_is_within_the_noise(s
         )
 
 
-def test_a_replay_is_thrifty_unless_asked_not_to_be() -> None:
+def test_a_replay_reuses_unless_told_otherwise() -> None:
     table = simulated(3, rows=60)
-    spare, naive = (replay_once(table, "random", 0, 40, reuse=reuse) for reuse in (True, False))
-    assert any(t.measured and (t.measured.stopped or t.measured.spot_check) for t in spare)
-    assert not any(t.measured and (t.measured.stopped or t.measured.spot_check) for t in naive)
-    assert sum(t.seconds for t in naive) == pytest.approx(
-        sum(row.seconds for row in table.rows if complete(row.values) in {t.config for t in naive})
+    reusing, plain = (replay_once(table, "random", 0, 40, reuse=reuse) for reuse in (True, False))
+    assert any(t.measured and (t.measured.stopped or t.measured.spot_check) for t in reusing)
+    assert not any(t.measured and (t.measured.stopped or t.measured.spot_check) for t in plain)
+    assert sum(t.seconds for t in plain) == pytest.approx(
+        sum(row.seconds for row in table.rows if complete(row.values) in {t.config for t in plain})
     )
