@@ -1,21 +1,22 @@
-"""Which settings go together with the libraries that are installed? Every pair of values, on tiny pipelines.
+"""Compat: try every pair of settings on tiny pipelines, with the installed versions of the libraries.
 
     python -m autotune.compat
 
-For whoever has other versions of torch and diffusers than those that the rules of the knobs were written with. A pair
-that the rules refuse is not run; any other is built and called, and its picture is compared with the picture of the
-same settings without those that should change nothing (compilation, layout, another attention kernel).
+It is for users of other versions of torch and diffusers than those that the rules of the knobs were written for. A pair
+that the rules refuse is not run. Every other pair is built and called. Its picture is compared with that of its
+reference: the same settings without those that should not change the picture (compilation, layout, another attention
+kernel).
 
-tiny/        configurations of pipelines with random weights, one folder each; the trained demo is "sd". The transformer
-             of random numbers takes each step for another world: flux's noise levels lie close together, so that a
-             cache of blocks finds something to reuse
-plan.py      which values and pairs there are, what the rules say of them, and which pictures judge them
-pictures.py  in the child: configs -> pictures, each in a process of its own
-judge.py     pictures -> verdicts
+tiny/        the configurations of pipelines with random weights, one folder each; "sd" is the trained demo. The noise
+             levels of flux lie close together: with random weights its steps would otherwise differ too much for a
+             cache of blocks to reuse any
+plan.py      the values and pairs, the rules' verdict on them, and the pictures that each check needs
+pictures.py  in the child process: draws the pictures of each config in a process of its own
+judge.py     compares pictures and returns verdicts
 record.py    the verdicts as a file: compat-DEVICE.json
-checks.py    the checks of one pipeline, from the first to the last
-run.py       the story of a run
+checks.py    runs the checks of one pipeline
+run.py       runs the checks of all pipelines
 table.py     the verdicts in a terminal
 
-It knows no knob by name. What it does not tell: speed, and what becomes of full-size weights.
+The code names no knob. It does not measure speed, and does not use full-size weights.
 """

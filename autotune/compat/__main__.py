@@ -1,4 +1,7 @@
-"""python -m autotune.compat: exit codes are 0 all fine, 1 something failed, 2 input that can't be used, 130 Ctrl-C."""
+"""The command line of python -m autotune.compat.
+
+Exit codes: 0 nothing failed, 1 something failed, 2 the input can't be used, 130 Ctrl-C.
+"""
 
 import shlex
 import sys
@@ -19,20 +22,20 @@ def main(
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")
     ] = None,
-    pipelines: Annotated[str | None, typer.Option(help="Some of them, such as sd,sdxl. Default: all.")] = None,
+    pipelines: Annotated[str | None, typer.Option(help="The pipelines to try, such as sd,sdxl. Default: all.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Default: reports/compat-DEVICE.json. An unfinished one is continued."),
+        typer.Option("-o", "--output", help="Default: reports/compat-DEVICE.json. An unfinished file is continued."),
     ] = None,
     only: Annotated[str, typer.Option(help="Only pairs with one of these knobs, such as cache,vae.")] = "",
     without: Annotated[str, typer.Option(help="No pair with one of these knobs, such as compile.")] = "",
-    limit_s: Annotated[float | None, typer.Option(min=1.0, help="Begin nothing new after so many seconds.")] = None,
+    limit_s: Annotated[float | None, typer.Option(min=1.0, help="Begin nothing new after this many seconds.")] = None,
     challenge_refusals: Annotated[
-        bool, typer.Option("--challenge-refusals", help="Run the refused pairs too: which work with these libraries?")
+        bool, typer.Option("--challenge-refusals", help="Run the refused pairs as well, to see which work here.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Run once more what failed.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run the failed checks again.")] = False,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: 1 on a CPU, up to 8 on a GPU.")
+        int | None, typer.Option(min=1, help="Number of processes. Default: 1 on a CPU, up to 8 on a GPU.")
     ] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep pictures and logs in this folder.")] = None,
 ) -> None:
@@ -71,7 +74,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def run() -> None:
-    """Every expected error becomes one sentence and an exit code."""
+    """Run the command; an expected error becomes one sentence and an exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

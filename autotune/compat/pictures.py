@@ -1,8 +1,8 @@
-"""In the child: configs -> pictures, each made in a fork of this process, which has only loaded the libraries.
+"""run_compat_job(): in the child process, draw the pictures of many configs, each in a fork.
 
-A fork costs milliseconds, a fresh process seconds, and both keep what a config leaves behind in torch (flags, compiled
-code, patches, a crash) from the next one. On a GPU the libraries are not loaded first: some of them start CUDA, and a
-fork of a process that has started it can't use it.
+A fork starts in milliseconds, a fresh process in seconds. Both isolate a config from what earlier configs left behind
+in torch (flags, compiled code, patches, a crash). On a CPU this process loads the libraries before it forks. On a GPU
+it does not: some libraries initialize CUDA, and a fork of a process that has initialized CUDA can't use the GPU.
 """
 
 import os
@@ -13,7 +13,7 @@ import traceback
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.compat.record import Made
 from autotune.config import Config, Value
@@ -24,19 +24,28 @@ from autotune.pipelines import parts
 from autotune.trial import Failure
 from autotune.worker.classify import classify
 from autotune.worker.main import fork
+from autotune.workload import Workload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from diffusers import DiffusionPipeline
+    from numpy.typing import NDArray
 
 LOADED_FIRST = ("diffusers", "transformers", "torchao.quantization", "tomesd", "torch._inductor.compile_fx")
 CALLS = {"cpu": 2, "cuda": 3}  # a CUDA graph is recorded in the second call and replayed from the third on
-BLACK = 8 / 255
-NUDGE = 1e-6  # eight units in the last place of float32, what sums of a few hundred terms are off by
+BLACK = 8 / 255  # a picture without a brighter pixel is black
+NUDGE = 1e-6  # relative; eight units in the last place of float32, the error of sums of a few hundred terms
 
 
 def run_compat_job(job: CompatJob, folder: Path) -> dict[str, Any]:
-    """Make what is missing in the job's folder, as many as can be begun in its time: for each config DIGEST.json (what
-    became of it) and, where all went well, DIGEST.npy (its pictures)."""
+    """Draw the pictures that are missing in the job's folder, of as many configs as can be begun in the job's time.
+
+    For each config the folder then holds DIGEST.json (a Made) and, where it worked, DIGEST.npy (the pictures). The
+    result is the number of configs that were begun.
+    """
     _load_libraries(job)
-    kept, begun = Path(job.folder), time.monotonic()
-    left = [config for config in map(Config, job.configs) if not (kept / f"{config.digest}.json").exists()]
+    store, begun = Path(job.folder), time.monotonic()
+    left = [config for config in map(Config, job.configs) if not (store / f"{config.digest}.json").exists()]
     running: dict[int, tuple[Config, float]] = {}
     count = 0
     while running or (left and time.monotonic() - begun < job.budget_s):
@@ -44,7 +53,7 @@ def run_compat_job(job: CompatJob, folder: Path) -> dict[str, Any]:
             config = left.pop(0)
             running[fork(partial(_make, job, config))] = config, time.monotonic()
             count += 1
-        _look_after(running, job)
+        _reap(running, job)
         time.sleep(0.01)
     return {"begun": count}
 
@@ -58,11 +67,16 @@ def _load_libraries(job: CompatJob) -> None:
         for name in LOADED_FIRST:
             import_module(name)
         import_classes(job.target.pipeline)
-    assert not torch.cuda.is_initialized(), "a fork could not use the GPU any more"
+    assert not torch.cuda.is_initialized(), "a fork could not use the GPU"
 
 
-def _look_after(running: dict[int, tuple[Config, float]], job: CompatJob) -> None:
-    """Forget the forks that have ended, and end those that take too long. Whoever leaves no word gets one here."""
+def _reap(running: dict[int, tuple[Config, float]], job: CompatJob) -> None:
+    """Remove the forks that have ended, and kill those that take too long.
+
+    Where a fork wrote no outcome, write one for it.
+
+    running  process id -> (config, time.monotonic() at its start)
+    """
     for process, (config, since) in list(running.items()):
         ended, status = os.waitpid(process, os.WNOHANG)
         late = time.monotonic() - since > job.limit_s
@@ -74,13 +88,9 @@ def _look_after(running: dict[int, tuple[Config, float]], job: CompatJob) -> Non
         del running[process]
         if not (Path(job.folder) / f"{config.digest}.json").exists():
             code = os.waitstatus_to_exitcode(status)
-            crash = signal.Signals(-code).name if code < 0 else f"exited with status {code} and no word"
-            slow = f"not done after {job.limit_s:.0f} s"
-            _write(job, config, Made(failure=Failure(cause="timeout", reason=slow) if late else _crash(crash)))
-
-
-def _crash(reason: str) -> Failure:
-    return Failure(cause="crash", reason=reason)
+            crash = signal.Signals(-code).name if code < 0 else f"exited with status {code} and no outcome"
+            timeout = Failure(cause="timeout", reason=f"not done after {job.limit_s:.0f} s")
+            _write(job, config, Made(failure=timeout if late else Failure(cause="crash", reason=crash)))
 
 
 def _write(job: CompatJob, config: Config, made: Made) -> None:
@@ -88,22 +98,24 @@ def _write(job: CompatJob, config: Config, made: Made) -> None:
 
 
 def _make(job: CompatJob, config: Config) -> None:
-    sys.stderr.write(f"--- {_said(config)}\n")
+    """In a fork: draw the pictures of a config and write its outcome."""
+    sys.stderr.write(f"--- {_changes(config)}\n")
     try:
-        made = _pictures(job, config)
+        made = _draw(job, config)
     except Exception as error:
         traceback.print_exc()
         made = Made(failure=classify(error))
     _write(job, config, made)
 
 
-def _said(config: Config) -> str:
-    """For the log."""
+def _changes(config: Config) -> str:
+    """The values that are not defaults, for the log."""
     changed = [f"{n}={v}" for n, v in config.items() if v != all_knobs()[n].default]
     return " ".join(changed) or "all defaults"
 
 
-def _pictures(job: CompatJob, config: Config) -> Made:
+def _draw(job: CompatJob, config: Config) -> Made:
+    """Build the pipe, call it several times, and save the pictures of the first call."""
     import numpy as np
     import torch
 
@@ -133,8 +145,11 @@ def _pictures(job: CompatJob, config: Config) -> Made:
     )
 
 
-def _call(pipe: Any, workload: Any) -> Any:
-    """The pixels of the workload's first call, from 0 to 1: pictures x height x width x 3. Raises BrokenOutput."""
+def _call(pipe: "DiffusionPipeline", workload: Workload) -> "NDArray[np.float32]":
+    """The pixels of the workload's first call, from 0 to 1: pictures x height x width x 3.
+
+    Raises BrokenOutput for another shape, NaN and a black picture.
+    """
     import numpy as np
 
     from autotune.measure import health
@@ -143,9 +158,9 @@ def _call(pipe: Any, workload: Any) -> Any:
     arguments = call_arguments(pipe, workload, *next(workload.calls()))
     with health.no_silent_nan():
         pixels = np.asarray(pipe(**arguments, output_type="np").images, dtype=np.float32)
-    wanted = (workload.batch, workload.height, workload.width, 3)
-    if pixels.shape != wanted:
-        raise health.BrokenOutput(f"the pictures have the shape {pixels.shape}, not {wanted}")
+    expected = (workload.batch, workload.height, workload.width, 3)
+    if pixels.shape != expected:
+        raise health.BrokenOutput(f"the pictures have the shape {pixels.shape}, not {expected}")
     if not np.isfinite(pixels).all():
         raise health.BrokenOutput("the pipeline's output has NaN pixels")
     if pixels.max(axis=(1, 2, 3)).min() <= BLACK:
@@ -154,13 +169,13 @@ def _call(pipe: Any, workload: Any) -> Any:
 
 
 def _is_reference(config: Config) -> bool:
-    """Does every knob that acts say that it changes the picture?"""
+    """Is the config its own reference: does every knob that is not at its default change the picture?"""
     knobs = all_knobs()
     return all(knobs[name].changes_output or value == knobs[name].default for name, value in config.items())
 
 
-def _nudged(pipe: Any, workload: Any) -> Any:
-    """The call's pixels when every weight of what runs once a step is off by about NUDGE of itself."""
+def _nudged(pipe: "DiffusionPipeline", workload: Workload) -> "NDArray[np.float32]":
+    """The pixels of the call after a relative change of about NUDGE to every weight of the models that run per step."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -171,8 +186,8 @@ def _nudged(pipe: Any, workload: Any) -> Any:
     return _call(pipe, workload)
 
 
-def _rounds(pipe: Any) -> bool:
-    """Does the pipe compute in anything coarser than plain float32?"""
+def _rounds(pipe: "DiffusionPipeline") -> bool:
+    """Does the pipe compute in a coarser format than plain float32?"""
     import torch
 
     models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
@@ -181,8 +196,8 @@ def _rounds(pipe: Any) -> bool:
     return not plain or torch.get_float32_matmul_precision() != "highest"
 
 
-def _verify(pipe: Any, config: Config, workload: Any) -> None:
-    """Raises NoEffect for a knob that has done nothing, as far as only a call can show it."""
+def _verify(pipe: "DiffusionPipeline", config: Config, workload: Workload) -> None:
+    """Raises NoEffect for a knob without effect, where only a call can show the effect."""
     from autotune.building import build
     from autotune.measure.kernels import attention_kernels, short_call
     from autotune.pipelines.inputs import call_arguments
@@ -191,9 +206,9 @@ def _verify(pipe: Any, config: Config, workload: Any) -> None:
         arguments: dict[str, Any] = call_arguments(pipe, workload, *next(workload.calls()))
         pipe(**arguments, output_type="np", **short_call(pipe))
 
-    def asks(name: str, value: Value) -> bool:
+    def needs_call(name: str, value: Value) -> bool:
         knob = all_knobs()[name]
         return knob.verify is not None and value != knob.default
 
-    if any(asks(name, value) for name, value in config.items()):
+    if any(needs_call(name, value) for name, value in config.items()):
         build.verify(pipe, config, attention_kernels(pipe, call))

@@ -1,4 +1,4 @@
-"""What is asked of one pipeline: every value alone, every pair of values of two knobs, and the rules' word on each."""
+"""Plan: the checks of one pipeline: every value alone, every pair of values of two knobs, and what the rules refuse."""
 
 import itertools
 import tomllib
@@ -12,7 +12,8 @@ from autotune.errors import UserError, nearest
 from autotune.knobs import all_knobs, complete
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
-from autotune.study.space import SHIPPED, SearchSpace, SpaceFile, make_space
+from autotune.study.space import SearchSpace, make_space
+from autotune.study.space_file import SHIPPED, SpaceFile
 from autotune.target import Target
 
 TINY = Path(__file__).parent / "tiny"
@@ -24,17 +25,22 @@ PLAIN = complete({})
 
 @dataclass(frozen=True)
 class Check:
-    """One value, or two of different knobs, as a config: whatever they modify, or is modified by them, has a value at
-    which they act."""
+    """One value, or two values of different knobs, as a config. A knob that a value modifies is not at its default.
+
+    refused  the sentence with which the rules refuse the config; None: they allow it
+    without  for each value that changes the picture: "knob=value" -> the config without the value
+    rank     0: every value is the first one that its knob has on this target
+    """
 
     values: tuple[tuple[str, Value], ...]
     config: Config
-    refused: str | None  # the sentence of the rules
-    without: Mapping[str, Config]  # of each value that changes pictures, "knob=value" -> the config without it
-    rank: int  # 0: every value is the first that its knob has here
+    refused: str | None
+    without: Mapping[str, Config]
+    rank: int
 
     @property
     def name(self) -> str:
+        """The values, such as "dtype=bf16 + memory_format=channels_last"."""
         return " + ".join(self.parts)
 
     @property
@@ -43,12 +49,12 @@ class Check:
 
     @property
     def reference(self) -> Config:
-        """Without the knobs that change nothing but how the picture is computed."""
+        """The config without the knobs that don't change the picture."""
         return complete({n: v for n, v in self.config.items() if all_knobs()[n].changes_output})
 
     @property
     def needs(self) -> tuple[Config, ...]:
-        """The configs whose pictures decide."""
+        """The configs whose pictures the verdict needs."""
         return (PLAIN, *self.without.values(), self.reference, self.config)
 
     @property
@@ -59,8 +65,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Plan:
+    """All checks of one pipeline."""
+
     target: Target
-    impossible: Mapping[str, str]  # "knob=value" -> why
+    impossible: Mapping[str, str]  # "knob=value" -> why it is not available
     singles: tuple[Check, ...]
     pairs: tuple[Check, ...]
 
@@ -70,38 +78,40 @@ def name_of(knob: str, value: Value) -> str:
 
 
 def tiny_pipelines() -> dict[str, Pipeline]:
-    """By name: the trained demo, and the folders of `tiny/`."""
-    found = {"sd": resolve("demo").model_copy(update={"scorer": None})}
+    """Name -> pipeline: the trained demo, and the folders of `tiny/`."""
+    pipelines = {"sd": resolve("demo").model_copy(update={"scorer": None})}
     for folder in sorted(path.parent for path in TINY.glob("*/model_index.json")):
-        # No preset's name: its architecture would be taken instead of the folder.
-        found[folder.name] = resolve(str(folder), "random").model_copy(update={"name": f"tiny-{folder.name}"})
-    return found
+        # With the name of a preset, the preset's architecture would replace the folder's.
+        pipelines[folder.name] = resolve(str(folder), "random").model_copy(update={"name": f"tiny-{folder.name}"})
+    return pipelines
 
 
 def choose(names: str | None) -> dict[str, Pipeline]:
-    """Those of a list with commas, or all. Raises UserError."""
+    """The tiny pipelines with these names ("sd,sdxl"), or all. Raises UserError for an unknown name."""
     known = tiny_pipelines()
-    wanted = [name.strip() for name in names.split(",")] if names else list(known)
-    for name in wanted:
+    chosen = [name.strip() for name in names.split(",")] if names else list(known)
+    for name in chosen:
         if name not in known:
             raise UserError(f"--pipelines {name!r} is unknown, {nearest(name, known)}")
-    return {name: known[name] for name in known if name in wanted}
+    return {name: known[name] for name in known if name in chosen}
 
 
 def fitted(target: Target) -> Target:
-    """With a workload in which every knob has something to do: two pictures of more than one tile of the VAE."""
+    """The target with a workload in which every knob can act: two pictures, each of more than one tile of the VAE."""
     traits, multiple = target.pipeline.known, target.pipeline.known.size_multiple
-    wanted = traits.vae_tile_px * 5 // 4 if traits.vae_tile_px else SIDE_WITHOUT_VAE
-    side = -(-wanted // multiple) * multiple
+    least = traits.vae_tile_px * 5 // 4 if traits.vae_tile_px else SIDE_WITHOUT_VAE
+    side = -(-least // multiple) * multiple
     size = {"width": side, "height": side, "batch": len(PROMPTS)}
     return target.model_copy(update={"workload": target.workload.model_copy(update=size)})
 
 
 def space_of(target: Target) -> SearchSpace:
+    """The search space of all offered values."""
     return make_space(target, SpaceFile(knobs=_offered()), fix={}, exclude=(), baseline=PLAIN)
 
 
 def make_plan(target: Target) -> Plan:
+    """Every possible value alone, and every pair of values of two knobs."""
     space = space_of(target)
     impossible = {name_of(*which): why for which, why in space.impossible.items()}
     free = []
@@ -110,14 +120,17 @@ def make_plan(target: Target) -> Plan:
         if knob.modifies is None or knob.modifies in space.free:
             free += [(name, value) for value in changed]
         else:
-            impossible |= {name_of(name, value): f"{knob.modifies} can't act here" for value in changed}
+            impossible |= {name_of(name, value): f"{knob.modifies} is not available here" for value in changed}
     singles = tuple(check(space, value) for value in free)
     pairs = [check(space, a, b) for a, b in itertools.combinations(free, 2) if a[0] != b[0]]
     return Plan(target, impossible, singles, tuple(sorted(pairs, key=lambda check: check.name)))
 
 
 def check(space: SearchSpace, *values: tuple[str, Value]) -> Check:
-    """With the first value of what they modify that the rules allow, or the first of all and its refusal."""
+    """The check of these values, together with a value for each knob that they modify.
+
+    That is the first value with which the rules allow the config, or the first of all where they allow none.
+    """
     chosen = dict(values)
     modified = [all_knobs()[name].modifies for name in chosen]
     carriers = list(dict.fromkeys(m for m in modified if m is not None and m not in chosen))
@@ -134,16 +147,17 @@ def _possible(space: SearchSpace, name: str) -> list[Value]:
 
 
 def _without(space: SearchSpace, chosen: Mapping[str, Value], config: Config) -> dict[str, Config]:
-    found = {}
+    """Check.without: the configs that show whether each value has an effect."""
+    configs = {}
     for name, value in chosen.items():
         rest = complete({n: v for n, v in config.items() if n != name})
         if all_knobs()[name].changes_output and not space.objection(rest):
-            found[name_of(name, value)] = rest
-    return found
+            configs[name_of(name, value)] = rest
+    return configs
 
 
 def _offered() -> dict[str, tuple[Value, ...]]:
-    """What each knob offers, and one of the values that it takes from space files only and that a shipped one names."""
+    """Knob -> the values that it offers, and one more that it accepts from a space file, if a shipped file has one."""
     named: dict[str, list[Value]] = {}
     folder = next(folder for folder in SHIPPED if folder.is_dir())
     for path in sorted(folder.rglob("*.toml")):
@@ -156,7 +170,7 @@ def _offered() -> dict[str, tuple[Value, ...]]:
 
 
 def _collect(data: Any, named: dict[str, list[Value]]) -> None:
-    """Every value that stands beside a knob's name, however deep."""
+    """Add every value of a knob in the decoded TOML, at any depth, to `named`."""
     if isinstance(data, list):
         for item in data:
             _collect(item, named)

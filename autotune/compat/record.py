@@ -1,4 +1,4 @@
-"""The verdicts on disk: for each tiny pipeline every value alone and every pair, in an order that two files share."""
+"""CompatRecord: the verdicts as a JSON file, sorted, so that two files can be compared with `diff`."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,38 +16,49 @@ Outcome = Literal["fine", "failed", "impossible", "refused", "skipped", "not run
 
 
 class Made(FrozenModel):
-    """What became of one config in its fork: pictures, or a failure."""
+    """The outcome of one config in its fork: pictures, or a failure. Differences are of pixels from 0 to 1.
+
+    repeat_difference  the largest difference between the pictures of repeated calls
+    rounded            did the pipe compute in a coarser format than float32?
+    nudge_difference   the largest difference after a relative change of 1e-6 to every weight
+    given_up           functions that torch.compile gave up on and runs uncompiled
+    """
 
     failure: Failure | None = None
     seconds: float = 0.0
-    repeat_difference: float = 0.0  # of the same call's pictures, made again
-    rounded: bool = False  # coarser formats than float32 were at work
-    nudge_difference: float = 0.0  # largest of any pixel, where every weight is off by a millionth
-    given_up: int = 0  # functions that torch.compile runs uncompiled after all
+    repeat_difference: float = 0.0
+    rounded: bool = False
+    nudge_difference: float = 0.0
+    given_up: int = 0
 
 
 class Verdict(FrozenModel):
-    """On one value, or one pair."""
+    """The verdict on one value or one pair."""
 
     outcome: Outcome
     cause: Cause | Literal["differs"] | None = None
     reason: str | None = None
-    difference: float | None = None  # largest of any pixel, from 0 to 1; None where there is nothing to compare with
+    difference: float | None = None  # the largest of any pixel, from 0 to 1; None: the config is its own reference
     seconds: float | None = None
-    challenged: "Verdict | None" = None  # of a refused pair: what happens where it is run all the same
+    challenged: "Verdict | None" = None  # the verdict on a refused pair that was run nevertheless
 
 
 class PipelineVerdicts(FrozenModel):
+    """The verdicts on one tiny pipeline."""
+
     class_name: str
     workload: str
     singles: dict[str, Verdict] = Field(default_factory=dict)  # "knob=value" -> verdict
     pairs: dict[str, Verdict] = Field(default_factory=dict)  # "knob=value + knob=value" -> verdict
 
     def counts(self) -> Counter[str]:
+        """Outcome -> number of pairs."""
         return Counter(verdict.outcome for verdict in self.pairs.values())
 
 
 class CompatRecord(FrozenModel):
+    """The content of compat-DEVICE.json."""
+
     schema_version: int = SCHEMA_VERSION
     created: str
     command: str
@@ -56,28 +67,28 @@ class CompatRecord(FrozenModel):
     pipelines: dict[str, PipelineVerdicts] = Field(default_factory=dict)
 
     def difference(self, other: "CompatRecord") -> str | None:
-        """The first thing in which two runs differ, in words; None where one continues the other."""
+        """The first difference between two runs, in words; None where one continues the other."""
         for what in ("device", "versions"):
-            mine, theirs = getattr(self, what), getattr(other, what)
-            for key in sorted({*mine, *theirs}):
-                if mine.get(key) != theirs.get(key):
-                    return f"{what}: {key} {mine.get(key)}, not {theirs.get(key)}"
+            own, others = getattr(self, what), getattr(other, what)
+            for key in sorted({*own, *others}):
+                if own.get(key) != others.get(key):
+                    return f"{what}: {key} {own.get(key)}, not {others.get(key)}"
         return None
 
     def having(self, name: str, verdicts: PipelineVerdicts) -> "CompatRecord":
-        """With the verdicts on this pipeline."""
+        """The record with these verdicts on a pipeline."""
         return self.model_copy(update={"pipelines": {**self.pipelines, name: verdicts}})
 
 
 def describe_device(device: Device) -> dict[str, Any]:
-    """What decides which settings work on it."""
-    said = {"kind": device.kind, "name": device.name, "driver": device.driver}
+    """The properties of a device that decide which settings work on it."""
     capability = device.compute_capability and ".".join(map(str, device.compute_capability))
-    return {key: value for key, value in {**said, "compute_capability": capability}.items() if value}
+    properties = {"kind": device.kind, "name": device.name, "driver": device.driver, "compute_capability": capability}
+    return {key: value for key, value in properties.items() if value}
 
 
 def read_record(path: Path) -> CompatRecord:
-    """Raises UserError."""
+    """Read a file of verdicts. Raises UserError where it is something else, or of another schema version."""
     data = read_json(path, "record of compatibility")
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -86,7 +97,7 @@ def read_record(path: Path) -> CompatRecord:
 
 
 def write_record(path: Path, record: CompatRecord) -> None:
-    """Whole or not at all. Sorted, and rounded to what two runs share, so that two files can be compared by `diff`."""
+    """Write the record, sorted, whole or not at all. Raises UserError where it can't be written."""
     ordered = {
         name: p.model_copy(update={"singles": _sorted(p.singles), "pairs": _sorted(p.pairs)})
         for name, p in sorted(record.pipelines.items())

@@ -1,6 +1,6 @@
-"""The story of a run: each tiny pipeline in turn, and after every round of pictures a file with all that is known.
+"""compat(): check every tiny pipeline, and write all verdicts to a file after every round of pictures.
 
-Prints nothing. The same command goes on where a run was stopped.
+It prints nothing. The same call continues a run that was stopped.
 """
 
 import os
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from autotune.compat.checks import Checks, Wishes
+from autotune.compat.checks import Checks, Options
 from autotune.compat.plan import choose
 from autotune.compat.record import CompatRecord, PipelineVerdicts, describe_device, read_record, write_record
 from autotune.device import Device
@@ -36,22 +36,26 @@ def compat(
     command: str,
     listen: Callable[[str, PipelineVerdicts], None],
 ) -> tuple[Path, CompatRecord]:
-    """Run all checks that were asked for and that the file does not hold yet. Raises UserError.
+    """Run all requested checks that the file does not contain yet. Returns the file and its content.
 
-    folder  for the children's pictures and logs
-    listen  hears the name of a pipeline and its verdicts so far, whenever there are new ones
+    folder   for the pictures and logs of the child processes
+    output   the file; None: reports/compat-DEVICE.json
+    limit_s  begin nothing new after this many seconds
+    listen   is called with (name of a pipeline, its verdicts so far) whenever there are new ones
+
+    The other arguments are those of the command line and of Options. Raises UserError where they can't be used.
     """
-    where, chosen = find_device(device), choose(pipelines)
+    found_device, chosen = find_device(device), choose(pipelines)
     for name in (*only, *without):
         find_knob(name)
-    forks = at_once or (1 if where.kind == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2)))
-    wishes = Wishes(frozenset(only), frozenset(without), challenge, again, at_once=forks)
+    forks = at_once or (1 if found_device.kind == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2)))
+    options = Options(frozenset(only), frozenset(without), challenge, again, at_once=forks)
     deadline = time.monotonic() + (float("inf") if limit_s is None else limit_s)
-    path = output or Path("reports") / f"compat-{where.slug}.json"
-    record = _agree(path, where, command)
+    path = output or Path("reports") / f"compat-{found_device.slug}.json"
+    record = _agree(path, found_device, command)
     for number, (name, pipeline) in enumerate(chosen.items()):
         share = (deadline - time.monotonic()) / (len(chosen) - number)
-        checks = Checks(folder / name, pipeline, where, replace(wishes, deadline=time.monotonic() + share))
+        checks = Checks(folder / name, pipeline, found_device, replace(options, deadline=time.monotonic() + share))
         for verdicts in checks.run(record.pipelines.get(name)):
             record = record.having(name, verdicts)
             write_record(path, record)
@@ -60,7 +64,7 @@ def compat(
 
 
 def _agree(path: Path, device: Device, command: str) -> CompatRecord:
-    """The record of the file, or a new one if there is none. Raises UserError where it is of other libraries."""
+    """The record in the file, or a new one. Raises UserError where the file is of another device or other libraries."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = {"autotune": version("diffusers-autotune"), **versions()}
     new = CompatRecord(created=now, command=command, device=describe_device(device), versions=known)
@@ -68,10 +72,10 @@ def _agree(path: Path, device: Device, command: str) -> CompatRecord:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{str(path.parent)!r} can't be made: {error.strerror}.") from None
+            raise UserError(f"{str(path.parent)!r} can't be created: {error.strerror}.") from None
         return new
     old = read_record(path)
     difference = old.difference(new)
     if difference:
-        raise UserError(f"{str(path)!r} holds the verdicts of another ({difference}): delete it or use another -o.")
+        raise UserError(f"{str(path)!r} holds verdicts of another run ({difference}): delete it or use another -o.")
     return old

@@ -1,4 +1,4 @@
-"""The verdicts in a terminal: the counts, then whatever a reader may have to act on."""
+"""The verdicts in a terminal: the counts, then the failures."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ ALONE = ("fine", "failed", "not run")
 
 
 def progress(name: str, verdicts: PipelineVerdicts) -> str:
-    """One line on a pipeline that is being looked at."""
+    """One line: the counts of a pipeline so far."""
     counts = verdicts.counts()
     alone = Counter[str](verdict.outcome for verdict in verdicts.singles.values())
     pairs = ", ".join(f"{counts[outcome]} {outcome}" for outcome in PAIRS if counts[outcome])
@@ -23,6 +23,7 @@ def progress(name: str, verdicts: PipelineVerdicts) -> str:
 
 
 def summary(record: CompatRecord) -> RenderableType:
+    """The counts of all pipelines as a table, then the failures and the challenged refusals."""
     table = Table(box=None, pad_edge=False, title="values alone, and pairs of values", title_justify="left")
     for column in ("", *VALUES, "|", *PAIRS):
         table.add_column(column, justify="right" if column else "left")
@@ -42,11 +43,11 @@ def _failures(record: CompatRecord) -> Iterator[str]:
 
 
 def _challenges(record: CompatRecord) -> Iterator[str]:
-    """The refusals that were tried all the same."""
+    """The refused pairs that were run, and those of them that work."""
     tried = [(p, name, verdict) for p, name, verdict in _lines(record) if verdict.challenged]
     needless = [line for line in tried if line[2].challenged and line[2].challenged.outcome == "fine"]
     if tried:
-        yield f"refused pairs that were run all the same: {len(tried)}, of which work here: {len(needless)}"
+        yield f"refused pairs that were run nevertheless: {len(tried)}, of which work here: {len(needless)}"
     for pipeline, name, verdict in needless:
         yield f"  {pipeline}: {name}: refused because {verdict.reason}"
 

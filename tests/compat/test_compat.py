@@ -1,7 +1,7 @@
-"""What goes with what, row by row, and the tool that finds it out anew for other libraries.
+"""Which settings go together, one row each, and the tool that finds it out for other versions of the libraries.
 
-Rows that are broken: the rules refuse them, on targets that need not be there. Rows that work: built and called on a
-tiny pipeline, all in one child, and judged as the tool judges. The C-numbers are names, no more.
+REFUSED: the rules refuse these, on targets that need not exist here. WORKS: one child builds and calls these on a tiny
+pipeline, and they are judged as the tool does. The C-numbers are only names.
 """
 
 import json
@@ -158,23 +158,23 @@ WORKS: dict[str, dict[str, Value]] = {
 
 
 @pytest.mark.parametrize(("word", "values", "target"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_broken_is_refused_with_its_reason(word: str, values: Mapping[str, Value], target: Target) -> None:
+def test_a_broken_pair_is_refused_with_its_reason(word: str, values: Mapping[str, Value], target: Target) -> None:
     assert word in str(SearchSpace(target, {}).objection(complete(values)))
 
 
 @pytest.mark.parametrize(("values", "target"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
-def test_what_works_on_a_gpu_is_not_refused(values: Mapping[str, Value], target: Target) -> None:
+def test_a_pair_that_works_on_a_gpu_is_not_refused(values: Mapping[str, Value], target: Target) -> None:
     assert SearchSpace(target, {}).objection(complete(values)) is None
 
 
-def test_what_is_fused_is_fused_before_it_is_moved_away() -> None:
-    """C18, C19: fusing reads the weights, which offload has taken away, and would lose a LoRA that is not in them."""
+def test_projections_are_fused_before_weights_are_offloaded() -> None:
+    """C18, C19: fusing reads the weights, which offload has moved away, and would lose a LoRA that is not fused."""
     stages = {name: knob.stage for name, knob in all_knobs().items()}
     assert stages["qkv_fusion"] < stages["quantization"] < stages["offload"]
 
 
 def tiny_target(name: str) -> Target:
-    """As the probe would find it, without its child."""
+    """The target that the probe would return, without its child process."""
     from autotune.pipelines.inspect import traits_of
 
     pipeline = plan.tiny_pipelines()[name]
@@ -193,7 +193,7 @@ def tiny_target(name: str) -> Target:
 def make(
     folder: Path, target: Target, configs: list[Config], env: Mapping[str, str] | None = None, **limits: Any
 ) -> Any:
-    """The child's answer; its pictures lie in `folder`/pictures."""
+    """The result of a child, whose pictures are in `folder`/pictures."""
     store = folder / "pictures"
     store.mkdir(exist_ok=True)
     job = CompatJob(
@@ -212,9 +212,9 @@ def make(
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, record.Verdict]:
-    """On every row that works, from one child."""
+    """The verdicts on all rows of WORKS, from one child."""
     folder, target = tmp_path_factory.mktemp("works"), tiny_target("sdxl")
-    # Without the question whether each value has an effect beside the other: that would compile twice.
+    # Without the check that each value has an effect beside the other: that would compile twice.
     rows = {
         row: replace(plan.check(plan.space_of(target), *values.items()), without={}) for row, values in WORKS.items()
     }
@@ -224,12 +224,12 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, record.Verdi
 
 
 @pytest.mark.parametrize("row", WORKS)
-def test_what_works_gives_the_picture_of_the_eager_settings(row: str, verdicts: dict[str, record.Verdict]) -> None:
+def test_a_pair_that_works_draws_the_picture_of_its_reference(row: str, verdicts: dict[str, record.Verdict]) -> None:
     assert verdicts[row].outcome == "fine", verdicts[row]
 
 
 @pytest.mark.parametrize("name", plan.tiny_pipelines())
-def test_the_plan_asks_for_every_pair_of_values_of_two_knobs_once(name: str) -> None:
+def test_the_plan_has_every_pair_of_values_of_two_knobs_once(name: str) -> None:
     made = plan.make_plan(tiny_target(name))
     possible = [check.values[0] for check in made.singles]
     pairs = {frozenset((a, b)) for a in possible for b in possible if a[0] != b[0]}
@@ -249,7 +249,7 @@ def test_the_tiny_pipelines_are_of_different_kinds() -> None:
     assert any(target.pipeline.known.dispatches_attention for target in targets)
 
 
-def test_every_end_of_a_config_is_an_outcome_and_none_disturbs_the_others(tmp_path: Path) -> None:
+def test_every_failure_of_a_config_is_an_outcome_and_disturbs_no_other(tmp_path: Path) -> None:
     troubles = ("none", "exception", "segfault", "hang", "nan", "black", "nothing", "exit", "out_of_memory")
     configs = {trouble: Config({**complete({}), "trouble": trouble}) for trouble in troubles}
     installed = plugin.install(tmp_path / "plugin")
@@ -257,7 +257,7 @@ def test_every_end_of_a_config_is_an_outcome_and_none_disturbs_the_others(tmp_pa
     make(tmp_path, tiny_target("controlnet"), [*configs.values(), complete({})], env, limit_s=15.0, at_once=2)
     pictures = judge.Pictures(tmp_path / "pictures")
     made = {trouble: pictures.made(config) for trouble, config in configs.items()}
-    causes = {trouble: one.failure.cause for trouble, one in made.items() if one is not None and one.failure}
+    causes = {trouble: outcome.failure.cause for trouble, outcome in made.items() if outcome and outcome.failure}
     assert causes == {
         "exception": "error",
         "segfault": "crash",
@@ -282,8 +282,12 @@ CHECK = plan.Check(
 
 
 def verdict_on(folder: Path, *, moved: float, alone: float = 0.5, **fields: Any) -> record.Verdict:
-    """On CHECK, whose picture lies `moved` off its reference's and `alone` off that without token merging. `fields`: of
-    what became of it."""
+    """The verdict on CHECK with made-up pictures.
+
+    moved   the distance from the reference's picture
+    alone   the distance from the picture without token merging
+    fields  of the outcome (record.Made)
+    """
     grey = np.full((2, 8, 8, 3), 0.25, dtype=np.float32)
     reference = grey + 0.1
     made = {plan.PLAIN: grey, CHECK.reference: reference, CONFIG: reference + moved}
@@ -295,7 +299,7 @@ def verdict_on(folder: Path, *, moved: float, alone: float = 0.5, **fields: Any)
     return judge.judge(CHECK, judge.Pictures(folder))
 
 
-def test_a_pair_is_judged_against_the_picture_without_what_should_change_nothing(tmp_path: Path) -> None:
+def test_a_pair_is_judged_against_the_picture_of_its_reference(tmp_path: Path) -> None:
     assert CHECK.reference == complete({"tome_ratio": 0.5})
     fine = verdict_on(tmp_path, moved=1e-4, seconds=1.26)
     assert (fine.outcome, fine.difference, fine.seconds) == ("fine", 1e-4, 1.3)
@@ -303,8 +307,8 @@ def test_a_pair_is_judged_against_the_picture_without_what_should_change_nothing
     assert (off.outcome, off.cause) == ("failed", "differs")
 
 
-def test_coarser_formats_may_differ_by_three_times_what_rounding_has_moved(tmp_path: Path) -> None:
-    """Rounding has moved the reference by 0.1."""
+def test_coarser_formats_may_differ_by_three_times_the_change_by_rounding(tmp_path: Path) -> None:
+    """Rounding changes the reference by 0.1."""
     assert verdict_on(tmp_path, moved=0.25, rounded=True).outcome == "fine"
     assert verdict_on(tmp_path, moved=0.35, rounded=True).cause == "differs"
 
@@ -326,8 +330,8 @@ def test_a_function_that_torch_gave_up_to_compile_is_a_failure(tmp_path: Path) -
     assert verdict_on(tmp_path, moved=0.0, given_up=2).cause == "unsupported"
 
 
-def ended(folder: Path, name: str, **wishes: Any) -> record.CompatRecord:
-    """The file that a run leaves."""
+def ended(folder: Path, name: str, **options: Any) -> record.CompatRecord:
+    """The file that a run writes."""
     arguments: dict[str, Any] = {
         "device": "cpu",
         "pipelines": "if",
@@ -340,7 +344,7 @@ def ended(folder: Path, name: str, **wishes: Any) -> record.CompatRecord:
         "command": "test",
         "listen": lambda name, verdicts: None,
     }
-    path, _ = run.compat(folder / "work", folder / name, **(arguments | wishes))
+    path, _ = run.compat(folder / "work", folder / name, **(arguments | options))
     return record.read_record(path)
 
 

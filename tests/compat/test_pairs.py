@@ -1,7 +1,7 @@
-"""Pairs of settings that today's libraries don't take together are refused with the reason; those that they do work.
+"""Pairs of settings that fail with today's libraries are refused with the reason; pairs that work are allowed.
 
-The pairs were found by running them (torch 2.13, diffusers 0.42, torchao 0.18, tomesd 0.1.3, DeepCache 0.1.1). With
-other versions `python -m autotune.compat` says what has changed.
+The pairs were found by running them (torch 2.13, diffusers 0.42, torchao 0.18, tomesd 0.1.3, DeepCache 0.1.1). For
+other versions `python -m autotune.compat` shows what has changed.
 """
 
 from typing import Any
