@@ -1,1 +1,1 @@
-"""Building: from a pipeline and a config to a live pipe, in measurement and in production alike."""
+"""Building: make a live pipe from a pipeline and a config, in measurement and in production alike."""

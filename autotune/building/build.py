@@ -1,22 +1,27 @@
-"""From a Pipeline and a Config to a live pipe. What is measured and what production runs are this same code."""
+"""Build: make a live pipe from a Pipeline and a Config. Measurement and production run this same code."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autotune.config import Config
+from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
 from autotune.workload import Workload
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from autotune.pipelines.chain import Chain
+
 CALLBACK, CALLBACK_TENSORS = "callback_on_step_end", "callback_on_step_end_tensor_inputs"
 
 
 class NoEffect(Exception):
-    """A knob was asked for a value other than its default, and changed nothing."""
+    """A knob is not at its default, but changed nothing."""
 
     def __init__(self, knob: str, value: object, what: str) -> None:
         super().__init__(f"{knob}={value} had no effect here: 0 {what}")
@@ -29,11 +34,14 @@ def load(
     device: str,
     *,
     local_files_only: bool = False,
-    given: Mapping[str, Any] | None = None,
-) -> Any:
-    """The pipe as the loading knobs want it, nothing else done to it. `device` is torch's name of one.
+    components: Mapping[str, Any] | None = None,
+) -> "DiffusionPipeline":
+    """Load a pipe with the arguments of the loading knobs. The other knobs are not applied.
 
-    given  components that are here already, by name
+    device      torch's name of the device
+    components  name -> component that is loaded already
+
+    Raises UserError where the pipeline can't be loaded.
     """
     from autotune.pipelines import loading
 
@@ -41,42 +49,45 @@ def load(
     for knob in all_knobs().values():
         if knob.load is not None:
             arguments |= knob.load(config[knob.name])
-    return loading.load(pipeline, device=device, local_files_only=local_files_only, given=given, **arguments)
+    return loading.load(pipeline, device=device, local_files_only=local_files_only, given=components, **arguments)
 
 
-def chain(stages: Sequence[tuple[Pipeline, Config, Workload]], device: str, *, local_files_only: bool = False) -> Any:
-    """The pipes of several stages, each with its own config, as one `pipelines.chain.Chain`."""
+def chain(
+    stages: Sequence[tuple[Pipeline, Config, Workload]], device: str, *, local_files_only: bool = False
+) -> "Chain":
+    """Load and build the pipes of several stages, each with its own config, as one Chain. Raises as load and apply."""
     from autotune.pipelines.chain import Chain, shared_parts
 
-    # Offload moves each pipe's parts by hooks of its own: one part can't have the hooks of two.
-    alone = any(config["offload"] != "none" for _, config, _ in stages)
-    pipes: list[Any] = []
+    # Offload puts hooks on each pipe's components, and a component can't have the hooks of two pipes.
+    offloads = any(config["offload"] != "none" for _, config, _ in stages)
+    pipes: list[DiffusionPipeline] = []
     for pipeline, config, workload in stages:
-        shared = shared_parts(pipes[0], (stages[0][0], pipeline)) if pipes and not alone else {}
-        pipe = load(pipeline, config, device, local_files_only=local_files_only, given=shared)
+        shared = shared_parts(pipes[0], (stages[0][0], pipeline)) if pipes and not offloads else {}
+        pipe = load(pipeline, config, device, local_files_only=local_files_only, components=shared)
         apply(pipe, config, workload, device)
         pipes.append(pipe)
     return Chain(pipes, [workload for _, _, workload in stages])
 
 
-def raised(error: NoEffect) -> None:
+def raise_it(error: NoEffect) -> None:
     raise error
 
 
 def apply(
-    pipe: Any,
+    pipe: "DiffusionPipeline",
     config: Config,
     workload: Workload,
     device: str,
     *,
-    no_effect: Callable[[NoEffect], None] = raised,
+    no_effect: Callable[[NoEffect], None] = raise_it,
 ) -> dict[str, Effect]:
-    """Change the loaded pipe in place, knob by knob in the order of the stages, and say what each one changed.
+    """Apply the knobs to the loaded pipe in place, in the order of their stages. Returns what each knob changed.
 
-    no_effect  hears of a knob that changed nothing; unless it raises, the others go on
+    device     torch's name of the device
+    no_effect  called for a knob that changed nothing. Unless it raises, the other knobs are applied
 
-    Raises NoEffect where nobody hears of it, UserError for a knob that could only have acted while loading, or that
-    changes weights beside which peft keeps those of a LoRA.
+    Raises NoEffect for a knob that changed nothing (by default). Raises UserError for a knob that acts only while
+    loading, and for one that changes weights to which peft has attached a LoRA.
     """
     effects: dict[str, Effect] = {}
     for name, value in acting(config):
@@ -97,10 +108,12 @@ def apply(
     return effects
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> dict[str, Effect]:
-    """After a call: what the knobs did that only a call can show. `kernels`: the attention kernels that ran in it.
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> dict[str, Effect]:
+    """The effects that only a call of the pipe can show, after such a call.
 
-    Raises NoEffect.
+    kernels  attention kernel -> how often it ran in the call
+
+    Raises NoEffect for a knob that did nothing.
     """
     effects = {}
     for name, value in acting(config):
@@ -113,12 +126,12 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> dict[str, Effe
     return effects
 
 
-def call_arguments(pipe: Any, config: Config, workload: Workload) -> dict[str, Any]:
-    """What the pipeline is called with when the caller says nothing else: the workload's, then the call knobs'."""
+def call_arguments(pipe: "DiffusionPipeline", config: Config, workload: Workload) -> dict[str, Any]:
+    """The default arguments of the pipe's call: those of the workload, then those of the knobs that act on calls."""
     arguments: dict[str, Any] = {
         "width": workload.width,
         "height": workload.height,
-        "use_resolution_binning": False,  # PixArt and its like would draw another size than the one that was measured
+        "use_resolution_binning": False,  # PixArt and others would draw another size than the measured one
         "num_inference_steps": workload.steps,
         "guidance_scale": workload.guidance_scale,
     }
@@ -129,53 +142,53 @@ def call_arguments(pipe: Any, config: Config, workload: Workload) -> dict[str, A
     return arguments
 
 
-def set_call_defaults(pipe: Any, arguments: dict[str, Any]) -> None:
-    """Make these the defaults of `pipe(...)`; arguments that a caller gives win.
+def set_call_defaults(pipe: "DiffusionPipeline", arguments: dict[str, Any]) -> None:
+    """Make these the defaults of `pipe(...)`. Arguments that the caller passes override them.
 
-    The pipe becomes an instance of a subclass of the same name: an ordinary pipeline in every other respect.
+    The pipe becomes an instance of a subclass with the same name. It is an ordinary pipeline in every other respect.
     """
     cls = type(pipe)
     signature = inspect.signature(cls.__call__)
-    ours = {name: value for name, value in arguments.items() if name in signature.parameters}
+    defaults = {name: value for name, value in arguments.items() if name in signature.parameters}
 
     @functools.wraps(cls.__call__)
-    def call(self: Any, *args: Any, **given: Any) -> Any:
-        bound = signature.bind_partial(self, *args, **given)
-        missing = {name: value for name, value in ours.items() if name not in bound.arguments}
-        return cls.__call__(self, *args, **(missing | given | _joined(ours, given)))
+    def call(self: "DiffusionPipeline", *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind_partial(self, *args, **kwargs)
+        missing = {name: value for name, value in defaults.items() if name not in bound.arguments}
+        return cls.__call__(self, *args, **(missing | kwargs | _both_callbacks(defaults, kwargs)))
 
     pipe.__class__ = type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
 
 
-def _joined(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """A caller's own callback runs after the one of a knob, instead of taking its place without a word.
+def _both_callbacks(defaults: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that let the caller's callback run after a knob's, instead of replacing it.
 
-    Each sees the tensors that either asked for. `None` for a callback means none at all.
+    Both callbacks get the tensors that either requests. A caller who passes None for the callback switches off both.
     """
-    mine, theirs = ours.get(CALLBACK), given.get(CALLBACK)
-    if mine is None or (theirs is None and CALLBACK in given):
+    knobs, callers = defaults.get(CALLBACK), kwargs.get(CALLBACK)
+    if knobs is None or (callers is None and CALLBACK in kwargs):
         return {}
-    wanted = getattr(theirs, "tensor_inputs", None) or given.get(CALLBACK_TENSORS, ("latents",))
-    names = sorted({*ours.get(CALLBACK_TENSORS, ("latents",)), *wanted})
-    if theirs is None:
+    requested = getattr(callers, "tensor_inputs", None) or kwargs.get(CALLBACK_TENSORS, ("latents",))
+    names = sorted({*defaults.get(CALLBACK_TENSORS, ("latents",)), *requested})
+    if callers is None:
         return {CALLBACK_TENSORS: names}
 
-    def both(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        tensors = tensors | mine(pipe, step, timestep, tensors)
-        return tensors | (theirs(pipe, step, timestep, dict(tensors)) or {})
+    def both(pipe: "DiffusionPipeline", step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        tensors = tensors | knobs(pipe, step, timestep, tensors)
+        return tensors | (callers(pipe, step, timestep, dict(tensors)) or {})
 
     return {CALLBACK: both, CALLBACK_TENSORS: names}
 
 
-def _has_live_lora(pipe: Any) -> bool:
-    """Has a model layers that peft has wrapped? (Their base class is known by its name: peft need not be loaded.)"""
+def _has_live_lora(pipe: "DiffusionPipeline") -> bool:
+    """Does a model have layers that peft has wrapped? Tested by the name of their base class, without loading peft."""
     models = [model for model in getattr(pipe, "components", {}).values() if hasattr(model, "modules")]
-    kinds = {cls.__name__ for model in models for module in model.modules() for cls in type(module).__mro__}
-    return "BaseTunerLayer" in kinds
+    classes = {cls.__name__ for model in models for module in model.modules() for cls in type(module).__mro__}
+    return "BaseTunerLayer" in classes
 
 
-def acting(config: Config) -> list[tuple[str, Any]]:
-    """The knobs that do something, in order: those not at their default, and those that say how to load even there."""
+def acting(config: Config) -> list[tuple[str, Value]]:
+    """(name, value) of the knobs that act, in order: those not at their default, and those with loading arguments."""
 
     def acts(knob: Knob) -> bool:
         return config[knob.name] != knob.default or bool(knob.load and knob.load(knob.default))

@@ -1,7 +1,7 @@
-"""Devices: which accelerators are here. One file for each kind (cuda.py, cpu.py).
+"""Devices: find the accelerators of this machine. One file for each kind (cuda.py, cpu.py).
 
-A device is found without torch: through NVML where there is an NVIDIA driver, through /proc for the processor. What
-only torch can tell (its build's kernels, whether it can use the card at all) probe.py adds in a child process.
+Devices are found without torch: GPUs through NVML, the processor through /proc. What only torch can tell (whether it
+can use the card, which kernels its build has) is added by probe.py in a child process.
 """
 
 import re
@@ -18,7 +18,7 @@ def find_devices() -> list[Device]:
 
 
 def find_device(word: str | None) -> Device:
-    """The device that `--device` names (`cuda`, `cuda:1`, `cpu`), or the best one here.
+    """The device that `--device` names (`cuda`, `cuda:1`, `cpu`); None: the first GPU, or the processor without one.
 
     Raises UserError where there is no such device.
     """

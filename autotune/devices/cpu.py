@@ -1,4 +1,4 @@
-"""The processor, as /proc/cpuinfo describes it."""
+"""CPU: the processor of this machine, as /proc/cpuinfo describes it."""
 
 import os
 import platform
@@ -8,6 +8,7 @@ from autotune.device import Device
 
 
 def find_processor() -> Device:
+    """The processor, with its memory, usable cores and vector instructions."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in info.splitlines())}
     known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")

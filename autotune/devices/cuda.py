@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, as NVML lists them."""
+"""CUDA: the NVIDIA GPUs of this machine, as NVML lists them."""
 
 import os
 from typing import Any
@@ -7,6 +7,7 @@ from autotune.device import Device
 
 
 def find_nvidia_gpus() -> list[Device]:
+    """The GPUs that torch would count, in its order. Empty without an NVIDIA driver."""
     import pynvml
 
     try:
@@ -21,24 +22,24 @@ def find_nvidia_gpus() -> list[Device]:
 
 
 def _visible(nvml: Any, handles: list[Any]) -> list[Any]:
-    """The GPUs that CUDA_VISIBLE_DEVICES lets through, in its order: torch counts these, NVML counts all.
+    """The GPUs that CUDA_VISIBLE_DEVICES names, in its order. torch counts only these; NVML counts all.
 
-    CUDA ignores whatever follows the first entry that it can't find, and so do we.
+    An entry that names no GPU, and everything after it, is ignored, as CUDA does.
     """
-    words = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if words is None:
+    entries = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if entries is None:
         return handles
     visible = []
-    for word in words.split(","):
-        found = [
+    for entry in entries.split(","):
+        named = [
             handle
             for index, handle in enumerate(handles)
-            if word.strip() == str(index)
-            or (word.startswith("GPU-") and str(nvml.nvmlDeviceGetUUID(handle)).startswith(word.strip()))
+            if entry.strip() == str(index)
+            or (entry.startswith("GPU-") and str(nvml.nvmlDeviceGetUUID(handle)).startswith(entry.strip()))
         ]
-        if len(found) != 1:
+        if len(named) != 1:
             break
-        visible += found
+        visible += named
     return visible
 
 
@@ -57,6 +58,7 @@ def _nvidia_gpu(nvml: Any, handle: Any, index: int) -> Device:
 
 
 def nvml_state() -> str:
+    """Why no GPU was found, in a few words, for an error message."""
     import pynvml
 
     try:

@@ -1,4 +1,4 @@
-"""What torch itself says of a device: can it be used, which attention kernels has it, which versions are here?"""
+"""Device probe: what torch says of a device. Can torch use it, which attention kernels run, which versions?"""
 
 import os
 import platform
@@ -12,16 +12,16 @@ from autotune.errors import UserError
 from autotune.job import DeviceJob
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "torchao", "tomesd", "peft", "DeepCache")
-OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # other packages' attention; where installed
+OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # attention kernels of other packages
 
 
 def run_device_job(job: DeviceJob, folder: Path) -> dict[str, Any]:
-    """The job's device, with what torch says of it."""
+    """The job's device with torch's answers, as JSON. Raises UserError where torch can't use it."""
     return probe_device(job.device).to_json()
 
 
 def versions() -> dict[str, str]:
-    """Python's and those of the libraries that make the pictures; of the optional ones those that are installed."""
+    """Package -> version: Python, the libraries that draw the pictures, and the installed optional packages."""
     found = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     for name in OPTIONAL:
         try:
@@ -32,16 +32,16 @@ def versions() -> dict[str, str]:
 
 
 def probe_device(device: Device) -> Device:
-    """The device with what only torch knows. Raises UserError where this torch can't use it."""
+    """The device with what only torch knows. Raises UserError where this torch can't use the device."""
     import torch
 
     if device.kind == "cpu":
-        said = f"torch {torch.__version__} with {torch.get_num_threads()} threads"
+        evidence = f"torch {torch.__version__} with {torch.get_num_threads()} threads"
         found = {"sdpa_kernels": ("flash", "math"), "compile_fault": _compile_fault()}
-        return device.model_copy(update={**found, "evidence": (*device.evidence, said)})
+        return device.model_copy(update={**found, "evidence": (*device.evidence, evidence)})
     if not torch.cuda.is_available():
         raise UserError(
-            f"{device.name} is here, but this torch ({torch.__version__}) can't use it: install a CUDA build "
+            f"{device.name} was found, but this torch ({torch.__version__}) can't use it: install a CUDA build "
             "of torch that fits the driver, or use --device cpu."
         )
     from torch.utils._triton import has_triton
@@ -49,14 +49,14 @@ def probe_device(device: Device) -> Device:
     properties = torch.cuda.get_device_properties(device.index)
     capability = torch.cuda.get_device_capability(device.index)
     kernels = [name for name, has in _kernels(capability).items() if has]
-    said = f"torch {torch.__version__} built for {', '.join(torch.cuda.get_arch_list())}"
+    evidence = f"torch {torch.__version__} built for {', '.join(torch.cuda.get_arch_list())}"
     return device.model_copy(
         update={
             "compute_capability": capability,
             "multiprocessors": properties.multi_processor_count,
             "sdpa_kernels": tuple(kernels),
             "compile_fault": None if has_triton() else "torch.compile needs Triton, which does not work here",
-            "evidence": (*device.evidence, said),
+            "evidence": (*device.evidence, evidence),
         }
     )
 
@@ -74,7 +74,7 @@ def _compile_fault() -> str | None:
 
 
 def _kernels(capability: tuple[int, int]) -> dict[str, bool]:
-    """Which SDPA kernels can run, in float16 or bfloat16, on a GPU of this compute capability with this torch."""
+    """SDPA kernel -> can it run in float16 or bfloat16 on a GPU of this compute capability, with this torch?"""
     import torch
 
     backends = torch.backends.cuda

@@ -1,13 +1,14 @@
-"""GPUs that are not here: what NVML and torch would say of them, to know what could act on one before renting it.
+"""Device specs: what NVML and torch would say of common GPUs, to plan a search before renting one.
 
-Known is what the makers state and what the libraries' sources demand of a compute capability; no such GPU was looked
-at. Whether an installed torch has kernels for one (its wheels leave out old GPUs), this table does not know.
+The figures come from the makers' data sheets and from the compute capabilities that the libraries' sources require.
+They were not measured. The table does not know whether the installed torch has kernels for a GPU (its wheels leave out
+old ones).
 """
 
 from autotune.device import Device
 from autotune.errors import UserError, nearest
 
-EVIDENCE = "from the capability table; no such GPU was looked at"
+EVIDENCE = "from the capability table, not from a real GPU"
 
 # word: name as NVML gives it, memory in MiB, compute capability, multiprocessors
 _TABLE: dict[str, tuple[str, int, tuple[int, int], int]] = {
@@ -27,7 +28,7 @@ SPECS = tuple(_TABLE)
 
 
 def find_spec(word: str) -> Device:
-    """The GPU that `--device-spec` names. Raises UserError with the nearest."""
+    """The GPU that `--device-spec` names. Raises UserError that suggests the nearest name."""
     if word.lower() not in _TABLE:
         raise UserError(f"--device-spec {word}: there is no such GPU in the table: {nearest(word.lower(), SPECS)}")
     name, mebibytes, capability, multiprocessors = _TABLE[word.lower()]

@@ -1,7 +1,7 @@
 """Every technique on every family of pipelines: a value acts on a tiny checkpoint, or is refused with a sentence.
 
-What acts draws a finite picture; what only computes it otherwise draws the same one. No knob and no family is named
-here apart from the list of checkpoints: a new one of either is held to the same.
+A value that acts draws a finite picture. A knob that does not change the output draws the same picture. Knobs and
+families are not named here, apart from the list of checkpoints, so new ones are tested as well.
 """
 
 import json
@@ -42,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Family:
-    """A tiny checkpoint, looked at once."""
+    """A tiny checkpoint, inspected once."""
 
     def __init__(self, folder: Path) -> None:
         pipeline = resolve(str(folder))
@@ -94,7 +94,7 @@ def techniques() -> Iterator[Any]:
 
 
 def config_of(knob: Knob, value: Value, target: Target) -> Config | str:
-    """The config in which this value acts alone with as little else as it needs, or why there is none."""
+    """The config in which this value acts, with no other value than it needs, or why there is none."""
     why = knob.why_not(value, target)
     if why:
         return why
@@ -125,12 +125,12 @@ def config_of(knob: Knob, value: Value, target: Target) -> Config | str:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("knob", "value"), list(techniques()))
 def test_a_technique_acts_or_is_refused_with_a_sentence(knob: Knob, value: Value, name: str, root: Path) -> None:
-    here = family(name, root)
-    config = config_of(knob, value, here.target)
+    tiny = family(name, root)
+    config = config_of(knob, value, tiny.target)
     if isinstance(config, str):
         assert len(config.split()) >= 3, config
         return
-    pixels, effects = here.drawn(config)
+    pixels, effects = tiny.drawn(config)
     assert np.isfinite(pixels).all()
     acting = knob.name if knob.apply or knob.verify else knob.modifies
     if acting in effects:
@@ -153,13 +153,13 @@ COMPILED = {  # one of each kind of denoiser -> what is compiled
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_it_draws_the_eager_picture(name: str, root: Path, tmp_path: Path) -> None:
     """In a process of its own, in whole graphs, none of them given up."""
-    here = family(name, root)
+    tiny = family(name, root)
     config = complete({"compile": COMPILED[name]})
-    assert not find_knob("compile").why_not(COMPILED[name], here.target)
+    assert not find_knob("compile").why_not(COMPILED[name], tiny.target)
     np.save(tmp_path / "eager.npy", default_picture(name, root, "fp32"))
     script = "import sys; from test_families import compile_here; compile_here(*sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", script, here.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
+        [sys.executable, "-c", script, tiny.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
         env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": SEARCHED},
         stdout=subprocess.PIPE,
         text=True,
@@ -175,8 +175,8 @@ def compile_here(folder: str, values: str, place: str) -> None:
     """What the child of the test above does."""
     from autotune.measure.compilation import compilation
 
-    here, config = Family(Path(folder)), complete(json.loads(values))
-    pixels, effects = here.drawn(config)
+    tiny, config = Family(Path(folder)), complete(json.loads(values))
+    pixels, effects = tiny.drawn(config)
     made = compilation()
     assert made is not None
     assert effects["compile"].count > 0

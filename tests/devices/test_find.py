@@ -1,4 +1,4 @@
-"""Which devices are found, through NVML or without it, and which words of --device are refused."""
+"""Which devices are found, with and without NVML, and which values of --device are refused."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""What torch says of a processor, and the sentence where it can't compile for it."""
+"""What torch says of a processor, and why torch.compile can't be used on it."""
 
 from importlib.metadata import PackageNotFoundError
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CPU
 
-from autotune.devices import probe as here
+from autotune.devices import probe
 from autotune.devices.probe import probe_device, versions
 
 
@@ -42,6 +42,6 @@ def test_optional_packages_are_named_where_they_are_installed_only(monkeypatch: 
             raise PackageNotFoundError(name)
         return installed.get(name, "1.0")
 
-    monkeypatch.setattr(here, "version", version)
+    monkeypatch.setattr(probe, "version", version)
     assert installed.items() <= versions().items()
     assert not {"xformers", "kernels"} & versions().keys()

@@ -1,4 +1,4 @@
-"""The capability table: GPUs that are not here, and what a search would have on them."""
+"""The capability table: GPUs that this machine does not have, and the search space on them."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from command_line import HEAVY, NO_DRIVER, check_refused, run
 from autotune.devices.specs import EVIDENCE, SPECS, find_spec
 from autotune.errors import UserError
 from autotune.knobs import complete
-from autotune.report.terminal.search import knobs_table
+from autotune.report.terminal.machine import knobs_table
 from autotune.study.space import SearchSpace
 from autotune.target import Target
 from autotune.tuning.probe_space import probe_space_of
 
 
-def test_every_gpu_of_the_table_is_a_whole_device_that_nobody_looked_at() -> None:
+def test_every_gpu_of_the_table_is_a_complete_device_that_was_not_probed() -> None:
     assert set(SPECS) == {"v100", "t4", "a10g", "a100", "l4", "3090", "4090", "5090", "h100", "h200", "b200"}
     names = set()
     for word in SPECS:
@@ -48,7 +48,7 @@ def test_an_unknown_gpu_is_refused_with_the_nearest(word: str, meant: str) -> No
 
 @pytest.fixture(scope="module")
 def demo() -> tuple[Target, SearchSpace]:
-    """The demo on a T4 that is not here."""
+    """The demo on a T4, which this machine does not have."""
     return probe_space_of("demo", "pretrained", find_spec("t4"))
 
 
@@ -63,7 +63,7 @@ def test_the_space_is_that_of_the_gpu_not_of_this_machine(demo: tuple[Target, Se
     assert space.objection(complete({"offload": "model"})) is None
 
 
-def test_of_a_space_file_only_its_values_are_told(tmp_path: Path) -> None:
+def test_a_space_file_restricts_the_values(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('[knobs]\ndtype = ["fp32", "fp16", "bf16"]\ncompile = "off"\n')
     _, space = probe_space_of("demo", "pretrained", find_spec("t4"), tmp_path / "mine.toml")
     assert space.values["compile"] == ("off",)
@@ -71,7 +71,7 @@ def test_of_a_space_file_only_its_values_are_told(tmp_path: Path) -> None:
     assert "compute capability 8.0" in space.impossible["dtype", "bf16"]
 
 
-def test_the_table_says_that_nobody_looked(demo: tuple[Target, SearchSpace]) -> None:
+def test_the_table_says_that_no_real_gpu_was_probed(demo: tuple[Target, SearchSpace]) -> None:
     from rich.console import Console
 
     console = Console(width=200)

@@ -164,7 +164,7 @@ def spoiled(folder: Path, how: str) -> str:
     ("how", "says"),
     [
         ("kind", "is no CLIP model: it is a bert model"),
-        ("no config", "is no CLIP model: it is not one at all"),
+        ("no config", "is no CLIP model: it is no model at all"),
         ("no weights", "can't be loaded"),
         ("a weight", "lacks weights"),
     ],
@@ -328,10 +328,10 @@ def test_a_users_function_scores_and_is_known_by_its_files_digest(tmp_path: Path
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("return [1.0]", "gave 1 numbers for 3 pictures"),
+        ("return [1.0]", "returned 1 numbers for 3 pictures"),
         ("return [float('nan')] * 3", "not finite"),
         ("return 'abc'", "not a list of numbers"),
-        ("return None", "gave NoneType"),
+        ("return None", "returned NoneType"),
     ],
 )
 def test_a_users_function_that_gives_no_scores_is_refused(tmp_path: Path, body: str, says: str) -> None:
@@ -348,7 +348,7 @@ def test_a_users_function_that_gives_no_scores_is_refused(tmp_path: Path, body: 
         ("gone.py:bright", "there is no file"),
         ("mine.py:dark", "has no function dark"),
         ("broken.py:bright", "can't be imported: ZeroDivisionError"),
-        ("wrong.py:bright", "say higher or lower"),
+        ("wrong.py:bright", "must be higher or lower"),
     ],
 )
 def test_a_users_file_that_can_not_be_used_is_one_sentence(tmp_path: Path, word: str, says: str) -> None:

@@ -1,7 +1,8 @@
-"""The metrics: one file each in this folder, which `autotune score` finds by listing it.
+"""Metrics: one file for each metric of pictures. `autotune score` finds them by listing this folder.
 
-A metric's module may import torch inside its functions only: the parent lists metrics without it. Every score is told
-with the identity of what gave it (model, revision, digest of the weights); scores of two identities are never compared.
+A metric's module imports torch inside its functions only, because the parent process lists the metrics without torch.
+Each score is stored with its identity (model, revision, digest of the weights). Scores of different identities are
+never compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,43 +10,55 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from autotune.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Better = Literal["higher", "lower"]
-Score = float | None  # None: bit for bit the reference, where the metric has no number for that
-Images = Sequence[Any]  # PIL pictures
+Score = float | None  # None: the picture equals its reference, and the metric has no number for that
+Images = Sequence["Image"]
 
 
 class Loaded(Protocol):
-    """A metric that is ready to score."""
+    """A metric whose model is loaded."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """Which model or formula scores: its name and version, and the digest of its weights."""
+        ...
 
     def scores(self, images: Images, prompts: Sequence[str], references: Images) -> tuple[Score, ...]:
-        """One for each picture. Raises UserError for a prompt or a picture that this metric can't judge."""
+        """One score for each picture. Raises UserError for a prompt or a picture that this metric can't judge."""
         ...
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is. `load` takes the model's source (None: its own) and the device, and may raise UserError."""
+    """A metric by its name.
+
+    load             load(source, device) loads the model. `source`: a hub id, a folder or None, for the metric's
+                     default model. `device`: torch's name of one. May raise UserError
+    needs_reference  compares each picture with its reference, or with the baseline's picture where there is none
+    takes_model      the user may name the source of its model
+    reads_scorer     without a source, the model is the study's scorer
+    """
 
     name: str
     summary: str
     better: Better
     unit: str
     load: Callable[[str | None, str], Loaded]
-    needs_reference: bool = False  # compares with the reference picture, or the baseline's where there is none
-    takes_model: bool = False  # the source of its model can be named
-    reads_scorer: bool = False  # ... and is the study's own scorer where none is
+    needs_reference: bool = False
+    takes_model: bool = False
+    reads_scorer: bool = False
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A Loaded whose scores are a function's."""
+    """A Loaded metric that calls a function."""
 
     identity: str
     function: Callable[[Images, Sequence[str], Images], Sequence[Score]]
@@ -62,7 +75,7 @@ def all_metrics() -> Mapping[str, Metric]:
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of this name; raises UserError with the nearest name."""
+    """The metric of this name. Raises UserError that suggests the nearest name."""
     if name not in all_metrics():
         raise UserError(f"unknown metric {name!r}: {nearest(name, all_metrics())}")
     return all_metrics()[name]

@@ -1,23 +1,27 @@
-"""A CLIP model in float32, and what pictures and prompts are to it."""
+"""CLIP: a CLIP model in float32, and the embeddings that it gives pictures and prompts."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.errors import UserError
+from autotune.measure.metrics import Images
 from autotune.pipelines.locate import scorer_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AT_ONCE = 16  # pictures
 
 
 class Clip:
-    """On the CPU unless asked otherwise, so that it scores alike wherever the pictures were made."""
+    """A CLIP model. It runs on the CPU by default, so that scores don't depend on where the pictures were drawn."""
 
     def __init__(self, source: str, device: str = "cpu") -> None:
-        """source  "demo", a hub id or a folder. Raises UserError where there is no CLIP model to be had."""
+        """source  "demo", a hub id or a folder. Raises UserError where it is no CLIP model, or can't be loaded."""
         import torch
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
@@ -38,7 +42,7 @@ class Clip:
         self.context = int(self.model.config.text_config.max_position_embeddings)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Raises UserError for a prompt longer than this model can read: cut short, it would lower the score."""
+        """Raise UserError for a prompt with more tokens than the model reads: a cut prompt would lower the score."""
         for prompt in prompts:
             tokens = len(self.tokenizer(prompt).input_ids)
             if tokens > self.context:
@@ -46,8 +50,8 @@ class Clip:
                     f"the prompt {prompt[:40]!r}... has {tokens} tokens, the scorer reads {self.context}: shorten it."
                 )
 
-    def of_images(self, images: Sequence[Any]) -> Any:
-        """Their embeddings, of unit length: pictures x dimensions."""
+    def of_images(self, images: Images) -> "Tensor":
+        """The embeddings of the pictures, of unit length: pictures x dimensions."""
         import torch
 
         parts = []
@@ -58,30 +62,30 @@ class Clip:
                 parts.append(torch.nn.functional.normalize(self.model.visual_projection(vision), dim=-1))
         return torch.cat(parts).cpu()
 
-    def of_prompts(self, prompts: Sequence[str]) -> Any:
-        """Their embeddings, of unit length: prompts x dimensions. Raises UserError for one that is too long."""
+    def of_prompts(self, prompts: Sequence[str]) -> "Tensor":
+        """The embeddings of the prompts, of unit length: prompts x dimensions. Raises UserError as check_prompts."""
         import torch
 
         self.check_prompts(prompts)
         text = self.tokenizer(list(prompts), padding="max_length", max_length=self.context, return_tensors="pt")
         text = text.to(self.device)
         with torch.no_grad():
-            found = self.model.text_model(input_ids=text.input_ids, attention_mask=text.attention_mask).pooler_output
-            return torch.nn.functional.normalize(self.model.text_projection(found), dim=-1).cpu()
+            pooled = self.model.text_model(input_ids=text.input_ids, attention_mask=text.attention_mask).pooler_output
+            return torch.nn.functional.normalize(self.model.text_projection(pooled), dim=-1).cpu()
 
-    def cosines(self, images: Sequence[Any], prompts: Sequence[str]) -> Any:
-        """Of each picture with its prompt."""
+    def cosines(self, images: Images, prompts: Sequence[str]) -> "Tensor":
+        """The cosine of each picture and its prompt: one number for each picture."""
         return (self.of_images(images) * self.of_prompts(prompts)).sum(-1)
 
 
 @lru_cache(maxsize=2)
 def clip(source: str, device: str) -> Clip:
-    """Two metrics of one model load it once."""
+    """The model, loaded once for all metrics that use it."""
     return Clip(source, device)
 
 
 def named(source: str | None, metric: str) -> str:
-    """The source; raises UserError where nothing names one, as in a study that was judged by likeness alone."""
+    """The source. Raises UserError if it is None, as in a study that was judged by likeness only."""
     if source is None:
         raise UserError(
             f"{metric} needs a CLIP model and this study has none: name one, such as --metric {metric}="
@@ -96,18 +100,18 @@ def _check_is_clip(folder: Path, source: str) -> None:
     except (OSError, ValueError, AttributeError):
         kind = None
     if kind != "clip":
-        raise UserError(f"{source!r} is no CLIP model: it is {f'a {kind} model' if kind else 'not one at all'}.")
+        raise UserError(f"{source!r} is no CLIP model: it is {f'a {kind} model' if kind else 'no model at all'}.")
 
 
 def identity(source: str, folder: Path) -> str:
-    """Which weights these are: hub id or folder's name, revision where the hub knows one, digest."""
+    """Which weights these are: the hub id or the folder's name, the hub's revision if there is one, the digest."""
     name = Path(source).name if Path(source).is_dir() else source
     revision = f"{folder.name[:12]}:" if folder.parent.name == "snapshots" else ""
     return f"{name}@{revision}{weights_digest(folder)}"
 
 
 def weights_digest(folder: Path) -> str:
-    """12 hexadecimal digits of the folder's weights."""
+    """12 hexadecimal digits: the SHA-256 of the folder's *.safetensors files."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -117,6 +121,6 @@ def weights_digest(folder: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """12 hexadecimal digits of a file."""
+    """12 hexadecimal digits: the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]

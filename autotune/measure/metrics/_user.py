@@ -1,15 +1,16 @@
-"""A metric of the user's own: `file.py:function`, called as function(images, prompts, references) -> list of floats.
+"""User metrics: a metric that is the user's own function, named as `file.py:function`.
 
-Run only where the user says so by the flag --run-code: it is their code, in our process. Higher is better, unless the
-function says otherwise (`function.better = "lower"`). The digest of the file is its identity.
+It is called as function(images, prompts, references) and returns one float for each picture. The user's code runs with
+--run-code only, in the child process that scores. Higher is better, unless the function has the attribute
+`better = "lower"`. The metric's identity holds the digest of the file.
 """
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from autotune.errors import UserError
 from autotune.measure.metrics import Better, Images, Judge, Metric
@@ -17,12 +18,12 @@ from autotune.measure.metrics._clip import file_digest
 
 
 def is_users(word: str) -> bool:
-    """Does this name a function in a file, rather than a metric of ours?"""
+    """Does this word name a function in a file, rather than a built-in metric?"""
     return ".py:" in word or word.endswith(".py")
 
 
 def split(word: str) -> tuple[Path, str]:
-    """The file and the function's name. Raises UserError; runs nothing."""
+    """The file and the function's name. Runs no code. Raises UserError for another form, or a missing file."""
     file, _, function = word.rpartition(":") if ".py:" in word else (word, "", "")
     if not function.isidentifier():
         raise UserError(f"--metric takes FILE.py:FUNCTION, not {word!r}.")
@@ -32,14 +33,14 @@ def split(word: str) -> tuple[Path, str]:
 
 
 def user_metric(word: str) -> Metric:
-    """The metric that the user's code is. Runs that code. Raises UserError where it offers no such function."""
+    """The metric of the user's function. Runs the user's file. Raises UserError if it has no such function."""
     file, name = split(word)
     function = getattr(_import(file), name, None)
     if not callable(function):
         raise UserError(f"{str(file)!r} has no function {name}.")
     better: Better = getattr(function, "better", "higher")
     if better not in ("higher", "lower"):
-        raise UserError(f"{name}.better in {str(file)!r} is {better!r}: say higher or lower.")
+        raise UserError(f"{name}.better in {str(file)!r} is {better!r}: it must be higher or lower.")
     identity = f"{file.name}:{name}@{file_digest(file)}"
 
     def scores(images: Images, prompts: Sequence[str], references: Images) -> list[float]:
@@ -54,7 +55,7 @@ def user_metric(word: str) -> Metric:
     )
 
 
-def _import(file: Path) -> Any:
+def _import(file: Path) -> ModuleType:
     name = f"autotune_user_{file_digest(file)}"
     spec = spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
@@ -63,17 +64,17 @@ def _import(file: Path) -> Any:
     sys.modules[name] = module  # dataclasses and others look there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever it is, it is the user's to mend
+    except Exception as error:  # any error in the user's code is reported to the user
         raise UserError(f"{str(file)!r} can't be imported: {type(error).__name__}: {error}.") from error
     return module
 
 
-def _checked(found: Any, count: int, word: str) -> list[float]:
-    """The scores as floats. Raises UserError for anything that is not one finite number a picture."""
+def _checked(scores: Iterable[float], count: int, word: str) -> list[float]:
+    """The scores as floats. Raises UserError unless there is one finite number for each of `count` pictures."""
     try:
-        numbers = [float(number) for number in found]
+        numbers = [float(number) for number in scores]
     except (TypeError, ValueError):
-        raise UserError(f"{word} gave {type(found).__name__}, not a list of numbers.") from None
+        raise UserError(f"{word} returned {type(scores).__name__}, not a list of numbers.") from None
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise UserError(f"{word} gave {len(numbers)} numbers for {count} pictures, or some that are not finite.")
+        raise UserError(f"{word} returned {len(numbers)} numbers for {count} pictures, or some are not finite.")
     return numbers

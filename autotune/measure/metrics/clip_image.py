@@ -1,4 +1,4 @@
-"""CLIP image similarity: 100 x cosine of the picture and its reference, as CLIP sees them."""
+"""CLIP image similarity: 100 x cosine of the CLIP embeddings of the picture and its reference."""
 
 from autotune.measure.metrics import Images, Judge, Metric
 from autotune.measure.metrics._clip import clip, named

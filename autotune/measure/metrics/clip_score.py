@@ -1,4 +1,7 @@
-"""CLIP score: 100 x cosine of picture and prompt, not clamped (the standard formula; MLPerf, torchmetrics)."""
+"""CLIP score: 100 x cosine of the CLIP embeddings of a picture and its prompt.
+
+The formula is the standard one (MLPerf, torchmetrics). Scores below 0 are not clamped.
+"""
 
 from autotune.measure.metrics import Judge, Metric
 from autotune.measure.metrics._clip import clip, named

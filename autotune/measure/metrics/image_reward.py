@@ -1,7 +1,7 @@
-"""ImageReward: a BLIP model that learnt what people prefer (Xu et al. 2023, arXiv 2304.05977). About -2 to 2.
+"""ImageReward: a BLIP model trained on people's preferences (Xu et al. 2023, arXiv 2304.05977).
 
-The package `image-reward` scores; its weights must be on this disk. It cuts a prompt after 35 tokens without a word:
-such a prompt is refused here.
+Scores lie between about -2 and 2. The package `image-reward` computes them; its weights must be on this disk. It
+silently cuts a prompt after 35 tokens, so such a prompt is refused here.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.errors import UserError
 from autotune.measure.metrics import Images, Judge, Metric
 from autotune.measure.metrics._clip import file_digest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 CONTEXT = 35  # tokens, see ImageReward.score
 FOLDER = Path("~/.cache/ImageReward")
@@ -39,8 +42,8 @@ def load(source: str | None, device: str) -> Judge:
     return Judge(f"ImageReward@{file_digest(folder / 'ImageReward.pt')}", scores)
 
 
-def _score(model: Any, image: Any, prompt: str) -> float:
-    """Through a file: the package's older versions read no picture that is in memory already."""
+def _score(model: Any, image: "Image", prompt: str) -> float:
+    """The score of one picture. It is passed as a file: older versions of the package take no picture in memory."""
     import torch
 
     with NamedTemporaryFile(suffix=".png") as file, torch.no_grad():
@@ -57,7 +60,7 @@ def _check_prompts(tokenizer: Any, prompts: Sequence[str]) -> None:
 
 METRIC = Metric(
     "image_reward",
-    summary="what people prefer; sees what few steps and caches spoil (the package image-reward)",
+    summary="what people prefer; detects the damage of few steps and of caches (needs the package image-reward)",
     better="higher",
     unit="points",
     load=load,

@@ -1,19 +1,22 @@
-"""LPIPS: how different picture and reference look to AlexNet (Zhang et al. 2018), 0 where they are the same.
+"""LPIPS: how different a picture and its reference look to AlexNet (Zhang et al. 2018); 0: the same.
 
-torchmetrics' implementation. Nothing is downloaded: AlexNet's weights must lie where torchvision keeps them.
+The implementation is torchmetrics'. Nothing is downloaded: AlexNet's weights must be where torchvision keeps them.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.errors import UserError
 from autotune.measure.metrics import Images, Judge, Metric
 from autotune.measure.metrics._clip import file_digest
 from autotune.measure.metrics._pixels import library, pairs
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 WEIGHTS = "alexnet-owt-7be5be79.pth"  # torchvision's AlexNet_Weights.DEFAULT, 233 MiB
-LEAST_PX = 32  # of a side: less does not survive AlexNet's strides
+LEAST_PX = 32  # of a side: AlexNet's strides leave nothing of a smaller picture
 
 
 def weights_file() -> Path:
@@ -23,7 +26,7 @@ def weights_file() -> Path:
 
 
 def why_not() -> str | None:
-    """A sentence where LPIPS can't be computed here."""
+    """Why LPIPS can't be computed on this machine, as a sentence; None: it can."""
     if find_spec("torchvision") is None:
         return "lpips needs torchvision: pip install torchvision."
     if not weights_file().is_file():
@@ -50,13 +53,14 @@ def _network() -> Any:
     return _NoTrainLpips(net="alex").eval()
 
 
-def _distance(network: Any, mine: Any, theirs: Any, device: str) -> float:
+def _distance(network: Any, image: "Tensor", reference: "Tensor", device: str) -> float:
+    """`image` and `reference` are 1 x 3 x height x width, from 0 to 1. Raises UserError for a small picture."""
     import torch
 
-    if min(mine.shape[-2:]) < LEAST_PX:
-        raise UserError(f"lpips needs pictures of {LEAST_PX} pixels a side, not {mine.shape[-1]}x{mine.shape[-2]}.")
+    if min(image.shape[-2:]) < LEAST_PX:
+        raise UserError(f"lpips needs pictures of {LEAST_PX} pixels a side, not {image.shape[-1]}x{image.shape[-2]}.")
     with torch.no_grad():
-        return float(network(mine.float().to(device), theirs.float().to(device), normalize=True))
+        return float(network(image.float().to(device), reference.float().to(device), normalize=True))
 
 
 METRIC = Metric(

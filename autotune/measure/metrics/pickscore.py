@@ -1,6 +1,7 @@
-"""PickScore: a CLIP model that learnt which of two pictures people prefer (Kirstain et al. 2023, arXiv 2305.01569).
+"""PickScore: a CLIP model trained on people's choices (Kirstain et al. 2023, arXiv 2305.01569).
 
-Its score is the cosine times the model's own scale, as its authors give it: about 20 to 23 for good pictures.
+The score is the cosine of picture and prompt times the model's own scale, as its authors compute it: about 20 to 23 for
+good pictures.
 """
 
 from autotune.measure.metrics import Judge, Metric

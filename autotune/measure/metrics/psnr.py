@@ -1,4 +1,4 @@
-"""PSNR: peak signal to noise ratio against the reference, in dB; none where they are the same bit for bit."""
+"""PSNR: peak signal-to-noise ratio to the reference, in dB. There is no number for equal pictures."""
 
 from autotune.measure.metrics import Images, Judge, Metric
 from autotune.measure.metrics._pixels import library, pairs
