@@ -1,18 +1,27 @@
-"""AutoSampler: an Optuna sampler for settings: a few categorical parameters, dear trials, several objectives.
+"""AutoSampler: an Optuna sampler for a few categorical parameters, expensive trials and several objectives.
 
-Knows what generic samplers can't: the logarithm of a cost is nearly a sum of the parameters' own effects (additive.py),
-faults follow values and pairs of them (faults.py), nothing is worth trying twice. Proposes, among all configs that are
-allowed and were not tried, the one that is expected to add most hypervolume (improvement.py), times the probability
-that it works and keeps the constraints. Where a `lead` is named, every third proposal is the one that is expected to
-better its best by most: the config that is used in the end lies at an end of the front, where hypervolume is little.
-Where a `cost` is named, what is dear to try must promise more. What surely lies beyond a ceiling (ceiling.py) is not
-proposed while anything else is left. Trials of earlier studies count for what their shape is worth here (seen.py).
-Needs numpy alone.
+It uses what generic samplers don't know:
 
-In anyone's study of categorical parameters: `optuna.create_study(directions=[...], sampler=AutoSampler())`. Constraints
-are Optuna's own (`trial.set_constraint`); one that is named "failed" marks a trial that came to nothing. Objectives and
-constraints of a trial that were told without having been measured are listed in its user attribute "not_measured". Ask
-for all parameters before anything that may fail: of a trial that failed without some of them nothing can be learned.
+- The logarithm of a cost is nearly a sum of the parameters' own effects (additive.py).
+- Failures follow single values and pairs of values (faults.py).
+- No config is worth trying twice.
+
+Of all allowed, untried configs it proposes the one with the largest expected hypervolume improvement (improvement.py),
+times the probability that the trial works and keeps the constraints. Four options refine this:
+
+- `primary`: every third proposal has the largest expected improvement of these objectives alone. The config that is
+  used in the end lies at an end of the front, where it adds little hypervolume.
+- `cost`: a config that is expensive to try must promise more.
+- `ceilings`: a config that surely exceeds a ceiling (ceiling.py) is proposed only when nothing else is left.
+- `earlier`: trials of earlier studies count as far as their effects resemble those of this study (observations.py).
+
+It works in any Optuna study of categorical parameters and needs only numpy:
+
+    optuna.create_study(directions=[...], sampler=AutoSampler())
+
+Constraints are Optuna's (`trial.set_constraint`). A trial whose constraint "failed" is above 0 counts as failed. If a
+trial was told objectives or constraints that were not measured, its user attribute "not_measured" lists them. Suggest
+all parameters before anything that may fail: nothing is learned from a failed trial that lacks some of them.
 """
 
 import itertools
@@ -29,69 +38,69 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 
 from autotune.sampler.additive import Additive, fit
-from autotune.sampler.ceiling import Beyond, Ceiling, cut_off, surely_over
+from autotune.sampler.arrays import Bools, Floats, Ints
+from autotune.sampler.ceiling import Ceiling, Excluded, surely_over, truncated
 from autotune.sampler.faults import Faults
 from autotune.sampler.improvement import expected_improvement, probability_below
-from autotune.sampler.seen import FAILED, NOT_MEASURED, Earlier, Seen
+from autotune.sampler.observations import FAILED, NOT_MEASURED, Observations, TransferredTrial
 
-__all__ = ["FAILED", "NOT_MEASURED", "AutoSampler", "Beyond", "Ceiling", "Earlier"]
+__all__ = ["FAILED", "NOT_MEASURED", "AutoSampler", "Ceiling", "Excluded", "TransferredTrial"]
 
-Array = Any
 Params = Mapping[str, Any]
-Pool = Callable[[Sequence[Params]], Sequence[Params]]
+Candidates = Callable[[Sequence[Params]], Sequence[Params]]
+Predicted = tuple[Floats, Floats]  # mean and standard deviation, one of each per config
 
-LEAST = 3  # measured trials before there is anything to learn from
-ENUMERATED = (
-    20_000  # combinations: so many are looked at one and all; of more, DRAWN at random and the front's neighbours
-)
-DRAWN = 2_000
-CAUTION = 2  # power of the probability to work: at 1 more trials were lost to faults, and no more was found
-LEAD_EVERY = 3  # proposals: one of so many seeks the lead's best
-DEAR = 0.5  # power of what a trial takes: at 1 what is cheap was tried too long
-COST = -1  # the cost's place among the models: no objective's index, no constraint's name
-FIRST_STEPS, STEPS = 60, 15  # of fitting: the first time, and going on from the last fit
+LEAST = 3  # measured trials that are needed before anything is learned
+ENUMERATED = 20_000  # up to so many combinations, all are candidates
+DRAWN = 2_000  # of a larger space: so many random ones, and the neighbours of the front
+CAUTION = 2  # power of the probability to work. With 1, more trials failed and nothing better was found
+PRIMARY_EVERY = 3  # proposals, of which one improves the primary objectives alone
+COST_WEIGHT = 0.5  # power of a trial's expected cost. With 1, cheap configs were tried for too long
+COST = -1  # the key of the cost's model, among the objectives' indices and the constraints' names
+FIRST_STEPS, STEPS = 60, 15  # of a fit: the first one, and one that starts from the last fit
 
 
 class AutoSampler(BaseSampler):  # type: ignore[misc]
-    """See above.
+    """An Optuna sampler; the module's docstring says how it chooses.
 
-    pool    the allowed configs that were not tried, given the best so far (whose neighbours are worth a look where they
-            are too many to list); by default every combination
-    silent  an objective's index or a constraint's name -> the parameters that have no effect on it
+    seed         of all random choices
+    candidates   returns the allowed configs that were not tried; default: every combination. It is given the best
+                 configs so far, so that in a space that is too large to list it can add their neighbours
+    irrelevant   an objective's index or a constraint's name -> the parameters that have no effect on it
     fails_count  is a trial told as FAIL the fault of its config? (One with the constraint "failed" above 0 always is.)
-    ceilings     an objective's index -> the limit that its trials may not live to overstep
-    earlier      the trials of each earlier study; asked for at every question
-    primary      the objectives (indices) whose best matters most: of several, their mean as the models see them
-    cost         the user attribute that says what a trial took, such as its seconds
+    ceilings     an objective's index -> the limit above which its trials may fail
+    earlier      returns the trials of each earlier study; called for every proposal
+    primary      the indices of the objectives whose minimum matters most; of several, their mean as modelled
+    cost         the user attribute that holds what a trial cost, such as its seconds
 
-    `beyond` says what the ceilings kept away at the last question, by objective.
+    `excluded` holds, by objective, which candidates the ceilings excluded from the last proposal.
     """
 
     def __init__(
         self,
         *,
         seed: int | None = None,
-        pool: Pool | None = None,
-        silent: Mapping[int | str, Iterable[str]] | None = None,
+        candidates: Candidates | None = None,
+        irrelevant: Mapping[int | str, Iterable[str]] | None = None,
         fails_count: bool = True,
         ceilings: Mapping[int, Ceiling] | None = None,
-        earlier: Callable[[], Sequence[Sequence[Earlier]]] = lambda: (),
+        earlier: Callable[[], Sequence[Sequence[TransferredTrial]]] = lambda: (),
         primary: Sequence[int] = (),
         cost: str | None = None,
     ) -> None:
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
-        self._pool, self._fails_count, self._earlier = pool, fails_count, earlier
-        self._silent = {index: frozenset(names) for index, names in (silent or {}).items()}
+        self._candidates, self._fails_count, self._earlier = candidates, fails_count, earlier
         self._ceilings, self._primary, self._cost = dict(ceilings or {}), list(primary), cost
-        self.beyond: dict[int, Beyond] = {}
-        self._before: dict[int | str, Array] = {}  # of each model, where its last fit ended
+        self.excluded: dict[int, Excluded] = {}
+        self._last_theta: dict[int | str, Floats] = {}  # of each model: where its last fit ended
+        self.set_irrelevant(irrelevant or {})
 
-    def silence(self, silent: Mapping[int | str, Iterable[str]]) -> None:
-        """From now on these parameters are without effect, and no others."""
-        self._silent = {index: frozenset(names) for index, names in silent.items()}
-        self._before.clear()
+    def set_irrelevant(self, irrelevant: Mapping[int | str, Iterable[str]]) -> None:
+        """Replace the parameters without effect. Every model is then fitted from its priors again."""
+        self._irrelevant = {name: frozenset(parameters) for name, parameters in irrelevant.items()}
+        self._last_theta.clear()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         space = self._intersection.calculate(study)
@@ -103,119 +112,134 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The most promising config; {} where there is too little to learn from."""
+        """The most promising config; {} while there are too few trials to learn from, or no candidate is left."""
         if not search_space:
             return {}
-        seen = Seen(study, search_space, fails_count=self._fails_count, earlier=self._earlier())
-        if len(seen.measured) < (1 if seen.earlier else LEAST):
+        observed = Observations(study, search_space, fails_count=self._fails_count, earlier=self._earlier())
+        if len(observed.measured) < (1 if observed.transferred else LEAST):
             return {}
-        best = [seen.params(frozen) for frozen in seen.front()]
-        allowed = self._pool(best) if self._pool else self._combinations(seen, best)
-        if not allowed:
+        best = [observed.params(frozen) for frozen in observed.front()]
+        candidates = self._candidates(best) if self._candidates else self._combinations(observed, best)
+        if not candidates:
             return {}
-        worth = self._worth(seen, seen.codes(allowed))
-        best_of = np.flatnonzero(worth >= worth.max())
-        return dict(allowed[int(self._rng.choice(list(best_of)))])
+        worth = self._acquisition(observed, observed.codes(candidates))
+        maxima = np.flatnonzero(worth >= worth.max())
+        return dict(candidates[int(self._rng.choice(list(maxima)))])
 
-    def _worth(self, seen: Seen, codes: Array) -> Array:
-        """Expected improvement, times the probability that it comes to something; -1 beyond a ceiling."""
-        values, front, corner = seen.box()
-        models = [self._objective(d, seen, values[:, d]) for d in range(values.shape[1])]
+    def _acquisition(self, observed: Observations, codes: Ints) -> Floats:
+        """Expected improvement per cost, times the probability that the trial counts; -1 above a ceiling."""
+        values, front, corner = observed.box()
+        models = [self._objective(d, observed, values[:, d]) for d in range(values.shape[1])]
         predicted = [model.predict(codes) for model in models]
         mean, deviation = (np.stack(columns, axis=1) for columns in zip(*predicted, strict=True))
-        leads = bool(self._primary) and len(front) > 0 and len(seen.codes_told) % LEAD_EVERY == LEAD_EVERY - 1
-        if leads:
-            worth = self._lead_improvement(mean, deviation, front)
+        is_turn = len(observed.codes_told) % PRIMARY_EVERY == PRIMARY_EVERY - 1
+        primary_alone = bool(self._primary) and len(front) > 0 and is_turn
+        if primary_alone:
+            worth = self._primary_improvement(mean, deviation, front)
         else:
             worth = expected_improvement(mean, deviation, front, corner)
-        works = self._works(seen, codes)
+        works = self._works(observed, codes)
         for d, ceiling in self._ceilings.items():
             fits = probability_below(*predicted[d], math.log(ceiling.limit))
-            works = works * (fits**CAUTION if leads else fits)  # to better the lead, too much of this costs nothing
+            # The improvement of the primary objectives alone does not fall where this objective is large.
+            works = works * (fits**CAUTION if primary_alone else fits)
         covered = {ceiling.name for ceiling in self._ceilings.values()}
-        for name, overstepped in seen.constraints().items():
+        for name, violation in observed.constraints().items():
             if name not in covered:
-                worth = worth * probability_below(*self._fit(name, seen, overstepped).predict(codes), 0.0)
-        worth = worth / self._dearness(seen, codes)
-        return np.where(self._too_much(seen, predicted), -1.0, worth * works**CAUTION)
+                worth = worth * probability_below(*self._fit(name, observed, violation).predict(codes), 0.0)
+        worth = worth / self._cost_penalty(observed, codes)
+        return np.where(self._over_ceilings(observed, predicted), -1.0, worth * works**CAUTION)
 
-    def _dearness(self, seen: Seen, codes: Array) -> Array:
-        """By how much more a config must promise than another one, for what its trial is expected to cost."""
-        costs = seen.attribute(self._cost) if self._cost else np.array([])
+    def _cost_penalty(self, observed: Observations, codes: Ints) -> Floats:
+        """The divisor of each config's improvement: a power of the expected cost of its trial."""
+        costs = observed.attribute(self._cost) if self._cost else np.array([])
         if np.isfinite(costs).sum() < LEAST:
             return np.ones(len(codes))  # too few to learn from
-        mean, _ = self._fit(COST, seen, np.log(costs)).predict(codes)
-        return np.exp(DEAR * mean)
+        mean, _ = self._fit(COST, observed, np.log(costs)).predict(codes)
+        return np.exp(COST_WEIGHT * mean)
 
-    def _lead_improvement(self, mean: Array, deviation: Array, front: Array) -> Array:
-        """By how much each config is expected to better the lead's best, which is on the front of all objectives."""
-        one = mean[:, self._primary].mean(axis=1, keepdims=True)
+    def _primary_improvement(self, mean: Floats, deviation: Floats, front: Floats) -> Floats:
+        """By how much each config is expected to improve on the front's minimum of the primary objectives."""
+        primary = mean[:, self._primary].mean(axis=1, keepdims=True)
         doubt = np.sqrt((deviation[:, self._primary] ** 2).sum(axis=1, keepdims=True)) / len(self._primary)
         best = front[:, self._primary].mean(axis=1).min()
-        return expected_improvement(one, doubt, np.empty((0, 1)), np.array([best]))
+        return expected_improvement(primary, doubt, np.empty((0, 1)), np.array([best]))
 
-    def _too_much(self, seen: Seen, predicted: Sequence[tuple[Array, Array]]) -> Array:
-        """Which configs surely lie beyond a ceiling: by what this study has measured, whatever earlier ones say."""
-        over, self.beyond = np.zeros(len(predicted[0][0]), dtype=bool), {}
-        for d, ceiling in self._ceilings.items() if len(seen.measured) >= LEAST else ():
-            mine = surely_over(*predicted[d], ceiling.limit)
-            if mine.any() and not mine.all():
-                least = math.exp(float(predicted[d][0][mine].min()))
-                self.beyond[d] = Beyond(int(mine.sum()), len(mine), least)
-            over |= mine
+    def _over_ceilings(self, observed: Observations, predicted: Sequence[Predicted]) -> Bools:
+        """Which configs surely exceed a ceiling. Only once this study has measured trials, whatever earlier ones say.
+
+        Sets `excluded`, unless a ceiling excludes all candidates: then it excludes none.
+        """
+        over, self.excluded = np.zeros(len(predicted[0][0]), dtype=bool), {}
+        for d, ceiling in self._ceilings.items() if len(observed.measured) >= LEAST else ():
+            above = surely_over(*predicted[d], ceiling.limit)
+            if above.any() and not above.all():
+                least = math.exp(float(predicted[d][0][above].min()))
+                self.excluded[d] = Excluded(int(above.sum()), len(above), least)
+            over |= above
         return over
 
-    def _works(self, seen: Seen, codes: Array) -> Array:
-        """The probability that it does not fail. Who has hit a ceiling is no evidence of other faults."""
-        hits = {t.number for ceiling in self._ceilings.values() for t in seen.failures if ceiling.hit(t)}
-        return Faults.of(seen, hits).works(codes)
+    def _works(self, observed: Observations, codes: Ints) -> Floats:
+        """The probability that each config does not fail. Trials that hit a ceiling are no evidence of other faults."""
+        hits = {t.number for ceiling in self._ceilings.values() for t in observed.failures if ceiling.hit(t)}
+        return Faults.of(observed, ignore=hits).works(codes)
 
-    def _objective(self, index: int, seen: Seen, values: Array) -> Additive:
-        """The model of an objective; of one with a ceiling, those who hit it count as cut off below it."""
-        model = self._fit(index, seen, values)
+    def _objective(self, index: int, observed: Observations, values: Floats) -> Additive:
+        """The model of an objective. If it has a ceiling, trials that hit it are censored observations above it."""
+        model = self._fit(index, observed, values)
         ceiling = self._ceilings.get(index)
-        hits = [t for t in seen.failures if ceiling.hit(t)] if ceiling else []
+        hits = [t for t in observed.failures if ceiling.hit(t)] if ceiling else []
         if ceiling is None or not hits:
             return model
-        codes = seen.codes([t.params for t in hits])
-        guessed, doubt = cut_off(*model.predict(codes), math.log(ceiling.limit))
-        return self._fit(index, seen, values, also=(codes, guessed, doubt))
+        codes = observed.codes([t.params for t in hits])
+        guessed, doubt = truncated(*model.predict(codes), math.log(ceiling.limit))
+        return self._fit(index, observed, values, censored=(codes, guessed, doubt))
 
     def _fit(
-        self, name: int | str, seen: Seen, values: Array, also: tuple[Array, Array, Array] | None = None
+        self,
+        name: int | str,
+        observed: Observations,
+        values: Floats,
+        censored: tuple[Ints, Floats, Floats] | None = None,
     ) -> Additive:
-        """The model of an objective (its index) or a constraint (its name). `also`: codes, values and their doubt."""
-        silent = self._silent.get(name, frozenset())
-        acts = np.array([parameter not in silent for parameter in seen.names])
-        before = self._before.get(name)
+        """The model of an objective (by its index), a constraint (by its name) or the cost.
+
+        values    one per measured row; rows without a finite value are left out
+        censored  more rows of this study: codes, expected values and their variances
+        """
+        irrelevant = self._irrelevant.get(name, frozenset())
+        acts = np.array([parameter not in irrelevant for parameter in observed.names])
+        before = self._last_theta.get(name)
         steps = FIRST_STEPS if before is None else STEPS
-        known = np.isfinite(values) & seen.known(name)
-        codes, doubt, tasks = seen.codes_measured[known], np.zeros(known.sum()), seen.tasks[known]
+        known = np.isfinite(values) & observed.known(name)
+        codes, doubt, tasks = observed.codes_measured[known], np.zeros(known.sum()), observed.tasks[known]
         values = values[known]
-        if also:
-            codes, values = np.concatenate([codes, also[0]]), np.concatenate([values, also[1]])
-            doubt, tasks = np.concatenate([doubt, also[2]]), np.append(tasks, [0] * len(also[1]))
-        model = fit(codes, values, counts=seen.counts, acts=acts, before=before, steps=steps, doubt=doubt, tasks=tasks)
-        self._before[name] = model.theta
+        if censored:
+            codes, values = np.concatenate([codes, censored[0]]), np.concatenate([values, censored[1]])
+            doubt, tasks = np.concatenate([doubt, censored[2]]), np.append(tasks, [0] * len(censored[1]))
+        model = fit(
+            codes, values, counts=observed.counts, acts=acts, before=before, steps=steps, doubt=doubt, tasks=tasks
+        )
+        self._last_theta[name] = model.theta
         return model
 
-    def _combinations(self, seen: Seen, best: Sequence[Params]) -> list[Params]:
-        """What was not tried: of few combinations all, of many some."""
-        if math.prod(seen.counts) <= ENUMERATED:
-            all_codes: Iterable[tuple[int, ...]] = itertools.product(*map(range, seen.counts))
+    def _combinations(self, observed: Observations, best: Sequence[Params]) -> list[Params]:
+        """The untried combinations: all of a small space, a random part of a large one with the best's neighbours."""
+        if math.prod(observed.counts) <= ENUMERATED:
+            all_codes: Iterable[tuple[int, ...]] = itertools.product(*map(range, observed.counts))
         else:
-            drawn = [tuple(self._rng.randrange(count) for count in seen.counts) for _ in range(DRAWN)]
-            all_codes = dict.fromkeys([*drawn, *_neighbours(seen.codes(best), seen.counts)])
-        tried = {tuple(row) for row in seen.codes_told.tolist()}
+            drawn = [tuple(self._rng.randrange(count) for count in observed.counts) for _ in range(DRAWN)]
+            all_codes = dict.fromkeys([*drawn, *_neighbours(observed.codes(best), observed.counts)])
+        tried = {tuple(row) for row in observed.codes_told.tolist()}
         return [
-            {n: seen.choices[n][code] for n, code in zip(seen.names, row, strict=True)}
+            {n: observed.choices[n][code] for n, code in zip(observed.names, row, strict=True)}
             for row in all_codes
             if row not in tried
         ]
 
 
-def _neighbours(codes: Array, counts: Sequence[int]) -> Iterable[tuple[int, ...]]:
-    """The configs that differ in one parameter."""
+def _neighbours(codes: Ints, counts: Sequence[int]) -> Iterable[tuple[int, ...]]:
+    """The configs that differ from one of these rows in one parameter."""
     for row in codes.tolist():
         for k, count in enumerate(counts):
             yield from ((*row[:k], value, *row[k + 1 :]) for value in range(count) if value != row[k])

@@ -1,54 +1,64 @@
-"""Additive: a Gaussian process over categorical knobs that are nearly additive.
+"""Additive: a Gaussian process over categorical parameters whose effects nearly add up.
 
-The value is a sum of an effect of each knob's value and smaller effects of pairs. All effects are normal a priori, with
-a variance for each knob, so that a knob that does nothing is found to do nothing; a pair's is the product of its knobs'
-variances times a common factor: what does nothing alone rarely does something with another. That is Bayesian linear
-regression on main effects and pairs with shrinkage, written as a kernel. The variances are fitted to the data (maximum
-a posteriori, log-normal priors).
+The value is a sum of one effect for each parameter's value, and of smaller effects of pairs. A priori all effects are
+normal, with a variance for each parameter, so that a parameter without effect is recognised. The variance of a pair is
+the product of its two parameters' variances and a common factor: a parameter that does nothing alone rarely does
+something in a pair. This is Bayesian linear regression with shrinkage on main effects and pairs, written as a kernel.
+The variances are fitted to the data (maximum a posteriori, log-normal priors).
 
-The data may be of several tasks: task 0 is the study itself, the others are earlier studies, of other devices say. Each
-has a level and a scale of its own, so that only the shape of an earlier one is used; its effects are those of task 0 as
-far as its likeness says, a number from 0 to 1 that is fitted as well. What task 0 has measured itself counts for more.
+The data may be of several tasks. Task 0 is the study itself, the others are earlier studies, of other devices perhaps.
+Each task has its own level and scale, so only the shape of an earlier one is used. How far its effects are those of
+task 0 is its similarity, a number from 0 to 1, which is fitted too. The more task 0 has measured, the less the others
+count.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = Any  # numpy's arrays: their types say less than the comments here
+from autotune.sampler.arrays import Bools, Floats, Ints
 
-KNOB, PAIR, NOISE = (math.log(0.1), 1.5), (math.log(0.1), 1.0), (math.log(0.003), 1.5)  # of the log variances
-LIKENESS = (1.5, 1.0)  # of its log odds: an earlier study is taken to be 0.8 alike until the data say otherwise
-OWN_SCALE = 4  # own trials: what the scale of earlier studies counts for, while own trials are few
-MEAN = 1.0  # variance of each task's constant, in units of the data's
-RATE = 0.15  # Adam's
+# (mean, standard deviation) of the priors of the log variances.
+PARAMETER, PAIR, NOISE = (math.log(0.1), 1.5), (math.log(0.1), 1.0), (math.log(0.003), 1.5)
+SIMILARITY = (1.5, 1.0)  # the same of its log odds: an earlier study counts as 0.8 similar until the data disagree
+OWN_SCALE = 4  # own trials that the scale of earlier studies counts as, while own trials are few
+MEAN = 1.0  # variance of each task's constant, where the data have variance 1
+RATE = 0.15  # the learning rate of Adam
 LEAST_NOISE = 1e-5
 
 
 @dataclass(frozen=True)
 class Additive:
-    """Fitted. `codes` are the data: a row a trial, a column a knob, the index of its value."""
+    """The fitted model.
 
-    codes: Array
-    counts: list[int]  # of each knob's values
-    theta: Array  # log variances: of each knob, of the pairs, of the noise; log odds of each earlier task's likeness
+    codes   trials x parameters: the index of each parameter's value
+    counts  the number of values of each parameter
+    theta   log variances of each parameter, of the pairs, of the noise; then the log odds of each earlier task's
+            similarity
+    shift, scale  the mean and the standard deviation of task 0's values
+    weights, root  K^-1 y and L^-1, where K = L L^T is the kernel of the data and y the standardised values
+    tasks   the task of each trial
+    """
+
+    codes: Ints
+    counts: list[int]
+    theta: Floats
     shift: float
     scale: float
-    weights: Array  # K^-1 y
-    root: Array  # L^-1 of K = L L^T
-    tasks: Array  # of each row
+    weights: Floats
+    root: Floats
+    tasks: Ints
 
-    def predict(self, codes: Array) -> tuple[Array, Array]:
-        """(mean, standard deviation) of task 0's value itself, without the noise, at each of these rows."""
+    def predict(self, codes: Ints) -> tuple[Floats, Floats]:
+        """(mean, standard deviation) of task 0's value at each of these rows, without the noise of a measurement."""
         count = len(self.counts)
-        knobs, pair = np.exp(self.theta[:count]), math.exp(self.theta[count])
-        mine, theirs = one_hot(codes, self.counts), one_hot(self.codes, self.counts).T
-        wide = np.repeat(knobs, self.counts)[:, None]
-        sums = _sums(mine @ (wide * theirs), mine @ (wide**2 * theirs), pair)
-        across = MEAN * (self.tasks == 0) + _loads(self.theta, count)[self.tasks] * sums
-        own = MEAN + _sums(knobs.sum(), (knobs**2).sum(), pair)
+        variances, pair = np.exp(self.theta[:count]), math.exp(self.theta[count])
+        asked, known = one_hot(codes, self.counts), one_hot(self.codes, self.counts).T
+        wide = np.repeat(variances, self.counts)[:, None]
+        sums = _with_pairs(asked @ (wide * known), asked @ (wide**2 * known), pair)
+        across = MEAN * (self.tasks == 0) + _similarities(self.theta, count)[self.tasks] * sums
+        own = MEAN + _with_pairs(variances.sum(), (variances**2).sum(), pair)
         left = own - np.square(across @ self.root.T).sum(axis=1)
         deviation = np.sqrt(np.maximum(left, 1e-9))
         return self.shift + self.scale * (across @ self.weights), self.scale * deviation
@@ -56,16 +66,22 @@ class Additive:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The data as the fit sees them."""
+    """The data as the fit uses them.
 
-    same: Array  # knob x row x row: 1 where both have the same value
-    y: Array  # standardised
-    doubt: Array  # variance of each row's value beyond the noise
-    tasks: Array
+    same   parameters x rows x rows: 1 where two rows have the same value
+    y      standardised values
+    doubt  the variance of each value, beside the noise
+    tasks  the task of each row
+    """
+
+    same: Floats
+    y: Floats
+    doubt: Floats
+    tasks: Ints
 
 
-def one_hot(codes: Array, counts: list[int]) -> Array:
-    """A column for every value of every knob."""
+def one_hot(codes: Ints, counts: list[int]) -> Floats:
+    """rows x all values of all parameters: 1 where the row has the value."""
     made = np.zeros((len(codes), sum(counts)))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
     np.put_along_axis(made, codes + starts, 1.0, axis=1)
@@ -73,122 +89,131 @@ def one_hot(codes: Array, counts: list[int]) -> Array:
 
 
 def fit(
-    codes: Array,
-    values: Array,
+    codes: Ints,
+    values: Floats,
     *,
     counts: list[int],
-    acts: Array,
-    before: Array | None = None,
+    acts: Bools,
+    before: Floats | None = None,
     steps: int = 60,
-    doubt: Array | None = None,
-    tasks: Array | None = None,
+    doubt: Floats | None = None,
+    tasks: Ints | None = None,
 ) -> Additive:
     """The model of these values.
 
-    acts    of each knob, whether it can have any effect at all
-    before  where to begin: theta of an earlier fit
-    doubt   of each value, its own variance beside the noise that all have
-    tasks   of each row, the task that it belongs to; left away: 0, of which there must be a row
+    codes   rows x parameters: the index of each parameter's value
+    values  one per row, finite
+    counts  the number of values of each parameter
+    acts    can each parameter have an effect at all?
+    before  where the fit starts: theta of an earlier fit; default: at the priors
+    steps   of gradient ascent
+    doubt   the variance of each value, beside the noise that all have; default: 0
+    tasks   the task of each row; default: 0. At least one row must be of task 0
     """
     tasks = np.zeros(len(values), dtype=int) if tasks is None else tasks
     y, shift, scale = _standardised(values, tasks)
     same = (codes[:, None, :] == codes[None, :, :]).transpose(2, 0, 1).astype(float)
     rows = _Rows(same, y, np.zeros(len(y)) if doubt is None else doubt / scale**2, tasks)
     earlier = int(tasks.max())
-    prior = np.array([KNOB] * codes.shape[1] + [PAIR, NOISE] + [LIKENESS] * earlier)
-    idle = np.concatenate([~acts, np.zeros(2 + earlier, dtype=bool)])
-    theta = np.where(idle, -30.0, prior[:, 0] if before is None else before)
-    theta = _climb(theta, rows, prior, idle, steps)
+    prior = np.array([PARAMETER] * codes.shape[1] + [PAIR, NOISE] + [SIMILARITY] * earlier)
+    fixed = np.concatenate([~acts, np.zeros(2 + earlier, dtype=bool)])
+    theta = np.where(fixed, -30.0, prior[:, 0] if before is None else before)
+    theta = _climb(theta, rows, prior, fixed, steps)
     root = np.linalg.inv(np.linalg.cholesky(_kernel(theta, rows)))
     return Additive(codes, counts, theta, shift, scale, root.T @ (root @ y), root, tasks)
 
 
-def _standardised(values: Array, tasks: Array) -> tuple[Array, float, float]:
-    """(each task's values about its own mean in its own deviations, the mean and the deviation of task 0).
+def _standardised(values: Floats, tasks: Ints) -> tuple[Floats, float, float]:
+    """(values standardised within each task, mean and standard deviation of task 0).
 
-    Of a few values no deviation is known: earlier tasks, where there are some, have their say.
+    Few values of task 0 don't show its standard deviation: that of the earlier tasks, if any, is averaged in.
     """
     y = np.zeros(len(values))
     shift, scale = 0.0, 1.0
     for task in range(int(tasks.max()), -1, -1):
-        mine = tasks == task
-        if not mine.any():
+        rows = tasks == task
+        if not rows.any():
             continue
-        mean, deviation = float(np.mean(values[mine])), float(np.std(values[mine]))
-        if task == 0 and len(values) > mine.sum():
-            others = np.mean([np.var(values[tasks == other]) for other in np.unique(tasks[~mine])])
-            deviation = math.sqrt((mine.sum() * deviation**2 + OWN_SCALE * others) / (mine.sum() + OWN_SCALE))
+        mean, deviation = float(np.mean(values[rows])), float(np.std(values[rows]))
+        if task == 0 and len(values) > rows.sum():
+            others = np.mean([np.var(values[tasks == other]) for other in np.unique(tasks[~rows])])
+            deviation = math.sqrt((rows.sum() * deviation**2 + OWN_SCALE * others) / (rows.sum() + OWN_SCALE))
         shift, scale = mean, deviation or 1.0
-        y[mine] = (values[mine] - shift) / scale
+        y[rows] = (values[rows] - shift) / scale
     return y, shift, scale
 
 
-def _climb(theta: Array, rows: _Rows, prior: Array, idle: Array, steps: int) -> Array:
-    """Adam on the log posterior."""
+def _climb(theta: Floats, rows: _Rows, prior: Floats, fixed: Bools, steps: int) -> Floats:
+    """Theta after so many steps of Adam on the log posterior."""
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     for step in range(1, steps + 1):
         slope = _slope(theta, rows) - (theta - prior[:, 0]) / prior[:, 1] ** 2
-        slope[idle] = 0.0
+        slope[fixed] = 0.0
         first, second = 0.9 * first + 0.1 * slope, 0.99 * second + 0.01 * slope**2
         theta = theta + RATE * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
-        theta[~idle] = np.clip(theta[~idle], -12.0, 4.0)
+        theta[~fixed] = np.clip(theta[~fixed], -12.0, 4.0)
     return theta
 
 
-def _kernel(theta: Array, rows: _Rows) -> Array:
+def _kernel(theta: Floats, rows: _Rows) -> Floats:
+    """rows x rows: the prior covariance of the values, with their noise."""
     count = len(rows.same)
     noise = math.exp(theta[count + 1]) + LEAST_NOISE
     one, squares, pair = _parts(theta, rows)
     together = rows.tasks[:, None] == rows.tasks
-    return MEAN * together + _links(theta, rows) * _sums(one, squares, pair) + np.diag(rows.doubt + noise)
+    kernel: Floats = (
+        MEAN * together + _links(theta, rows) * _with_pairs(one, squares, pair) + np.diag(rows.doubt + noise)
+    )
+    return kernel
 
 
-def _parts(theta: Array, rows: _Rows) -> tuple[Array, Array, float]:
-    """(sums of the variances of the knobs in which two rows agree, of their squares, the pairs' factor)."""
-    knobs = np.exp(theta[: len(rows.same)])
-    return np.tensordot(knobs, rows.same, 1), np.tensordot(knobs**2, rows.same, 1), math.exp(theta[len(rows.same)])
+def _parts(theta: Floats, rows: _Rows) -> tuple[Floats, Floats, float]:
+    """(sums, sums of squares, the pairs' factor); the sums are over the variances of what two rows have in common."""
+    variances = np.exp(theta[: len(rows.same)])
+    pair = math.exp(theta[len(rows.same)])
+    return np.tensordot(variances, rows.same, 1), np.tensordot(variances**2, rows.same, 1), pair
 
 
-def _sums(one: Array, squares: Array, pair: float) -> Array:
-    """Main effects, and all pairs of them: (S^2 - sum of squares) / 2 is the sum over pairs."""
+def _with_pairs(one: Floats, squares: Floats, pair: float) -> Floats:
+    """The variance of main effects and of all pairs, whose sum is (S^2 - sum of squares) / 2."""
     return one + pair * (one**2 - squares) / 2
 
 
-def _loads(theta: Array, count: int) -> Array:
-    """Of each task, how alike task 0 its effects are."""
+def _similarities(theta: Floats, count: int) -> Floats:
+    """The similarity of each task to task 0, which is 1 for task 0 itself."""
     return np.append(1.0, 1 / (1 + np.exp(-theta[count + 2 :])))
 
 
-def _links(theta: Array, rows: _Rows) -> Array:
-    """How alike the effects behind each two rows are: 1 within a task, otherwise the product of their likenesses."""
-    loads = _loads(theta, len(rows.same))[rows.tasks]
+def _links(theta: Floats, rows: _Rows) -> Floats | float:
+    """rows x rows: 1 within a task, otherwise the product of the two tasks' similarities."""
+    similarities = _similarities(theta, len(rows.same))[rows.tasks]
     if not rows.tasks.any():
         return 1.0
-    return np.where(rows.tasks[:, None] == rows.tasks, 1.0, np.outer(loads, loads))
+    return np.where(rows.tasks[:, None] == rows.tasks, 1.0, np.outer(similarities, similarities))
 
 
-def _slope(theta: Array, rows: _Rows) -> Array:
-    """The gradient of the log marginal likelihood."""
+def _slope(theta: Floats, rows: _Rows) -> Floats:
+    """The gradient of the log marginal likelihood, a number per entry of theta."""
     count = len(rows.same)
-    knobs, noise = np.exp(theta[:count]), math.exp(theta[count + 1])
+    variances, noise = np.exp(theta[:count]), math.exp(theta[count + 1])
     inverse = np.linalg.inv(_kernel(theta, rows))
     weights = inverse @ rows.y
     whole = (np.outer(weights, weights) - inverse) / 2
     one, squares, pair = _parts(theta, rows)
     pull = whole * _links(theta, rows)
-    own = np.tensordot(rows.same, pull, 2)  # same is 0 or 1, and its own square
+    own = np.tensordot(rows.same, pull, 2)  # `same` is 0 or 1, so it equals its square
     with_others = np.tensordot(rows.same, pull * one, 2)
-    by_knob = knobs * (own + pair * (with_others - knobs * own))
+    by_parameter = variances * (own + pair * (with_others - variances * own))
     by_pair = pair * np.sum(pull * (one**2 - squares)) / 2
-    by_likeness = _by_likeness(theta, rows, whole * _sums(one, squares, pair))
-    return np.concatenate([by_knob, [by_pair, noise * np.trace(whole)], by_likeness])
+    by_similarity = _slope_by_similarity(theta, rows, whole * _with_pairs(one, squares, pair))
+    return np.concatenate([by_parameter, [by_pair, noise * np.trace(whole)], by_similarity])
 
 
-def _by_likeness(theta: Array, rows: _Rows, pull: Array) -> Array:
-    """The gradient by the log odds of each earlier task's likeness."""
-    loads, found = _loads(theta, len(rows.same)), []
-    for task in range(1, len(loads)):
-        mine = rows.tasks == task
-        across = float(np.sum(pull[mine][:, ~mine] @ loads[rows.tasks[~mine]]))
-        found.append(2 * across * loads[task] * (1 - loads[task]))
-    return np.array(found)
+def _slope_by_similarity(theta: Floats, rows: _Rows, pull: Floats) -> Floats:
+    """The gradient by the log odds of each earlier task's similarity."""
+    similarities, slopes = _similarities(theta, len(rows.same)), []
+    for task in range(1, len(similarities)):
+        own = rows.tasks == task
+        across = float(np.sum(pull[own][:, ~own] @ similarities[rows.tasks[~own]]))
+        slopes.append(2 * across * similarities[task] * (1 - similarities[task]))
+    return np.array(slopes)

@@ -1,30 +1,30 @@
-"""Ceilings: an objective's limit that a trial may not live to overstep, such as a card's memory.
+"""Ceiling: an objective's limit above which a trial may fail, such as the memory of a GPU.
 
-Such a trial fails and says no more than "at least so much". That is taken as a normal value cut off below the limit,
-with the mean and the variance that the others lead to expect of it: a censored observation.
+A trial that failed at a ceiling has no value: only "more than the limit" is known. The model takes it as a censored
+observation, with the mean and variance of the predicted normal distribution truncated below the limit.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
-Array = Any
+from autotune.sampler.arrays import Bools, Floats
 
-SURE = 1.645  # standard deviations: below the predicted value less so many it lies in one case of twenty
-NEAR_MISS = 0.05  # of the limit: what may be so little above it is tried. Sums of effects are right to some percents
-FAR = 6.0  # deviations beyond which the tail of a normal distribution is its asymptote
+SURE = 1.645  # standard deviations: the value lies further below its predicted mean in one case of twenty
+NEAR_MISS = 0.05  # of the limit: configs predicted so little above it are tried, since models err by some percent
+FAR = 6.0  # standard deviations from which the tail of a normal distribution is replaced by its asymptote
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """An objective above 0, to be minimised, must stay at or below `limit`.
+    """A limit of an objective that is minimised and above 0: at or below it, trials don't fail for lack of it.
 
-    hit   is this failed trial known to have failed because it needed more?
-    name  the constraint that says of measured trials what the ceiling says of all
+    limit  in the objective's units
+    hit    did this failed trial fail because it needed more than the limit?
+    name   the constraint that states the same limit for measured trials: the sampler then uses the ceiling alone
     """
 
     limit: float
@@ -33,12 +33,12 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
-class Beyond:
-    """What a ceiling has kept from being proposed, at the last question. Predictions, not measurements.
+class Excluded:
+    """The candidates that a ceiling excluded from the last proposal. Predictions, not measurements.
 
-    count  configs that are predicted to need more than the limit, even if the prediction errs
-    of     so many allowed and new ones were looked at
-    least  the smallest of their predicted values
+    count  candidates predicted to need more than the limit, even at the lower end of the prediction
+    of     all candidates: allowed, untried configs
+    least  the smallest predicted value of the excluded ones, in the objective's units
     """
 
     count: int
@@ -46,20 +46,25 @@ class Beyond:
     least: float
 
 
-def surely_over(mean: Array, deviation: Array, limit: float) -> Array:
-    """Of logarithms predicted: is even the lower bound of the prediction more than a near miss?"""
-    return mean - SURE * deviation > math.log(limit * (1 + NEAR_MISS))
+def surely_over(mean: Floats, deviation: Floats, limit: float) -> Bools:
+    """Is even the lower end of each prediction above the limit by more than a near miss?
+
+    mean, deviation  of predicted logarithms, one per config
+    limit            not a logarithm
+    """
+    over: Bools = mean - SURE * deviation > math.log(limit * (1 + NEAR_MISS))
+    return over
 
 
-def cut_off(mean: Array, deviation: Array, limit: float) -> tuple[Array, Array]:
-    """(mean, variance) of normal values of which it is known that they lie above the limit."""
+def truncated(mean: Floats, deviation: Floats, limit: float) -> tuple[Floats, Floats]:
+    """(mean, variance) of normal values that are known to lie above the limit, in the same units."""
     pairs = [_above((limit - m) / d) for m, d in zip(mean, deviation, strict=True)]
     shift, shrink = (np.array(column) for column in zip(*pairs, strict=True))
     return mean + deviation * shift, deviation**2 * shrink
 
 
 def _above(z: float) -> tuple[float, float]:
-    """(mean, variance) of a standard normal value above z."""
+    """(mean, variance) of a standard normal value that lies above z."""
     if z > FAR:
         return z + 1 / z, 1 / z**2
     tail = math.erfc(z / math.sqrt(2)) / 2

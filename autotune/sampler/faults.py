@@ -1,32 +1,34 @@
-"""Faults: how likely a config fails, from which have failed and which have not.
+"""Faults: the probability that a config fails, learned from the trials that failed and those that worked.
 
-Faults follow values and pairs of values. Each of them is a suspect with a small probability to break a config that has
-it; a config fails where any of its suspects strikes (a noisy or). Who is to blame for a failure is shared out among its
-suspects by expectation maximisation: one that was seen to work is hardly one.
+Single values and pairs of values cause failures. Each is a suspect with a small probability to break a config that has
+it, and a config fails if any of its suspects breaks it (a noisy-or model). Expectation maximisation shares the blame
+for each failure among the suspects: one that was seen to work gets little of it.
 """
 
+from collections.abc import Collection
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from autotune.sampler.seen import Seen
+from autotune.sampler.arrays import Bools, Floats, Ints
+from autotune.sampler.observations import Observations
 
-Array = Any
-
-VALUE, PAIR = 0.02, 0.003  # how likely a value, a pair is to break things, before anything is known
-PRIOR = 0.05  # trials that this counts for
-ROUNDS = 25
-EARLIER = 0.25  # what a trial of an earlier study, on another device perhaps, counts for
+VALUE, PAIR = 0.02, 0.003  # prior probability that a value, or a pair, breaks a config
+PRIOR = 0.05  # trials that the prior counts as
+ROUNDS = 25  # of expectation maximisation
+EARLIER = 0.25  # what a trial of an earlier study counts, perhaps one of another device
 
 
 class Faults:
-    """Fitted to `codes` (a row a trial, a column a knob: the index of its value) and whether each failed.
+    """The fitted model.
 
-    weights  what each trial counts for, at most 1
+    codes    trials x parameters: the index of each parameter's value
+    failed   did each trial fail?
+    counts   the number of values of each parameter
+    weights  what each trial counts, from 0 to 1; default: 1
     """
 
-    def __init__(self, codes: Array, failed: Array, counts: list[int], weights: Array | None = None) -> None:
+    def __init__(self, codes: Ints, failed: Bools, counts: list[int], weights: Floats | None = None) -> None:
         self.counts = counts
         self.pairs = list(combinations(range(len(counts)), 2))
         sizes = [*counts, *(counts[a] * counts[b] for a, b in self.pairs)]
@@ -37,41 +39,46 @@ class Faults:
         self.chance = self._fit(self._suspects(codes), failed, prior, weights)
 
     @classmethod
-    def of(cls, seen: Seen, but: set[int]) -> "Faults":
-        """Of all that was seen; `but`: the numbers of trials whose failure says nothing."""
-        failed = [t.params for t in seen.failures if t.number not in but]
-        codes = [seen.codes_measured, seen.codes([*failed, *(one.params for one in seen.earlier_failed)])]
-        weights = np.where(seen.own, 1.0, EARLIER)
-        weights = np.concatenate([weights, [1.0] * len(failed), [EARLIER] * len(seen.earlier_failed)])
+    def of(cls, observed: Observations, ignore: Collection[int]) -> "Faults":
+        """The model of all observed trials, except the failures with a number in `ignore`."""
+        failed = [t.params for t in observed.failures if t.number not in ignore]
+        earlier = [trial.params for trial in observed.transferred_failures]
+        codes = [observed.codes_measured, observed.codes([*failed, *earlier])]
+        weights = np.where(observed.own, 1.0, EARLIER)
+        weights = np.concatenate([weights, [1.0] * len(failed), [EARLIER] * len(earlier)])
         rows = np.concatenate(codes)
-        return cls(rows, np.arange(len(rows)) >= len(seen.tasks), seen.counts, weights)
+        return cls(rows, np.arange(len(rows)) >= len(observed.tasks), observed.counts, weights)
 
-    def works(self, codes: Array) -> Array:
-        """The probability that each of these configs does not fail."""
+    def works(self, codes: Ints) -> Floats:
+        """The probability that each of these configs (a row each) does not fail."""
         if not self.chance.any():
             return np.ones(len(codes))
-        return np.exp(np.log1p(-self.chance)[self._suspects(codes)].sum(axis=1))
+        works: Floats = np.exp(np.log1p(-self.chance)[self._suspects(codes)].sum(axis=1))
+        return works
 
-    def _suspects(self, codes: Array) -> Array:
-        """The indices of each config's values and pairs."""
+    def _suspects(self, codes: Ints) -> Ints:
+        """configs x suspects of each: the indices of its values and pairs."""
         singles = [codes[:, k] for k in range(len(self.counts))]
         both = [codes[:, a] * self.counts[b] + codes[:, b] for a, b in self.pairs]
-        return np.stack([*singles, *both], axis=1) + self.starts[:-1]
+        suspects: Ints = np.stack([*singles, *both], axis=1) + self.starts[:-1]
+        return suspects
 
-    def _fit(self, suspects: Array, failed: Array, prior: Array, weights: Array) -> Array:
+    def _fit(self, suspects: Ints, failed: Bools, prior: Floats, weights: Floats) -> Floats:
+        """The probability of each suspect to break a config that has it."""
         if not failed.any():
             return np.zeros_like(prior)
         each = np.broadcast_to(weights[:, None], suspects.shape)
-        seen = self._sum(suspects, each)
+        present = self._sum(suspects, each)
         chance = (PRIOR * prior) / (PRIOR + self._sum(suspects[~failed], each[~failed]))
         guilty = suspects[failed]
         for _ in range(ROUNDS):
-            mine = chance[guilty]
-            blame = mine / (1 - np.prod(1 - mine, axis=1, keepdims=True))
+            strikes = chance[guilty]
+            blame = strikes / (1 - np.prod(1 - strikes, axis=1, keepdims=True))
             blamed = self._sum(guilty, blame * each[failed])
-            chance = np.minimum((PRIOR * prior + blamed) / (PRIOR + seen), 0.999)
+            chance = np.minimum((PRIOR * prior + blamed) / (PRIOR + present), 0.999)
         return chance
 
-    def _sum(self, suspects: Array, weights: Array) -> Array:
-        """Of each suspect, the weights of where it is."""
-        return np.bincount(suspects.ravel(), weights=weights.ravel(), minlength=int(self.starts[-1]))
+    def _sum(self, suspects: Ints, weights: Floats) -> Floats:
+        """For each suspect, the sum of the weights where it occurs."""
+        sums = np.bincount(suspects.ravel(), weights=weights.ravel(), minlength=int(self.starts[-1]))
+        return np.asarray(sums, dtype=float)

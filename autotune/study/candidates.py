@@ -1,4 +1,4 @@
-"""Candidates: the allowed configs that a sampler of ours chooses from, less those that were tried."""
+"""Candidates: the allowed, untried configs that AutoSampler chooses from."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,35 +7,37 @@ from autotune.config import Config, Value
 from autotune.knobs import all_knobs, is_active
 from autotune.study.space import SearchSpace
 
-FIRST_DRAWN, DRAWN = 1000, 100  # at random, of a space that is too large to list: at first, and with each question more
-
+FIRST_DRAWN, DRAWN = 1000, 100  # random configs of a space too large to list: at first, and for each later proposal
 
 Params = Mapping[str, Value]
 
 
 def as_params(config: Config, free: Mapping[str, tuple[Value, ...]]) -> dict[str, Value]:
-    """The config as Optuna's parameters; a modifier that does not act stands at its first value."""
+    """The config as Optuna's parameters. A knob that is not active in the config gets its first value."""
     return {name: config.get(name, values[0]) for name, values in free.items()}
 
 
 class Candidates:
-    """Of a space that can be listed, everything; of a larger one a random part, and the neighbours of the best."""
+    """All configs of a space that can be listed. Of a larger one, random configs and the neighbours of the best."""
 
     def __init__(self, space: SearchSpace, rng: random.Random) -> None:
         self.space, self.rng = space, rng
         self.known: dict[Config, Params] = {}
 
     def params(self, tried: set[Config], best: Sequence[Params]) -> list[Params]:
-        """Allowed by today's rules, not tried, each once, in an order that follows from the seed."""
+        """Allowed, untried configs as Optuna's parameters: each once, in an order that follows from the seed.
+
+        best  the parameters of the best configs so far
+        """
         if not self.space.is_listable:
             self._add(self._drawn(DRAWN if self.known else FIRST_DRAWN, tried))
             self._add(self._neighbours([self.space.config(params) for params in best]))
         elif not self.known:
             self._add(self.space.all_configs())
-        idle = self.space.no_effect
-        if not idle:
+        dropped = self.space.no_effect
+        if not dropped:
             return [params for config, params in self.known.items() if config not in tried]
-        return [p for c, p in self.known.items() if c not in tried and not any(pair in idle for pair in c.items())]
+        return [p for c, p in self.known.items() if c not in tried and not any(pair in dropped for pair in c.items())]
 
     def _add(self, configs: Iterable[Config]) -> None:
         free = self.space.free

@@ -1,7 +1,7 @@
-"""Earlier studies, as a new one remembers them: shapes, not numbers.
+"""EarlierStudy: what a study keeps of an earlier one for its warm start: ratios, no absolute figures.
 
-Of each trial there is what it was beside its own baseline. Another device's seconds and bytes are in no field, and so
-can get into no front, no plot and no export.
+Each trial is kept in relation to its own baseline. No field holds seconds or bytes of another device, so none can get
+into a front, a plot or an export.
 """
 
 from typing import Annotated, Literal
@@ -16,12 +16,17 @@ Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class EarlierTrial(FrozenModel):
-    """One that worked, or one that failed by its config's fault: then it has no figures."""
+    """A trial that worked, or one that failed through its config: then it has no figures.
+
+    latency  over the baseline's, summed over all sizes
+    memory   peak, over the baseline's
+    loss     of quality, in the units of its study's metric; None: its pictures were not judged
+    """
 
     values: dict[str, Value]
-    latency: Ratio | None = None  # over the baseline's, all sizes together
+    latency: Ratio | None = None
     memory: Ratio | None = None
-    loss: Loss | None = None  # of quality, in the units of its study's metric; None: its pictures were not judged
+    loss: Loss | None = None
 
     @property
     def worked(self) -> bool:
@@ -29,7 +34,7 @@ class EarlierTrial(FrozenModel):
 
 
 class EarlierStudy(FrozenModel):
-    """A study or a recorded table; `digest` tells it from another of the same name."""
+    """An earlier study or a recorded table. `digest` tells it from another one of the same name."""
 
     name: str
     digest: str

@@ -1,4 +1,4 @@
-"""Which knobs decide how fast a config is, as Optuna guesses from a study's trials."""
+"""Importance of knobs: how much each decides whether a config is fast, estimated by Optuna from a study's trials."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,29 +14,29 @@ from autotune.study.pareto_front import costs
 from autotune.study.record import Record
 from autotune.trial import Trial
 
-LEAST_TO_GUESS = 20  # measured trials, before knobs are ranked by them
-FASTEST_SHARE = 0.25  # of them are looked at: Optuna's tenth is a handful in a usual study, and then chance ranks
+LEAST_TRIALS = 20  # measured, before knobs are ranked
+FASTEST_SHARE = 0.25  # of the trials count as fast. Optuna's default of a tenth is too few in a usual study
 
 
 def importances(record: Record, trials: Sequence[Trial]) -> dict[str, float]:
-    """Knob -> its share of what decides whether a config is among the fastest, as Optuna guesses from the trials.
+    """Knob -> its share of what decides whether a config is among the fastest. The shares add up to 1.
 
-    PED-ANOVA's: a guess from configs that differ in several knobs at once, not a measurement. Empty where too few
-    trials were measured to guess from.
+    This is PED-ANOVA: an estimate from configs that differ in several knobs at once, not a measurement. Empty while too
+    few trials were measured.
     """
     measured = [trial for trial in trials if trial.measured]
     free = {name: values for name, values in record.space.items() if len(values) > 1}
-    if len(measured) < LEAST_TO_GUESS or not free:
+    if len(measured) < LEAST_TRIALS or not free:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     spaces = {name: CategoricalDistribution(values) for name, values in free.items()}
     for trial in measured:
         params = {name: trial.config.get(name, values[0]) for name, values in free.items()}
-        if all(params[name] in values for name, values in free.items()):  # not a baseline from outside the space
+        if all(params[name] in values for name, values in free.items()):  # false for a baseline outside the space
             value = costs(trial)[0]
             study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
-    if len(study.trials) < LEAST_TO_GUESS:
+    if len(study.trials) < LEAST_TRIALS:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

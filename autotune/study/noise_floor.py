@@ -1,7 +1,8 @@
-"""The noise floor of likeness: how far pictures lie from the baseline's where nothing that matters was changed.
+"""NoiseFloor: how far pictures differ from the baseline's although nothing that should change them was changed.
 
-A likeness below 1 means something only beside it: the same config drawn twice, and configs that only compute otherwise
-(another kernel, another layout, compiled code), whose rounding differs.
+A likeness below 1 means something only in comparison with it. Two kinds of pictures show it: those of the baseline
+itself, drawn again, and those of equivalent configs, which compute the same in another way (another kernel, another
+layout, compiled code) and differ by rounding.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,45 +13,49 @@ from autotune.trial import Anchor, Trial
 
 
 class NoiseFloor(FrozenModel):
-    """SSIM to the baseline's pictures, mean and worst. None: not measured in this study."""
+    """SSIM to the baseline's pictures, mean and worst. None: not measured in this study.
 
-    again_mean: float | None = None  # the baseline drawn once more
-    again_worst: float | None = None
-    otherwise_mean: float | None = None  # of the configs that only compute otherwise, the one that lies furthest off
-    otherwise_worst: float | None = None
-    otherwise: int | None = None  # the number of that trial
+    repeated          of the baseline, drawn again
+    equivalent        of the equivalent config that is least like the baseline
+    equivalent_trial  the number of its trial
+    """
+
+    repeated_mean: float | None = None
+    repeated_worst: float | None = None
+    equivalent_mean: float | None = None
+    equivalent_worst: float | None = None
+    equivalent_trial: int | None = None
 
 
 def noise_floor(trials: Sequence[Trial], anchors: Iterable[Anchor]) -> NoiseFloor:
-    """What the runs of a study say of it; the first trial is the baseline."""
-    again = next((a.measured.quality for a in anchors if a.measured and a.measured.quality), None)
-    same = [
-        (trial, likeness)
-        for trial in trials[1:]
-        if only_computes_otherwise(trial, trials[0]) and (likeness := _likeness(trial))
+    """The noise floor that the runs of a study show. `trials[0]` is the baseline."""
+    repeated = next((a.measured.quality for a in anchors if a.measured and a.measured.quality), None)
+    equivalent = [
+        (trial, likeness) for trial in trials[1:] if is_equivalent(trial, trials[0]) and (likeness := _likeness(trial))
     ]
-    furthest = min(same, key=lambda pair: pair[1][0], default=None)
+    furthest = min(equivalent, key=lambda pair: pair[1][0], default=None)
     return NoiseFloor(
-        again_mean=again.ssim_mean if again else None,
-        again_worst=again.ssim_worst if again else None,
-        otherwise_mean=furthest[1][0] if furthest else None,
-        otherwise_worst=furthest[1][1] if furthest else None,
-        otherwise=furthest[0].number if furthest else None,
+        repeated_mean=repeated.ssim_mean if repeated else None,
+        repeated_worst=repeated.ssim_worst if repeated else None,
+        equivalent_mean=furthest[1][0] if furthest else None,
+        equivalent_worst=furthest[1][1] if furthest else None,
+        equivalent_trial=furthest[0].number if furthest else None,
     )
 
 
-def only_computes_otherwise(trial: Trial, baseline: Trial) -> bool:
-    """Does it differ from the baseline in nothing but knobs that, as they say, don't change the picture?"""
+def is_equivalent(trial: Trial, baseline: Trial) -> bool:
+    """Does it differ from the baseline, and only in knobs that declare not to change the picture?"""
     knobs = all_knobs()
     changed = [n for n in {**trial.values, **baseline.values} if trial.values.get(n) != baseline.values.get(n)]
     return bool(changed) and all(name in knobs and not knobs[name].changes_output for name in changed)
 
 
 def _likeness(trial: Trial) -> tuple[float, float] | None:
-    """SSIM of its own pictures to the baseline's, mean and worst: of the only one, where no more were drawn."""
-    mine = trial.judged
-    if mine is None or mine.quality is None:
+    """SSIM of the trial's own pictures to the baseline's: (mean, worst). They are equal if it drew only one picture."""
+    judged = trial.judged
+    if judged is None or judged.quality is None:
         return None
-    if mine.quality_of is None:
-        return mine.quality.ssim_mean, mine.quality.ssim_worst
-    return (mine.spot_check.ssim, mine.spot_check.ssim) if mine.spot_check and mine.spot_check.trial == 0 else None
+    if judged.quality_of is None:
+        return judged.quality.ssim_mean, judged.quality.ssim_worst
+    spot_check = judged.spot_check
+    return (spot_check.ssim, spot_check.ssim) if spot_check and spot_check.trial == 0 else None

@@ -1,18 +1,18 @@
-"""What Optuna is told of a trial: its objectives, the limits it oversteps, and what its samplers can't know."""
+"""OptunaView: a trial as Optuna is told of it: objectives, constraints and user attributes."""
 
 import statistics
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from autotune.sampler import NOT_MEASURED
+from autotune.sampler import FAILED, NOT_MEASURED
 from autotune.study.pareto_front import costs, objectives, violations
 from autotune.study.record import Record
 from autotune.study.reuse_plan import picture_key
 from autotune.trial import Failure, Trial
 
 
-class View:
+class OptunaView:
     """One trial as Optuna sees it. `trials[0]` is the baseline."""
 
     def __init__(self, trial: Trial, trials: Sequence[Trial], record: Record) -> None:
@@ -20,10 +20,11 @@ class View:
 
     @cached_property
     def values(self) -> list[float]:
-        """The objectives; of a failed trial the worst of the others, which its violated constraint ranks last.
+        """The objectives. Optuna needs a number for each, so some are made up:
 
-        Of a stopped one, which is beaten whatever it loses, the loss of those that draw its pictures, or the median of
-        all; our own sampler is told that it was not measured.
+        - A failed trial gets the worst values of the others; its violated constraint ranks it last.
+        - A trial that was stopped early (it is dominated whatever its quality) gets the quality loss of trials that
+          draw the same pictures, or the median of all. `attributes` tells AutoSampler that it was not measured.
         """
         baseline, minimise = self.trials[0], self.record.goal.minimise
         if self.trial.judged:
@@ -33,18 +34,18 @@ class View:
         if not self.trial.measured:
             return [max(column) for column in zip(*known, strict=True)]
         key = picture_key(self.trial.config)
-        same = [found[-1] for t, found in zip(judged, known, strict=True) if picture_key(t.config) == key]
-        return [*costs(self.trial, minimise), statistics.median(same or [found[-1] for found in known])]
+        same = [values[-1] for t, values in zip(judged, known, strict=True) if picture_key(t.config) == key]
+        return [*costs(self.trial, minimise), statistics.median(same or [values[-1] for values in known])]
 
     @property
     def constraints(self) -> dict[str, float]:
-        """Optuna's constraints: 0 or less holds. Every trial has all of them, or the GP sampler gives up."""
+        """Optuna's constraints: 0 or less holds. Every trial has all of them, since the GP sampler fails otherwise."""
         failed = 0.0 if self.trial.measured else 1.0
-        return {"failed": failed, **violations(self.values, self.record.goal)}
+        return {FAILED: failed, **violations(self.values, self.record.goal)}
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What researchers who open study.db with Optuna see of a trial, and what our sampler must know."""
+        """User attributes: what a reader of study.db sees of a trial, and what AutoSampler needs."""
         failure = self.trial.outcome if isinstance(self.trial.outcome, Failure) else None
         stopped = self.trial.measured.stopped if self.trial.measured else None
         missing = {NOT_MEASURED: [self.record.latencies + 1, "max_quality_drop"]} if stopped else {}

@@ -1,4 +1,4 @@
-"""The Pareto front of a study, and the one config to pick from it."""
+"""The Pareto front of a study, and the config that is picked from it."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -7,33 +7,37 @@ from autotune.trial import Trial
 
 
 def costs(trial: Trial, minimise: Minimise = "sum") -> tuple[float, ...]:
-    """What a measured trial takes: latency in s, peak memory in bytes.
+    """(latency in s, peak memory in bytes) of a measured trial. Raises ValueError if it was not measured.
 
-    Latency is of one call at each size of the workload, all together; with "each", a number a size, the main one first.
-    It is what the trial would have taken when the baseline was measured, see drift.py.
+    The latency is of one call at each size of the workload, summed. With "each" there is a latency for each size, the
+    main one first. Latencies are divided by the drift: they are what the trial would have taken when the baseline was
+    measured (statistics/drift.py).
     """
-    mine = trial.measured
-    if mine is None:
+    measured = trial.measured
+    if measured is None:
         raise ValueError(f"trial {trial.number} has no costs: it was not measured")
-    latencies_s = mine.latencies_s if minimise == "each" else (mine.latency_s,)
-    return *(latency_s / trial.drift for latency_s in latencies_s), float(mine.peak_memory_bytes)
+    latencies_s = measured.latencies_s if minimise == "each" else (measured.latency_s,)
+    return *(latency_s / trial.drift for latency_s in latencies_s), float(measured.peak_memory_bytes)
 
 
 def objectives(trial: Trial, baseline: Trial, minimise: Minimise = "sum") -> tuple[float, ...]:
-    """What is minimised of a judged trial: its costs, and the quality loss."""
-    mine, theirs = trial.judged, baseline.judged
-    if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
+    """What is minimised: the costs of a trial, then its quality loss in the metric's units.
+
+    Raises ValueError if the pictures of one of the two were not judged.
+    """
+    judged, reference = trial.judged, baseline.judged
+    if judged is None or reference is None or judged.quality is None or reference.quality is None:
         raise ValueError(f"trial {trial.number} has no objectives: its pictures were not judged")
-    return *costs(trial, minimise), mine.quality.loss(theirs.quality)
+    return *costs(trial, minimise), judged.quality.loss(reference.quality)
 
 
 def pareto_front(trials: Iterable[Trial], baseline: Trial, minimise: Minimise = "sum") -> list[Trial]:
-    """The judged trials that no other one beats in every objective, fastest first: the least sum over the sizes.
+    """The judged trials that no other one dominates, ordered by the latency summed over the sizes.
 
-    Memory counts in whole MiB and quality loss in hundredths of a point: less is below what a run can tell apart.
+    Memory counts in whole MiB and quality loss in hundredths of a point: a run can't tell smaller differences apart.
     """
     scored = [(t, _rounded(objectives(t, baseline, minimise))) for t in trials if t.judged]
-    front = [t for t, mine in scored if not any(_dominates(other, mine) for _, other in scored)]
+    front = [t for t, own in scored if not any(_dominates(other, own) for _, other in scored)]
     return sorted(front, key=lambda t: objectives(t, baseline))
 
 
@@ -47,20 +51,21 @@ def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick = "fastest") -> Trial | None:
-    """The best trial of the front that keeps the goal's limits; None where none does.
+    """The best trial of the front that keeps the goal's limits; None if none does.
 
-    fastest: the least latency, summed over the workload's sizes (whatever the goal minimises).
-    balanced: the least product of latency and memory, so that a tenth less of either counts the same.
+    fastest   the smallest latency, summed over the workload's sizes (whatever the goal minimises)
+    smallest  the smallest peak memory
+    balanced  the smallest product of latency and memory: a tenth less of either counts the same
     """
-    # The limits come first: rounded, a config just over a limit can hide one just under it from the front.
+    # Limits first: the front rounds, so a config just over a limit could hide one just under it.
     allowed = [t for t in trials if t.judged and keeps(t, baseline, goal)]
-    kept = pareto_front(allowed, baseline, goal.minimise)
+    front = pareto_front(allowed, baseline, goal.minimise)
     keys: dict[Pick, Callable[[Trial], tuple[float, ...]]] = {
         "fastest": lambda t: objectives(t, baseline),
         "smallest": lambda t: objectives(t, baseline)[1::-1],
         "balanced": lambda t: (objectives(t, baseline)[0] * objectives(t, baseline)[1],),
     }
-    return min(kept, key=keys[how], default=None)
+    return min(front, key=keys[how], default=None)
 
 
 def keeps(trial: Trial, baseline: Trial, goal: Goal) -> bool:
@@ -69,6 +74,6 @@ def keeps(trial: Trial, baseline: Trial, goal: Goal) -> bool:
 
 
 def violations(objectives: Sequence[float], goal: Goal) -> dict[str, float]:
-    """Limit of the goal -> by which share these objectives overstep it."""
+    """Limit of the goal -> by which share these objectives exceed it; 0 or less: it is kept."""
     *latencies_s, memory_bytes, loss = objectives
     return goal.violations(max(latencies_s), int(memory_bytes), loss)

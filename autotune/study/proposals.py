@@ -1,6 +1,6 @@
-"""Optuna's samplers, and what keeps any sampler's proposals allowed and new."""
+"""Proposals: Optuna's samplers by name, and the wrapper that keeps their proposals allowed and new."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -14,26 +14,28 @@ from autotune.study.candidates import as_params
 from autotune.study.space import SearchSpace
 
 SAMPLERS = ("auto", "tpe", "random", "nsga2", "gp")
-ATTEMPTS = 30  # proposals of a sampler before we choose at random ourselves
+ATTEMPTS = 30  # proposals of a sampler, before a random config is taken instead
 
 
 def check_sampler(name: str) -> str:
+    """The name itself. Raises UserError if there is no such sampler."""
     if name not in SAMPLERS:
         raise UserError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}")
     return name
 
 
-class Valid(BaseSampler):  # type: ignore[misc]
-    """Draws from another sampler until a proposal is allowed and new; after ATTEMPTS, takes what was drawn at random.
+class ValidProposals(BaseSampler):  # type: ignore[misc]
+    """Asks another sampler until a proposal is allowed and new; after ATTEMPTS takes the fallback.
 
-    queued  the config that must come next, whatever the sampler would say
-    spare   an allowed, new config, drawn at random
+    tried     returns the configs that are not new
+    queued    the config that comes next, without asking the sampler
+    fallback  an allowed, new config, drawn at random
     """
 
     def __init__(self, inner: BaseSampler, space: SearchSpace, tried: Callable[[], set[Config]]) -> None:
         self._inner, self._space, self._tried = inner, space, tried
         self.queued: Config | None = None
-        self.spare: Config | None = None
+        self.fallback: Config | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return distributions(self._space)
@@ -51,23 +53,27 @@ class Valid(BaseSampler):  # type: ignore[misc]
             config = self._space.config(proposal)
             if config not in tried and not self._space.objection(config):
                 return as_params(config, self._space.free)
-        assert self.spare is not None
-        return as_params(self.spare, self._space.free)
+        assert self.fallback is not None
+        return as_params(self.fallback, self._space.free)
 
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Value:
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> Value:
         raise AssertionError(f"{name} was not sampled with the others")
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._inner.before_trial(study, trial)
 
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
         self._inner.after_trial(study, trial, state, values)
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Optuna's own sampler of this name, every choice that matters said aloud."""
+    """Optuna's own sampler of this name, with every choice that matters written out."""
     if name == "tpe":
-        # Univariate TPE proposes the same config for ever once it has failed; 5 random trials after the recipes do.
+        # Univariate TPE proposes a config for ever once it has failed. 5 start-up trials do, since recipes come first.
         return TPESampler(multivariate=True, constant_liar=False, n_startup_trials=5, seed=seed)
     if name == "nsga2":
         return NSGAIISampler(population_size=10, seed=seed)

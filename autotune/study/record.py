@@ -1,7 +1,7 @@
-"""A study as it lies on disk: what it is (`study.json`), its trials (`trials/*/trial.json`) and its anchors
-(`anchors/*/anchor.json`). Needs no optuna.
+"""Record: what makes a study this study, and the study's files: study.json, its trials, its anchors. Needs no Optuna.
 
-All are written whole or not at all, a trial before Optuna hears of it: what these files say is what happened.
+The trials are `trials/*/trial.json`, the anchors `anchors/*/anchor.json`. Each file is written whole or not at all, and
+a trial before Optuna is told of it: these files are the truth, Optuna's database is made from them.
 """
 
 from autotune.config import Config, Value
@@ -19,7 +19,12 @@ SCHEMA_VERSION = 1
 
 
 class Record(FrozenModel):
-    """What makes a study this study. A search with another record needs a folder of its own."""
+    """What makes a study this study. A search with another record needs a folder of its own.
+
+    isolation     how the trials' processes are started; studies of earlier versions have none and used "spawn"
+    warm_start    earlier studies, with those of their trials that are in this space
+    more_prompts  prompts that the search has no time for: only the pick is judged by them
+    """
 
     schema_version: int = SCHEMA_VERSION
     target: Target
@@ -27,9 +32,9 @@ class Record(FrozenModel):
     baseline: dict[str, Value]
     space: dict[str, tuple[Value, ...]]
     command: str
-    isolation: Isolation = "spawn"  # how the trials' processes were started; before it was written there was no other
-    warm_start: tuple[EarlierStudy, ...] = ()  # those of their trials that are in this space
-    more_prompts: tuple[str, ...] = ()  # those that the search had no time for: the pick is judged by them, too
+    isolation: Isolation = "spawn"
+    warm_start: tuple[EarlierStudy, ...] = ()
+    more_prompts: tuple[str, ...] = ()
 
     @property
     def all_prompts(self) -> tuple[str, ...]:
@@ -41,48 +46,57 @@ class Record(FrozenModel):
 
     @property
     def latencies(self) -> int:
-        """How many objectives are latencies: peak memory and quality loss come after them, see front.objectives."""
+        """The number of objectives that are latencies. Memory and quality loss follow, see pareto_front.objectives."""
         return len(self.target.workload.shapes) if self.goal.minimise == "each" else 1
 
     @property
     def memory_limit_bytes(self) -> int | None:
-        """What no trial but the baseline can need and still be picked, or, on a GPU, live; None: nothing is known.
+        """The peak memory above which no trial can be picked or, on a GPU, can run; None: unknown.
 
-        A GPU has no more than what is on the card. How much of a CPU's memory others leave, nobody knows beforehand.
+        A GPU has no more than its own memory. On a CPU, how much memory other processes leave is not known beforehand.
         """
         device = self.target.device
         limits = [self.goal.max_vram_bytes, device.memory_bytes if device.kind == "cuda" else None]
         return min((limit for limit in limits if limit), default=None)
 
     def difference(self, other: "Record") -> str | None:
-        """The first thing in which the studies differ, in words. The command may; `other` may have no warm start."""
-        found = self.target.difference(other.target)
-        if found:
-            return found
-        for what in ("goal", "baseline", "space"):
-            mine, theirs = getattr(self, what), getattr(other, what)
-            if mine != theirs:
-                return f"another {what}"
+        """The first thing in which `other` is another study, as a phrase; None: it is the same one.
+
+        The command may differ, and `other` need not repeat the warm start.
+        """
+        target = self.target.difference(other.target)
+        if target:
+            return target
+        for field in ("goal", "baseline", "space"):
+            if getattr(self, field) != getattr(other, field):
+                return f"another {field}"
         if self.isolation != other.isolation:
             return f"its trials' processes are started by --isolation {self.isolation}"
         if other.warm_start and [s.digest for s in self.warm_start] != [s.digest for s in other.warm_start]:
-            begun = " and ".join(map(str, self.warm_start)) or "no earlier study"
-            return f"it was started warm by {begun}, not {' and '.join(map(str, other.warm_start))}"
+            earlier = " and ".join(map(str, self.warm_start)) or "no earlier study"
+            return f"its warm start is from {earlier}, not {' and '.join(map(str, other.warm_start))}"
         return None
 
 
 class Untried(FrozenModel):
-    """Configs that the sampler left alone, because they are predicted not to fit. Nothing in it was measured."""
+    """Configs that the last proposal left out, because they are predicted not to fit in memory. Nothing is measured.
+
+    count        of the configs left out
+    of           the number of allowed, untried configs that were considered
+    limit_bytes  what they would have to fit in
+    least_bytes  the smallest of their predicted peaks
+    trials       the number of trials that the prediction is made from
+    """
 
     count: int
-    of: int  # so many allowed configs that were not tried were looked at
+    of: int
     limit_bytes: int
-    least_bytes: int  # the smallest of their predicted peaks
-    trials: int  # that it was predicted from
+    least_bytes: int
+    trials: int
 
 
 def read_record(folder: StudyFolder) -> Record:
-    """Raises UserError where the folder is not a study, or one of a newer autotune."""
+    """Raises UserError if the folder is not a study, or one of a newer autotune."""
     if not folder.path.is_dir() or not folder.study.exists():
         raise UserError(f"{str(folder.path)!r} is not a study folder (no study.json in it).")
     data = read_json(folder.study, "study")
@@ -93,21 +107,24 @@ def read_record(folder: StudyFolder) -> Record:
 
 
 def read_trials(folder: StudyFolder) -> list[Trial]:
-    """The finished trials by number, with their drift. One that was cut short has no trial.json and does not count."""
+    """The finished trials by number, with their drift. Raises UserError if a file can't be used.
+
+    A trial that was cut short has no trial.json and does not count.
+    """
     paths = [path / "trial.json" for path in folder.trial_folders()]
-    found = [Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}") for path in paths if path.exists()]
-    return corrected(sorted(found, key=lambda trial: trial.number), read_anchors(folder))
+    trials = [Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}") for path in paths if path.exists()]
+    return corrected(sorted(trials, key=lambda trial: trial.number), read_anchors(folder))
 
 
 def read_anchors(folder: StudyFolder) -> list[Anchor]:
-    """The baseline's measurements between the trials, in the order in which they were taken."""
+    """The anchors in the order in which they were measured. Raises UserError if a file can't be used."""
     paths = [path / "anchor.json" for path in folder.anchor_folders()]
-    found = [Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}") for path in paths if path.exists()]
-    return sorted(found, key=lambda anchor: anchor.before)
+    anchors = [Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}") for path in paths if path.exists()]
+    return sorted(anchors, key=lambda anchor: anchor.before)
 
 
 def read_untried(folder: StudyFolder) -> Untried | None:
-    """What the last question to the sampler left alone; None: nothing."""
+    """What the last proposal left out; None: nothing. Raises UserError if the file can't be used."""
     if not folder.untried.exists():
         return None
     return Untried.parse(read_json(folder.untried, "list"), f"the list {str(folder.untried)!r}")

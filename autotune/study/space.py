@@ -1,49 +1,32 @@
-"""SearchSpace: which configs are allowed for this target. Knobs x target x a space file x the user's wishes.
+"""SearchSpace: the configs that are allowed on a target, from its knobs, a space file and the user's options.
 
-A value can be missing for three reasons, and each is kept with its sentence: it can't act here (`why_not`), it goes
-with nothing else (`clash`), or it was tried and changed nothing ("no effect here").
+A value that is missing has one of three reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
+can't be combined with another value (`Knob.clash`), or a trial showed that it changes nothing ("had no effect here").
 """
 
 import itertools
 import math
 import random
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-from pydantic import Field
 
 from autotune.config import Config, Value
-from autotune.errors import UserError, nearest
-from autotune.frozen_model import FrozenModel
+from autotune.errors import UserError
 from autotune.knobs import all_knobs, check_value, complete, find_knob
+from autotune.study.space_file import SpaceFile
 from autotune.target import Target
 from autotune.trial import Failure, Trial
 
-PACKAGE = Path(__file__).parents[1]
-SHIPPED = (PACKAGE / "search_spaces", PACKAGE.parent / "search_spaces")  # wheel, checkout
-ENUMERABLE = 200_000  # spaces of up to so many combinations are searched exhaustively
-COUNTABLE = 20_000  # and of so many are counted, which takes a second or two
-
-
-class Recipe(FrozenModel):
-    """A config that others recommend: tried before the sampler's own."""
-
-    name: str
-    values: dict[str, Value]
-
-
-class SpaceFile(FrozenModel):
-    """search_spaces/*.toml: the values to search, knob by knob. A knob that is not named keeps all that it offers."""
-
-    description: str = ""
-    knobs: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
-    recipes: tuple[Recipe, ...] = ()
+ENUMERABLE = 200_000  # combinations up to which a space is listed in full, when random draws find nothing new
+COUNTABLE = 20_000  # combinations up to which a space is counted, which takes a second or two
 
 
 class SearchSpace:
-    """The values of each knob that can act on the target, and the rules between them."""
+    """The values of each knob that are available on the target, and the rules between them.
+
+    values      knob -> its available values, the baseline's first
+    impossible  (knob, value) -> why it is not available
+    no_effect   (knob, value) pairs that trials showed to change nothing
+    """
 
     def __init__(self, target: Target, offered: Mapping[str, tuple[Value, ...]]) -> None:
         self.target = target
@@ -57,16 +40,16 @@ class SearchSpace:
 
     @property
     def free(self) -> dict[str, tuple[Value, ...]]:
-        """The knobs with a choice: the sampler's parameters."""
+        """The knobs with more than one value: the sampler's parameters."""
         return {name: values for name, values in self.values.items() if len(values) > 1}
 
     def config(self, values: Mapping[str, Value]) -> Config:
-        """The config of these values; knobs not named keep the only value that they have, or their default."""
-        fixed = {name: offered[0] for name, offered in self.values.items() if offered}
-        return complete({**fixed, **values})
+        """The config of these values. Other knobs have their first available value, or else their default."""
+        first = {name: offered[0] for name, offered in self.values.items() if offered}
+        return complete({**first, **values})
 
     def objection(self, config: Config) -> str | None:
-        """Why this config is not worth a process here, or None."""
+        """Why this config is not to be tried here; None: it is allowed."""
         for name, value in config.items():
             why = self.impossible.get((name, value)) or find_knob(name).why_not(value, self.target)
             if why:
@@ -80,7 +63,7 @@ class SearchSpace:
         return None
 
     def learn(self, trial: Trial, trials: Iterable[Trial]) -> None:
-        """A value that changed nothing, and never did anything in another one of the trials, leaves the space."""
+        """Drop a value that had no effect in this trial, unless another one of the trials was measured with it."""
         if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
             name = trial.outcome.knob
             value = trial.values[name]
@@ -88,24 +71,24 @@ class SearchSpace:
                 self.no_effect.add((name, value))
 
     def clashes(self) -> dict[str, list[str]]:
-        """Why two values, each possible alone, don't go together: sentence -> pairs, as "knob=value + knob=value"."""
-        found: dict[str, list[str]] = {}
+        """Sentence -> the pairs of possible values that it forbids, as "knob=value + knob=value"."""
+        clashes: dict[str, list[str]] = {}
         changed = [(n, v) for n, values in self.free.items() for v in values if v != find_knob(n).default]
         for (a, x), (b, y) in itertools.combinations(changed, 2):
             modified = [m for m in (find_knob(a).modifies, find_knob(b).modifies) if m in self.free and m not in (a, b)]
             config = self.config({**{m: self.free[m][1] for m in modified}, a: x, b: y})
             why = self.objection(config) if a != b and config.get(a) == x and config.get(b) == y else None
             if why:
-                found.setdefault(why, []).append(f"{a}={x} + {b}={y}")
-        return found
+                clashes.setdefault(why, []).append(f"{a}={x} + {b}={y}")
+        return clashes
 
     def combinations(self) -> int:
-        """How many combinations there are before any rule."""
+        """The number of combinations of values, before any rule."""
         return math.prod(len(values) for values in self.free.values())
 
     @property
     def is_listable(self) -> bool:
-        """Does all_configs() come to an end in a second or two?"""
+        """Does all_configs() take no more than a second or two?"""
         return self.combinations() <= COUNTABLE
 
     def all_configs(self) -> Iterator[Config]:
@@ -119,15 +102,18 @@ class SearchSpace:
                 yield config
 
     def count(self) -> int | None:
-        """How many configs are allowed; None where there are too many to count."""
+        """The number of allowed configs; None if there are too many to count."""
         return sum(1 for _ in self.all_configs()) if self.is_listable else None
 
     def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
-        """An allowed config that was not tried, each with the same chance; None where none is left."""
+        """An allowed, untried config; each has the same chance. None if none is left, or none was found.
+
+        attempts  random draws, before all configs are listed
+        """
         tried = set(tried)
         for _ in range(attempts):
             config = self.config({name: rng.choice(values) for name, values in self.free.items()})
-            # A modifier that doesn't act has been drawn in vain: so many draws give this very config.
+            # The value drawn for a modifier that is not active is lost: so many draws give this same config.
             alike = math.prod(len(values) for name, values in self.free.items() if name not in config)
             if rng.random() < 1 / alike and config not in tried and not self.objection(config):
                 return config
@@ -135,39 +121,6 @@ class SearchSpace:
             return None
         left = [config for config in self.all_configs() if config not in tried]
         return rng.choice(left) if left else None
-
-
-def read_space_file(path: Path) -> SpaceFile:
-    """Read and check against the knobs. Raises UserError for a typo, an unknown knob or a value it can't have."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no space file {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"the space file {str(path)!r} can't be read: {error}.") from None
-    for key in data.keys() - SpaceFile.model_fields.keys():
-        raise UserError(f"the space file {str(path)!r}: {key!r} is unknown, {nearest(key, SpaceFile.model_fields)}")
-    file = SpaceFile.parse(_listed(data), f"the space file {str(path)!r}")
-    for name, values in [*file.knobs.items(), *((n, (v,)) for r in file.recipes for n, v in r.values.items())]:
-        for value in values:
-            try:
-                check_value(name, value)
-            except UserError as error:
-                raise UserError(f"the space file {str(path)!r}: {error}") from None
-    return file
-
-
-def _listed(data: dict[str, Any]) -> dict[str, Any]:
-    """In a space file `dtype = "bf16"` fixes a knob: the same as a list of one."""
-    knobs = data.get("knobs", {})
-    if not isinstance(knobs, dict):
-        return data  # refused where it is parsed
-    return {**data, "knobs": {name: v if isinstance(v, list) else [v] for name, v in knobs.items()}}
-
-
-def shipped_space_file(name: str) -> SpaceFile:
-    folder = next(folder for folder in SHIPPED if folder.is_dir())
-    return read_space_file(folder / name)
 
 
 def make_space(
@@ -178,11 +131,11 @@ def make_space(
     exclude: Iterable[str],
     baseline: Config,
 ) -> SearchSpace:
-    """The space to search. Raises UserError for wishes that can't be met here.
+    """The space to search. Raises UserError for options that can't be met here.
 
-    fix      knobs held at one value
-    exclude  knobs left at the baseline's value
-    baseline its values are always part of the space
+    fix       knobs held at one value
+    exclude   knobs left at the baseline's value
+    baseline  its values are always part of the space
     """
     exclude = set(exclude)
     for name in (*fix, *exclude):
@@ -200,17 +153,20 @@ def make_space(
     for name in fix:
         if not space.values[name]:
             raise UserError(f"--fix {name}={fix[name]}: {space.impossible[name, fix[name]]}.")
-    _check_modifiers(space, fix)
+    _drop_unusable(space, fix)
     for name in fix:
         modified = find_knob(name).modifies
         if modified and set(space.values[modified]) == {find_knob(modified).default}:
             held = find_knob(modified).default
-            raise UserError(f"--fix {name}={fix[name]}: it can't act, because {modified} stays at {held}.")
+            raise UserError(f"--fix {name}={fix[name]}: not available, because {modified} stays at {held}.")
     return space
 
 
-def _check_modifiers(space: SearchSpace, fix: Mapping[str, Value]) -> None:
-    """A modifier without any possible value takes what it modifies with it: ToMe where no level has attention."""
+def _drop_unusable(space: SearchSpace, fix: Mapping[str, Value]) -> None:
+    """Leave a knob at its default if one of its modifiers has no available value. Raises UserError if it is fixed.
+
+    An example is token merging, if no level of the UNet that it could merge at has attention.
+    """
     for name, values in list(space.values.items()):
         modified = all_knobs()[name].modifies
         if values or modified is None:

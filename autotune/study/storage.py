@@ -1,4 +1,4 @@
-"""Store: where a study keeps its trials, and Optuna its view of them: in a folder, or in memory alone (a replay)."""
+"""Store: where a study keeps its trials and Optuna's database: in a folder, or in memory only (a replay)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,11 @@ from autotune.trial import Anchor, Trial
 
 
 class Store(Protocol):
+    """What a study reads when it is opened, and writes as it goes on."""
+
     @property
     def database(self) -> Path | None:
-        """Optuna's; None: in memory."""
+        """The file of Optuna's database; None: in memory."""
         ...
 
     def trials(self) -> list[Trial]: ...
@@ -28,12 +30,12 @@ class Store(Protocol):
     def keep_untried(self, untried: Untried | None) -> None: ...
 
     def cut_short(self, number: int) -> Mapping[str, Value] | None:
-        """The values of the trial of this number, where it was begun and is not among the trials."""
+        """The values of a trial that was started and never finished; None if there is none of this number."""
         ...
 
 
 class OnDisk:
-    """Everything is in the study's folder as soon as it is kept."""
+    """The study's folder. Everything is on disk when the call returns."""
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
@@ -64,7 +66,7 @@ class OnDisk:
 
 
 class InMemory:
-    """Begins empty and leaves nothing: the study object itself has the trials."""
+    """Begins empty and keeps nothing: the Study object itself holds the trials."""
 
     @property
     def database(self) -> Path | None:
@@ -77,13 +79,13 @@ class InMemory:
         return []
 
     def keep_trial(self, trial: Trial) -> None:
-        """The study has it."""
+        """Nothing to do."""
 
     def keep_anchor(self, anchor: Anchor) -> None:
-        """The study has it."""
+        """Nothing to do."""
 
     def keep_untried(self, untried: Untried | None) -> None:
-        """The study has it."""
+        """Nothing to do."""
 
     def cut_short(self, number: int) -> Mapping[str, Value] | None:
         return None

@@ -1,15 +1,14 @@
-"""Study: asks Optuna for the next Config and tells it what became of it.
+"""Study: asks Optuna for the next config and tells it the outcome.
 
-Optuna proposes, our rules dispose: a proposal that can't run here, or that was run before, never becomes a trial. A
-config that failed is told as a violated constraint with finite values; Optuna forgets trials told as FAIL, and its
-samplers then propose the same config again. What happened is in the trials' own files; `study.db` is Optuna's view of
-them, and is mended from them whenever a study is opened.
+A proposal that is not allowed here, or that was tried before, never becomes a trial. A config that failed is told as a
+violated constraint with finite values: Optuna ignores trials told as FAIL, and its samplers would propose the same
+config again. The trials' own files are the truth. `study.db` is Optuna's view of them, and is brought up to date from
+them whenever a study is opened.
 """
 
 import random
 import sqlite3
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,15 @@ from optuna.trial import TrialState
 from autotune.config import Config
 from autotune.errors import UserError
 from autotune.knobs import complete
+from autotune.sampler import AutoSampler
 from autotune.statistics.drift import corrected
-from autotune.study.auto_sampler import our_sampler, silent, untried
+from autotune.study.auto_sampler import irrelevant_knobs, make_auto_sampler, untried
 from autotune.study.candidates import Candidates, as_params
-from autotune.study.optuna_view import View
-from autotune.study.proposals import Valid, distributions, make_sampler
+from autotune.study.optuna_view import OptunaView
+from autotune.study.proposals import ValidProposals, distributions, make_sampler
 from autotune.study.record import Record, Untried
-from autotune.study.space import Recipe, SearchSpace
+from autotune.study.space import SearchSpace
+from autotune.study.space_file import Recipe
 from autotune.study.storage import OnDisk, Store
 from autotune.study.warm_start import WarmStart
 from autotune.study_folder import StudyFolder
@@ -35,7 +36,12 @@ from autotune.trial import NOT_THE_CONFIG, WARM_START, Anchor, Failure, Trial
 
 
 class Study:
-    """The trials so far and where the next one comes from. `trials[0]` is the baseline."""
+    """The trials so far, and where the next one comes from.
+
+    trials   by number, with their drift; `trials[0]` is the baseline
+    anchors  the baseline's later measurements
+    untried  what AutoSampler left out of its last proposal, because it is predicted not to fit in memory
+    """
 
     def __init__(
         self,
@@ -48,24 +54,35 @@ class Study:
         seed: int = 0,
         store: Store | None = None,
     ) -> None:
-        """Go on with what the store has: by default the folder."""
+        """A new study, or one that goes on with the trials in its store.
+
+        recipes  tried in their order, before the sampler proposes any config
+        sampler  one of SAMPLERS (proposals.py)
+        store    default: the folder
+
+        Raises UserError if the trials or the database can't be read.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.record, self.space = folder, record, space
         self._store = store or OnDisk(folder)
         self.trials: list[Trial] = self._store.trials()
         self.anchors: list[Anchor] = self._store.anchors()
         self._tried = {trial.config for trial in self.trials}
-        self.untried: Untried | None = None  # what our sampler left alone when it was asked last: it can't fit
-        self._asked: optuna.trial.Trial | None = None
+        self.untried: Untried | None = None
+        self._asked: optuna.trial.Trial | None = None  # by ask(), not told yet
         self._recipes = list(recipes)
         self._rng = random.Random(seed + len(self.trials))
-        pool = Candidates(space, random.Random(seed))
         self._warm: WarmStart | None = None
-        ours = partial(our_sampler, record, pool, self.trials, self._tried, seed, lambda: self.warm.told)
-        self._ours = ours() if sampler == "auto" else None
-        self._sampler = Valid(self._ours or make_sampler(sampler, seed + len(self.trials)), space, self.tried)
+        self._auto_sampler: AutoSampler | None = None
+        if sampler == "auto":
+            candidates = Candidates(space, random.Random(seed))
+            self._auto_sampler = make_auto_sampler(
+                record, candidates, self.trials, self._tried, seed, lambda: self.warm.told
+            )
+        inner = self._auto_sampler or make_sampler(sampler, seed + len(self.trials))
+        self._sampler = ValidProposals(inner, space, self.tried)
         self._optuna = _open(self._store.database, self._sampler, record)
-        self._mend()
+        self._update_optuna()
 
     @property
     def baseline(self) -> Trial:
@@ -76,47 +93,49 @@ class Study:
 
     @property
     def warm(self) -> WarmStart:
-        """What earlier studies are worth here, in the light of the baseline."""
+        """The earlier studies in the terms of this one, which must have a baseline."""
         if self._warm is None:
             self._warm = WarmStart(self.record.warm_start, self.space, self.record.goal, self.baseline)
         return self._warm
 
     def ask(self) -> tuple[int, Config, str] | None:
-        """(number, config, origin) of the next trial; None where every allowed config was tried."""
+        """(number, config, origin) of the next trial; None if no untried config is found."""
         number = len(self.trials)
         if number == 0:
             return 0, self.record.baseline_config, "baseline"
         queued = self._interrupted(number) or self._next_of_earlier() or self._next_recipe()
-        spare = None if queued else self.space.random(self._rng, self.tried())
-        if queued is None and spare is None:
+        fallback = None if queued else self.space.random(self._rng, self.tried())
+        if queued is None and fallback is None:
             return None
-        self._sampler.queued, self._sampler.spare = queued[0] if queued else None, spare
+        self._sampler.queued, self._sampler.fallback = queued[0] if queued else None, fallback
         self._asked = self._optuna.ask()
         params = {n: self._asked.suggest_categorical(n, values) for n, values in self.space.free.items()}
-        if queued is None and self._ours:
-            self.untried = untried(self._ours, self.record, sum(trial.measured is not None for trial in self.trials))
+        if queued is None and self._auto_sampler:
+            measured = sum(trial.measured is not None for trial in self.trials)
+            self.untried = untried(self._auto_sampler, self.record, measured)
             self._store.keep_untried(self.untried)
         return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
 
     def tell(self, trial: Trial) -> None:
-        """Keep the trial, then tell Optuna. Of what was not the config's fault its samplers learn nothing."""
+        """Keep the trial, then tell Optuna. A failure that is not the config's fault is told as FAIL, and ignored."""
         self._store.keep_trial(trial)
-        # Alone with the baseline: what was known of the others has not changed, and there may be a thousand.
+        # Only this trial: the drift of the others has not changed, and there may be a thousand.
         trial = corrected([*self.trials[:1], trial], self.anchors)[-1]
         self.trials.append(trial)
         self._tried.add(trial.config)
         self.space.learn(trial, self.trials)
-        if self._ours and trial.measured and trial.measured.spot_check and trial.measured.spot_check.mismatch:
-            self._ours.silence(silent(self.record, self.space, self.trials))
+        spot_check = trial.measured.spot_check if trial.measured else None
+        if self._auto_sampler and spot_check and spot_check.mismatch:
+            self._auto_sampler.set_irrelevant(irrelevant_knobs(self.record, self.space, self.trials))
         asked, self._asked = self._asked, None
         if asked is None:
             self._add(trial)
             return
         asked.set_user_attr("trial", trial.number)
-        view = View(trial, self.trials, self.record)
+        view = OptunaView(trial, self.trials, self.record)
         for name, value in view.attributes.items():
             asked.set_user_attr(name, value)
-        if _teaches_nothing(trial):
+        if _failure_is_unrelated(trial):
             self._optuna.tell(asked, state=TrialState.FAIL)
             return
         for name, value in view.constraints.items():
@@ -124,28 +143,28 @@ class Study:
         self._optuna.tell(asked, view.values)
 
     def tell_anchor(self, anchor: Anchor) -> None:
-        """Keep a new measurement of the baseline, and see all trials in its light."""
+        """Keep a new measurement of the baseline, and correct the drift of all trials by it."""
         self._store.keep_anchor(anchor)
         self.anchors.append(anchor)
         self.trials = corrected(self.trials, self.anchors)
 
     def _interrupted(self, number: int) -> tuple[Config, str] | None:
-        """The config of the trial that was running when an earlier search was killed."""
+        """The config and origin of the trial that was running when the last search was killed; None: none was."""
         values = self._store.cut_short(number)
         if values is None:
             return None
         config = complete(values)
-        known = config not in self.tried() and not self.space.objection(config)
-        return (config, "interrupted") if known else None
+        is_new = config not in self.tried() and not self.space.objection(config)
+        return (config, "interrupted") if is_new else None
 
     def _next_of_earlier(self) -> tuple[Config, str] | None:
-        """The next of those that earlier studies put first."""
+        """The next config that the warm start puts first."""
         new = (config for config in self.warm.first if config not in self.tried() and not self.space.objection(config))
         config = next(new, None)
         return None if config is None else (config, WARM_START)
 
     def _next_recipe(self) -> tuple[Config, str] | None:
-        """The next recipe that can run here and was not tried."""
+        """The next recipe that is allowed here and was not tried."""
         while self._recipes:
             recipe = self._recipes.pop(0)
             offered = all(value in self.space.values[name] for name, value in recipe.values.items())
@@ -154,23 +173,23 @@ class Study:
                 return config, recipe.name
         return None
 
-    def _mend(self) -> None:
-        """Make Optuna's view agree with the trials on disk, after a kill at whatever moment."""
-        ours = self._optuna.get_trials(deepcopy=False)
-        known = {frozen.user_attrs.get("trial") for frozen in ours if frozen.state.is_finished()}
+    def _update_optuna(self) -> None:
+        """Make Optuna's view agree with the trials on disk, whenever the last search was killed."""
+        known_to_optuna = self._optuna.get_trials(deepcopy=False)
+        numbers = {frozen.user_attrs.get("trial") for frozen in known_to_optuna if frozen.state.is_finished()}
         for trial in self.trials:
             self.space.learn(trial, self.trials)
-            if trial.number not in known:
+            if trial.number not in numbers:
                 self._add(trial)
-        for frozen in ours:
+        for frozen in known_to_optuna:
             if not frozen.state.is_finished():
-                self._optuna.tell(frozen.number, state=TrialState.FAIL)  # cut short: not a trial, forgotten
+                self._optuna.tell(frozen.number, state=TrialState.FAIL)  # cut short: not a trial, ignored
 
     def _add(self, trial: Trial) -> None:
-        """Add a trial that Optuna was not asked for. Of a baseline outside the space its samplers can learn nothing."""
+        """Add a trial that Optuna did not propose. A baseline outside the space is added as FAIL, which is ignored."""
         params = as_params(trial.config, self.space.free)
         inside = self.space.config(params) == trial.config
-        view = View(trial, self.trials, self.record)
+        view = OptunaView(trial, self.trials, self.record)
         attributes = {"trial": trial.number, **view.attributes}
         self._optuna.add_trial(
             optuna.trial.create_trial(
@@ -180,14 +199,17 @@ class Study:
                 constraints=view.constraints,
                 user_attrs=attributes,
             )
-            if inside and not _teaches_nothing(trial)
+            if inside and not _failure_is_unrelated(trial)
             else optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
         )
 
 
 class _Unflushed(sqlite3.Connection):
-    """Optuna commits some thirty times a trial, and flushes to the disk each time. Its view needs none: after a power
-    cut it is made again from the trials' own files, and a process that is killed has handed over what it wrote."""
+    """A connection that does not wait for the disk. Optuna commits some thirty times a trial, and would wait each time.
+
+    Nothing is lost by it: after a power cut the database is made again from the trials' own files, and what a killed
+    process wrote has reached the operating system.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -195,7 +217,8 @@ class _Unflushed(sqlite3.Connection):
 
 
 def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
-    directions = ["minimize"] * (record.latencies + 2)  # peak memory and quality loss, see front.objectives
+    """Optuna's study in this file, or a new one. Raises UserError if the file is not a database of Optuna's."""
+    directions = ["minimize"] * (record.latencies + 2)  # peak memory and quality loss, see pareto_front.objectives
     if database is None:
         return optuna.create_study(sampler=sampler, directions=directions)
     from sqlalchemy.engine import URL
@@ -219,6 +242,6 @@ def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna
         ) from None
 
 
-def _teaches_nothing(trial: Trial) -> bool:
-    """Did it fail for what the device was doing? Then it says nothing of its config."""
+def _failure_is_unrelated(trial: Trial) -> bool:
+    """Did it fail for a reason unrelated to its config, such as other work on the device?"""
     return isinstance(trial.outcome, Failure) and trial.outcome.cause in NOT_THE_CONFIG

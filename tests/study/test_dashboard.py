@@ -1,4 +1,4 @@
-"""A study opens in optuna-dashboard: its study.db, as the README says."""
+"""study.db opens in optuna-dashboard, as the README says."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def answer(url: str) -> bytes:
-    """What the server answers, as soon as it does."""
+    """The server's answer, once it is up."""
     for _ in range(300):
         try:
             with urllib.request.urlopen(url, timeout=10) as response:

@@ -1,12 +1,12 @@
-"""The noise floor (promise 14): which trials tell it, and what it is where none does."""
+"""The noise floor (promise 14): which trials show it, and what it is if none does."""
 
 from made_up import failed, likeness, measured, shared
 
-from autotune.study.noise_floor import noise_floor, only_computes_otherwise
+from autotune.study.noise_floor import is_equivalent, noise_floor
 from autotune.trial import Anchor
 
 
-def test_the_floor_is_told_by_the_baseline_drawn_again_and_by_whatever_only_computes_otherwise() -> None:
+def test_the_noise_floor_is_read_off_the_repeated_baseline_and_equivalent_configs() -> None:
     trials = [
         measured(0, judged=likeness(1.0)),
         measured(1, {"memory_format": "channels_last"}, judged=likeness(0.999)),
@@ -16,21 +16,21 @@ def test_the_floor_is_told_by_the_baseline_drawn_again_and_by_whatever_only_comp
     ]
     again = Anchor(before=5, outcome=measured(0, judged=likeness(0.9999)).outcome, seconds=1.0)
     floor = noise_floor(trials, [again])
-    assert (floor.again_mean, floor.otherwise_mean, floor.otherwise) == (0.9999, 0.99, 2)
+    assert (floor.repeated_mean, floor.equivalent_mean, floor.equivalent_trial) == (0.9999, 0.99, 2)
 
 
-def test_what_was_not_measured_is_not_told() -> None:
+def test_figures_that_were_not_measured_are_none() -> None:
     floor = noise_floor([measured(0), measured(1, {"dtype": "bf16"})], [])
     assert set(floor.to_json().values()) == {None}
 
 
-def test_the_baseline_itself_does_not_compute_otherwise() -> None:
-    assert not only_computes_otherwise(measured(1), measured(0))
+def test_the_baseline_itself_is_no_equivalent_config() -> None:
+    assert not is_equivalent(measured(1), measured(0))
 
 
-def test_of_pictures_that_were_taken_over_the_one_that_was_drawn_tells_the_floor() -> None:
+def test_for_reused_pictures_the_spot_check_shows_the_noise_floor() -> None:
     layout = {"memory_format": "channels_last"}
     floor = noise_floor([measured(0), shared(1, 0, layout, ssim=0.97)], [])
-    assert (floor.otherwise_mean, floor.otherwise_worst, floor.otherwise) == (0.97, 0.97, 1)
+    assert (floor.equivalent_mean, floor.equivalent_worst, floor.equivalent_trial) == (0.97, 0.97, 1)
     of_another = shared(2, 1, layout | {"qkv_fusion": True}, ssim=0.5)
-    assert noise_floor([measured(0), shared(1, 0, layout, ssim=0.97), of_another], []).otherwise == 1
+    assert noise_floor([measured(0), shared(1, 0, layout, ssim=0.97), of_another], []).equivalent_trial == 1

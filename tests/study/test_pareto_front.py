@@ -36,7 +36,7 @@ def test_trials_that_tie_in_all_are_both_on_the_front() -> None:
     assert numbers(pareto_front([BASELINE, twin], BASELINE)) == [0, 1]
 
 
-def test_what_a_run_can_not_tell_apart_buys_no_place_on_the_front() -> None:
+def test_a_difference_below_the_resolution_of_a_run_gives_no_place_on_the_front() -> None:
     """A few bytes less, or a thousandth of a point, does not make up for being slower."""
     slower = measured(1, latency_s=1.2, memory_bytes=100 * MIB - 1000)
     reference = measured(2, latency_s=1.0, loss=0.504)
@@ -55,7 +55,7 @@ def test_a_failure_has_no_objectives() -> None:
 
 
 def random_trials(rng: random.Random) -> list[Trial]:
-    """From a coarse grid, so that ties are common; some are off it by less than can be told apart; some failed."""
+    """On a coarse grid, so that ties are common. Some are off it by less than a run can tell apart, some failed."""
     found: list[Trial] = [BASELINE]
     for number in range(1, rng.randint(2, 25)):
         if rng.random() < 0.2:
@@ -121,7 +121,7 @@ def test_a_pick_keeps_every_limit(goal: Goal, number: int) -> None:
     assert keeps(picked, BASELINE, goal)
 
 
-def test_where_nothing_keeps_the_limits_nothing_is_picked() -> None:
+def test_if_no_trial_keeps_the_limits_none_is_picked() -> None:
     assert pick_trial(FOUR, BASELINE, Goal(max_quality_drop=100.0, max_latency_s=0.01)) is None
 
 
@@ -150,7 +150,7 @@ def test_of_several_sizes_the_latency_is_their_sum_or_each_by_itself() -> None:
     assert objectives(UNEVEN, TWO_SIZES, "each") == (0.3, 1.6, 100 * MIB, 0.0)
 
 
-def test_what_is_fastest_at_one_size_alone_is_on_the_front_only_where_each_size_counts() -> None:
+def test_a_config_that_is_fastest_at_one_size_only_is_on_the_front_only_if_each_size_counts() -> None:
     trials = [TWO_SIZES, STEADY, UNEVEN]
     assert numbers(pareto_front(trials, TWO_SIZES)) == [1]
     assert numbers(pareto_front(trials, TWO_SIZES, "each")) == [1, 2]
@@ -174,7 +174,7 @@ def test_a_limit_on_latency_is_for_the_sum_or_for_every_size(minimise: Any, limi
     assert not keeps(UNEVEN, TWO_SIZES, goal)
 
 
-def test_what_was_stopped_is_never_on_the_front_nor_picked_whatever_its_figures() -> None:
+def test_a_stopped_trial_is_never_on_the_front_nor_picked_whatever_its_figures() -> None:
     best = stopped(1, latency_s=0.1, memory_bytes=MIB)
     assert numbers(pareto_front([BASELINE, best], BASELINE)) == [0]
     picked = pick_trial([BASELINE, best], BASELINE, LOOSE)

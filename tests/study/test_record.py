@@ -1,4 +1,4 @@
-"""A study as it lies on disk: what is refused, what makes two studies differ, and which trials count."""
+"""The files of a study: what is refused, what makes two studies differ, and which trials count."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path, name: str) -> None:
         ({"target": None}, "target"),
     ],
 )
-def test_a_study_json_that_is_none_is_one_sentence(study: StudyFolder, change: dict[str, object], says: str) -> None:
+def test_an_unusable_study_json_is_one_sentence(study: StudyFolder, change: dict[str, object], says: str) -> None:
     write_json(study.study, {**read_json(study.study, "study"), **change})
     with pytest.raises(UserError, match=says) as caught:
         read_record(study)
@@ -98,8 +98,8 @@ def test_the_first_difference_of_two_studies_is_named(other: Record, says: str) 
     assert says in difference
 
 
-def test_studies_whose_processes_start_otherwise_are_not_mixed(study: StudyFolder) -> None:
-    """And those from before there was a choice were spawned."""
+def test_studies_whose_processes_are_started_differently_are_not_mixed(study: StudyFolder) -> None:
+    """Studies of earlier versions have no `isolation`: their processes were spawned."""
     old = {name: value for name, value in read_json(study.study, "study").items() if name != "isolation"}
     write_json(study.study, old)
     assert read_record(study).isolation == "spawn"

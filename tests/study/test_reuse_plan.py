@@ -1,4 +1,4 @@
-"""What earlier trials spare the next one: on made-up trials, whose numbers say who gives and who beats."""
+"""The reuse plan, on made-up trials: which trial is the source, the compiler, an incumbent."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from autotune.goal import Goal
 from autotune.knobs import all_knobs, complete
 from autotune.measurement import CompiledAs, Quality
 from autotune.reuse import MIN_PSNR_DB, Reuse, SourceTrial, SpotCheck
-from autotune.study.reuse_plan import found_out, graph_key, incumbents, picture_key, plan_reuse
+from autotune.study.reuse_plan import distrusted_knobs, graph_key, incumbents, picture_key, plan_reuse
 from autotune.trial import Anchor, Trial
 
 MIB = 2**20
@@ -19,12 +19,12 @@ LOOSE = Goal(max_quality_drop=100.0)
 LAYOUT = {"memory_format": "channels_last"}
 
 
-def spared(config: dict[str, Value], *trials: Trial, anchors: tuple[Anchor, ...] = (), **more: Any) -> Reuse:
+def planned(config: dict[str, Value], *trials: Trial, anchors: tuple[Anchor, ...] = (), **more: Any) -> Reuse:
     return plan_reuse(len(trials), complete(config), trials, anchors, record(**more))
 
 
 def source(config: dict[str, Value], *trials: Trial, **more: Any) -> SourceTrial | None:
-    return spared(config, *trials, **more).source
+    return planned(config, *trials, **more).source
 
 
 def drawn(number: int, values: dict[str, Value], psnr_db: float) -> Trial:
@@ -32,51 +32,53 @@ def drawn(number: int, values: dict[str, Value], psnr_db: float) -> Trial:
     return measured(number, values, judged=judged)
 
 
-def looked(trial: Trial, at: int, *, same: bool, suspects: dict[str, Value], shares: bool = False) -> Trial:
-    look = SpotCheck(trial=at, prompt=0, suspects=suspects, ssim=0.9, psnr_db=20.0, largest_levels=0 if same else 99)
-    return changed(trial, spot_check=look, quality_of=at if shares else None)
+def checked(trial: Trial, at: int, *, same: bool, suspects: dict[str, Value], shares: bool = False) -> Trial:
+    spot_check = SpotCheck(
+        trial=at, prompt=0, suspects=suspects, ssim=0.9, psnr_db=20.0, largest_levels=0 if same else 99
+    )
+    return changed(trial, spot_check=spot_check, quality_of=at if shares else None)
 
 
 @pytest.mark.parametrize("name", [n for n, k in all_knobs().items() if not k.changes_output and k.modifies is None])
-def test_what_only_computes_otherwise_gets_the_baselines_pictures(name: str) -> None:
+def test_a_knob_that_does_not_change_the_picture_reuses_the_baselines(name: str) -> None:
     found = source({name: all_knobs()[name].values[1]}, measured(0))
     assert found is not None
     assert (found.trial, list(found.suspects)) == (0, [name])
 
 
 @pytest.mark.parametrize("name", [n for n, k in all_knobs().items() if k.changes_output and k.modifies is None])
-def test_what_changes_the_picture_gets_nobodys(name: str) -> None:
+def test_a_knob_that_changes_the_picture_has_no_source(name: str) -> None:
     assert source({name: 8 if name == "steps" else all_knobs()[name].values[1]}, measured(0)) is None
 
 
 @pytest.mark.parametrize("name", ["qkv_fusion", "conv1x1_as_linear"])
-def test_what_alters_the_layers_that_are_quantized_changes_the_picture_beside_a_quantization(name: str) -> None:
+def test_a_knob_that_alters_which_layers_are_quantized_changes_the_picture_of_a_quantized_config(name: str) -> None:
     quantized: dict[str, Value] = {"quantization": "int8_dynamic"}
     assert source({**quantized, name: True}, measured(0), measured(1, quantized)) is None
     assert source({**quantized, **LAYOUT}, measured(0), measured(1, quantized)) is not None
 
 
-def test_the_giver_is_the_one_that_differs_least_and_has_pictures_of_its_own() -> None:
+def test_the_source_is_the_trial_that_differs_least_and_has_pictures_of_its_own() -> None:
     bf16: dict[str, Value] = {"dtype": "bf16"}
     compiled: dict[str, Value] = {**bf16, "compile": "denoiser"}
     first, near = measured(1, bf16), measured(2, {**compiled, "qkv_fusion": True})
     found = source({**compiled, **LAYOUT, "qkv_fusion": True}, measured(0), first, near)
     assert found is not None
     assert (found.trial, found.suspects) == (2, LAYOUT)
-    shares = looked(near, 1, same=True, suspects={}, shares=True)
+    shares = checked(near, 1, same=True, suspects={}, shares=True)
     found = source({**compiled, **LAYOUT, "qkv_fusion": True}, measured(0), first, shares)
     assert found is not None
     assert found.trial == 1
 
 
-def test_a_failed_and_a_stopped_trial_give_nothing() -> None:
+def test_a_failed_or_stopped_trial_is_no_source() -> None:
     assert (
         source({"dtype": "bf16", **LAYOUT}, measured(0), failed(1, {"dtype": "bf16"}), stopped(2, {"dtype": "bf16"}))
         is None
     )
 
 
-def test_every_prompt_is_looked_at_in_turn() -> None:
+def test_successive_trials_check_successive_prompts() -> None:
     target = make_target()
     workload = target.workload.model_copy(update={"prompts": ("one", "two", "three")})
     where = target.model_copy(update={"workload": workload})
@@ -84,20 +86,20 @@ def test_every_prompt_is_looked_at_in_turn() -> None:
     assert [one.prompt for one in seen if one] == [0, 1, 2, 0]
 
 
-def test_in_float32_on_a_cpu_nothing_but_the_same_picture_will_do_and_it_is_blamed_otherwise() -> None:
+def test_in_float32_on_a_cpu_only_the_same_picture_will_do_and_a_mismatch_is_conclusive() -> None:
     found = source(LAYOUT, measured(0))
     assert found is not None
     assert (found.min_psnr_db, found.conclusive) == (None, True)
 
 
-def test_on_a_gpu_whose_float32_rounds_nobody_is_blamed() -> None:
+def test_on_a_gpu_whose_float32_rounds_a_mismatch_is_not_conclusive() -> None:
     found = source(LAYOUT, measured(0), target=make_target(gpu(9, 0)))
     assert found is not None
     assert (found.min_psnr_db, found.conclusive) == (None, False)
 
 
-def test_a_coarse_format_may_lie_twice_as_far_off_as_it_rounds() -> None:
-    """As the trial shows that differs from the baseline in the format alone. Twice: 6 dB."""
+def test_in_a_coarse_format_pictures_may_differ_twice_as_much_as_it_rounds() -> None:
+    """How much it rounds, the trial shows that differs from the baseline only in the format. Twice as much: 6 dB."""
     alone, fewer = drawn(1, {"dtype": "bf16"}, 52.0), drawn(2, {"dtype": "bf16", "steps": 8}, 34.0)
     config: dict[str, Value] = {"dtype": "bf16", "steps": 8, **LAYOUT}
     found = source(config, measured(0), alone, fewer)
@@ -115,18 +117,18 @@ def test_however_much_a_format_rounds_another_picture_will_not_do() -> None:
     assert found.min_psnr_db == MIN_PSNR_DB
 
 
-def test_a_knob_that_was_found_out_is_not_trusted_any_more() -> None:
-    liar = looked(measured(1, LAYOUT), 0, same=False, suspects=LAYOUT)
-    assert found_out([measured(0), liar]) == {"memory_format"}
+def test_a_knob_that_failed_a_spot_check_is_distrusted_from_then_on() -> None:
+    liar = checked(measured(1, LAYOUT), 0, same=False, suspects=LAYOUT)
+    assert distrusted_knobs([measured(0), liar]) == {"memory_format"}
     assert source({**LAYOUT, "qkv_fusion": True}, measured(0)) is not None
     other = source({**LAYOUT, "qkv_fusion": True}, measured(0), liar)
     assert other is not None
-    assert other.trial == 1, "the other one that has it"
+    assert other.trial == 1, "the trial that has the same value of the distrusted knob"
     assert picture_key(complete(LAYOUT), frozenset({"memory_format"})) != picture_key(complete({}))
 
 
-def test_who_has_been_cleared_is_no_suspect() -> None:
-    cleared = looked(measured(1, LAYOUT), 0, same=True, suspects=LAYOUT, shares=True)
+def test_a_knob_that_was_cleared_is_no_suspect() -> None:
+    cleared = checked(measured(1, LAYOUT), 0, same=True, suspects=LAYOUT, shares=True)
     found = source({**LAYOUT, "qkv_fusion": True}, measured(0), cleared)
     assert found is not None
     assert found.suspects == {"qkv_fusion": True}
@@ -143,14 +145,14 @@ REGIONAL: dict[str, Value] = {"compile": "regional"}
         ({"cache": "deepcache:3"}, {"cache": "deepcache:5"}),
     ],
 )
-def test_the_compiler_is_the_first_that_has_compiled_the_same_graphs(
+def test_the_compiler_is_the_first_trial_that_compiled_the_same_graphs(
     first: dict[str, Value], second: dict[str, Value]
 ) -> None:
     earlier = [measured(0), measured(1, REGIONAL | first), measured(2, REGIONAL | first | second)]
-    assert spared(REGIONAL | second, *earlier[:2]).compiler == 1
+    assert planned(REGIONAL | second, *earlier[:2]).compiler == 1
     theirs = CompiledAs(trial=1, first_calls_s=(1.0,), compile_s=0.5)
-    assert spared(REGIONAL | second, earlier[0], changed(earlier[2], compiled_as=theirs)).compiler is None
-    assert spared(first | second, *earlier).compiler is None, "it is not compiled"
+    assert planned(REGIONAL | second, earlier[0], changed(earlier[2], compiled_as=theirs)).compiler is None
+    assert planned(first | second, *earlier).compiler is None, "it is not compiled"
 
 
 @pytest.mark.parametrize(
@@ -162,21 +164,21 @@ def test_the_compiler_is_the_first_that_has_compiled_the_same_graphs(
     ],
     ids=str,
 )
-def test_whoever_differs_in_anything_else_has_compiled_other_graphs(other: dict[str, Value]) -> None:
+def test_a_trial_that_differs_in_anything_else_has_compiled_other_graphs(other: dict[str, Value]) -> None:
     """Of most knobs Inductor's cache knows nothing, an attention kernel that is set around the denoiser among them."""
-    assert spared(REGIONAL | other, measured(0), measured(1, REGIONAL)).compiler is None
+    assert planned(REGIONAL | other, measured(0), measured(1, REGIONAL)).compiler is None
 
 
 @pytest.mark.parametrize("scope", ["off", "trace"])
-def test_what_inductor_does_not_compile_has_no_compiler(scope: str) -> None:
+def test_a_config_that_inductor_does_not_compile_has_no_compiler(scope: str) -> None:
     assert graph_key(complete({"compile": scope})) is None
 
 
 def test_a_failed_trial_has_compiled_nothing() -> None:
-    assert spared(REGIONAL | {"steps": 5}, measured(0), failed(1, values=REGIONAL)).compiler is None
+    assert planned(REGIONAL | {"steps": 5}, measured(0), failed(1, values=REGIONAL)).compiler is None
 
 
-def test_rivals_are_those_that_lose_nothing_keep_the_limits_and_are_beaten_by_no_other() -> None:
+def test_incumbents_lose_no_quality_keep_the_limits_and_are_not_dominated() -> None:
     fast = measured(1, latency_s=0.5, memory_bytes=300 * MIB)
     beaten = measured(2, latency_s=0.9, memory_bytes=310 * MIB)
     lossy = measured(3, latency_s=0.1, memory_bytes=10 * MIB, loss=0.1)
@@ -190,18 +192,18 @@ def test_rivals_are_those_that_lose_nothing_keep_the_limits_and_are_beaten_by_no
     assert [one.trial for one in incumbents(trials, tight, 1.0)] == [0]
 
 
-def test_a_rivals_latency_is_what_it_would_be_now() -> None:
+def test_an_incumbents_latency_is_what_it_would_be_now() -> None:
     """Measured when the device was at trial 0's speed, and again after it has slowed down by a tenth."""
     slow = measured(0, latency_s=1.1).outcome
     anchor = Anchor(before=1, outcome=slow, seconds=1.0)
     trial = measured(1, latency_s=0.55).model_copy(update={"drift": 1.1})
-    found = spared({"dtype": "bf16"}, measured(0), trial, anchors=(anchor,)).incumbents
+    found = planned({"dtype": "bf16"}, measured(0), trial, anchors=(anchor,)).incumbents
     assert found[0].latencies_s == pytest.approx((0.55,))
-    assert spared({"dtype": "bf16"}, measured(0), anchors=(anchor,)).incumbents[0].latencies_s == pytest.approx((1.1,))
+    assert planned({"dtype": "bf16"}, measured(0), anchors=(anchor,)).incumbents[0].latencies_s == pytest.approx((1.1,))
 
 
-def test_each_sizes_latency_is_a_rivals_where_each_is_minimised() -> None:
+def test_incumbents_have_a_latency_for_each_size_if_each_is_minimised() -> None:
     goal = Goal(max_quality_drop=1.0, minimise="each")
-    found = spared({"dtype": "bf16"}, measured(0, also=(2.0, 3.0)), target=make_target(sizes=3), goal=goal)
+    found = planned({"dtype": "bf16"}, measured(0, also=(2.0, 3.0)), target=make_target(sizes=3), goal=goal)
     assert found.each
     assert found.incumbents[0].latencies_s == (1.0, 2.0, 3.0)

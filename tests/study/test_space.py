@@ -1,8 +1,7 @@
-"""SearchSpace: what may be tried here, each refusal with its reason; and the files that say what to try."""
+"""SearchSpace: which configs are allowed on a target, and the reason for each one that is not."""
 
 import random
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from conftest import CPU, gpu, make_target
@@ -10,14 +9,8 @@ from conftest import CPU, gpu, make_target
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.knobs import all_knobs, complete
-from autotune.study.space import (
-    SHIPPED,
-    SearchSpace,
-    SpaceFile,
-    make_space,
-    read_space_file,
-    shipped_space_file,
-)
+from autotune.study.space import SearchSpace, make_space
+from autotune.study.space_file import SHIPPED, SpaceFile, shipped_space_file
 from autotune.target import Target
 
 DEVICES = (CPU, gpu(7, 0, multiprocessors=80), gpu(7, 5, multiprocessors=40), gpu(8, 9), gpu(9, 0))
@@ -92,7 +85,7 @@ def test_fixing_wins_over_excluding() -> None:
     assert space(fix={"dtype": "bf16"}, exclude=("dtype",)).values["dtype"] == ("bf16",)
 
 
-def test_a_value_that_cannot_act_here_is_gone_with_its_reason() -> None:
+def test_a_value_that_is_not_available_here_is_left_out_with_its_reason() -> None:
     made = space()
     assert "fp16" not in made.values["dtype"]
     assert made.impossible["dtype", "fp16"] == "diffusers does not support float16 on a CPU"
@@ -110,7 +103,7 @@ def test_every_offered_value_is_either_possible_or_has_its_reason() -> None:
 def test_a_value_outside_the_space_is_judged_by_the_same_rules() -> None:
     made = space(knobs={"vae_tiling": (False,)})
     assert made.objection(complete({"vae_tiling": True})) == "vae_tiling=True: 64x64 fits in one tile of 64 pixels"
-    assert made.objection(complete({"steps": 20})) == "steps=20: is the workload's own number"
+    assert made.objection(complete({"steps": 20})) == "steps=20: is the workload's number of steps"
     assert made.objection(complete({"steps": 7})) is None
 
 
@@ -121,7 +114,7 @@ def test_a_clash_is_an_objection() -> None:
     )
 
 
-def test_what_had_no_effect_leaves_the_space() -> None:
+def test_a_value_that_had_no_effect_leaves_the_space() -> None:
     made = space(only=("dtype", "qkv_fusion"))
     before = made.count()
     made.no_effect.add(("qkv_fusion", True))
@@ -166,7 +159,7 @@ def test_random_configs_never_repeat_and_end_when_all_were_tried() -> None:
     assert len(tried) == made.count() > 10
 
 
-def test_random_finds_the_last_config_that_drawing_misses() -> None:
+def test_random_finds_the_last_config_when_drawing_does_not() -> None:
     made = space(only=("dtype", "qkv_fusion"))
     configs = list(made.all_configs())
     assert made.random(random.Random(0), configs[:-1], attempts=0) == configs[-1]
@@ -197,17 +190,17 @@ def test_a_modifier_takes_a_possible_value_where_its_default_is_not_one() -> Non
     assert made.objection(made.config({"tome_ratio": 0.5})) is None
 
 
-def test_a_modifier_without_a_possible_value_takes_along_what_it_modifies() -> None:
+def test_a_modifier_without_a_possible_value_leaves_its_knob_at_the_default() -> None:
     made = space(make_target(attention_downsamples=(16,)))
     assert made.values["tome_max_downsample"] == ()
     assert made.values["tome_ratio"] == (0.0,)
-    assert made.impossible["tome_ratio", 0.5] == "this UNet has attention at downsampling 16 only"
+    assert made.impossible["tome_ratio", 0.5] == "this UNet has attention at the downsampling factors 16 only"
     assert made.config({}) == complete({})
     narrow = space(make_target(linear_shapes=((64, 64),)), fix={"quantization_filter": "all"})
     assert "int8_dynamic" in narrow.values["quantization"]
 
 
-def test_a_pipeline_without_what_a_knob_changes_has_the_default_alone() -> None:
+def test_a_knob_that_finds_nothing_to_change_has_only_its_default() -> None:
     made = space(make_target(attention_downsamples=(), linear_shapes=()))
     assert made.values["tome_ratio"] == (0.0,)
     assert made.values["quantization"] == ("none",)
@@ -222,13 +215,13 @@ def test_a_pipeline_without_what_a_knob_changes_has_the_default_alone() -> None:
         (
             {"quantization": "int8_dynamic", "quantization_filter": "min_features:4096"},
             {},
-            "--fix quantization_filter=min_features:4096: takes none of this denoiser's linear layers.",
+            "--fix quantization_filter=min_features:4096: selects none of this denoiser's linear layers.",
         ),
         ({"dtype": "bf61"}, {}, "dtype can't be 'bf61': did you mean 'bf16'?"),
         ({"dtpe": "bf16"}, {}, "unknown knob 'dtpe': did you mean 'dtype'?"),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_refused(fix: dict[str, Value], traits: dict[str, object], says: str) -> None:
+def test_fixing_an_unavailable_value_is_refused(fix: dict[str, Value], traits: dict[str, object], says: str) -> None:
     with pytest.raises(UserError) as caught:
         space(make_target(**traits), fix=fix)  # type: ignore[arg-type]
     assert str(caught.value).startswith(says)
@@ -239,118 +232,6 @@ def test_excluding_a_knob_that_is_not_one_is_refused() -> None:
         space(exclude=("complie",))
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "my.toml"
-    path.write_text(text)
-    return path
-
-
-def test_a_space_file_is_read_whole(tmp_path: Path) -> None:
-    file = read_space_file(
-        written(
-            tmp_path,
-            """
-            description = "mine"
-            [knobs]
-            dtype = "bf16"
-            tome_ratio = [0.0, 0.33]
-            qkv_fusion = true
-            steps = ["workload", 12]
-            [[recipes]]
-            name = "fast"
-            values = { dtype = "bf16", steps = 12 }
-            """,
-        )
-    )
-    assert file.description == "mine"
-    assert file.knobs == {
-        "dtype": ("bf16",),
-        "tome_ratio": (0.0, 0.33),
-        "qkv_fusion": (True,),
-        "steps": ("workload", 12),
-    }
-    assert [(recipe.name, recipe.values) for recipe in file.recipes] == [("fast", {"dtype": "bf16", "steps": 12})]
-    types = [type(value) for values in file.knobs.values() for value in values]
-    assert types == [str, float, float, bool, str, int]
-
-
-def test_an_empty_space_file_is_every_value_of_every_knob(tmp_path: Path) -> None:
-    file = read_space_file(written(tmp_path, ""))
-    assert file == SpaceFile()
-    made = make_space(make_target(gpu(9, 0)), file, fix={}, exclude=(), baseline=complete({}))
-    assert made.values["dtype"] == ("fp32", "fp16", "bf16")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[nobs]\ndtype = 'bf16'", "'nobs' is unknown, did you mean 'knobs'?"),
-        ("[knobs]\ndtpe = 'bf16'", "unknown knob 'dtpe': did you mean 'dtype'?"),
-        ("[knobs]\ndtype = ['fp32', 'bf61']", "dtype can't be 'bf61': did you mean 'bf16'?"),
-        ("[knobs]\ntome_ratio = [0.0, 0.9]", "tome_ratio can't be 0.9: "),
-        ("[knobs]\nsteps = 0", "steps can't be 0: "),
-        ("[knobs]\nqkv_fusion = 1", "qkv_fusion can't be 1: "),
-        ("[knobs]\ndtype = [['fp32']]", "knobs.dtype.0"),
-        ("[knobs]\ndtype = { a = 1 }", "knobs.dtype.0"),
-        ("[knobs]\nsteps = 2026-11-21", "knobs.steps.0"),
-        ("[knobs\n", "can't be read: "),
-        ("knobs = 3", "knobs"),
-        ("knobs = 'dtype'", "knobs"),
-        ("[[knobs]]\ndtype = 'bf16'", "knobs"),
-        ("recipes = 3", "recipes"),
-        ("[[recipes]]\nvalues = { dtype = 'bf16' }", "recipes.0.name: field required"),
-        ("[[recipes]]\nname = 'x'\nvalues = { dtpe = 'bf16' }", "unknown knob 'dtpe'"),
-        ("[[recipes]]\nname = 'x'\nvalues = { dtype = 'bf61' }", "dtype can't be 'bf61'"),
-        ("[[recipes]]\nname = 'x'\nvalues = {}\nextra = 1", "recipes.0.extra: extra inputs"),
-        ("description = 3", "description: "),
-    ],
-)
-def test_a_space_file_that_cannot_be_used_is_refused_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
-    path = written(tmp_path, text)
-    with pytest.raises(UserError) as caught:
-        read_space_file(path)
-    assert str(caught.value).startswith(f"the space file {str(path)!r}")
-    assert says in str(caught.value)
-    assert str(caught.value).endswith((".", "?"))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_space_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no space file '.*none.toml'\."):
-        read_space_file(tmp_path / "none.toml")
-    with pytest.raises(UserError, match="can't be read"):
-        read_space_file(tmp_path)
-    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="can't be read"):
-        read_space_file(tmp_path / "bytes.toml")
-
-
-@pytest.mark.parametrize("name", SHIPPED_FILES)
-def test_shipped_space_files_are_valid_and_describe_themselves(name: str) -> None:
-    file = shipped_space_file(name)
-    assert file.description.endswith(".")
-    assert file.recipes
-    assert len({recipe.name for recipe in file.recipes}) == len(file.recipes)
-    assert len({complete(recipe.values) for recipe in file.recipes}) == len(file.recipes)
-
-
-def test_shipped_space_files_are_those_that_presets_name() -> None:
-    from autotune.pipelines import presets
-
-    assert {preset.space for preset in presets().values()} <= set(SHIPPED_FILES) == {"default.toml", "demo.toml"}
-
-
-@pytest.mark.parametrize("name", SHIPPED_FILES)
-def test_every_recipe_can_run_somewhere(name: str) -> None:
-    wide = ((64, 64), (512, 512))
-    targets = [make_target(device, side=side, linear_shapes=wide) for device in DEVICES for side in (64, 128)]
-    targets += [make_target(device, caches_blocks=True) for device in DEVICES]
-    for recipe in shipped_space_file(name).recipes:
-        config = complete(recipe.values)
-        made = [make_space(t, shipped_space_file(name), fix={}, exclude=(), baseline=complete({})) for t in targets]
-        assert any(one.objection(config) is None for one in made), recipe.name
-
-
 def test_the_demos_space_can_be_listed_on_a_cpu() -> None:
     made = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
     count = made.count()
@@ -359,7 +240,7 @@ def test_the_demos_space_can_be_listed_on_a_cpu() -> None:
 
 
 def test_a_modifier_of_a_knob_that_stays_at_its_default_can_not_be_fixed() -> None:
-    with pytest.raises(UserError, match="--fix compile_mode=default: it can't act, because compile stays at off"):
+    with pytest.raises(UserError, match="--fix compile_mode=default: not available, because compile stays at off"):
         make_space(
             make_target(),
             SpaceFile(),

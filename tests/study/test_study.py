@@ -1,4 +1,4 @@
-"""The study on made-up measurements: what it proposes, what it tells Optuna, and how it goes on after a kill."""
+"""Study, on made-up measurements: what it proposes, what it tells Optuna, and how it goes on after a kill."""
 
 import json
 import random
@@ -20,11 +20,12 @@ from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.reuse import SpotCheck
 from autotune.statistics.drift import corrected
-from autotune.study.importance import LEAST_TO_GUESS, importances
+from autotune.study.importance import LEAST_TRIALS, importances
 from autotune.study.pareto_front import pareto_front
 from autotune.study.proposals import SAMPLERS, check_sampler
 from autotune.study.record import read_trials, write_trial
-from autotune.study.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
+from autotune.study.space import SearchSpace, make_space
+from autotune.study.space_file import Recipe, SpaceFile, shipped_space_file
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Cause, Trial
@@ -148,7 +149,7 @@ def test_recipes_come_right_after_the_baseline_in_their_order(tmp_path: Path) ->
         assert trial.config == complete(recipe.values)
 
 
-def test_recipes_that_can_not_run_here_or_were_tried_are_skipped(tmp_path: Path) -> None:
+def test_recipes_that_are_not_allowed_here_or_were_tried_are_skipped(tmp_path: Path) -> None:
     recipes = (
         Recipe(name="not offered", values={"steps": 3}),
         Recipe(name="not on a CPU", values={"dtype": "fp16"}),
@@ -207,7 +208,7 @@ def test_a_baseline_outside_the_space_breaks_no_sampler(tmp_path: Path, sampler:
     assert len({trial.config for trial in found}) == 9
 
 
-def test_a_space_that_is_used_up_gives_no_more(tmp_path: Path) -> None:
+def test_a_study_of_a_space_that_is_used_up_proposes_nothing(tmp_path: Path) -> None:
     space = demo_space(NARROW)
     study = open_study(tmp_path, space)
     found = go_on(study, 1000)
@@ -422,10 +423,10 @@ def test_a_failure_is_told_with_the_worst_of_the_others_at_each_size(by_size: di
 
 
 @pytest.mark.parametrize("cause", ["throttled", "contended", "noisy"])
-def test_what_was_the_moment_s_fault_is_never_ranked_and_teaches_the_sampler_nothing(
+def test_a_failure_unrelated_to_its_config_is_never_ranked_and_the_sampler_ignores_it(
     tmp_path: Path, cause: Cause
 ) -> None:
-    """Promises 7 and 8: injected throttling never reaches the front; the config is not asked for again all the same."""
+    """Promises 7 and 8: injected throttling never reaches the front; still, the config is not proposed again."""
     study = open_study(tmp_path / "study", demo_space(NARROW))
     study.tell(measured(0))
     asked = study.ask()
@@ -442,7 +443,7 @@ def test_what_was_the_moment_s_fault_is_never_ranked_and_teaches_the_sampler_not
         again.tell(measured(asked[0], asked[1]))
 
 
-def test_what_decides_the_latency_is_ranked_first_and_few_trials_rank_nothing() -> None:
+def test_the_knob_that_decides_the_latency_is_ranked_first_and_few_trials_rank_nothing() -> None:
     space = {"dtype": ("fp32", "bf16"), "qkv_fusion": (False, True), "offload": ("none",)}
     rng = random.Random(0)
     trials = [measured(0)]
@@ -451,14 +452,14 @@ def test_what_decides_the_latency_is_ranked_first_and_few_trials_rank_nothing() 
         latency_s = (0.5 if values["dtype"] == "bf16" else 1.0) * rng.uniform(0.99, 1.01)
         trials.append(measured(number, values, latency_s=latency_s))
     found = importances(record(space=space), trials)
-    assert found.keys() == {"dtype", "qkv_fusion"}, "what has one value decides nothing"
+    assert found.keys() == {"dtype", "qkv_fusion"}, "a knob with one value decides nothing"
     assert found["dtype"] > 0.9
-    assert importances(record(space=space), trials[: LEAST_TO_GUESS - 1]) == {}
+    assert importances(record(space=space), trials[: LEAST_TRIALS - 1]) == {}
     assert importances(record(space=space), [failed(n) for n in range(30)]) == {}
 
 
-def test_telling_looks_at_no_trial_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the thousandth costs what the tenth did: see benchmarks/trial_overhead.py."""
+def test_tell_corrects_the_new_trial_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the thousandth trial costs what the tenth did, see benchmarks/trial_overhead.py."""
     seen: list[int] = []
 
     def counting(trials: list[Trial], anchors: list[Anchor]) -> list[Trial]:
@@ -478,8 +479,8 @@ def test_telling_looks_at_no_trial_again(tmp_path: Path, monkeypatch: pytest.Mon
 LAYOUT: dict[str, Value] = {"memory_format": "channels_last"}
 
 
-def test_a_stopped_trial_teaches_its_costs_and_a_loss_that_does_not_flatter(tmp_path: Path) -> None:
-    """That of the trials that draw its pictures, else the median of all; our sampler is told that nobody saw it."""
+def test_a_stopped_trial_is_told_with_its_costs_and_a_made_up_loss(tmp_path: Path) -> None:
+    """The loss of trials that draw the same pictures, or the median of all. It is marked as not measured."""
     study = open_study(tmp_path, demo_space(NARROW), sampler="auto")
     study.tell(measured(0))
     study.tell(measured(1, {"dtype": "bf16"}, loss=0.2))
@@ -492,7 +493,7 @@ def test_a_stopped_trial_teaches_its_costs_and_a_loss_that_does_not_flatter(tmp_
     assert told.user_attrs["outcome"] == "stopped"
     assert told.user_attrs["not_measured"] == [2, "max_quality_drop"]
     study.tell(stopped(4, LAYOUT, latency_s=2.0, memory_bytes=300 * MIB))
-    assert seen_by_optuna(tmp_path)[4].values[-1] == pytest.approx(0.0), "it draws the baseline's"
+    assert seen_by_optuna(tmp_path)[4].values[-1] == pytest.approx(0.0), "it draws the baseline's pictures"
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -510,15 +511,15 @@ def test_every_sampler_goes_on_after_stopped_trials(tmp_path: Path, sampler: str
     assert [trial.judged is None for trial in again.trials] == [n % 3 == 2 for n in range(8)]
 
 
-def test_a_knob_that_was_found_out_counts_for_the_quality_from_then_on(tmp_path: Path) -> None:
-    """In our sampler's model, in this run and in the one that goes on with the study."""
-    look = SpotCheck(trial=0, prompt=0, suspects=LAYOUT, ssim=0.5, psnr_db=20.0, largest_levels=99)
+def test_a_distrusted_knob_counts_for_the_quality_from_then_on(tmp_path: Path) -> None:
+    """In AutoSampler's model: in this run, and in one that goes on with the study."""
+    spot_check = SpotCheck(trial=0, prompt=0, suspects=LAYOUT, ssim=0.5, psnr_db=20.0, largest_levels=99)
     study = open_study(tmp_path, demo_space(NARROW), sampler="auto")
     study.tell(measured(0))
-    assert study._ours is not None
-    assert "memory_format" in study._ours._silent[2]
-    study.tell(changed(measured(1, LAYOUT, loss=0.5), spot_check=look))
-    for one in (study, open_study(tmp_path, demo_space(NARROW), sampler="auto")):
-        assert one._ours is not None
-        assert "memory_format" not in one._ours._silent[2]
-        assert "qkv_fusion" in one._ours._silent[2]
+    assert study._auto_sampler is not None
+    assert "memory_format" in study._auto_sampler._irrelevant[2]
+    study.tell(changed(measured(1, LAYOUT, loss=0.5), spot_check=spot_check))
+    for opened in (study, open_study(tmp_path, demo_space(NARROW), sampler="auto")):
+        assert opened._auto_sampler is not None
+        assert "memory_format" not in opened._auto_sampler._irrelevant[2]
+        assert "qkv_fusion" in opened._auto_sampler._irrelevant[2]

@@ -1,5 +1,7 @@
-"""Warm start: earlier studies order the first trials and shape what the sampler expects, and no figure of theirs
-counts. On simulated devices, whose truth is known."""
+"""Warm start: earlier studies give the first trials and shape the sampler's models, and none of their figures counts.
+
+On simulated devices, whose truth is known.
+"""
 
 import json
 import math
@@ -119,7 +121,7 @@ def test_a_study_of_another_device_saves_trials_and_a_misleading_one_costs_few(
     assert means[2] <= means[0] + FIRST
 
 
-def test_scale_is_of_no_account(devices: dict[int, Recording], tmp_path: Path) -> None:
+def test_the_scale_of_an_earlier_study_does_not_matter(devices: dict[int, Recording], tmp_path: Path) -> None:
     """The same study of a device that takes 1000 times as long, with 50 times the memory: the same proposals."""
     kept, trials = device(0, 0.8).record(), replay_once(device(0, 0.8), "auto", 7, 20)
     slower = [_scaled(trial) for trial in trials]
@@ -141,7 +143,7 @@ def _scaled(trial: Trial) -> Trial:
     return trial.model_copy(update={"outcome": trial.measured.model_copy(update=slow)})
 
 
-# A search on disk that was started warm by a study of another device: nothing of that counts.
+# A search on disk with a warm start from a study of another device: no figure of that device counts.
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ def heard(place: Path, devices: dict[int, Recording]) -> list[object]:
     return heard
 
 
-def test_the_search_says_what_orders_its_first_trials(heard: list[object], place: Path) -> None:
+def test_the_search_reports_its_warm_start(heard: list[object], place: Path) -> None:
     told = [event for event in heard if isinstance(event, WarmStarted)]
     assert len(told) == 2, "once in each run"
     (line,) = PlainLines().hear(told[0])
@@ -206,7 +208,7 @@ def test_neither_seconds_nor_bytes_nor_paths_of_it_are_kept(heard: list[object],
     assert str(place) not in json.dumps(kept)
 
 
-def test_a_table_of_it_has_no_recipe_that_nobody_recommended(heard: list[object], place: Path) -> None:
+def test_in_a_table_of_it_configs_of_the_warm_start_are_no_recipes(heard: list[object], place: Path) -> None:
     assert {recipe.name for recipe in of_study(place / "mine").header.recipes} <= set(RECIPES)
 
 
@@ -224,7 +226,7 @@ def search(path: Path, table: Recording, earlier: Sequence[Found], trials: int, 
     Replay(folder, chosen, TableRunner(table, space), heard.append).explore(Budget(trials=trials))
 
 
-def test_stock_samplers_take_the_order_of_the_first_trials_alone(devices: dict[int, Recording], tmp_path: Path) -> None:
+def test_optuna_s_own_samplers_take_only_the_first_trials(devices: dict[int, Recording], tmp_path: Path) -> None:
     earlier = read_earlier([studied(tmp_path / "earlier", device(0, 0.8))])
     found = replay_once(devices[0], "random", 3, 12, earlier=earlier)
     assert [trial.origin for trial in found[: 1 + FIRST]] == ["baseline", *["warm start"] * FIRST]
@@ -246,7 +248,7 @@ def warm(study: EarlierStudy, goal: Goal | None = None, baseline: Trial | None =
     return WarmStart(fitting([study], space), space, goal, baseline or measured(0))
 
 
-def test_what_adds_most_comes_first_and_what_is_beaten_or_over_a_limit_does_not() -> None:
+def test_the_config_that_adds_most_comes_first_and_dominated_ones_or_those_over_a_limit_do_not_come() -> None:
     study = earlier_study(
         {
             "a little": ({"dtype": "bf16"}, 0.9, 0.95, 0.0),
@@ -281,8 +283,8 @@ def test_quality_by_another_metric_is_left_out() -> None:
     assert told[1].values[0] == pytest.approx(0.5)  # type: ignore[index]
 
 
-def test_another_baseline_is_seen_beside_this_one_where_it_was_measured() -> None:
-    """It began with bf16 here; there, bf16 took half of what float32 did."""
+def test_ratios_are_to_this_study_s_baseline_if_the_earlier_one_measured_it() -> None:
+    """The baseline is bf16 here. There it was float32, and bf16 took half as long."""
     study = earlier_study({"b": ({"dtype": "bf16"}, 0.5, 0.8, 0.0), "c": ({"steps": 8}, 0.4, 1.0, 0.0)})
     told = warm(study, baseline=measured(0, {"dtype": "bf16"}, latency_s=2.0)).told[0]
     assert [one.values[0] for one in told if one.values] == pytest.approx([4.0, 2.0, 1.6])
@@ -369,8 +371,8 @@ def test_a_study_goes_on_with_the_warm_start_that_it_began_with(earlier: Path, t
     assert begun.difference(begun) is None
     more = written(tmp_path / "more", record(), [measured(0), measured(1, {"dtype": "bf16"}, latency_s=0.5)])
     other = record().model_copy(update={"warm_start": (read_earlier([more])[0].study,)})
-    assert "it was started warm by earlier (" in str(begun.difference(other))
-    assert "it was started warm by no earlier study, not more (" in str(record().difference(other))
+    assert "its warm start is from earlier (" in str(begun.difference(other))
+    assert "its warm start is from no earlier study, not more (" in str(record().difference(other))
     assert Record.parse(begun.to_json(), "it") == begun
 
 
@@ -423,7 +425,7 @@ def autotune_cli(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_search_without_earlier_studies_hears_of_none(devices: dict[int, Recording], tmp_path: Path) -> None:
+def test_a_search_without_earlier_studies_reports_no_warm_start(devices: dict[int, Recording], tmp_path: Path) -> None:
     heard: list[object] = []
     search(tmp_path / "mine", devices[0], [], 2, heard)
     assert not [event for event in heard if isinstance(event, WarmStarted)]
