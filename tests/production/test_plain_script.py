@@ -24,7 +24,7 @@ from autotune.pipelines.inspect import traits_of
 from autotune.pipelines.locate import revision_of
 from autotune.production.plain_script import markdown, script, write_text
 from autotune.production.tuned_config import TunedConfig
-from autotune.study.space import shipped_space_file
+from autotune.study.space_file import shipped_space_file
 from autotune.tuning.export import export
 
 # Pipelines that start from pictures, and one whose call would make another size than the one asked for.
