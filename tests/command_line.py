@@ -1,4 +1,4 @@
-"""The command line in a process of its own, and what a refusal of it looks like."""
+"""run(): the autotune command in a process of its own; check_refused(): that it refuses bad input."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 HEAVY = ("torch", "diffusers", "transformers")
+# A module pynvml for a machine without an NVIDIA driver.
 NO_DRIVER = """
 class NVMLError(Exception): pass
 def nvmlInit(): raise NVMLError("Driver Not Loaded")
@@ -13,6 +14,11 @@ def nvmlInit(): raise NVMLError("Driver Not Loaded")
 
 
 def run(here: Path, *words: str, path: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `autotune WORDS` in the folder `here`.
+
+    path  a folder to import modules from, before all others
+    env   further environment variables
+    """
     search = [str(path), os.environ.get("PYTHONPATH", "")] if path else [os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [sys.executable, "-m", "autotune.cli", *words],
@@ -25,6 +31,7 @@ def run(here: Path, *words: str, path: Path | None = None, **env: str) -> subpro
 
 
 def snapshot(folder: Path) -> dict[str, str]:
+    """Path -> text of every file in the folder, at any depth; "a folder" for a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     folders = [path for path in folder.rglob("*") if path.is_dir()]
     return {str(p): p.read_text() for p in files} | {str(p): "a folder" for p in folders}

@@ -1,9 +1,11 @@
-"""A child that compiles: graphs, counters and caches of a process are its own. `compile_in_child` starts it.
+"""compile_in_child(): compile the demo in a fresh process; captured(): capture graphs in this one, without Inductor.
+
+A child process has its own graphs, counters and caches. This file is also its program:
 
     python tests/compiled.py '[{"compile": "regional"}]'
 
-builds the demo once for each set of values, and prints as JSON what was seen. The key "pattern_matcher" is no knob:
-with false, Inductor leaves attention as it is written instead of turning formulas into the fused kernel.
+builds the demo once for each set of values, and prints what it observed as JSON. The key "pattern_matcher" is not a
+knob: with false, Inductor does not replace the formulas of attention by the fused kernel.
 """
 
 import importlib
@@ -20,9 +22,9 @@ from typing import Any
 
 @contextmanager
 def captured() -> Iterator[Any]:
-    """In this process: graphs are captured by Dynamo and run as they are, without Inductor. Yields Dynamo's counters.
+    """Within it, Dynamo captures graphs and runs them as they are, without Inductor. Yields Dynamo's counters.
 
-    Quick, and enough to see graphs, breaks and recompilations.
+    It is fast, and shows graphs, graph breaks and recompilations.
     """
     import torch
     from torch._dynamo.utils import clear_compilation_metrics, counters
@@ -46,7 +48,7 @@ def captured() -> Iterator[Any]:
 
 
 def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a fresh process sees that shares this folder of compiled code."""
+    """What a fresh process observes of each set of values, with its compiled code in the folder `cache`."""
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(runs)], env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -55,7 +57,8 @@ def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]
     return seen
 
 
-def see(values: dict[str, Any]) -> dict[str, Any]:
+def observe(values: dict[str, Any]) -> dict[str, Any]:
+    """Build the demo with these values, call it, and return the differences, kernels and counters."""
     import torch
     from live import built, difference, picture, profiled_kernels
     from torch._dynamo.utils import clear_compilation_metrics, counters
@@ -86,4 +89,4 @@ def see(values: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([see(values) for values in json.loads(sys.argv[1])]))
+    print(json.dumps([observe(values) for values in json.loads(sys.argv[1])]))

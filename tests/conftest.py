@@ -1,4 +1,4 @@
-"""Tiny real things that many tests share: a target, checkpoints saved to disk, one finished study of the demo."""
+"""make_target(), gpu() and logged_warnings(): targets and devices without a probe, and our logged warnings."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,9 @@ from autotune.pipeline import Pipeline, Traits
 from autotune.target import Target
 from autotune.workload import Shape, Workload
 
-os.environ.setdefault("AUTOTUNE_BUSY", "accept")  # the other tests run beside; those of the discarding unset it
+os.environ.setdefault(
+    "AUTOTUNE_BUSY", "accept"
+)  # other tests run at the same time
 fork_client.READ_LATE.add("PYTEST_CURRENT_TEST")  # changes with every test, and no library reads it
 
 TRAITS = Traits(
@@ -45,7 +47,7 @@ CPU = Device(kind="cpu", name="a test's processor", memory_bytes=2**34, cores=2,
 
 
 def gpu(major: int, minor: int, *, multiprocessors: int = 108) -> Device:
-    """A GPU that is not there."""
+    """A made-up GPU of this compute capability."""
     return Device(
         kind="cuda",
         name=f"NVIDIA sm_{major}{minor}",
@@ -56,16 +58,20 @@ def gpu(major: int, minor: int, *, multiprocessors: int = 108) -> Device:
     )
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Our own warnings; the libraries have some of theirs."""
-    return [one.getMessage() for one in caplog.records if one.name == "autotune" and one.levelname == "WARNING"]
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings of autotune, without those of the libraries."""
+    return [log.getMessage() for log in caplog.records if log.name == "autotune" and log.levelname == "WARNING"]
 
 
 OTHER_SHAPES = (Shape(width=96, height=96, batch=2), Shape(width=128, height=64))
 
 
 def make_target(device: Device = CPU, *, batch: int = 1, side: int = 64, sizes: int = 1, **traits: object) -> Target:
-    """The demo's target without having probed it; `traits` overrides single ones. `sizes`: how many it is for."""
+    """The target of the demo, without a probe.
+
+    sizes   the number of sizes of the workload
+    traits  override single traits of the pipeline
+    """
     return Target(
         pipeline=Pipeline(
             name="demo", source="demo", scorer="demo", revision="test", traits=TRAITS.model_copy(update=traits)

@@ -1,4 +1,4 @@
-"""Live pipes of the demo: loaded, changed by knobs, called. Nothing here leaks from one pipe into the next."""
+"""loaded(), built() and picture(): live pipes of the demo with any knobs, and their pictures."""
 
 import json
 import shutil
@@ -28,14 +28,14 @@ WORKLOAD = Workload(
 
 
 def loaded(**values: Value) -> Any:
-    """The demo as the loading knobs want it."""
+    """The demo, loaded with these values of the loading knobs."""
     pipe = build.load(resolve("demo"), complete(values), "cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def built(pipe: Any = None, **values: Value) -> tuple[Any, dict[str, Effect]]:
-    """The demo (or the pipe given) with these knobs, and what each one changed."""
+    """The demo, or the given pipe, with these knobs applied; and the effect of each knob."""
     pipe = pipe or loaded(**values)
     return pipe, build.apply(pipe, complete(values), WORKLOAD, "cpu")
 
@@ -49,7 +49,7 @@ def picture(pipe: Any, *, seed: int = 0, count: int = 1, **call: Any) -> np.ndar
 
 
 def profiled_kernels(pipe: Any) -> dict[str, int]:
-    """The attention kernels that ran, as a measurement sees them."""
+    """Attention kernel -> number of calls, as a measurement profiles them."""
     return attention_kernels(pipe, lambda: picture(pipe, **short_call(pipe)))
 
 
@@ -60,13 +60,13 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def acting(name: str, value: Value) -> Config:
-    """The config in which this value is all that is not default; of a modifier, what it modifies acts too."""
+    """The config in which only this value is not a default, and, for a modifier, the knob that it modifies."""
     modified = find_knob(name).modifies
     return complete({name: value} | ({modified: find_knob(modified).values[1]} if modified else {}))
 
 
 def configured(folder: Path) -> Pipeline:
-    """The pipeline that a folder of configurations describes, with random weights."""
+    """The pipeline with random weights that a folder of configurations describes."""
     return resolve(str(folder), "random")
 
 

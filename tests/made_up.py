@@ -1,4 +1,4 @@
-"""Made-up measurements: trials without processes, for the tests of whatever only reads trials."""
+"""measured(), failed(), stopped(), shared() and record(): made-up trials and records, without processes."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ BASELINE_SCORES = (30.0, 31.0)
 
 
 def quality(loss: float = 0.0) -> Quality:
-    """A CLIP quality that lies `loss` points under the baseline's."""
+    """A CLIP quality that is `loss` points below the baseline's."""
     scores = tuple(score - loss for score in BASELINE_SCORES)
     return Quality(metric="clip", scorer="demo@0", clip_scores=scores, ssim=(0.9, 0.8), psnr_db=(30.0, None))
 
@@ -38,7 +38,12 @@ def measured(
     judged: Quality | None = None,
     origin: str = "sampler",
 ) -> Trial:
-    """A trial that worked; its five calls all took the same time. `also`: the latencies at OTHER_SHAPES."""
+    """A measured trial, whose five timed calls all took the same time.
+
+    also    latencies in seconds at OTHER_SHAPES
+    loss    in CLIP points
+    judged  the quality, in place of one with this loss
+    """
     others = tuple(
         ShapeCost(
             shape=shape,
@@ -74,13 +79,13 @@ def failed(
 
 
 def changed(trial: Trial, **fields: object) -> Trial:
-    """A measured trial of whose measurement these fields are others."""
+    """The trial with these fields of its measurement replaced."""
     assert trial.measured is not None
     return trial.model_copy(update={"outcome": trial.measured.model_copy(update=fields)})
 
 
 def stopped(number: int, values: Mapping[str, Value] | None = None, **figures: float) -> Trial:
-    """A trial that was timed, and then not worth drawing."""
+    """A trial that was timed and then stopped early, without pictures."""
     trial = measured(number, values, **figures)  # type: ignore[arg-type]
     return changed(trial, quality=None, stopped="can't reach the front", stopped_by="race")
 
@@ -93,9 +98,9 @@ def shared(
     ssim: float = 0.999,
     latency_s: float = 1.0,
 ) -> Trial:
-    """A trial whose pictures are the source's."""
-    look = SpotCheck(trial=source, prompt=0, ssim=ssim, psnr_db=60.0, largest_levels=1)
-    return changed(measured(number, values, latency_s=latency_s), spot_check=look, quality_of=source)
+    """A trial that took over the quality of trial `source` after a spot check."""
+    spot_check = SpotCheck(trial=source, prompt=0, ssim=ssim, psnr_db=60.0, largest_levels=1)
+    return changed(measured(number, values, latency_s=latency_s), spot_check=spot_check, quality_of=source)
 
 
 def record(
@@ -105,6 +110,7 @@ def record(
     baseline: Mapping[str, Value] | None = None,
     space: Mapping[str, tuple[Value, ...]] | None = None,
 ) -> Record:
+    """The record of a study of the demo."""
     return Record(
         target=target or make_target(),
         goal=goal or Goal(max_quality_drop=0.3),

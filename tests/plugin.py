@@ -1,4 +1,4 @@
-"""A knob that another package might offer, and that fails in every way there is. Installed for a test by `install`."""
+"""A knob of another package that fails in every possible way; install() makes a module's knob an entry point."""
 
 import os
 import signal
@@ -39,13 +39,16 @@ KNOB = Knob(
     stage=Stage.PATCH,
     values=("none", "exception", "out_of_memory", "exit", "segfault", "hang", "unsupported", "nan", "black", "nothing"),
     changes_output=True,
-    summary="fails as told",
+    summary="fails in the given way",
     apply=apply,
 )
 
 
 def install(folder: Path, module: str = "plugin", name: str = "trouble") -> dict[str, str]:
-    """Make the knob of a test's module an entry point that children and parents find; returns the environment."""
+    """Install the knob KNOB of this module as an entry point in `folder`, for parents and children.
+
+    Returns the environment of a process that finds it.
+    """
     package = folder / f"{name}-1.0.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")

@@ -1,7 +1,7 @@
-"""Simulated recordings: no measurement is in them. What real spaces are like: nearly additive in log latency and log
-memory, with a few interactions, knobs that do nothing, faults that follow values and pairs, and noise.
+"""simulated(): made-up recordings of a search space, for tests and for trying samplers.
 
-For tests and for trying samplers; what is said of a sampler comes from recorded spaces.
+They resemble real spaces: nearly additive in log latency and log memory, with a few interactions, knobs without effect,
+faults that follow values and pairs, and noise. The published figures of samplers come from recorded spaces.
 """
 
 import copy
@@ -17,19 +17,24 @@ from autotune.config import Config, Value
 from autotune.goal import Goal
 from autotune.knobs import all_knobs, complete
 from autotune.recordings.recording import Header, Recording, Row
-from autotune.study.space import Recipe, SearchSpace, SpaceFile, make_space, shipped_space_file
+from autotune.study.space import SearchSpace, make_space
+from autotune.study.space_file import Recipe, SpaceFile, shipped_space_file
 
 Effects = dict[tuple[str, Value], float]
 Pair = tuple[tuple[str, Value], tuple[str, Value]]
 
 
 class World:
-    """The truth behind a simulated space: what each value does, alone and with others."""
+    """The effects of each value in a simulated space, alone and together with others.
+
+    fault_rules  the number of pairs of values that crash
+    idle         the share of the knobs without an effect on latency
+    """
 
     def __init__(self, space: SearchSpace, seed: int, *, fault_rules: int = 3, idle: float = 0.25) -> None:
         self.rng = rng = random.Random(seed)
-        self.scale_s, self.scale_bytes = 1.0, 1e9  # what the baseline takes
-        self.limit_bytes = math.inf  # what needs more runs out of memory
+        self.scale_s, self.scale_bytes = 1.0, 1e9  # latency and memory of the baseline
+        self.limit_bytes = math.inf  # a config that needs more runs out of memory
         changed = [(n, v) for n, values in space.free.items() for v in values if v != values[0]]
         busy = {name for name in space.free if rng.random() > idle}
         self.latency: Effects = {c: rng.gauss(-0.12, 0.25) if c[0] in busy else 0.0 for c in changed}
@@ -44,9 +49,9 @@ class World:
         self.faults += [(rng.choice(one_of_many),)] if fault_rules and one_of_many else []
 
     def elsewhere(self, seed: int, *, alike: float = 0.8) -> "World":
-        """The same pipeline on another device, where each value brings more or less, or a little of something else.
+        """The same pipeline on another device, where the effects of the values differ.
 
-        alike  how alike the effects are, as a correlation, about; -1: what was fast is slow
+        alike  the correlation of the effects, about; -1: what was fast is slow
         """
         other, rng = copy.copy(self), random.Random(seed)
         other.rng = rng
@@ -62,6 +67,7 @@ class World:
         return other
 
     def row(self, number: int, origin: str, config: Config) -> Row:
+        """The simulated measurement of a config, or its failure."""
         common = {"trial": number, "origin": origin, "values": dict(config)}
         memory_bytes = self.memory_bytes(config)
         if number and memory_bytes > self.limit_bytes:
@@ -88,7 +94,7 @@ class World:
         )
 
     def memory_bytes(self, config: Config) -> int:
-        """Without noise."""
+        """The peak memory of a config, without noise."""
         return int(self.scale_bytes * math.exp(self._sum(self.memory, config)))
 
     @staticmethod
@@ -107,7 +113,7 @@ def demo_space(file: SpaceFile | None = None, *, on_gpu: bool = False) -> Search
 
 
 def narrow_space(**knobs: tuple[Value, ...]) -> SearchSpace:
-    """These knobs' values, all others at their defaults."""
+    """A space of these values; all other knobs are at their defaults."""
     fixed = {name: (value,) for name, value in complete({}).items()}
     return demo_space(SpaceFile.parse({"knobs": fixed | knobs}, "the test's space"))
 
@@ -122,10 +128,12 @@ def simulated(
     fits: float | None = None,
     world: World | None = None,
 ) -> Recording:
-    """All of the demo's space on a CPU, or of another one; `rows`: so many of them, drawn at random.
+    """A simulated recording.
 
-    fits   the share of them that fits in the memory there is
-    world  another one than the seed's own
+    space  default: the demo's space on a CPU
+    rows   the number of configs, drawn at random; None: all configs of the space
+    fits   the share of the configs that fit in the memory; None: all
+    world  the effects of the values; None: those of the seed
     """
     space = space or demo_space()
     world, rng = world or World(space, seed, fault_rules=fault_rules), random.Random(seed + 1)

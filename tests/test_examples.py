@@ -1,4 +1,4 @@
-"""The examples run as their own words say: the server is started and called over loopback, the scripts draw."""
+"""The examples run as they say: the server is started and called over loopback, and the scripts draw pictures."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(best: Path) -> Iterator[str]:
-    """Of the running server."""
+    """The address of the running server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,23 +54,22 @@ def address(best: Path) -> Iterator[str]:
         server.wait(timeout=60)
 
 
-def ask(address: str, **wish: object) -> Image.Image:
-    with urllib.request.urlopen(f"{address}?{urllib.parse.urlencode(wish)}", timeout=120) as answer:
-        assert answer.headers["content-type"] == "image/png"
-        return Image.open(io.BytesIO(answer.read()))
+def request_picture(address: str, **parameters: object) -> Image.Image:
+    with urllib.request.urlopen(f"{address}?{urllib.parse.urlencode(parameters)}", timeout=120) as response:
+        assert response.headers["content-type"] == "image/png"
+        return Image.open(io.BytesIO(response.read()))
 
 
-def test_the_server_draws_what_is_asked_for(address: str) -> None:
-    one, again = ask(address, prompt="a red circle", seed=7), ask(address, prompt="a red circle", seed=7)
-    other = ask(address, prompt="a red circle", seed=8)
-    assert one.size == (64, 64)
-    assert one.tobytes() == again.tobytes() != other.tobytes()
+def test_the_server_draws_the_requested_picture(address: str) -> None:
+    first, again, other = (request_picture(address, prompt="a red circle", seed=seed) for seed in (7, 7, 8))
+    assert first.size == (64, 64)
+    assert first.tobytes() == again.tobytes() != other.tobytes()
 
 
-@pytest.mark.parametrize("wish", [{"prompt": " "}, {"prompt": "x" * 1001}, {"prompt": "a", "seed": -1}, {}])
-def test_the_server_refuses_what_it_can_not_draw(address: str, wish: dict[str, object]) -> None:
+@pytest.mark.parametrize("parameters", [{"prompt": " "}, {"prompt": "x" * 1001}, {"prompt": "a", "seed": -1}, {}])
+def test_the_server_refuses_a_bad_request(address: str, parameters: dict[str, object]) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(address, **wish)
+        request_picture(address, **parameters)
     assert caught.value.code == 422
     caught.value.close()
 

@@ -1,6 +1,6 @@
-"""Tiny checkpoints of every family, made of random numbers and saved to disk: real classes, real files, 1 MB each.
+"""tiny_checkpoint(): save a checkpoint of any family with random weights: real classes, real files, about 1 MB.
 
-`tiny_checkpoint("StableDiffusionXLPipeline", folder)` saves one; FAMILIES lists what can be made.
+`tiny_checkpoint("StableDiffusionXLPipeline", folder)` saves one; FAMILIES lists the classes.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ DDIM = {**ALPHAS, "clip_sample": False, "set_alpha_to_one": False}
 
 
 def tiny_checkpoint(class_name: str, folder: Path, **changes: Any) -> Path:
-    """Save a tiny pipeline of this class, some of its components replaced by `changes`; returns its folder."""
+    """Save a tiny pipeline of this class, with the components in `changes` replaced; returns its folder."""
     torch.manual_seed(0)
     made = FAMILIES[class_name]() | changes
     getattr(diffusers, class_name)(**made).save_pretrained(folder)
@@ -151,7 +151,7 @@ def _flux() -> dict[str, Any]:
         pooled_projection_dim=WIDTH,
         axes_dims_rope=(4, 4, 8),
     )
-    # Of random weights every step is far from the one before; of trained ones it is not, and caches live on it.
+    # With random weights the output differs much from step to step. Trained weights differ little, as caches need.
     with torch.no_grad():
         transformer.x_embedder.weight.mul_(0.1)
         transformer.time_text_embed.timestep_embedder.linear_2.weight.mul_(0.1)
@@ -249,7 +249,7 @@ def unet(channels_in: int, **changes: Any) -> UNet2DConditionModel:
 
 
 def vae(**changes: Any) -> AutoencoderKL:
-    """Two levels, so a latent cell is two pixels; tiles of 32 pixels."""
+    """An autoencoder of two levels, so that a latent is two pixels wide; its tiles are 32 pixels wide."""
     settings: dict[str, Any] = {
         "block_out_channels": (16, 32),
         "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -262,7 +262,7 @@ def vae(**changes: Any) -> AutoencoderKL:
 
 
 def tiny_vae(**changes: Any) -> AutoencoderTiny:
-    """What could stand in for `vae()`."""
+    """A tiny VAE that can replace `vae()`."""
     blocks = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
     return AutoencoderTiny(**blocks, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), **changes).eval()
 
@@ -292,12 +292,12 @@ def t5(width: int = WIDTH) -> T5EncoderModel:
     config = T5Config(
         d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=300, feed_forward_proj="gated-gelu"
     )
-    torch.manual_seed(5)  # the same in every pipeline, as the published ones are
+    torch.manual_seed(5)  # the same weights in every pipeline, as in published pipelines
     return T5EncoderModel(config).eval()
 
 
 def t5_tokenizer() -> T5TokenizerFast:
-    """Its vocabulary is the letters."""
+    """A tokenizer whose vocabulary is the letters."""
     letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0)]
     letters += [(chr(code), -3.0) for code in range(33, 127)]
     tokenizer = Tokenizer(models.Unigram(letters, unk_id=2))

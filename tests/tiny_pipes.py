@@ -1,4 +1,4 @@
-"""Live pipes of the tiny checkpoints: of any family, with any scheduler, changed by knobs and called."""
+"""tiny_pipe() and draw(): live pipes of the tiny checkpoints, of any family and scheduler, with any knobs."""
 
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from autotune.pipelines import resolve
 from autotune.pipelines.inspect import traits_of
 from autotune.workload import Workload
 
-SIDES = {"IFPipeline": 16}  # of the others 32 pixels
+SIDES = {"IFPipeline": 16}  # pixels; 32 for the other families
 
 
 @cache
@@ -42,7 +42,10 @@ def tiny_workload(family: str, *, batch: int = 1, steps: int = 4, guidance_scale
 def tiny_pipe(
     family: str, root: Path, *, weights: Weights = "pretrained", own_scheduler: str | None = None, **values: Value
 ) -> tuple[Any, dict[str, Effect]]:
-    """The pipe with these knobs, and what each one changed. `own_scheduler`: the class that it has before any knob."""
+    """The pipe with these knobs applied, and the effect of each.
+
+    own_scheduler  the class of the scheduler before any knob acts; None: that of the checkpoint
+    """
     pipeline = tiny_pipeline(family, root, weights).model_copy(update={"scheduler": own_scheduler})
     config = complete(values)
     pipe = build.load(pipeline, config, "cpu")
@@ -51,7 +54,7 @@ def tiny_pipe(
 
 
 def draw(pipe: Any, family: str, *, batch: int = 1, **call: Any) -> np.ndarray:
-    """The pixels of one call, from 0 to 1."""
+    """The pixels of one call, from 0 to 1: batch x height x width x 3."""
     with torch.no_grad():
         images = call_pipe(pipe, *_one(family, batch), **call)
     return np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])

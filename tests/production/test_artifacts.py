@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_target, told
+from conftest import logged_warnings, make_target
 from made_up import measured, record
 
 import autotune
@@ -75,14 +75,16 @@ def test_another_machine_ignores_them_and_says_so(
     best.write_text(json.dumps(data))
     autotune.load(best, artifacts=True)
     assert loads == []
-    assert any(said.startswith("the artifacts are ignored, because something has changed") for said in told(caplog))
+    assert any(
+        said.startswith("the artifacts are ignored, because something has changed") for said in logged_warnings(caplog)
+    )
 
 
 def test_a_config_without_them_says_so(tmp_path: Path, loads: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
     tuned().save(tmp_path / "best.json")
     autotune.load(tmp_path / "best.json", artifacts=True)
     assert loads == []
-    assert told(caplog) == ["artifacts=True, but this config has no artifacts: it is compiled here."]
+    assert logged_warnings(caplog) == ["artifacts=True, but this config has no artifacts: it is compiled here."]
 
 
 @pytest.mark.parametrize(("cut", "more", "says"), [(1, b"!", "another SHA-256"), (0, b"!", "another size")])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CPU, gpu, make_target, told
+from conftest import CPU, gpu, logged_warnings, make_target
 from made_up import measured, record
 
 import autotune
@@ -132,11 +132,11 @@ def test_a_config_of_an_h200_loads_on_this_processor_and_every_replacement_is_to
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a small blue star").images[0].size == (64, 64)
     here = find_device("cpu").name
-    assert told(caplog) == [
+    assert logged_warnings(caplog) == [
         f"this config was measured on NVIDIA H200, this is {here}: its numbers don't hold here.",
         "quantization=fp8_weight_only instead of quantization=fp8_dynamic: fp8 arithmetic needs a GPU of compute "
         "capability 8.9.",
-        "scheduler_sync=default instead of scheduler_sync=avoided: there is no GPU to wait for.",
+        "scheduler_sync=default instead of scheduler_sync=avoided: needs an NVIDIA GPU: there is none to wait for.",
         "attention=sdpa instead of attention=sdpa_cudnn: torch has no cudnn kernel for this device.",
     ]
 
@@ -165,7 +165,7 @@ def test_other_versions_are_one_warning_and_the_config_is_the_same(
     path.write_text(json.dumps(data))
     pipe = autotune.load(path)
     assert pipe.unet.down_blocks[-1].attentions[0].transformer_blocks[0].attn1.fused_projections
-    [message] = told(caplog)
+    [message] = logged_warnings(caplog)
     assert message.startswith("measured with other versions (torch 2.")
     assert "xformers missing instead of 0.0.30" in message
     with pytest.raises(UserError, match="with strict=True nothing may differ: measured with other versions"):
@@ -197,7 +197,7 @@ def test_other_files_in_the_folder_are_told(tmp_path: Path, caplog: pytest.LogCa
     data["pipeline"]["revision"] = "files-000000000000"
     path.write_text(json.dumps(data))
     autotune.load(path)
-    assert "the files of demo are not those that were measured, by their names and sizes." in told(caplog)
+    assert "the files of demo are not those that were measured, by their names and sizes." in logged_warnings(caplog)
 
 
 def test_an_edited_config_says_so_when_it_is_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,4 +206,4 @@ def test_an_edited_config_says_so_when_it_is_loaded(tmp_path: Path, caplog: pyte
     data["knobs"]["qkv_fusion"] = False
     path.write_text(json.dumps(data))
     TunedConfig.load(path).pipeline_on("cpu")
-    assert told(caplog) == ["this config was edited after it was measured: its numbers are of another one."]
+    assert logged_warnings(caplog) == ["this config was edited after it was measured: its numbers are of another one."]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_target, told
+from conftest import logged_warnings, make_target
 from made_up import measured, record
 
 import autotune
@@ -36,15 +36,15 @@ def test_a_call_of_another_size_works_and_is_warned_of_once(best: Path, caplog: 
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle").images[0].size == (64, 64)
     assert len(pipe(["a red circle"] * 2, width=96, height=96).images) == 2
-    assert told(caplog) == []
+    assert logged_warnings(caplog) == []
     for _ in range(2):
         assert pipe("a red circle", width=96).images[0].size == (96, 64)
-    assert told(caplog) == [
+    assert logged_warnings(caplog) == [
         "this config was not tuned for a call of size 96x64@1 (measured: 64x64@1, 96x96@2): its speed is unknown, and "
         "code is compiled again for it."
     ]
     pipe("a red circle", num_images_per_prompt=2)
-    assert len(told(caplog)) == 2
+    assert len(logged_warnings(caplog)) == 2
     assert type(pipe).__name__ == "StableDiffusionPipeline"
 
 

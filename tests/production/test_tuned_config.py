@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_target, told
+from conftest import logged_warnings, make_target
 from made_up import measured, record
 
 import autotune
@@ -241,7 +241,7 @@ def test_a_number_format_can_not_be_applied_to_a_loaded_pipe_and_the_sentence_sa
 def test_a_config_measured_elsewhere_warns_once_and_works(caplog: pytest.LogCaptureFixture) -> None:
     elsewhere = PROCESSOR.model_copy(update={"name": "another processor"})
     pipe = tuned(device=elsewhere).pipeline_on("cpu")
-    assert told(caplog) == [
+    assert logged_warnings(caplog) == [
         f"this config was measured on another processor, this is {PROCESSOR.name}: its numbers don't hold here."
     ]
     assert pixels(pipe).shape == (64, 64, 3)
@@ -249,7 +249,7 @@ def test_a_config_measured_elsewhere_warns_once_and_works(caplog: pytest.LogCapt
 
 def test_a_config_measured_here_is_loaded_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     tuned({"qkv_fusion": True}).pipeline_on(None, strict=True)
-    assert told(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 IN_PRODUCTION = """

@@ -45,7 +45,7 @@ BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BLACK, BF16, BF16_LAYOUT, WASTE, COMPILED
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which the knob is there, for children; here it is, too, while these tests run."""
     site = tmp_path_factory.mktemp("site")
-    found = plugin.install(site, "liar", "liar")
+    found = plugin.install(site, "lying_knob", "liar")
     sys.path.insert(0, str(site))
     all_knobs.cache_clear()
     yield found

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import told
+from conftest import logged_warnings
 from scripted import run_script
 
 from autotune.execution import fork_client
@@ -129,8 +129,8 @@ def test_a_server_that_can_not_fork_safely_says_why_once_and_children_are_spawne
 ) -> None:
     for _ in range(2):
         assert tell(tmp_path, "fork", first=first)["found"]["how"] == "spawn"
-    assert len(told(caplog)) == 1
-    assert said in told(caplog)[0]
+    assert len(logged_warnings(caplog)) == 1
+    assert said in logged_warnings(caplog)[0]
 
 
 def test_a_thread_that_starts_later_stops_the_forking(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +139,7 @@ def test_a_thread_that_starts_later_stops_the_forking(tmp_path: Path, caplog: py
     first += "send = fork_server._send\ndef late(c, m):\n    send(c, m)\n    if 'ready' in m: soon.start()\n"
     first += "fork_server._send = late"
     assert tell(tmp_path, "fork", first=first)["found"]["how"] == "spawn"
-    assert "threads" in told(caplog)[0]
+    assert "threads" in logged_warnings(caplog)[0]
 
 
 def test_a_job_whose_server_is_killed_is_the_environments_fault_and_the_next_has_another(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_server_that_was_killed_between_two_jobs_is_replaced(
     after = tell(tmp_path, "fork")["found"]
     assert after["how"] == "fork"
     assert after["parent"] != before
-    assert told(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 def test_a_child_that_ends_cleans_up_as_an_interpreter_does(tmp_path: Path) -> None:

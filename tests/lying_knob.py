@@ -1,4 +1,4 @@
-"""A knob that another package might offer, and that says it only computes otherwise: it lies in every way there is."""
+"""A knob of another package that claims to leave the picture unchanged, and changes it, or wastes time and memory."""
 
 import time
 from typing import Any
@@ -28,6 +28,6 @@ KNOB = Knob(
     stage=Stage.PATCH,
     values=("no", "shift", "black", "waste"),
     changes_output=False,
-    summary="says that it changes no picture",
+    summary="claims to change no picture",
     apply=apply,
 )
