@@ -1,1 +1,1 @@
-"""Recordings: a measured space as one table (Parquet), and earlier studies read for a warm start."""
+"""Recordings: measured search spaces as tables (Parquet), and earlier studies read for a warm start."""

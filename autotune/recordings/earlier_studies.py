@@ -1,7 +1,7 @@
-"""Earlier studies read for a warm start: folders of studies, and tables that `autotune record` has written.
+"""Earlier studies for a warm start, read from study folders and from tables that `autotune record` has written.
 
-Of the same family is what has the same pipeline class and the same denoiser class: knobs act on those. The checkpoint,
-the size of the pictures, the device and the versions may be others.
+An earlier study must be of the same family: the same pipeline class and the same denoiser class, which knobs act on.
+The checkpoint, the size of the pictures, the device and the versions may differ.
 """
 
 import hashlib
@@ -19,81 +19,83 @@ from autotune.study_folder import StudyFolder
 from autotune.target import Target
 from autotune.trial import Cause, Failure, Trial
 
-# Faults that another device may well have, too. What ran out of memory or of time there may have enough here.
-TELLING: frozenset[Cause] = frozenset({"crash", "error", "unsupported", "broken_output"})
+# Failures that are likely on another device, too. A config that ran out of memory or time there may have enough here.
+TRANSFERABLE: frozenset[Cause] = frozenset({"crash", "error", "unsupported", "broken_output"})
 
 
 @dataclass(frozen=True)
-class Found:
-    """An earlier study, and what it was of."""
+class WarmStartStudy:
+    """An earlier study for a warm start, and the target that it was measured on."""
 
     study: EarlierStudy
     target: Target
 
     def check_family(self, target: Target) -> None:
-        """Raises UserError where it is of another family than this target."""
-        theirs, mine = self.target.pipeline.known, target.pipeline.known
-        for what in ("class_name", "denoiser_class"):
-            if getattr(theirs, what) != getattr(mine, what):
+        """Raises UserError if the study is of another family than this target."""
+        earlier, new = self.target.pipeline.known, target.pipeline.known
+        for trait in ("class_name", "denoiser_class"):
+            if getattr(earlier, trait) != getattr(new, trait):
                 raise UserError(
-                    f"--warm-start {self.study.name!r} is of another family: its {what.removesuffix('_name')} is "
-                    f"{getattr(theirs, what)}, not {getattr(mine, what)}."
+                    f"--warm-start {self.study.name!r} is of another family: its {trait.removesuffix('_name')} is "
+                    f"{getattr(earlier, trait)}, not {getattr(new, trait)}."
                 )
 
 
-def read_earlier(paths: Sequence[Path], *, but: Path | None = None) -> list[Found]:
-    """Raises UserError, in one sentence, where one is neither study nor table, is empty, too new, or there twice.
+def read_earlier(paths: Sequence[Path], *, new: Path | None = None) -> list[WarmStartStudy]:
+    """The earlier studies at these paths: study folders or tables.
 
-    but   the study that is to be started warm
+    Raises UserError if one is neither study nor table, is empty, of a newer autotune, given twice, or `new` itself.
+
+    new  the folder of the study that is warm-started
     """
-    if but is not None and any(path.resolve() == but.resolve() for path in paths):
-        raise UserError(f"--warm-start {but.name!r} is this study itself, which goes on by itself.")
-    found = [_read(path) for path in paths]
-    digests = [one.study.digest for one in found]
-    for one in found:
-        if digests.count(one.study.digest) > 1:
-            raise UserError(f"--warm-start {one.study.name!r} is there twice: give every study once.")
-    return found
+    if new is not None and any(path.resolve() == new.resolve() for path in paths):
+        raise UserError(f"--warm-start {new.name!r} is this study itself, which continues without the option.")
+    earlier = [_read(path) for path in paths]
+    digests = [each.study.digest for each in earlier]
+    for each in earlier:
+        if digests.count(each.study.digest) > 1:
+            raise UserError(f"--warm-start {each.study.name!r} is given twice: give every study once.")
+    return earlier
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> WarmStartStudy:
     if not path.exists():
         raise UserError(f"--warm-start: there is no study and no table at {str(path)!r}.")
     if path.is_dir():
         folder = StudyFolder(path)
-        return _found(path, read_record(folder), read_trials(folder))
+        return _warm_start_study(path, read_record(folder), read_trials(folder))
     if path.suffix != ".parquet":
         raise UserError(f"--warm-start takes folders of studies and recorded tables (.parquet), not {str(path)!r}.")
     recording = read_table(path)
-    return _found(path, recording.record(), recording.trials())
+    return _warm_start_study(path, recording.record(), recording.trials())
 
 
-def _found(path: Path, record: Record, trials: Sequence[Trial]) -> Found:
+def _warm_start_study(path: Path, record: Record, trials: Sequence[Trial]) -> WarmStartStudy:
     name = path.resolve().name
     baseline = trials[0].measured if trials else None
     if baseline is None or baseline.quality is None or not any(trial.measured for trial in trials[1:]):
-        raise UserError(f"--warm-start {name!r}: nothing beside its baseline has worked in it yet.")
-    made = [one for trial in trials if (one := _trial(trial, trials[0]))]
-    what = [record.target.to_json(), [one.to_json() for one in made]]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+        raise UserError(f"--warm-start {name!r}: no config but its baseline has worked in it yet.")
+    earlier = [converted for trial in trials if (converted := _earlier_trial(trial, trials[0]))]
+    content = [record.target.to_json(), [trial.to_json() for trial in earlier]]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     study = EarlierStudy(
         name=name,
         digest=digest,
         device=record.target.device.name,
         metric=baseline.quality.metric,
-        trials=tuple(made),
+        trials=tuple(earlier),
     )
-    return Found(study, record.target)
+    return WarmStartStudy(study, record.target)
 
 
-def _trial(trial: Trial, baseline: Trial) -> EarlierTrial | None:
-    """None of what says nothing about another device."""
+def _earlier_trial(trial: Trial, baseline: Trial) -> EarlierTrial | None:
+    """The trial in relation to its baseline. None for a failure that says nothing about another device."""
     if isinstance(trial.outcome, Failure):
-        return EarlierTrial(values=trial.values) if trial.outcome.cause in TELLING else None
-    mine, theirs = costs(trial), costs(baseline)
+        return EarlierTrial(values=trial.values) if trial.outcome.cause in TRANSFERABLE else None
+    own, base = costs(trial), costs(baseline)
     return EarlierTrial(
         values=trial.values,
-        latency=mine[0] / theirs[0],
-        memory=max(mine[1], 1.0) / max(theirs[1], 1.0),
+        latency=own[0] / base[0],
+        memory=max(own[1], 1.0) / max(base[1], 1.0),
         loss=objectives(trial, baseline)[-1] if trial.judged else None,
     )

@@ -1,23 +1,31 @@
-"""A recording as a file: Parquet, a row a trial, with everything that the rows are about as JSON in its metadata.
+"""Parquet files of recordings: a row for each trial, the header as JSON in the metadata.
 
-A table may come from anywhere: it is bounded before it is unpacked, and checked field by field afterwards.
+A file may come from anywhere. Its size is checked before it is unpacked, and every field afterwards.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Value
 from autotune.errors import UserError
 from autotune.recordings.recording import SCHEMA_VERSION, Header, Recording, Row
 
-HEADER = b"autotune"  # the key in the file's metadata
-KNOB = "knob_"  # before the name of a knob's column; its values are JSON, null where the knob doesn't act
-MOST_BYTES = 256 * 2**20  # of the file, and of what is packed in it
+if TYPE_CHECKING:
+    from pyarrow.parquet import FileMetaData
+
+HEADER = b"autotune"  # the key of the header in the file's metadata
+KNOB = "knob_"  # prefix of a knob's column; its values are JSON, null where the knob is not active
+MOST_BYTES = 256 * 2**20  # of the file, and of its unpacked content
 MOST_ROWS = 200_000
-MOST_VALUES = 20_000_000  # of a column, those in lists counted one by one
-UNPACKED = {"PLAIN", "RLE", "BIT_PACKED"}  # encodings that can't make much out of little: no dictionaries
+MOST_VALUES = 20_000_000  # of a column, those in lists counted singly
+ENCODINGS = {
+    "PLAIN",
+    "RLE",
+    "BIT_PACKED",
+}  # accepted; with a dictionary, a small file can unpack to a huge one
 
 _TYPES = {
     "trial": "int64",
@@ -52,29 +60,29 @@ _TYPES = {
 }
 
 
-def _arrow() -> tuple[Any, Any]:
-    """(pyarrow, pyarrow.parquet). Raises UserError where it is not installed."""
+def _arrow() -> tuple[ModuleType, ModuleType]:
+    """(pyarrow, pyarrow.parquet). Raises UserError if pyarrow is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError(
-            "tables of recorded spaces need pyarrow, which is not here: pip install 'diffusers-autotune[research]'."
+            "recorded tables need pyarrow, which is not installed: pip install 'diffusers-autotune[research]'."
         ) from None
     return pyarrow, parquet
 
 
 def check_table_path(path: Path) -> None:
-    """Raises UserError where no table could be written, before anything is measured for it."""
+    """Raises UserError if no table could be written to this path. Called before anything is measured."""
     _arrow()
     if path.suffix != ".parquet":
-        raise UserError(f"-o {path}: the table is a .parquet.")
+        raise UserError(f"-o {path}: the table must be a .parquet file.")
     if not path.parent.is_dir():
         raise UserError(f"-o {path}: there is no folder {str(path.parent)!r}.")
 
 
 def write_table(recording: Recording, path: Path) -> None:
-    """Whole or not at all. Raises UserError where that can't be."""
+    """Write the whole file or none. Raises UserError if it can't be written."""
     pyarrow, parquet = _arrow()
     knobs = sorted({name for row in recording.rows for name in row.values})
     kinds = {"list": pyarrow.list_(pyarrow.float64()), "lists": pyarrow.list_(pyarrow.list_(pyarrow.float64()))}
@@ -100,7 +108,7 @@ def _flat(row: Row, knobs: list[str]) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> Recording:
-    """The recording in this file. Raises UserError, in one sentence, where it is none, is broken or is too large."""
+    """The recording in this file. Raises UserError if the file is not a recording, is damaged or is too large."""
     pyarrow, parquet = _arrow()
     where = f"the table {str(path)!r}"
     try:
@@ -111,26 +119,26 @@ def read_table(path: Path) -> Recording:
             header = _header(file.schema_arrow.metadata or {}, where)
             rows = [row for batch in file.iter_batches(batch_size=256) for row in batch.to_pylist()]
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{where} can't be read: {said}.") from None
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"{where} can't be read: {reason}.") from None
     parsed = tuple(_row(row, where) for row in rows)
     return Recording(header=header, rows=parsed).check(where)
 
 
-def _check_size(path: Path, metadata: Any, where: str) -> None:
-    """Before anything is unpacked. Raises UserError."""
+def _check_size(path: Path, metadata: "FileMetaData", where: str) -> None:
+    """Raises UserError if the file is too large, or could unpack to more than it says. Called before unpacking."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
     size = max(path.stat().st_size, sum(chunk.total_uncompressed_size for chunk in chunks))
     if size > MOST_BYTES or metadata.num_rows > MOST_ROWS or any(chunk.num_values > MOST_VALUES for chunk in chunks):
-        raise UserError(f"{where} can't be used: it is larger than any that autotune writes.")
-    if any(set(chunk.encodings) - UNPACKED for chunk in chunks):
-        raise UserError(f"{where} can't be used: its columns are encoded otherwise than autotune does.")
+        raise UserError(f"{where} can't be used: it is larger than any table that autotune writes.")
+    if any(set(chunk.encodings) - ENCODINGS for chunk in chunks):
+        raise UserError(f"{where} can't be used: its columns have an encoding that autotune does not write.")
 
 
 def _header(metadata: Mapping[bytes, bytes], where: str) -> Header:
     if HEADER not in metadata:
-        raise UserError(f"{where} has no header of autotune's: it is no recording.")
+        raise UserError(f"{where} has no autotune header: it is not a recording.")
     data = _json(metadata[HEADER].decode("utf-8"), f"the header of {where}")
     schema = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
@@ -149,6 +157,7 @@ def _row(data: Mapping[str, Any], where: str) -> Row:
 
 
 def _json(text: Any, what: str) -> Any:
+    """The decoded text. Raises UserError, calling the text `what`, if it is not JSON or holds NaN or infinity."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (TypeError, ValueError, RecursionError):

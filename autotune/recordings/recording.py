@@ -1,7 +1,7 @@
-"""Recording: a space that was measured, config by config, as one table that says what it is. For research and replay.
+"""Recording: a search space measured config by config, as a table with a header, for research and replay.
 
-`of_study` makes it of a study's folder; recording_file.py writes and reads it as Parquet. A row keeps the raw latency
-samples as they were timed, and the drift by which they are to be divided (see drift.py): everything else is derived.
+from_study.py makes it from a study folder; parquet.py reads and writes it. A row keeps the latency samples as they were
+timed, and the drift by which to divide them (statistics/drift.py). Other figures are derived from these.
 """
 
 import math
@@ -17,7 +17,7 @@ from autotune.goal import Goal
 from autotune.measurement import Measurement, Quality, ShapeCost
 from autotune.study.pareto_front import objectives
 from autotune.study.record import Record
-from autotune.study.space import Recipe
+from autotune.study.space_file import Recipe
 from autotune.target import Target
 from autotune.trial import Cause, Failure, Trial
 
@@ -30,43 +30,52 @@ Bytes = Annotated[int, Field(ge=0, lt=2**60)]
 
 
 class Header(FrozenModel):
-    """What the rows are rows of."""
+    """What was measured, and how.
+
+    made             the day, YYYY-MM-DD
+    target           pipeline, workload, device, versions
+    space            knob -> the values that were available
+    recipes          those that were run, in their order
+    metric           what the quality loss is measured by
+    allowed_configs  by the rules, without values that had no effect; None: too many to count
+    is_whole         are all allowed configs in the table?
+    """
 
     schema_version: int = SCHEMA_VERSION
     autotune_version: str
-    made: str  # the day, YYYY-MM-DD
+    made: str
     command: str
-    target: Target  # pipeline, workload, device, versions
+    target: Target
     goal: Goal
     baseline: dict[str, Value]
-    space: dict[str, tuple[Value, ...]]  # what could act there
-    recipes: tuple[Recipe, ...]  # those that were run, in their order
-    metric: Literal["clip", "likeness"]  # what the quality loss is a loss of
+    space: dict[str, tuple[Value, ...]]
+    recipes: tuple[Recipe, ...]
+    metric: Literal["clip", "likeness"]
     scorer: str | None
-    allowed_configs: int | None  # by the rules, without the values that had no effect; None: too many to count
-    is_whole: bool  # all of them are in the table
+    allowed_configs: int | None
+    is_whole: bool
 
 
 class Row(FrozenModel):
-    """One trial. What a failed one did not come to is None or empty. `values` holds the knobs that act."""
+    """One trial. `values` holds the knobs that are active. What a failed trial has not measured is None or empty."""
 
     trial: Annotated[int, Field(ge=0, lt=2**31)]
     origin: str
     values: dict[str, Value]
     outcome: Literal["measured"] | Cause
     reason: str | None = None
-    knob: str | None = None  # the one that is to blame
-    drift: Timed = 1.0  # how much slower the device was than at trial 0
-    latency_s: Timed | None = None  # the medians of all sizes together, divided by the drift
+    knob: str | None = None  # that caused the failure
+    drift: Timed = 1.0  # how many times slower the device was than at trial 0
+    latency_s: Timed | None = None  # the sum of the medians at all sizes, divided by the drift
     latency_samples_s: tuple[Timed, ...] = ()  # as timed, at the main size
     also_latency_samples_s: tuple[tuple[Timed, ...], ...] = ()  # at the workload's other sizes
     peak_memory_bytes: Bytes | None = None
     load_peak_memory_bytes: Bytes | None = None
     run_peak_memory_bytes: Bytes | None = None
     quality_loss: Number | None = None  # the mean paired drop, see Quality.loss
-    clip_scores: tuple[Number, ...] = ()  # a number a prompt
+    clip_scores: tuple[Number, ...] = ()  # one per prompt, as all scores
     ssim: tuple[Number, ...] = ()
-    psnr_db: tuple[Number | None, ...] = ()  # None: bit for bit the baseline's picture
+    psnr_db: tuple[Number | None, ...] = ()  # None: the picture is the baseline's, bit for bit
     lpips: tuple[Number, ...] = ()
     seconds: Seconds  # of the whole trial
     load_s: Seconds | None = None
@@ -89,7 +98,7 @@ class Recording(FrozenModel):
     rows: tuple[Row, ...]
 
     def check(self, where: str) -> "Recording":
-        """Itself. Raises UserError where the rows don't hold together."""
+        """The recording itself. Raises UserError if its rows contradict each other or the header."""
         try:
             self._check()
         except ValueError as error:
@@ -98,9 +107,9 @@ class Recording(FrozenModel):
 
     def _check(self) -> None:
         if not self.rows or self.rows[0].outcome != "measured":
-            raise ValueError("it does not begin with a measured baseline")
+            raise ValueError("the first row is not a measured baseline")
         if Config(self.rows[0].values) != Config(self.header.baseline):
-            raise ValueError("its first row is not the baseline")
+            raise ValueError("the first row is not the header's baseline")
         if len({Config(row.values) for row in self.rows}) < len(self.rows):
             raise ValueError("a config has two rows")
         prompts = len(self.header.target.workload.prompts)
@@ -113,14 +122,14 @@ class Recording(FrozenModel):
                 _check_derived(row, objectives(trial, baseline))
 
     def record(self) -> Record:
-        """What a search of this space would be a study of."""
+        """The record of a study of this space."""
         head = self.header
         return Record(
             target=head.target, goal=head.goal, baseline=head.baseline, space=head.space, command=head.command
         )
 
     def trials(self) -> list[Trial]:
-        """The rows as trials of a device that does not drift."""
+        """The rows as trials of a device without drift."""
         return [
             Trial(
                 number=row.trial, origin=row.origin, values=row.values, outcome=self.outcome(row), seconds=row.seconds
@@ -129,7 +138,7 @@ class Recording(FrozenModel):
         ]
 
     def outcome(self, row: Row) -> Measurement | Failure:
-        """What a runner would say of the row's config, without drift."""
+        """The outcome of a row, without drift."""
         if row.outcome != "measured":
             return Failure(cause=row.outcome, reason=row.reason or "", knob=row.knob)
         quality = Quality(
@@ -183,9 +192,9 @@ def _check_measured(row: Row, prompts: int, others: int, metric: str) -> None:
         raise ValueError(f"trial {row.trial} has {len(scores)} scores for {prompts} prompts")
 
 
-def _check_derived(row: Row, found: Sequence[float]) -> None:
-    """The figures that follow from others are there for who only wants to look: they may not say something else."""
-    latency_s, _, loss = found
+def _check_derived(row: Row, derived: Sequence[float]) -> None:
+    """Raises ValueError if the figures that are stored for convenience differ from what the raw ones give."""
+    latency_s, _, loss = derived
     if row.latency_s is None or not math.isclose(row.latency_s, latency_s, rel_tol=1e-6):
         raise ValueError(f"trial {row.trial}: latency_s is not the median of its samples divided by the drift")
     if row.quality_loss is None or not math.isclose(row.quality_loss, loss, rel_tol=1e-6, abs_tol=1e-9):

@@ -1,13 +1,16 @@
-"""Hypervolume: how much of the unit box a set of points leaves behind, all objectives to be minimised."""
+"""Hypervolume: the part of the unit box that a set of points dominates, with all objectives minimised."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def volume(points: Sequence[Sequence[float]] | Any) -> float:
-    """The volume between these points and the corner (1, 1 ...). Exact, by slices along the last objective."""
+def volume(points: Sequence[Sequence[float]] | NDArray[np.float64]) -> float:
+    """The volume between the points (points x objectives) and the corner (1, 1 ...). Points outside the box add none.
+
+    It is exact, by slices along the last objective.
+    """
     box = np.asarray(points, dtype=float)
     if box.size == 0:
         return 0.0
@@ -15,8 +18,8 @@ def volume(points: Sequence[Sequence[float]] | Any) -> float:
     return _volume(box[np.argsort(box[:, 0], kind="stable")])
 
 
-def _volume(box: Any) -> float:
-    """Of points ordered by their first objective."""
+def _volume(box: NDArray[np.float64]) -> float:
+    """Of points in the order of their first objective."""
     if len(box) == 0:
         return 0.0
     if box.shape[1] == 1:

@@ -1,35 +1,44 @@
-"""Paired: what the differences of pairs say of their mean, and how small a difference so many pairs can show.
+"""Paired: the mean of paired differences with its confidence interval, and the smallest difference that can be seen.
 
-Baseline and candidate draw the same prompts from the same noise, so that only the differences of the pairs scatter. The
-intervals are a studentised bootstrap's: it keeps its level where a few pairs differ much and most hardly at all.
+Baseline and candidate draw the same prompts from the same noise, so only the differences within pairs scatter. The
+intervals come from a studentised bootstrap, which keeps its level where a few pairs differ much and most hardly at all.
 """
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Quality
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 RESAMPLES = 4000
-DETECTABLE_IN_SDS = 1.645 + 0.842  # one-sided 5 %, power 80 %: that many standard errors are seen
-EQUAL = 1e-9  # differences that lie this near to each other scatter by the rounding of their subtraction alone
+DETECTABLE_IN_SDS = 1.645 + 0.842  # standard errors that a one-sided test at 5 % sees with a power of 80 %
+EQUAL = 1e-9  # differences that are this close differ only by the rounding of their subtraction
 
 
 class Paired(FrozenModel):
     """Differences of pairs, positive where the candidate is worse, in the metric's own units.
 
-    A bound is None where so few pairs bound nothing (one pair never does). The bounds are of the mean.
+    Bounds are of the mean. A bound is None if there are too few pairs for one; of a single pair all are.
+
+    n                    the number of pairs
+    low, high            the two-sided 95 % interval
+    lower, upper         the one-sided 95 % bounds: the mean is at least `lower`; the mean is at most `upper`
+    smallest_detectable  the mean that a one-sided test at 5 % detects four times in five
     """
 
     n: int
     mean: float
-    low: float | None  # of the two-sided 95 % interval
+    low: float | None
     high: float | None
-    lower: float | None  # one-sided, 95 %: the mean is at least this
-    upper: float | None  # one-sided, 95 %: the mean is at most this
-    smallest_detectable: float | None  # the mean that a one-sided test at 5 % sees four times in five
+    lower: float | None
+    upper: float | None
+    smallest_detectable: float | None
 
     @property
     def is_detectable(self) -> bool:
@@ -43,7 +52,7 @@ class Paired(FrozenModel):
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the two-sided interval, which need not lie evenly around the mean."""
+        """Half the width of the two-sided interval, which need not be symmetric around the mean."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     @property
@@ -54,25 +63,25 @@ class Paired(FrozenModel):
         return f"{0.0 - self.mean:+.2f} ({0.0 - self.high:+.2f} to {0.0 - self.low:+.2f})"
 
     def may_exceed(self, limit: float) -> bool:
-        """Can the mean be above this limit? A guard says no only where the one-sided 95 % bound says so."""
+        """Can the mean be above this limit? False only if the one-sided 95 % bound excludes it."""
         return self.upper is None or self.upper > limit
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """The statistics of these differences (baseline minus candidate where higher is better).
+    """The statistics of these differences: baseline minus candidate, for a score where higher is better.
 
-    The same differences give the same bounds: the bootstrap is seeded. Raises ValueError for no pair, or one that is
-    not finite.
+    The bootstrap is seeded: the same differences give the same bounds. Raises ValueError if there is no difference, or
+    one that is not finite.
     """
     return _paired(tuple(map(float, differences)))
 
 
-def paired_drop(mine: Quality, baseline: Quality) -> Paired:
-    """The mean drop of quality with its bounds, and the smallest drop that so many prompts show; units as in drops().
+def paired_drop(candidate: Quality, baseline: Quality) -> Paired:
+    """The mean drop of quality with its bounds, in the units of Quality.drops().
 
-    Raises UserError where the two were judged by different scorers.
+    Raises UserError if the two were judged by different scorers.
     """
-    return paired(mine.drops(baseline))
+    return paired(candidate.drops(baseline))
 
 
 @lru_cache(maxsize=4096)
@@ -94,14 +103,16 @@ def _paired(differences: tuple[float, ...]) -> Paired:
 
 
 def _bound(value: float) -> float | None:
-    """JSON has no infinity."""
+    """None for an infinite bound, since JSON has no infinity."""
     return value if math.isfinite(value) else None
 
 
-def _studentised(standard: Sequence[float]) -> Any:
-    """The t of each resample of differences with mean 0 and standard deviation 1, sorted: mean over standard error.
+def _studentised(standard: Sequence[float]) -> "NDArray[np.float64]":
+    """The sorted t (mean over standard error) of each of RESAMPLES resamples.
 
-    A resample of equal values has no standard error; its t is infinite, which leaves a bound of few pairs open.
+    A resample of equal values has no standard error. Its t is infinite, which leaves a bound of few pairs open.
+
+    standard  differences with mean 0 and standard deviation 1
     """
     import numpy as np
 
@@ -116,14 +127,14 @@ def _studentised(standard: Sequence[float]) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _shares(n: int) -> Any:
-    """How much of each resample each pair makes up: RESAMPLES x n, seeded."""
+def _shares(n: int) -> "NDArray[np.float64]":
+    """RESAMPLES x n: the share of each pair in each resample. The draws are seeded."""
     import numpy as np
 
     return np.random.default_rng(0).multinomial(n, [1 / n] * n, size=RESAMPLES) / n
 
 
-def _quantiles(deviates: Any, levels: Sequence[float]) -> list[float]:
-    """Of sorted values; between two of them, the one further from 0, so that no bound is too narrow."""
+def _quantiles(deviates: "NDArray[np.float64]", levels: Sequence[float]) -> list[float]:
+    """Quantiles of sorted values. Between two values, the one further from the median: no bound is too narrow."""
     last = len(deviates) - 1
     return [float(deviates[math.ceil(p * last) if p > 0.5 else math.floor(p * last)]) for p in levels]

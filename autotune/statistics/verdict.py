@@ -1,8 +1,8 @@
-"""Verdict: are two latencies different, and by how much? Read off pairs of runs, each run in a fresh process.
+"""Verdict: are two latencies different, and by how much? It comes from pairs of runs, each in a fresh process.
 
-Within one process the calls of a config agree better than two processes of the same config do, so that processes are
-what is repeated and counted (pyperf's rule). A pair (a round) is two processes next to each other in time, whose order
-changes from pair to pair: what drifts slowly cancels. The interval is Student's, of the mean log ratio.
+Calls within one process agree better than two processes of the same config do, so the processes are repeated and
+counted (as pyperf does). A pair, or round, is two processes that run one after the other. Their order changes from pair
+to pair, so that slow drift cancels. The interval is Student's, of the mean log ratio.
 """
 
 import math
@@ -15,19 +15,22 @@ from autotune.frozen_model import FrozenModel
 Word = Literal["FASTER", "SLOWER", "SAME", "UNCLEAR"]
 
 GAP = 0.01  # differences up to this share are noise whatever their interval (Criterion's noise threshold)
-SAME_WITHIN = 0.05  # an interval that stays this near to 1 on both sides says "the same"
-FLOOR = 0.01  # what processes of one config differ by on a good day: a few pairs that agree better were lucky
+SAME_WITHIN = 0.05  # an interval that stays this close to 1 on both sides means "the same"
+LEAST_SPREAD = 0.01  # between processes of one config. A few pairs that agree better did so by chance
 PRECISE = 0.02  # half an interval's width, as a share of the latency, at which no further pair is needed ...
-PRECISE_PAIRS = 5  # ... from so many pairs on
-CLEAR = 4.0  # nor is one where it is so many times smaller than the difference itself
+PRECISE_PAIRS = 5  # ... once there are so many pairs
+CLEAR = 4.0  # no further pair is needed either if the difference is so many times half the interval's width
 
 # The 97.5 % quantile of Student's distribution with 1, 2, 3 ... degrees of freedom.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-T_OF_MANY = 2.12  # of 16; a little wide for more
+T_OF_MANY = 2.12  # of 16 degrees of freedom; slightly too wide for more
 
 
 class Verdict(FrozenModel):
-    """`speedup` is how many times as fast the second is as the first; `low` to `high` its 95 % interval."""
+    """How many times as fast the second config is as the first: `speedup`, with the 95 % interval `low` to `high`.
+
+    pairs  the number of pairs; if the runs were not interleaved, of the later runs
+    """
 
     word: Word
     speedup: float
@@ -37,23 +40,24 @@ class Verdict(FrozenModel):
 
     @property
     def is_precise(self) -> bool:
-        """Would more pairs tell us more that matters? By the interval's width, not by what it says."""
+        """Are more pairs unnecessary? Depends on the width of the interval, not on which side it favours."""
         half = math.log(self.high / self.low) / 2
         return half <= abs(math.log(self.speedup)) / CLEAR or (half <= PRECISE and self.pairs >= PRECISE_PAIRS)
 
     def words(self, whose: str, more: str = "") -> str:
-        """ "1.23x the baseline's speed (95 % interval 1.20 to 1.26, 3 interleaved rounds)", or that nothing shows.
+        """ "1.23x the baseline's speed (95 % interval 1.20 to 1.26, 3 interleaved rounds)", or that there is none.
 
-        whose  "the baseline's speed";  more  what else stands in the brackets
+        whose  what is compared with: "the baseline's speed"
+        more   further text for the end of the brackets
         """
-        seen = f"(95 % interval {self.low:.2f} to {self.high:.2f}, {self.pairs} interleaved rounds{more})"
+        interval = f"(95 % interval {self.low:.2f} to {self.high:.2f}, {self.pairs} interleaved rounds{more})"
         if self.word in ("FASTER", "SLOWER"):
-            return f"{self.speedup:.2f}x {whose} {seen}"
-        return f"{whose}, no difference beyond the noise {seen}"
+            return f"{self.speedup:.2f}x {whose} {interval}"
+        return f"{whose}, no difference beyond the noise {interval}"
 
 
 def judge(first_s: Sequence[float], second_s: Sequence[float]) -> Verdict:
-    """The verdict on two configs' latencies, pair by pair. Raises ValueError for fewer than two pairs."""
+    """The verdict on the latencies of two configs, pair by pair. Raises ValueError for fewer than two pairs."""
     logs = [math.log(a / b) for a, b in zip(first_s, second_s, strict=True)]
     if len(logs) < 2:
         raise ValueError(f"{len(logs)} pair of runs has no interval")
@@ -63,10 +67,11 @@ def judge(first_s: Sequence[float], second_s: Sequence[float]) -> Verdict:
 
 
 def judge_apart(then_s: Sequence[float], now_s: Sequence[float]) -> Verdict:
-    """The verdict on runs that were not taken in turn: some of another day, and those of now. `pairs`: runs of now.
+    """The verdict on runs that were not interleaved: those of an earlier day, and those of now (the `pairs`).
 
-    Student's interval of the difference of the mean logs, both groups scattering alike; what the machine itself does
-    from day to day is not in it. Raises ValueError where all together are fewer than three.
+    Student's interval of the difference of the mean logs, with the same variance in both groups. It does not include
+    what the machine itself changes from day to day. Raises ValueError for fewer than three runs together, or none in a
+    group.
     """
     then, now = [math.log(s) for s in then_s], [math.log(s) for s in now_s]
     freedom = len(then) + len(now) - 2
@@ -75,18 +80,22 @@ def judge_apart(then_s: Sequence[float], now_s: Sequence[float]) -> Verdict:
     middle = statistics.fmean(then) - statistics.fmean(now)
     squares = sum((x - statistics.fmean(group)) ** 2 for group in (then, now) for x in group)
     error = math.sqrt(1 / len(then) + 1 / len(now))
-    half = max(t_quantile(freedom) * math.sqrt(squares / freedom), 1.96 * FLOOR) * error
+    half = max(t_quantile(freedom) * math.sqrt(squares / freedom), 1.96 * LEAST_SPREAD) * error
     low, high = math.exp(middle - half), math.exp(middle + half)
     return Verdict(word=_word(low, high), speedup=math.exp(middle), low=low, high=high, pairs=len(now))
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of the mean log ratio, by Student's distribution, and no less than FLOOR means."""
+    """Half the width of Student's 95 % interval of the mean log ratio. No less than LEAST_SPREAD gives.
+
+    values  log ratios, at least two
+    """
     students = t_quantile(len(values) - 1) * statistics.stdev(values)
-    return max(students, 1.96 * math.sqrt(2) * FLOOR) / math.sqrt(len(values))
+    return max(students, 1.96 * math.sqrt(2) * LEAST_SPREAD) / math.sqrt(len(values))
 
 
 def t_quantile(freedom: int) -> float:
+    """The 97.5 % quantile of Student's distribution with so many degrees of freedom."""
     return T[freedom - 1] if freedom <= len(T) else T_OF_MANY
 
 

@@ -24,7 +24,7 @@ from autotune.knobs import check_value, find_knob
 from autotune.pipeline import Weights
 from autotune.pipelines import resolve
 from autotune.production.tuned_config import TunedConfig
-from autotune.recordings.earlier_studies import Found, read_earlier
+from autotune.recordings.earlier_studies import WarmStartStudy, read_earlier
 from autotune.statistics.drift import process_spread
 from autotune.study.earlier import EarlierStudy
 from autotune.study.noise_floor import NoiseFloor, noise_floor
@@ -192,7 +192,7 @@ def search(
 def run(request: Request, listen: Listener) -> Result:
     """The search itself: probe, baseline, explore, confirm, export."""
     folder = request.folder
-    earlier = read_earlier(request.earlier, but=folder.path)
+    earlier = read_earlier(request.earlier, new=folder.path)
     folder.create()
     with folder.lock():
         # Probe: what can be tuned here?
@@ -227,7 +227,7 @@ def run(request: Request, listen: Listener) -> Result:
         return _result(study, best, tuned, exhausted=exhausted)
 
 
-def _probe(request: Request, earlier: Sequence[Found]) -> tuple[Target, SearchSpace, tuple[EarlierStudy, ...]]:
+def _probe(request: Request, earlier: Sequence[WarmStartStudy]) -> tuple[Target, SearchSpace, tuple[EarlierStudy, ...]]:
     """The target, the configs that are allowed for it, and the trials of earlier studies that lie in this space.
 
     Raises UserError, and then removes the folder if it is new.

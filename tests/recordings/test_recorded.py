@@ -1,4 +1,4 @@
-"""The recorded spaces that are shipped: what they say of themselves, and that a search of them loses nothing."""
+"""The recorded spaces that are shipped: their headers, and that searches of them find the front."""
 
 import statistics
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_at_least_three_spaces_are_shipped() -> None:
     assert len(TABLES) >= 3
 
 
-def test_it_says_how_it_was_made_and_names_no_place(table: Recording) -> None:
+def test_its_header_has_the_command_and_no_path(table: Recording) -> None:
     header = table.header
     assert header.command.startswith("autotune record --")
     assert "/tmp" not in header.command
@@ -35,22 +35,22 @@ def test_it_says_how_it_was_made_and_names_no_place(table: Recording) -> None:
     assert not any("/tmp" in (row.reason or "") or "/root" in (row.reason or "") for row in table.rows)
 
 
-def test_what_a_search_is_spared_leaves_the_front_as_it_is(table: Recording) -> None:
-    """Shared pictures and racing: once all was tried, no config of the true front has been stopped or misjudged."""
-    ruler = ReferenceFront(table.trials(), table.header.goal)
+def test_reuse_leaves_the_front_as_it_is(table: Recording) -> None:
+    """With reused pictures and early stopping: no config of the true front is stopped or misjudged."""
+    reference = ReferenceFront(table.trials(), table.header.goal)
     for seed in SEEDS:
         trials = replay_once(table, "random", seed, len(table.rows), reuse=True)
-        assert ruler.shares(trials)[-1] > 0.99
-        assert ruler.picks(trials)[-1] > 0.99
+        assert reference.shares(trials)[-1] > 0.99
+        assert reference.picks(trials)[-1] > 0.99
 
 
-def test_our_sampler_finds_more_than_chance_and_loses_no_more_trials(table: Recording) -> None:
-    ruler = ReferenceFront(table.trials(), table.header.goal)
-    ours, chance = (
-        [convergence_of(replay_once(table, name, seed, BUDGET), ruler, seed) for seed in SEEDS]
+def test_auto_sampler_finds_more_than_random_and_loses_no_more_trials(table: Recording) -> None:
+    reference = ReferenceFront(table.trials(), table.header.goal)
+    auto, chance = (
+        [convergence_of(replay_once(table, name, seed, BUDGET), reference, seed) for seed in SEEDS]
         for name in ("auto", "random")
     )
     for count in (10, 20, BUDGET):
-        assert statistics.fmean(c.at(count) for c in ours) > statistics.fmean(c.at(count) for c in chance) - 0.02
-    assert statistics.fmean(c.at(BUDGET) for c in ours) > 0.9
-    assert sum(c.faults for c in ours) <= sum(c.faults for c in chance) + len(SEEDS)
+        assert statistics.fmean(c.at(count) for c in auto) > statistics.fmean(c.at(count) for c in chance) - 0.02
+    assert statistics.fmean(c.at(BUDGET) for c in auto) > 0.9
+    assert sum(c.faults for c in auto) <= sum(c.faults for c in chance) + len(SEEDS)

@@ -1,4 +1,4 @@
-"""Recordings: what is written is what is read, and whatever is broken is one sentence."""
+"""Recordings: what is written is what is read, and a damaged file is refused in one sentence."""
 
 import json
 import random
@@ -18,12 +18,13 @@ from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.goal import Goal
 from autotune.knobs import complete
-from autotune.recordings.from_study import of_study
+from autotune.recordings.from_study import recording_of
 from autotune.recordings.parquet import check_table_path, read_table, write_table
 from autotune.recordings.recording import Header, Recording, Row
 from autotune.study.pareto_front import objectives
 from autotune.study.record import read_record, read_trials, write_anchor, write_trial
-from autotune.study.space import SpaceFile, make_space
+from autotune.study.space import make_space
+from autotune.study.space_file import SpaceFile
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor
 
@@ -48,7 +49,7 @@ def narrow(path: Path, trials: int) -> StudyFolder:
 
 
 def anything(rng: random.Random) -> Recording:
-    """A table as wild as the nouns allow."""
+    """A table with any values that the models allow."""
     prompts, sizes = rng.randint(1, 4), rng.randint(1, 3)
     workload = make_target(sizes=sizes).workload.model_copy(update={"prompts": tuple(map(str, range(prompts)))})
     target = make_target(sizes=sizes).model_copy(update={"workload": workload})
@@ -105,9 +106,9 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, seed: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 
-def test_a_table_of_a_study_has_a_row_a_trial_with_its_figures(tmp_path: Path) -> None:
+def test_a_table_of_a_study_has_a_row_for_each_trial_with_its_figures(tmp_path: Path) -> None:
     folder = usual(tmp_path / "study")
-    made, trials = of_study(folder.path), read_trials(folder)
+    made, trials = recording_of(folder.path), read_trials(folder)
     assert [row.trial for row in made.rows] == [trial.number for trial in trials]
     assert [row.values for row in made.rows] == [trial.values for trial in trials]
     assert made.rows[5].outcome == "out_of_memory"
@@ -126,12 +127,12 @@ def test_a_table_names_no_folder_of_the_machine_that_made_it(tmp_path: Path) -> 
     pipeline = record.target.pipeline.model_copy(update={"name": "my/model", "source": "/home/me/my/model"})
     local = record.target.model_copy(update={"pipeline": pipeline})
     write_json(folder.study, record.model_copy(update={"target": local}).to_json())
-    made = of_study(folder.path).header.target.pipeline
+    made = recording_of(folder.path).header.target.pipeline
     assert (made.name, made.source) == ("my/model", "my/model")
 
 
 def test_others_find_a_column_for_every_knob_and_the_header_in_the_metadata(tmp_path: Path) -> None:
-    write_table(of_study(usual(tmp_path / "study").path), tmp_path / "a.parquet")
+    write_table(recording_of(usual(tmp_path / "study").path), tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet")
     assert json.loads(table.schema.metadata[b"autotune"])["goal"]["max_quality_drop"] == 0.3
     assert table.column("knob_dtype").to_pylist()[:2] == ['"fp32"', '"bf16"']
@@ -144,7 +145,7 @@ def test_drift_is_in_the_samples_and_out_of_the_latency(tmp_path: Path) -> None:
     folder = study(tmp_path / "study", trials, pictures=False)
     again = measured(0, latency_s=1.21).outcome
     write_anchor(folder, Anchor(before=2, outcome=again, seconds=1.0))
-    made = of_study(folder.path)
+    made = recording_of(folder.path)
     assert made.rows[1].drift > 1.05
     assert made.rows[1].latency_samples_s == (1.1,) * 5
     assert made.rows[1].latency_s == pytest.approx(1.1 / made.rows[1].drift)
@@ -158,7 +159,7 @@ def test_each_size_keeps_its_own_latency(tmp_path: Path) -> None:
     two = target.workload.model_copy(update={"prompts": ("a", "b")})
     write_json(folder.study, record(target.model_copy(update={"workload": two})).to_json())
     write_trial(folder, measured(0, latency_s=1.0, also=(2.0, 4.0), origin="baseline"))
-    write_table(of_study(folder.path), tmp_path / "a.parquet")
+    write_table(recording_of(folder.path), tmp_path / "a.parquet")
     (baseline,) = read_table(tmp_path / "a.parquet").trials()
     assert objectives(baseline, baseline, "each")[:3] == (1.0, 2.0, 4.0)
     assert [cost.shape for cost in baseline.measured.also] == list(OTHER_SHAPES)  # type: ignore[union-attr]
@@ -167,7 +168,7 @@ def test_each_size_keeps_its_own_latency(tmp_path: Path) -> None:
 def test_a_trial_that_was_not_judged_by_every_prompt_makes_no_table(tmp_path: Path) -> None:
     folder = study(tmp_path / "study", [measured(0, origin="baseline")], prompts=("a",), pictures=False)
     with pytest.raises(UserError, match="2 scores for 1 prompts"):
-        of_study(folder.path)
+        recording_of(folder.path)
 
 
 def test_the_header_says_whether_the_table_is_the_whole_space(tmp_path: Path) -> None:
@@ -177,20 +178,20 @@ def test_the_header_says_whether_the_table_is_the_whole_space(tmp_path: Path) ->
         data = json.loads(folder.study.read_text())
         data["target"]["workload"] |= two
         write_json(folder.study, data)
-        head = of_study(folder.path).header
+        head = recording_of(folder.path).header
         assert head.is_whole is whole
         assert head.allowed_configs == (4 if count == 1 else 2), "a value without effect leaves the space"
 
 
 def test_no_table_is_made_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no measured baseline"):
-        of_study(narrow(tmp_path / "study", 0).path)
+        recording_of(narrow(tmp_path / "study", 0).path)
     with pytest.raises(UserError, match="is not a study folder"):
-        of_study(tmp_path)
+        recording_of(tmp_path)
 
 
 def test_a_path_that_can_not_be_written_is_refused_before_the_hours_of_measuring(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the table is a \.parquet"):
+    with pytest.raises(UserError, match=r"the table must be a \.parquet"):
         check_table_path(tmp_path / "table.csv")
     with pytest.raises(UserError, match="there is no folder"):
         check_table_path(tmp_path / "nowhere" / "table.parquet")
@@ -223,7 +224,7 @@ def rewritten(path: Path, *, header: dict[str, Any] | None = None, drop: str = "
         ({"outcome": ["measured", "eaten"]}, "outcome"),
         ({"knob_dtype": ['"fp32"', "bf16"]}, "not JSON"),
         ({"knob_dtype": ['"fp32"', '["bf16"]']}, "dtype"),
-        ({"knob_dtype": ['"bf16"', '"bf16"']}, "not the baseline"),
+        ({"knob_dtype": ['"bf16"', '"bf16"']}, "not the header's baseline"),
         ({"knob_dtype": ['"fp32"', '"fp32"']}, "two rows"),
         ({"clip_scores": [[30.0, 31.0], [1.0]]}, "1 scores for 2 prompts"),
     ],
@@ -231,19 +232,19 @@ def rewritten(path: Path, *, header: dict[str, Any] | None = None, drop: str = "
 def test_whatever_is_wrong_in_a_table_is_one_sentence(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     path = tmp_path / "a.parquet"
     trials = [measured(0, origin="baseline"), measured(1, VALUES[0], latency_s=0.5)]
-    write_table(of_study(study(tmp_path / "study", trials, pictures=False).path), path)
+    write_table(recording_of(study(tmp_path / "study", trials, pictures=False).path), path)
     rewritten(path, **change)
     with pytest.raises(UserError, match=said) as caught:
         read_table(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_could_unpack_to_anything_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_could_unpack_to_much_more_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    write_table(of_study(usual(tmp_path / "study").path), path)
+    write_table(recording_of(usual(tmp_path / "study").path), path)
     table = parquet.read_table(path)
     parquet.write_table(table, path, use_dictionary=True)
-    with pytest.raises(UserError, match="encoded otherwise"):
+    with pytest.raises(UserError, match="an encoding that autotune does not write"):
         read_table(path)
 
 
@@ -264,7 +265,7 @@ def test_a_mutated_table_loads_or_is_one_sentence(tmp_path: Path, seed: int) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"trial,latency\n1,2\n"])
-def test_what_is_no_parquet_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_parquet_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
     with pytest.raises(UserError, match="can't be read"):
@@ -273,17 +274,15 @@ def test_what_is_no_parquet_is_one_sentence(tmp_path: Path, content: bytes) -> N
         read_table(tmp_path / "b.parquet")
 
 
-def test_the_trials_of_a_recording_are_started_as_the_user_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, object] = {}
+def test_the_trials_of_a_recording_are_started_as_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: dict[str, object] = {}
 
     def stop(**arguments: object) -> Path:
-        asked.update(arguments)
+        passed.update(arguments)
         raise UserError("that was all")
 
     monkeypatch.setattr("autotune.report.terminal.show.show_search", stop)
     for word in ("fork", "spawn"):
         words = ["record", "--sample", "2", "--isolation", word, "-o", str(tmp_path / "a.parquet")]
         assert isinstance(CliRunner().invoke(app, words).exception, UserError)
-        assert asked["isolation"] == word
+        assert passed["isolation"] == word

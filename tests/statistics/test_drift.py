@@ -1,4 +1,4 @@
-"""Drift and anchors, on simulated devices: what slows every config down alike changes no ranking."""
+"""Drift and anchors, on simulated devices: a slowdown of all configs changes no ranking."""
 
 import math
 import random
@@ -31,7 +31,7 @@ def test_an_anchor_is_due_every_eight_trials() -> None:
 
 
 def drifting_study(seed: int, drift: float, spread: float = 0.0) -> tuple[list[Trial], list[Anchor], list[float]]:
-    """50 trials, 1 % apart, on a device that slows down by `drift` over the study; the true latencies beside them."""
+    """50 trials, 1 % apart, on a device that slows down by `drift` over the study; anchors; true latencies."""
     rng = random.Random(seed)
     truth = [1.0, *rng.sample([0.6 * 1.01**step for step in range(49)], 49)]
     now = {number: (1 + drift * number / 49) * math.exp(rng.gauss(0, spread)) for number in range(51)}
@@ -42,7 +42,7 @@ def drifting_study(seed: int, drift: float, spread: float = 0.0) -> tuple[list[T
 
 @pytest.mark.parametrize("drift", [0.05, -0.05])
 def test_drift_of_five_percent_over_a_study_changes_no_ranking(drift: float) -> None:
-    """Promise 9, and that without the anchors it would."""
+    """Promise 9. Without the anchors it would change."""
     wrong = 0
     for seed in range(20):
         trials, anchors, truth = drifting_study(seed, drift)
@@ -53,12 +53,12 @@ def test_drift_of_five_percent_over_a_study_changes_no_ranking(drift: float) -> 
     assert wrong == 20
 
 
-def test_a_trial_after_the_last_anchor_counts_by_that_one_alone() -> None:
+def test_a_trial_after_the_last_anchor_has_the_drift_of_that_anchor() -> None:
     seen = corrected([measured(0), measured(1), measured(9, latency_s=1.1)], [anchor(8, 1.1)])
     assert [one.drift for one in seen] == pytest.approx([1.0, math.exp(math.log(1.1) / 7.5), 1.1])
 
 
-def test_an_anchor_that_failed_says_nothing() -> None:
+def test_an_anchor_that_failed_is_ignored() -> None:
     broken = Anchor(before=8, outcome=failed(0, cause="contended").outcome, seconds=1.0)
     assert [one.drift for one in corrected([measured(0), measured(1)], [broken])] == [1.0, 1.0]
 
@@ -96,7 +96,7 @@ def test_the_median_s_error_is_what_medians_differ_by() -> None:
 
 
 def test_the_confirmed_speedup_is_not_better_than_the_truth() -> None:
-    """Promise 10: of 30 near-ties the first figure flatters the best by 2 %, the confirmed one by no 0.5 %."""
+    """Promise 10: of 30 near-ties, the first figure of the best is 2 % too good, the confirmed one less than 0.5 %."""
     rng = random.Random(3)
     first, confirmed = [], []
     for _ in range(1500):
@@ -106,7 +106,7 @@ def test_the_confirmed_speedup_is_not_better_than_the_truth() -> None:
         assert pick is not None
         first.append(
             1.0 / objectives(pick, baseline)[0] / 2.0 - 1
-        )  # of the true baseline, to see the pick's luck alone
+        )  # the true baseline, so that only the pick's luck shows
         again = [(math.exp(rng.gauss(0, 0.01)), 0.5 * math.exp(rng.gauss(0, 0.01))) for _ in range(3)]
         confirmed.append(judge(*zip(*again, strict=True)).speedup / 2.0 - 1)
     assert statistics.fmean(first) == pytest.approx(0.0205, abs=0.003)

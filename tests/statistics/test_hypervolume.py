@@ -1,4 +1,4 @@
-"""The hypervolume, against an independent one and by its properties."""
+"""Hypervolume, against an independent implementation and by its properties."""
 
 import random
 
@@ -9,7 +9,7 @@ from autotune.statistics.hypervolume import volume
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
-def test_it_is_what_the_reports_own_says(dimensions: int) -> None:
+def test_it_agrees_with_that_of_the_report(dimensions: int) -> None:
     rng = random.Random(dimensions)
     for _ in range(30):
         points = [
@@ -18,7 +18,7 @@ def test_it_is_what_the_reports_own_says(dimensions: int) -> None:
         assert volume(points) == pytest.approx(hypervolume(points), abs=1e-12)
 
 
-def test_one_point_leaves_its_box_and_what_is_outside_leaves_nothing() -> None:
+def test_a_point_dominates_its_box_and_a_point_outside_nothing() -> None:
     assert volume([(0.5, 0.25, 0.0)]) == pytest.approx(0.5 * 0.75)
     assert volume([]) == volume([(1.0, 0.0)]) == volume([(-1.0, 2.0)]) == 0.0
 

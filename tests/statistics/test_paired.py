@@ -1,4 +1,4 @@
-"""Paired differences: the bounds keep their promise by simulation, and claim nothing that the pairs can't show."""
+"""Paired differences: the bounds keep their level, by simulation, and too few pairs give none."""
 
 import json
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ def test_a_drop_of_half_a_point_is_seen_with_32_pairs() -> None:
     assert share(p.is_detectable for p in simulated(0.5)) >= 0.95
 
 
-def test_no_drop_is_rarely_called_one() -> None:
+def test_without_a_drop_one_is_rarely_detected() -> None:
     """Promise 13: a drop of 0 is wrongly seen in about 5 % of the studies."""
     assert share(p.is_detectable for p in simulated(0.0)) <= 0.06
 
 
 def test_the_guard_lets_a_drop_at_the_limit_pass_only_one_time_in_twenty() -> None:
-    """Promise 12: what may lose 0.3 points is rejected unless the one-sided 95 % bound lies below."""
+    """Promise 12: a config that may lose 0.3 points is rejected, unless the one-sided 95 % bound lies below."""
     assert share(not p.may_exceed(0.3) for p in simulated(0.3)) <= 0.06
     assert share(not p.may_exceed(0.3) for p in simulated(-0.3)) >= 0.95
 
@@ -48,7 +48,7 @@ def test_the_two_sided_interval_holds_the_truth_nineteen_times_in_twenty() -> No
 
 
 def test_skewed_differences_are_called_a_drop_no_more_often() -> None:
-    """A few pairs that lose much, the rest hardly anything: where a normal approximation is wrong most."""
+    """A few pairs lose much, the rest hardly anything: a normal approximation is worst there."""
     rng = np.random.default_rng(0)
     skewed = rng.exponential(1.0, (STUDIES, 32)) - 1.0
     assert share(paired(d).is_detectable for d in skewed) <= 0.06
@@ -106,7 +106,7 @@ def test_bounds_scale_and_turn_with_the_differences_and_are_the_same_each_time()
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf"), 0.0]])
-def test_what_is_no_difference_is_refused(values: list[float]) -> None:
+def test_differences_that_are_missing_or_not_finite_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="differences"):
         paired(values)
 

@@ -51,7 +51,7 @@ def verdicts(count: int, **device: float) -> Iterator[Verdict]:
 def test_a_config_against_itself_is_hardly_ever_judged_different(spread: float) -> None:
     """Promise 1: pairs are SAME and none is FASTER by more than 3 %, at the spreads of real devices.
 
-    At 2 % between processes, nine rounds leave one comparison in seven UNCLEAR, which is what it is.
+    At 2 % between processes, nine rounds leave one comparison in seven UNCLEAR: more can't be known.
     """
     seen = list(verdicts(400, spread=spread))
     counts = Counter(verdict.word for verdict in seen)
@@ -77,7 +77,7 @@ def test_a_gain_below_one_percent_is_never_called_one() -> None:
 
 
 def test_steady_drift_makes_nothing_faster() -> None:
-    """The second config always ran later, if the order did not change from round to round."""
+    """If the order did not change from round to round, the second config would always run later, and seem slower."""
     seen = list(verdicts(300, spread=0.005, drift=0.01))
     assert sum(v.word in ("FASTER", "SLOWER") for v in seen) <= 0.05 * len(seen)
 

@@ -23,8 +23,8 @@ from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.goal import Budget, Goal
 from autotune.knobs import complete
-from autotune.recordings.earlier_studies import Found, read_earlier
-from autotune.recordings.from_study import of_study
+from autotune.recordings.earlier_studies import WarmStartStudy, read_earlier
+from autotune.recordings.from_study import recording_of
 from autotune.recordings.parquet import write_table
 from autotune.recordings.recording import Recording
 from autotune.report.page.measured import how_measured
@@ -209,10 +209,10 @@ def test_neither_seconds_nor_bytes_nor_paths_of_it_are_kept(heard: list[object],
 
 
 def test_in_a_table_of_it_configs_of_the_warm_start_are_no_recipes(heard: list[object], place: Path) -> None:
-    assert {recipe.name for recipe in of_study(place / "mine").header.recipes} <= set(RECIPES)
+    assert {recipe.name for recipe in recording_of(place / "mine").header.recipes} <= set(RECIPES)
 
 
-def search(path: Path, table: Recording, earlier: Sequence[Found], trials: int, heard: list[object]) -> None:
+def search(path: Path, table: Recording, earlier: Sequence[WarmStartStudy], trials: int, heard: list[object]) -> None:
     """Go on with the study in this folder until it has so many trials."""
     space, folder = TableSpace(table), StudyFolder(path)
     path.mkdir(exist_ok=True)
@@ -326,8 +326,8 @@ def folder(path: Path) -> Path:
         (folder, "is not a study folder"),
         (text, "takes folders of studies and recorded tables"),
         (not_a_table, "can't be read"),
-        (empty, "nothing beside its baseline has worked"),
-        (nothing_worked, "nothing beside its baseline has worked"),
+        (empty, "no config but its baseline has worked"),
+        (nothing_worked, "no config but its baseline has worked"),
         (newer, "written by a newer autotune .schema 99."),
     ],
 )
@@ -343,10 +343,10 @@ def earlier(tmp_path: Path) -> Path:
 
 
 def test_a_study_given_twice_and_the_study_itself_are_refused(earlier: Path) -> None:
-    with pytest.raises(UserError, match="'earlier' is there twice"):
+    with pytest.raises(UserError, match="'earlier' is given twice"):
         read_earlier([earlier, earlier])
     with pytest.raises(UserError, match="is this study itself"):
-        read_earlier([earlier], but=earlier)
+        read_earlier([earlier], new=earlier)
 
 
 def other_family(**traits: str) -> Target:

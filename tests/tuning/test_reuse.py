@@ -14,7 +14,7 @@ from autotune.errors import UserError
 from autotune.knobs import all_knobs, complete
 from autotune.measure.latency import LEAST_CALLS
 from autotune.measurement import Measurement
-from autotune.recordings.from_study import of_study
+from autotune.recordings.from_study import recording_of
 from autotune.report.summary import StudySummary, read_summary
 from autotune.report.table import trials_rows
 from autotune.research.score import score
@@ -212,7 +212,7 @@ def test_the_table_says_of_every_trial_what_it_was_spared(study: StudyFolder) ->
 
 
 def test_what_was_not_drawn_or_not_compiled_is_in_no_recording(study: StudyFolder) -> None:
-    table = of_study(study.path)
+    table = recording_of(study.path)
     assert [row.trial for row in table.rows] == [BASELINE, SHIFT, BLACK, BF16]
     assert not table.header.is_whole
     assert all(row.score_s for row in table.rows if row.outcome == "measured")

@@ -19,7 +19,7 @@ from autotune.execution.runner import Outcome
 from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.measurement import Measurement
-from autotune.recordings.earlier_studies import Found, read_earlier
+from autotune.recordings.earlier_studies import WarmStartStudy, read_earlier
 from autotune.recordings.parquet import read_table
 from autotune.recordings.recording import Header, Recording
 from autotune.research.replay.convergence import Convergence, Replayed, convergence_of
@@ -114,7 +114,7 @@ def replay_once(
     seed: int,
     budget: int,
     *,
-    earlier: Sequence[Found] = (),
+    earlier: Sequence[WarmStartStudy] = (),
     reuse: bool = True,
 ) -> list[Trial]:
     """The trials of one search of this table. The same seed gives the same trials.
@@ -150,7 +150,7 @@ def _read(table: Path) -> tuple[Recording, ReferenceFront]:
 
 
 @lru_cache(maxsize=4)
-def _read_earlier(paths: tuple[Path, ...]) -> list[Found]:
+def _read_earlier(paths: tuple[Path, ...]) -> list[WarmStartStudy]:
     return read_earlier(paths)
 
 
