@@ -1,10 +1,10 @@
-"""How long a sampler thinks before a trial, on the demo's space, as the trials grow.
+"""How long a sampler takes to propose a trial (Optuna's ask), as the number of trials grows, on the demo's space.
 
     python benchmarks/ask_time.py [--samplers auto,tpe,random] [--trials 100]
 
-Nothing is measured but the asking. The outcomes are made up (a landscape in which every knob counts, and one config in
-ten fails), the study is in memory. Prints the median and the longest of the ten questions before each mark, in CPU
-seconds, so that others on the machine don't count; for `auto` the longest should stay under 0.2 s.
+Only ask() is timed. The outcomes are made up: every knob has an effect, and one config in ten fails. The study is in
+memory. Prints the median and the maximum of the ten calls before each mark, in CPU seconds, so that other processes
+don't count. For `auto` the maximum should stay below 0.2 s.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from autotune.tuning.probe_space import probe_space
 
 
 def outcome(number: int, config: Config) -> Measurement | Failure:
-    """Made up from the config, always the same."""
+    """A made-up outcome, which depends on the config only."""
     luck = [int(config.digest[i : i + 4], 16) / 2**16 for i in (0, 4, 8)]
     if number and luck[0] < 0.1:
         return Failure(cause="crash", reason="made up")
@@ -49,8 +49,8 @@ def outcome(number: int, config: Config) -> Measurement | Failure:
     )
 
 
-def asking(target: Target, space: SearchSpace, sampler: str, trials: int) -> list[float]:
-    """The CPU seconds of every question."""
+def ask_seconds(target: Target, space: SearchSpace, sampler: str, trials: int) -> list[float]:
+    """The CPU seconds of every call of ask()."""
     record = Record(
         target=target,
         goal=Goal(max_quality_drop=0.3),
@@ -62,11 +62,11 @@ def asking(target: Target, space: SearchSpace, sampler: str, trials: int) -> lis
     seconds = []
     while len(study.trials) < trials:
         begun = time.process_time()
-        asked = study.ask()
+        proposal = study.ask()
         seconds.append(time.process_time() - begun)
-        if asked is None:
+        if proposal is None:
             break
-        number, config, origin = asked
+        number, config, origin = proposal
         made = outcome(number, config)
         study.tell(Trial(number=number, origin=origin, values=dict(config), outcome=made, seconds=10.0))
     return seconds
@@ -76,15 +76,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samplers", default="auto,tpe,random")
     parser.add_argument("--trials", type=int, default=100)
-    asked = parser.parse_args()
-    for sampler in asked.samplers.split(","):
+    arguments = parser.parse_args()
+    for sampler in arguments.samplers.split(","):
         target, space = probe_space("demo", "pretrained", "cpu")
-        seconds = asking(target, space, sampler, asked.trials)
+        seconds = ask_seconds(target, space, sampler, arguments.trials)
         for mark in sorted({20, 50, len(seconds)}):
             last = seconds[max(mark - 10, 1) : mark]
             if last:
                 print(
-                    f"{sampler}: at {mark} trials {statistics.median(last):.3f} s, longest {max(last):.3f} s "
+                    f"{sampler}: at {mark} trials median {statistics.median(last):.3f} s, maximum {max(last):.3f} s "
                     f"({space.count()} configs, {target.device.name})"
                 )
 

@@ -2,8 +2,8 @@
 
     python benchmarks/cold_start.py [best.json]
 
-Without a config, the demo's UNet compiled block by block. Each figure is one fresh process, from before
-`import torch` to the first picture; caches lie in a folder that is empty at first. The artifacts are made here and now.
+Without a config it uses the demo with regional compilation of its UNet. Each figure is from one fresh process, from
+before `import torch` to the first picture, with an empty folder for caches. The artifacts are compiled first.
 """
 
 import os
@@ -26,6 +26,7 @@ print(f"{done - begun:.1f} s to the first picture, of it {done - loaded:.1f} s f
 
 
 def first_picture(config: Path, device: str, how: str) -> str:
+    """Start a fresh process; returns the line that it prints. `how`: "artifacts" uses the compiled code."""
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, "-c", CHILD, str(config), device, how],

@@ -1,13 +1,13 @@
-"""Does a measured latency agree with a plain loop that anybody would write?
+"""Does a measured latency agree with that of a plain timing loop?
 
-    python benchmarks/latency_agrees.py                    # of the untouched demo, call by call in turn
-    python benchmarks/latency_agrees.py --apart            # in fresh processes in turn
-    python benchmarks/latency_agrees.py best.json          # of an exported config, in fresh processes
+    python benchmarks/latency_agrees.py                    # the untouched demo, with interleaved calls
+    python benchmarks/latency_agrees.py --apart            # the untouched demo, in interleaved fresh processes
+    python benchmarks/latency_agrees.py best.json          # an exported config, in interleaved fresh processes
 
-In turn, one process holds both the pipe of a plain script and the one that autotune builds, and calls them alternately:
-whatever the machine does then disturbs both alike. Apart, plain loop and measurement are fresh processes: they agree as
-well as the machine's speed stays what it is. Of an exported config the plain loop calls what autotune.load() returns,
-and the figure in the file is printed, too. On a machine that is never idle set AUTOTUNE_BUSY=accept.
+With interleaved calls, one process holds the pipe of a plain script and the pipe that autotune builds, and calls them
+alternately, so that a disturbance affects both alike. With fresh processes the agreement is limited by the drift of the
+machine. For an exported config the plain loop calls the pipe that autotune.load() returns, and the latency in the file
+is printed as well. On a machine that is never idle set AUTOTUNE_BUSY=accept.
 """
 
 import argparse
@@ -19,52 +19,57 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.statistics.verdict import half_width
+
+if TYPE_CHECKING:
+    from autotune.config import Value
+    from autotune.target import Target
 
 PLAIN = """
 import json, sys, time
 import torch
 
-asked = json.loads(sys.argv[1])
-if asked["config"]:
+options = json.loads(sys.argv[1])
+if options["config"]:
     import autotune
 
-    pipe = autotune.load(asked["config"])
+    pipe = autotune.load(options["config"])
 else:
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(asked["folder"], dtype=torch.float32)
+    pipe = DiffusionPipeline.from_pretrained(options["folder"], dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
 
 def call():
-    generator = torch.Generator("cpu").manual_seed(asked["seed"])
-    if asked["config"]:  # size, steps and guidance are the loaded pipe's own defaults
-        return pipe(asked["prompt"], generator=generator).images
+    generator = torch.Generator("cpu").manual_seed(options["seed"])
+    if options["config"]:  # size, steps and guidance are the loaded pipe's own defaults
+        return pipe(options["prompt"], generator=generator).images
     return pipe(
-        asked["prompt"],
-        width=asked["width"],
-        height=asked["height"],
-        num_inference_steps=asked["steps"],
-        guidance_scale=asked["guidance_scale"],
+        options["prompt"],
+        width=options["width"],
+        height=options["height"],
+        num_inference_steps=options["steps"],
+        guidance_scale=options["guidance_scale"],
         generator=generator,
     ).images
 
 for _ in range(5):
     call()
 seconds = []
-for _ in range(asked["calls"]):
+for _ in range(options["calls"]):
     start = time.perf_counter()
     call()
     seconds.append(time.perf_counter() - start)
 print(json.dumps(seconds))
 """
 CALLS = 20
-PAIRS = 40  # of calls in turn
+PAIRS = 40  # of interleaved calls
 
 
 def interleave() -> list[float]:
-    """The logarithms of ours over plain, of calls in turn in this process."""
+    """The logarithms of autotune's seconds over the plain loop's, one for each pair of calls in this process."""
     import torch
     from diffusers import DiffusionPipeline
 
@@ -96,30 +101,30 @@ def interleave() -> list[float]:
             return latency.timed(lambda: call_pipe(built, workload, [prompt], [0]), "cpu")[0]
 
     logs = []
-    for number in range(-3, PAIRS):  # the first ones warm up
+    for number in range(-3, PAIRS):  # the first three warm up
         first, second = (plain_s, ours_s) if number % 2 else (ours_s, plain_s)
-        a, b = first(), second()
-        ours, theirs = (b, a) if number % 2 else (a, b)
+        first_s, second_s = first(), second()
+        ours, plain = (second_s, first_s) if number % 2 else (first_s, second_s)
         if number >= 0:
-            logs.append(math.log(ours / theirs))
+            logs.append(math.log(ours / plain))
     return logs
 
 
-def show_in_turn() -> None:
+def show_interleaved() -> None:
     logs = interleave()
     middle, half = statistics.fmean(logs), half_width(logs)
     low, high, median = math.exp(middle - half), math.exp(middle + half), math.exp(statistics.median(logs))
-    print(f"autotune's over the plain loop's, {PAIRS} calls each in turn: median of the ratios {median:.4f}")
+    print(f"autotune's over the plain loop's, {PAIRS} interleaved calls each: median of the ratios {median:.4f}")
     print(f"their mean {math.exp(middle):.4f} (95 % interval {low:.4f} to {high:.4f})")
     print("they agree within 1%" if abs(median - 1) <= 0.01 else "they do NOT agree within 1%")
 
 
-def plain(target: object, config: str | None) -> list[float]:
+def plain(target: "Target", config: str | None) -> list[float]:
     """The seconds of the plain loop's calls."""
     from autotune import demo
 
     workload = target.workload
-    asked = {
+    options = {
         "config": config,
         "folder": str(demo.PIPELINE),
         "prompt": workload.prompts[0],
@@ -130,13 +135,14 @@ def plain(target: object, config: str | None) -> list[float]:
         "seed": workload.seed,
         "calls": CALLS,
     }
-    done = subprocess.run([sys.executable, "-c", PLAIN, json.dumps(asked)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", PLAIN, json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"the plain loop failed: {done.stderr}")
     return list(json.loads(done.stdout))
 
 
-def measured(target: object, values: dict[str, object], folder: Path) -> list[float]:
+def measured(target: "Target", values: dict[str, "Value"], folder: Path) -> list[float]:
     """The seconds of the calls that autotune times."""
     from autotune.execution import isolate
     from autotune.job import MeasureJob
@@ -150,8 +156,8 @@ def measured(target: object, values: dict[str, object], folder: Path) -> list[fl
     return list(Measurement.parse(answer, "the outcome").latency_samples_s)
 
 
-def show(what: str, ours: float, theirs: float) -> None:
-    print(f"{what}: plain {theirs * 1e3:.1f} ms, autotune {ours * 1e3:.1f} ms, ratio {ours / theirs:.4f}", flush=True)
+def show(what: str, ours: float, plain: float) -> None:
+    print(f"{what}: plain {plain * 1e3:.1f} ms, autotune {ours * 1e3:.1f} ms, ratio {ours / plain:.4f}", flush=True)
 
 
 def main() -> None:
@@ -162,32 +168,34 @@ def main() -> None:
     from autotune.production.tuned_config import TunedConfig
     from autotune.tuning.probe_space import default_prompts
     from autotune.tuning.verify import stored_latency_s
+    from autotune.workload import WorkloadRequest
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?")
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    if not (asked.apart or asked.config):
-        show_in_turn()
+    arguments = parser.parse_args()
+    if not (arguments.apart or arguments.config):
+        show_interleaved()
         return
-    ours, theirs = [], []
+    ours, plain_s = [], []
     with tempfile.TemporaryDirectory() as folder:
-        if asked.config:
-            tuned = TunedConfig.load(asked.config)
+        if arguments.config:
+            tuned = TunedConfig.load(arguments.config)
             target, values = tuned.target, dict(tuned.config)
         else:
             pipeline = resolve("demo").model_copy(update={"scorer": None})
-            target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), default_prompts(pipeline))
+            request = WorkloadRequest(prompts=default_prompts(pipeline))
+            target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), request)
             values = dict(complete({}))
-        for number in range(asked.rounds):
-            theirs.append(plain(target, asked.config))
+        for number in range(arguments.rounds):
+            plain_s.append(plain(target, arguments.config))
             ours.append(measured(target, values, Path(folder) / f"round-{number}"))
-            show(f"round {number + 1}, medians", *map(statistics.median, (ours[-1], theirs[-1])))
-    show("fastest call of all", min(map(min, ours)), min(map(min, theirs)))
-    medians = [statistics.median(map(statistics.median, each)) for each in (ours, theirs)]
+            show(f"round {number + 1}, medians", *map(statistics.median, (ours[-1], plain_s[-1])))
+    show("fastest call", min(map(min, ours)), min(map(min, plain_s)))
+    medians = [statistics.median(map(statistics.median, each)) for each in (ours, plain_s)]
     show("median of the medians", *medians)
-    if asked.config:
+    if arguments.config:
         stored_s = statistics.median(stored_latency_s(tuned))
         print(f"the file says {stored_s * 1e3:.1f} ms, the plain loop's ratio to it is {medians[1] / stored_s:.4f}")
     print("they agree within 1%" if abs(medians[0] / medians[1] - 1) <= 0.01 else "they do NOT agree within 1%")

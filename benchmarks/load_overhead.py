@@ -1,10 +1,10 @@
-"""What `autotune.load` takes beyond diffusers' own loading. On the demo, all defaults, nothing compiled.
+"""How much longer `autotune.load` takes than diffusers' own loading: the demo, all defaults, nothing compiled.
 
     python benchmarks/load_overhead.py [--rounds 5]
 
-Each round is two fresh processes in turn, both timed after torch and diffusers are imported: one calls
-`from_pretrained`, the other `autotune.load` of a config of the same pipeline. Inside the second, what from_pretrained
-takes there is timed as well: the rest is our own. It should be under 0.2 s.
+Each round starts two fresh processes, one after the other, and times both after torch and diffusers are imported: one
+calls `from_pretrained`, the other `autotune.load` with a config of the same pipeline. The second also times its call of
+from_pretrained. The rest is our overhead, which should be below 0.2 s.
 """
 
 import argparse
@@ -42,14 +42,14 @@ print(json.dumps([time.perf_counter() - begun, spent[0]]))
 
 
 def seconds(word: str) -> tuple[float, float]:
-    """(all of it, from_pretrained's part) in a fresh process."""
+    """(seconds of loading, seconds in from_pretrained) in a fresh process. `word`: "plain", or an exported config."""
     done = subprocess.run([sys.executable, "-c", CHILD, word], stdout=subprocess.PIPE, text=True, check=True)
     whole, loading = json.loads(done.stdout.splitlines()[-1])
     return whole, loading
 
 
 def save_config(folder: Path) -> Path:
-    """The baseline of the demo, measured nowhere: only loading it is timed."""
+    """The exported baseline of the demo, with made-up numbers, because only its loading is timed."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from conftest import make_target
     from made_up import measured, record
@@ -77,9 +77,9 @@ def main() -> None:
         for number in range(rounds):
             plain, (whole, loading) = seconds("plain")[0], seconds(path)
             own_s.append(whole - loading)
-            ours = f"our own {own_s[-1]:.2f} s"
-            print(f"round {number + 1}: from_pretrained {plain:.2f} s, load {whole:.2f} s, of it {ours}")
-    print(f"our own, median: {statistics.median(own_s):.3f} s (should be under 0.2 s)")
+            overhead = f"of which {own_s[-1]:.2f} s overhead"
+            print(f"round {number + 1}: from_pretrained {plain:.2f} s, load {whole:.2f} s, {overhead}")
+    print(f"overhead, median: {statistics.median(own_s):.3f} s (should be below 0.2 s)")
 
 
 if __name__ == "__main__":

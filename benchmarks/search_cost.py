@@ -1,19 +1,22 @@
-"""What a search costs beside the loop that one would write: the same space, in turn, until both hold an equal pick.
+"""The cost of a search relative to a naive Optuna loop on the same space: the time until both have an equal pick.
 
     python benchmarks/search_cost.py [--rounds 1] [--budget 24] [--naive-budget 60] [--steps 8] [-o FILE.json]
     python benchmarks/search_cost.py --tables reports/recorded/*.parquet [--seeds 30] [--naive-budget 60] [-o FILE.json]
 
-The naive loop: Optuna's default sampler (TPE), a fresh interpreter for each config, every prompt drawn at full steps
-and scored for each. Ours: `autotune search` with its defaults. Both keep the same rules of what goes together (a naive
-loop that did not would lose more), the same limits of quality, and neither confirms its pick.
+The naive loop uses Optuna's default sampler (TPE) and a fresh interpreter for each config; it draws every prompt at
+full steps and scores all pictures. Ours is `autotune search` with its defaults. Both use the same rules of which
+settings go together (without them the naive loop would be slower) and the same quality limit. Neither confirms its
+pick. The two run one after the other, in alternating order.
 
-An equal pick is one whose speedup over its own baseline is at least (1 - slack) of the naive loop's last one. Told is
-the wall time from the start until a search first held one, infinite where ours never did, and the ratio of the two.
+An equal pick has at least (1 - slack) of the speedup over the baseline that the naive loop's last pick has. The figures
+are the wall time from the start until a search first had such a pick (infinite where ours never had one), and the ratio
+of the two.
 
-A run has the luck of its seed in it. With --tables both search recorded spaces instead, from many seeds: a trial takes
-the seconds that were recorded of it (measured in forked processes), the naive loop's also those of a fresh interpreter:
---fresh-s, or measured here at the start, for which the machine should be idle. Told is also what no search could do
-better: to try the baseline, and then at once the config that is equal to the naive loop's pick and the quickest to try.
+One run depends on the luck of its seed. With --tables both search recorded spaces instead, from many seeds. A trial
+takes its recorded seconds (measured in forked processes). A trial of the naive loop also takes those of a fresh
+interpreter: --fresh-s, or measured at the start, when the machine should be idle. A lower bound for any search is
+printed as well: the baseline, followed at once by the config that is cheapest to try among those equal to the naive
+loop's pick.
 """
 
 import argparse
@@ -39,7 +42,7 @@ from autotune.trial import Trial
 from autotune.tuning.events import Event, TrialEnded
 from autotune.tuning.search import search
 
-SLACK = 0.05  # of the speedup: two processes of one config differ by about so much
+SLACK = 0.05  # of the speedup: two processes of one config differ by about this share
 KINDS: dict[str, dict[str, Any]] = {
     "naive": {"sampler": "tpe", "isolation": "spawn", "reuse": False},
     "ours": {"sampler": "auto", "isolation": "fork", "reuse": True},
@@ -47,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class Stopwatch:
-    """Hears the trials of a search: after how many seconds which were there."""
+    """Listens to a search: `ended` has (seconds since the start, trial) for each trial."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -59,13 +62,13 @@ class Stopwatch:
 
 
 def speedups(ended: list[tuple[float, Trial]], goal: Goal) -> list[tuple[float, float]]:
-    """(seconds, the speedup over the baseline of the pick that was held then), trial by trial."""
+    """(seconds, speedup of the pick over the baseline) after each trial; 0 where there is no pick."""
     baseline = ended[0][1]
-    found = []
+    progress = []
     for count, (seconds, _) in enumerate(ended, 1):
         pick = pick_trial([trial for _, trial in ended[:count]], baseline, goal)
-        found.append((seconds, _latency_s(baseline) / _latency_s(pick) if pick else 0.0))
-    return found
+        progress.append((seconds, _latency_s(baseline) / _latency_s(pick) if pick else 0.0))
+    return progress
 
 
 def _latency_s(trial: Trial) -> float:
@@ -73,15 +76,16 @@ def _latency_s(trial: Trial) -> float:
     return trial.measured.latency_s / trial.drift
 
 
-def first(found: list[tuple[float, float]], speedup: float) -> tuple[float, float]:
-    """(after how many trials, after how many seconds) a search first held such a pick; infinite where it never did."""
-    held = ((count, seconds) for count, (seconds, one) in enumerate(found, 1) if one >= speedup)
-    return next(held, (math.inf, math.inf))
+def first(progress: list[tuple[float, float]], speedup: float) -> tuple[float, float]:
+    """(trials, seconds) until a search first had a pick of this speedup; infinite where it never had one."""
+    reached = ((count, seconds) for count, (seconds, own) in enumerate(progress, 1) if own >= speedup)
+    return next(reached, (math.inf, math.inf))
 
 
 def run(kind: str, folder: Path, budget: int, steps: int, seed: int) -> list[tuple[float, float]]:
+    """speedups() of one search of the demo."""
     listen = Stopwatch()
-    made = search(
+    result = search(
         "demo",
         budget=budget,
         study=folder,
@@ -92,24 +96,27 @@ def run(kind: str, folder: Path, budget: int, steps: int, seed: int) -> list[tup
         listen=listen,
         **KINDS[kind],
     )
-    found = speedups(listen.ended, made.record.goal)
-    print(f"{kind}, seed {seed}: {len(found)} trials in {found[-1][0]:.0f} s, pick {found[-1][1]:.2f}x", flush=True)
-    return found
+    progress = speedups(listen.ended, result.record.goal)
+    seconds, speedup = progress[-1]
+    print(f"{kind}, seed {seed}: {len(progress)} trials in {seconds:.0f} s, pick {speedup:.2f}x", flush=True)
+    return progress
 
 
 def compare(naive: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, float]:
+    """The figures of one pair of searches."""
     equal = (1 - SLACK) * naive[-1][1]
-    told: dict[str, float] = {"equal_pick_speedup": equal}
-    for kind, found in (("naive", naive), ("ours", ours)):
-        trials, seconds = first(found, equal)
-        told |= {f"{kind}_trials": trials, f"{kind}_s": seconds, f"{kind}_s_per_trial": found[-1][0] / len(found)}
-    told["ratio"] = told["ours_s"] / told["naive_s"]
-    told["ratio_per_trial"] = told["ours_s_per_trial"] / told["naive_s_per_trial"]
-    return told
+    figures: dict[str, float] = {"equal_pick_speedup": equal}
+    for kind, progress in (("naive", naive), ("ours", ours)):
+        trials, seconds = first(progress, equal)
+        per_trial_s = progress[-1][0] / len(progress)
+        figures |= {f"{kind}_trials": trials, f"{kind}_s": seconds, f"{kind}_s_per_trial": per_trial_s}
+    figures["ratio"] = figures["ours_s"] / figures["naive_s"]
+    figures["ratio_per_trial"] = figures["ours_s_per_trial"] / figures["naive_s_per_trial"]
+    return figures
 
 
 def fresh_interpreter_s(rounds: int = 3) -> float:
-    """What a fresh interpreter takes until it has what a pipeline needs, the median."""
+    """The seconds in which a fresh interpreter imports a pipeline class: the median of the rounds."""
     seconds = []
     for _ in range(rounds):
         begun = time.monotonic()
@@ -119,60 +126,65 @@ def fresh_interpreter_s(rounds: int = 3) -> float:
 
 
 def replayed(
-    recording: Recording, ruler: ReferenceFront, seed: int, budgets: dict[str, int], fresh_s: float
+    recording: Recording, front: ReferenceFront, seed: int, budgets: dict[str, int], fresh_s: float
 ) -> dict[str, float]:
-    """Picks are judged by what the table says of them, not by the calls that a search would have timed."""
-    found = {}
+    """The figures of one pair of replayed searches.
+
+    A pick counts with the latency in the table, not with that of the calls which a search would have timed.
+    """
+    progress = {}
     for kind, how in KINDS.items():
         trials = replay_once(recording, how["sampler"], seed, budgets[kind], reuse=how["reuse"])
         each_s = [trial.seconds + (fresh_s if kind == "naive" else 0.0) for trial in trials]
-        shares = ruler.picks(trials)
-        found[kind] = [
+        shares = front.picks(trials)
+        progress[kind] = [
             (seconds, share / shares[0]) for seconds, share in zip(itertools.accumulate(each_s), shares, strict=True)
         ]
-    told = compare(found["naive"], found["ours"])
+    figures = compare(progress["naive"], progress["ours"])
     baseline, *others = recording.trials()
-    equal = [t for t in others if ruler.picks([t])[0] / ruler.picks([baseline])[0] >= told["equal_pick_speedup"]]
-    told["least_s"] = baseline.seconds + min(trial.seconds for trial in equal)
-    return told | {"least_ratio": told["least_s"] / told["naive_s"]}
+    equal = [t for t in others if front.picks([t])[0] / front.picks([baseline])[0] >= figures["equal_pick_speedup"]]
+    figures["least_s"] = baseline.seconds + min(trial.seconds for trial in equal)
+    return figures | {"least_ratio": figures["least_s"] / figures["naive_s"]}
 
 
-def of_tables(tables: list[Path], seeds: int, budgets: dict[str, int], fresh_s: float | None) -> dict[str, Any]:
+def compare_on_tables(tables: list[Path], seeds: int, budgets: dict[str, int], fresh_s: float | None) -> dict[str, Any]:
+    """Replay both on each table; prints the medians and returns all figures."""
     fresh_s = fresh_interpreter_s() if fresh_s is None else fresh_s
     print(f"a fresh interpreter takes {fresh_s:.1f} s")
     rounds = {}
     for table in tables:
         recording = read_table(table)
-        ruler = ReferenceFront(recording.trials(), recording.header.goal)
-        found = [replayed(recording, ruler, seed, budgets, fresh_s) for seed in range(seeds)]
-        rounds[table.name] = found
-        print(f"\n{table.name}: {seeds} seeds, an equal pick is {middle(found, 'equal_pick_speedup'):.2f}x")
+        front = ReferenceFront(recording.trials(), recording.header.goal)
+        figures = [replayed(recording, front, seed, budgets, fresh_s) for seed in range(seeds)]
+        rounds[table.name] = figures
+        print(f"\n{table.name}: {seeds} seeds, an equal pick is {median_of(figures, 'equal_pick_speedup'):.2f}x")
         for kind in KINDS:
-            trials, seconds, each_s = (middle(found, f"{kind}_{word}") for word in ("trials", "s", "s_per_trial"))
+            trials, seconds, each_s = (median_of(figures, f"{kind}_{word}") for word in ("trials", "s", "s_per_trial"))
             print(f"  {kind}: {trials:g} trials, {seconds / 60:.1f} min, {each_s:.0f} s a trial")
-        ratios = sorted(one["ratio"] for one in found)  # infinite where ours never got there
+        ratios = sorted(of_seed["ratio"] for of_seed in figures)  # infinite where ours never had an equal pick
         low, median, high = (ratios[place * (seeds - 1) // 4] for place in (1, 2, 3))
         print(f"  time to an equal pick, ours over naive: {median:.2f} (quartiles {low:.2f}, {high:.2f})")
-        print(f"  who knew it beforehand over naive: {middle(found, 'least_ratio'):.2f}")
-        print(f"  time of a trial, ours over naive: {middle(found, 'ratio_per_trial'):.2f}", flush=True)
+        print(f"  lower bound for any search, over naive: {median_of(figures, 'least_ratio'):.2f}")
+        print(f"  time of a trial, ours over naive: {median_of(figures, 'ratio_per_trial'):.2f}", flush=True)
     return {"fresh_interpreter_s": fresh_s, "tables": rounds}
 
 
-def middle(found: list[dict[str, float]], word: str) -> float:
-    return statistics.median(one[word] for one in found)
+def median_of(rounds: list[dict[str, float]], word: str) -> float:
+    return statistics.median(figures[word] for figures in rounds)
 
 
-def live(count: int, budgets: dict[str, int], steps: int) -> dict[str, Any]:
+def compare_live(count: int, budgets: dict[str, int], steps: int) -> dict[str, Any]:
+    """Search the demo with both, `count` times; prints and returns the figures."""
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         for seed in range(count):
-            found = {}
+            progress = {}
             for kind in ("naive", "ours") if seed % 2 == 0 else ("ours", "naive"):
-                found[kind] = run(kind, Path(name) / f"{kind}-{seed}", budgets[kind], steps, seed)
-            rounds.append(compare(found["naive"], found["ours"]))
+                progress[kind] = run(kind, Path(name) / f"{kind}-{seed}", budgets[kind], steps, seed)
+            rounds.append(compare(progress["naive"], progress["ours"]))
             print("  ".join(f"{word} {number:.3g}" for word, number in rounds[-1].items()), flush=True)
     for word, what in (("ratio", "wall time to an equal pick"), ("ratio_per_trial", "wall time of a trial")):
-        print(f"{what}, ours over naive: {middle(rounds, word):.2f} (median)")
+        print(f"{what}, ours over naive: {median_of(rounds, word):.2f} (median)")
     return {"rounds": rounds}
 
 
@@ -183,18 +195,19 @@ def main() -> None:
     parser.add_argument("--naive-budget", type=int, default=60, help="trials of the naive loop")
     parser.add_argument("--steps", type=int, default=8, help="of the workload")
     parser.add_argument("-o", "--output", type=Path, help="the figures as JSON")
-    parser.add_argument("--tables", type=Path, nargs="+", help="recorded spaces to search in place of the demo")
+    parser.add_argument("--tables", type=Path, nargs="+", help="recorded spaces to search instead of the demo")
     parser.add_argument("--seeds", type=int, default=30, help="searches of each table by each of the two")
-    parser.add_argument("--fresh-s", type=float, help="what a fresh interpreter takes; by default it is measured")
-    asked = parser.parse_args()
-    budgets = {"naive": asked.naive_budget, "ours": asked.budget}
-    tables = asked.tables
-    told = (
-        of_tables(tables, asked.seeds, budgets, asked.fresh_s) if tables else live(asked.rounds, budgets, asked.steps)
-    )
-    if asked.output:
-        told = {"command": " ".join(["python", *sys.argv]), "versions": versions(), **told}
-        asked.output.write_text(json.dumps(told, indent=2) + "\n")
+    parser.add_argument("--fresh-s", type=float, help="seconds of a fresh interpreter; default: measured")
+    arguments = parser.parse_args()
+    budgets = {"naive": arguments.naive_budget, "ours": arguments.budget}
+    tables = arguments.tables
+    if tables:
+        figures = compare_on_tables(tables, arguments.seeds, budgets, arguments.fresh_s)
+    else:
+        figures = compare_live(arguments.rounds, budgets, arguments.steps)
+    if arguments.output:
+        figures = {"command": " ".join(["python", *sys.argv]), "versions": versions(), **figures}
+        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How wrong the time left is that a search shows: finished studies played again, trial by trial.
+"""The error of the time left that a search shows, from finished studies, trial by trial.
 
     python benchmarks/time_left.py STUDY [STUDY ...]
 
-For each study, at 25, 50 and 75 % of its trials: the seconds that were told to be left of the exploring, those that it
-then took (trials and runs of the baseline, without pauses), and the error as a share of these. Beside it the error of
-what was shown before: the median trial times the trials left. Only studies with all their trials on the disk count.
+For each study, at 25, 50 and 75 % of its trials, it prints the predicted seconds of the remaining exploration, the
+seconds that it took (trials and anchors, without pauses), and the relative error of the prediction. It also prints the
+error of a simple prediction: the median seconds of a trial times the number of trials left. Studies that lack trials on
+the disk are skipped.
 """
 
 import argparse
@@ -22,36 +23,36 @@ SHARES = (0.25, 0.5, 0.75)
 
 
 def errors(trials: Sequence[Trial], anchors: Sequence[Anchor], share: float) -> tuple[float, float, float, float]:
-    """(seconds told, seconds taken, error, error of the median) after this share of the trials."""
+    """(predicted seconds, seconds taken, error, error of the simple prediction) after this share of the trials."""
     done = max(1, round(share * len(trials)))
     known = [anchor for anchor in anchors if anchor.before < done]
-    told = exploring_s(trials[:done], known, len(trials))
-    assert told is not None
+    predicted = exploring_s(trials[:done], known, len(trials))
+    assert predicted is not None
     later = [anchor.seconds for anchor in anchors if anchor.before >= done]
     taken = sum(trial.seconds for trial in trials[done:]) + sum(later)
-    plain = statistics.median(trial.seconds for trial in trials[:done]) * (len(trials) - done)
-    return told, taken, told / taken - 1, plain / taken - 1
+    simple = statistics.median(trial.seconds for trial in trials[:done]) * (len(trials) - done)
+    return predicted, taken, predicted / taken - 1, simple / taken - 1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", type=Path)
-    every: list[float] = []
+    all_errors: list[float] = []
     for path in parser.parse_args().studies:
         folder = StudyFolder(path)
         trials, anchors = read_trials(folder), read_anchors(folder)
         if len(trials) < 4 or [trial.number for trial in trials] != list(range(len(trials))):
-            print(f"{path}: {len(trials)} trials on the disk, not a whole study", file=sys.stderr)
+            print(f"{path}: {len(trials)} trials on the disk, not all of the study", file=sys.stderr)
             continue
         for share in SHARES:
-            told, taken, error, plain = errors(trials, anchors, share)
-            every.append(abs(error))
+            predicted, taken, error, simple = errors(trials, anchors, share)
+            all_errors.append(abs(error))
             print(
-                f"{path}, {share:.0%} of {len(trials)} trials: {told:.0f} s told, {taken:.0f} s taken, "
-                f"error {error:+.0%} (by the median alone {plain:+.0%})"
+                f"{path}, {share:.0%} of {len(trials)} trials: {predicted:.0f} s predicted, {taken:.0f} s taken, "
+                f"error {error:+.0%} (simple prediction {simple:+.0%})"
             )
-    if every:
-        print(f"median error: {statistics.median(every):.0%}")
+    if all_errors:
+        print(f"median error: {statistics.median(all_errors):.0%}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What a trial takes beyond its own loading, applying, timing and drawing; and how asking and telling grow with trials.
+"""The overhead of a trial beyond its measurement, and how the time of ask and tell grows with the number of trials.
 
     python benchmarks/trial_overhead.py [--rounds 3] [--trials 1000] [--sampler random]
 
-First the demo's default config, measured and judged in processes that are forked and spawned in turn. `start`: from the
-wish for a process until the pipe is loaded in it. `end`: from its outcome on the disk until all of it is gone. `judge`:
-the whole of the second process, which scores the pictures. Start and end together should be at most 1 s when forked.
-The ratio of latencies says whether a forked process times what a fresh one does (1 within the noise).
+The first part measures and scores the demo's default config in processes that are forked and spawned alternately.
+`start` is the time from the request for a process until it starts to load the pipe. `end` is the time from its outcome
+on the disk until the process and its children are gone. `score` is the whole second process, which scores the pictures.
+When forked, start and end together should take at most 1 s. The ratio of latencies should be 1 within the noise: then a
+forked process measures the same as a fresh one.
 
-Then a study of made-up outcomes, no process at all: what one ask and tell take around the 10th trial, the 100th ... in
-milliseconds of the processor's time (and of the clock's, which a busy machine spoils). The growth should be flat. A
-sampler that reads all trials (tpe) grows by itself.
+The second part runs a study of made-up outcomes, without processes. It prints what one ask and tell take around the
+10th trial, the 100th and so on, in milliseconds of CPU time (and of the clock, which other processes disturb). The time
+should stay constant. It grows with samplers that read all trials, such as tpe.
 """
 
 import argparse
@@ -36,17 +37,19 @@ from autotune.study_folder import StudyFolder
 from autotune.target import Target
 from autotune.trial import Failure, Trial
 from autotune.tuning.probe_space import default_prompts, default_space
+from autotune.workload import WorkloadRequest
 
-WINDOW = 10  # trials whose median is told
+WINDOW = 10  # a figure is the median of this many trials
 
 
 def demo_target(folder: Path) -> Target:
     pipeline = resolve("demo")
-    return probe(folder, pipeline, find_device("cpu"), default_prompts(pipeline).first(4), steps=8)
+    request = WorkloadRequest(prompts=default_prompts(pipeline).first(4), steps=8)
+    return probe(folder, pipeline, find_device("cpu"), request)
 
 
 def measure(folder: Path, target: Target, isolation: Isolation) -> tuple[Measurement, float, float]:
-    """The measurement, the seconds of its end, and those of the judging."""
+    """(measurement, seconds of its end, seconds of scoring)."""
     job = MeasureJob(target=target, values=dict(complete({})), pictures=True)
     answer = isolate.run(folder, job, timeout_s=1800, env=OFFLINE, isolation=isolation)
     ended = time.time() - (folder / "outcome.json").stat().st_mtime
@@ -55,29 +58,29 @@ def measure(folder: Path, target: Target, isolation: Isolation) -> tuple[Measure
     images = str(folder / "images")
     score = ScoreJob(images=images, baseline=images, prompts=target.workload.prompts, scorer=target.pipeline.scorer)
     begun = time.monotonic()
-    judged = isolate.run(folder / "score", score, timeout_s=1800, env=OFFLINE, isolation=isolation)
-    if isinstance(judged, Failure):
-        sys.exit(f"its pictures can't be judged: {judged.reason}")
+    scored = isolate.run(folder / "score", score, timeout_s=1800, env=OFFLINE, isolation=isolation)
+    if isinstance(scored, Failure):
+        sys.exit(f"its pictures can't be scored: {scored.reason}")
     return Measurement.parse(answer, "the outcome"), ended, time.monotonic() - begun
 
 
-def processes(folder: Path, target: Target, rounds: int) -> None:
+def compare_isolations(folder: Path, target: Target, rounds: int) -> None:
     latencies: dict[str, list[float]] = {how: [] for how in ISOLATIONS}
     starts: dict[str, list[float]] = {how: [] for how in ISOLATIONS}
     for number in range(rounds + 1):
         for how in ISOLATIONS if number % 2 else ISOLATIONS[::-1]:
-            found, ended, judged = measure(folder / f"{how}-{number}", target, how)
-            start_s = found.start_s or 0.0
-            first = " (the libraries are loaded for all that follow)" if number == 0 and how == "fork" else ""
+            measurement, end_s, score_s = measure(folder / f"{how}-{number}", target, how)
+            start_s = measurement.start_s or 0.0
+            first = " (the fork server loads the libraries)" if number == 0 and how == "fork" else ""
             print(
-                f"round {number}, {found.isolation}: start {start_s:.2f} s, end {ended:.2f} s, judge {judged:.2f} s; "
-                f"load {found.load_s:.2f} s, call {found.latency_s:.3f} s, "
-                f"peak {found.peak_memory_bytes / 2**20:.0f} MiB{first}",
+                f"round {number}, {measurement.isolation}: start {start_s:.2f} s, end {end_s:.2f} s, "
+                f"score {score_s:.2f} s; load {measurement.load_s:.2f} s, call {measurement.latency_s:.3f} s, "
+                f"peak {measurement.peak_memory_bytes / 2**20:.0f} MiB{first}",
                 flush=True,
             )
             if number:
-                latencies[how].append(found.latency_s)
-                starts[how].append(start_s + ended)
+                latencies[how].append(measurement.latency_s)
+                starts[how].append(start_s + end_s)
     for how in ISOLATIONS:
         print(f"{how}: start and end {statistics.median(starts[how]):.2f} s")
     ratios = [fork / spawn for fork, spawn in zip(latencies["fork"], latencies["spawn"], strict=True)]
@@ -100,15 +103,15 @@ def growth(folder: Path, trials: int, sampler: str) -> None:
     seconds: list[tuple[float, float]] = []
     while len(seconds) < trials:
         begun = time.process_time(), time.perf_counter()
-        asked = study.ask()
-        if asked is None:
+        proposal = study.ask()
+        if proposal is None:
             break
-        study.tell(made_up(measured, *asked, draw))
+        study.tell(made_up(measured, *proposal, draw))
         seconds.append((time.process_time() - begun[0], time.perf_counter() - begun[1]))
     for number in (10, 30, 100, 300, 1000, 3000):
         if number <= len(seconds):
-            own, clock = (statistics.median(one) for one in zip(*seconds[number - WINDOW : number], strict=True))
-            print(f"{sampler}, trial {number}: {1e3 * own:.1f} ms to ask and tell ({1e3 * clock:.1f} by the clock)")
+            cpu, clock = (statistics.median(times) for times in zip(*seconds[number - WINDOW : number], strict=True))
+            print(f"{sampler}, trial {number}: {1e3 * cpu:.1f} ms to ask and tell ({1e3 * clock:.1f} by the clock)")
 
 
 def made_up(measured: object, number: int, config: Config, origin: str, draw: random.Random) -> Trial:
@@ -121,11 +124,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="0: no processes")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--sampler", default="random")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        if asked.rounds:
-            processes(Path(name), demo_target(Path(name) / "probe"), asked.rounds)
-        growth(Path(name) / "study", asked.trials, asked.sampler)
+        if arguments.rounds:
+            compare_isolations(Path(name), demo_target(Path(name) / "probe"), arguments.rounds)
+        growth(Path(name) / "study", arguments.trials, arguments.sampler)
 
 
 if __name__ == "__main__":

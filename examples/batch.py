@@ -1,4 +1,4 @@
-"""Pictures of all prompts of a file, in calls of the batch that was measured.
+"""Draw a picture of every prompt in a file, in calls of the measured batch size.
 
 python examples/batch.py best.json prompts.txt pictures
 """
@@ -16,7 +16,7 @@ batch = autotune.TunedConfig.load(config).workload.batch
 pipe = autotune.load(config)
 for start in range(0, len(prompts), batch):
     part = prompts[start : start + batch]
-    padded = part + part[-1:] * (batch - len(part))  # a smaller last call would be compiled again
+    padded = part + part[-1:] * (batch - len(part))  # a smaller last batch would compile again
     generators = [torch.Generator("cpu").manual_seed(start + i) for i in range(batch)]
     for i, image in enumerate(pipe(padded, generator=generators).images[: len(part)]):
         image.save(folder / f"{start + i:03d}.png")

@@ -1,4 +1,4 @@
-"""Two exported configs side by side, pictures and seconds: cells for a notebook, or one script.
+"""Compare the pictures and the latency of two exported configs: cells for a notebook, or one script.
 
 autotune export STUDY --pick 0 -o baseline.json
 python examples/comparison.py baseline.json best.json
@@ -17,9 +17,9 @@ pipes = {path: autotune.load(path) for path in sys.argv[1:3]}  # in a notebook: 
 prompts = autotune.TunedConfig.load(sys.argv[2]).workload.prompts[:4]
 
 
-# %% The same prompts and seeds for both, in turn, so that whatever else the machine does disturbs both alike
+# %% Interleaved calls with the same prompts and seeds, so that a disturbance affects both configs alike
 def draw(name: str, number: int) -> tuple[Image.Image, float]:
-    """A picture, and the seconds that it took: it lies in the host's memory by then, so nothing is still computing."""
+    """A picture and the seconds of its call. The picture is in the host's memory, so the GPU has finished."""
     start = time.perf_counter()
     image = pipes[name](prompts[number], generator=torch.Generator("cpu").manual_seed(number)).images[0]
     return image, time.perf_counter() - start
@@ -31,9 +31,10 @@ for name, pipe in pipes.items():
 
 drawn = [(name, *draw(name, number)) for number in range(len(prompts)) for name in pipes]
 
-# %% How long, and how they look: the first config's pictures above, the second's below
+# %% The seconds, and the pictures: those of the first config above those of the second
 for name in pipes:
-    print(f"{name}: {min(seconds for who, _, seconds in drawn if who == name):.3f} s, the best of {len(prompts)} calls")
+    best_s = min(seconds for path, _, seconds in drawn if path == name)
+    print(f"{name}: {best_s:.3f} s, the best of {len(prompts)} calls")
 
 width, height = drawn[0][1].size
 sheet = Image.new("RGB", (width * len(prompts), height * 2))

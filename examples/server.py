@@ -1,4 +1,4 @@
-"""A picture server of one tuned pipeline.
+"""Serve the pictures of one tuned pipeline over HTTP.
 
 pip install fastapi uvicorn
 CONFIG=best.json uvicorn --app-dir examples server:app
@@ -15,16 +15,16 @@ from fastapi import FastAPI, HTTPException, Response
 
 import autotune
 
-pipe = autotune.load(os.environ.get("CONFIG", "best.json"), warmup=True)  # everything is compiled when this returns
+pipe = autotune.load(os.environ.get("CONFIG", "best.json"), warmup=True)  # compiles everything before it returns
 pipe.set_progress_bar_config(disable=True)
-one_at_a_time = Lock()  # a pipeline is not made for two calls at once
+one_at_a_time = Lock()  # a pipeline can't run two calls at the same time
 app = FastAPI()
 
 
 @app.get("/picture")
 def picture(prompt: str, seed: int = 0) -> Response:
     if not (prompt.strip() and len(prompt) <= 1000 and 0 <= seed < 2**32):
-        raise HTTPException(422, "a prompt of 1 to 1000 characters and a seed below 2**32, please")
+        raise HTTPException(422, "give a prompt of 1 to 1000 characters and a seed from 0 to 2**32 - 1")
     with one_at_a_time:
         image = pipe(prompt, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
     png = io.BytesIO()

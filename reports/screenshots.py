@@ -1,14 +1,13 @@
 """Make the README's screenshots from a study: python reports/screenshots.py reports/demo-cpu
 
-Writes the report anew, opens it in headless Chromium (apt-get install chromium chromium-driver) and saves
-reports/screenshots/*.png. Needs the package selenium (in the extra `dev`).
+It writes the report again, opens it in headless Chromium (apt-get install chromium chromium-driver) and saves
+reports/screenshots/*.png. It needs the package selenium (in the extra `dev`).
 """
 
 import base64
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -21,7 +20,7 @@ SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbar
 
 
 def main(study: Path) -> None:
-    """The top of the page, the trade-off, the pictures; and the whole page on a phone in the dark."""
+    """Save three screenshots: the trade-off, the pictures, and the top of the page on a phone in dark mode."""
     summary = read_summary(study)
     write_report(summary)
     folder = Path(__file__).parent / "screenshots"
@@ -37,7 +36,7 @@ def main(study: Path) -> None:
         browser.quit()
 
 
-def _browser() -> Any:
+def _browser() -> webdriver.Chrome:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for switch in SWITCHES:
@@ -45,7 +44,7 @@ def _browser() -> Any:
     return webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
 
 
-def _open(browser: Any, report: Path, width_px: int, scheme: str) -> None:
+def _open(browser: webdriver.Chrome, report: Path, width_px: int, scheme: str) -> None:
     """Open the report and wait until its plots are drawn."""
     size = {"width": width_px, "height": 900, "deviceScaleFactor": 1, "mobile": width_px == PHONE_PX}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -60,11 +59,11 @@ def _open(browser: Any, report: Path, width_px: int, scheme: str) -> None:
     browser.execute_script(
         "(document.querySelector('tr[data-kind=pick]') ?? document.getElementById('trial-0')).click()"
     )
-    time.sleep(1)  # the ring around the point
+    time.sleep(1)  # for the ring around the selected point
 
 
-def _save(browser: Any, path: Path, first: str, last: str) -> None:
-    """From the top of one element to the end of the last that `last` names."""
+def _save(browser: webdriver.Chrome, path: Path, first: str, last: str) -> None:
+    """Save the page from the top of the element `first` to the end of the third element `last`, or of its last."""
     script = """
         const all = document.querySelectorAll(arguments[1]);
         const end = all[Math.min(2, all.length - 1)].getBoundingClientRect();

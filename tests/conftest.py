@@ -11,9 +11,7 @@ from autotune.pipeline import Pipeline, Traits
 from autotune.target import Target
 from autotune.workload import Shape, Workload
 
-os.environ.setdefault(
-    "AUTOTUNE_BUSY", "accept"
-)  # other tests run at the same time
+os.environ.setdefault("AUTOTUNE_BUSY", "accept")  # other tests run at the same time
 fork_client.READ_LATE.add("PYTEST_CURRENT_TEST")  # changes with every test, and no library reads it
 
 TRAITS = Traits(

@@ -1,4 +1,4 @@
-"""What the knobs and the meters promise of CUDA, on a real one, with the demo and tiny checkpoints. A minute in all."""
+"""Knobs and measurements on a real GPU, with the demo and tiny checkpoints. Takes about a minute."""
 
 import subprocess
 import sys
@@ -64,8 +64,8 @@ def test_true_float32_differs_from_tf32() -> None:
     assert 0 < difference(on, off) < 0.1
 
 
-def test_the_schedulers_step_waits_for_nothing() -> None:
-    """The profiler sees no synchronisation inside the denoising loop once the knob is on."""
+def test_the_step_of_the_scheduler_does_not_synchronize() -> None:
+    """With the knob on, the profiler sees no synchronization inside the denoising loop."""
 
     def waits(**values: object) -> int:
         from torch.profiler import ProfilerActivity, profile
@@ -93,7 +93,7 @@ def test_the_memory_of_a_phase_is_what_the_allocator_held_and_more() -> None:
     )
 
 
-def test_a_watched_gpu_tells_its_clock_its_heat_and_its_energy() -> None:
+def test_a_watched_gpu_reports_its_clock_temperature_and_energy() -> None:
     pipe, watching = on_gpu()[0], watch_for(find_device("cuda"))
     sampled = latency.sample(lambda number: picture(pipe), watching, keep=5, device="cuda:0")
     health, energy_j = watching.health(), watching.energy_j()

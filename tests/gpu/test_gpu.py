@@ -1,10 +1,9 @@
-"""What only a GPU can show: the ladders and tables of the published guides at full size, with random weights.
+"""Tests that need a GPU: the ladders and tables of the published guides at full size, with random weights.
 
     pytest tests/gpu -m gpu        or, with the set-up: make gpu
 
-Each test is one command of the README, takes at most ten minutes, and leaves one JSON and one Markdown table (or the
-matrix) in the folder that GPU_REPORTS names (default: reports/gpu). Nothing here is needed to pass elsewhere: without
-`-m gpu` none of it is collected.
+Each test runs one command of the README, takes at most ten minutes, and writes one JSON and one Markdown table (or the
+matrix) into the folder that GPU_REPORTS names (default: reports/gpu). Without `-m gpu` none of them is collected.
 """
 
 import json
@@ -37,9 +36,9 @@ LADDERS = {
 
 
 def run(command: str) -> float:
-    """Seconds that the command took; its output is pytest's to show."""
+    """Run the command; returns its seconds. pytest shows its output."""
     started = time.monotonic()
-    strict = {name: value for name, value in os.environ.items() if name != "AUTOTUNE_BUSY"}  # as for users
+    strict = {name: value for name, value in os.environ.items() if name != "AUTOTUNE_BUSY"}  # a user's default
     subprocess.run([sys.executable, "-m", *shlex.split(command)], check=True, env=strict)
     return time.monotonic() - started
 
