@@ -1,8 +1,7 @@
-"""argv -> calls -> words and exit codes. The only folder that prints.
+"""Command line: reads the options, calls what does the work, and returns an exit code (see exits.py).
 
-Exit codes: 0 done, 1 nothing could be found or measured, 2 input that can't be used, 3 broken (verify), 130 stopped by
-Ctrl-C.
-Imports of anything heavier than typer are inside the commands, so that `autotune --help` is instant.
+What is printed is made by `report`. Everything heavier than typer is imported inside the commands, so that
+`autotune --help` is instant.
 """
 
 import errno
@@ -10,6 +9,7 @@ import sys
 from importlib import import_module
 
 from autotune.cli.app import app
+from autotune.cli.exits import BAD_INPUT
 from autotune.errors import UserError
 
 for group in ("search", "production", "studies", "trust", "research", "machine"):  # the order of --help
@@ -17,14 +17,14 @@ for group in ("search", "production", "studies", "trust", "research", "machine")
 
 
 def main() -> None:
-    """The console script: every expected error becomes one sentence and an exit code."""
+    """The console script. Every expected error becomes one sentence on stderr and an exit code."""
     try:
         app()
     except UserError as error:
         print(f"autotune: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print("autotune: no room left on the disk; free some, then the same command continues.", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)

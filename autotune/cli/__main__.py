@@ -1,4 +1,4 @@
-"""python -m autotune.cli"""
+"""Main: `python -m autotune.cli` is the console script."""
 
 from autotune.cli import main
 

@@ -1,4 +1,4 @@
-"""The app that the commands of this folder belong to."""
+"""App: the typer app that every file of this folder adds its commands to."""
 
 import typer
 

@@ -1,24 +1,93 @@
-"""Options that several commands have, and the reading of their words."""
+"""Options: the options that several commands share, and the functions that read their words."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autotune.errors import UserError
 from autotune.isolation import ISOLATIONS, Isolation
 
+if TYPE_CHECKING:
+    from autotune.config import Value
+    from autotune.pipeline import Weights as WeightsWord
+
+# What is tuned
 PipelineName = Annotated[
     str, typer.Option(help="A preset (demo, sd15, sdxl, if-stage1 ...), a hub id or a local folder.")
 ]
-Task = Annotated[str | None, typer.Option(help="text2image, image2image or inpainting: the sister pipeline for it.")]
+Task = Annotated[
+    str | None, typer.Option(help="Use the pipeline class for this task: text2image, image2image or inpainting.")
+]
 ControlNet = Annotated[str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")]
 LoRA = Annotated[str | None, typer.Option(help="A LoRA to fuse: a hub id, a folder or a .safetensors file.")]
-DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
+DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
+SameDevice = Annotated[
+    str | None, typer.Option("--device", help="cuda, cuda:N or cpu. Default: the one most like the measured device.")
+]
+Baseline = Annotated[
+    str, typer.Option(help="The config to compare with: default (float32), fp16, bf16 or an exported config.")
+]
+
+# The workload
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="A file with one prompt a line, or JSON lines (.jsonl) with seeds. Default: ours."),
+]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps of a call. Default: the pipeline's.")]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, such as 512x768. Default: the pipeline's.")]
+Batch = Annotated[int, typer.Option(help="Pictures a call.")]
+BatchOrNone = Annotated[int | None, typer.Option("--batch", help="Pictures a call. Default: 1.")]
+Workloads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--workload",
+        help="WIDTHxHEIGHT[@BATCH], instead of --size and --batch. Give several to time every config at each; pictures "
+        "are judged at the first.",
+    ),
+]
+
+# The search space and the goal
+Space = Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")]
+Fix = Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value. Can be repeated.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="KNOB: keep the baseline's value. Can be repeated.")]
+MaxQualityDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Most CLIP points that the pick may lose (default 0.3), without CLIP 100 x (1 - SSIM) (default 10)."
+    ),
+]
+Scorer = Annotated[
+    str | None, typer.Option(help="A CLIP model of the hub, or none: only SSIM to the baseline's pictures.")
+]
+Pick = Annotated[str, typer.Option(help="fastest, smallest, balanced, or the number of a trial.")]
+
+# How it runs
+Timeout = Annotated[str, typer.Option(help="The longest that one run may take, such as 90s, 30m or 2h.")]
+IsolationWord = Annotated[
+    str | None,
+    typer.Option(
+        "--isolation",
+        help="Start trials by fork (off a process that has loaded the libraries) or spawn. Default: as is safe.",
+    ),
+]
+ReuseFlag = Annotated[
+    bool,
+    typer.Option(
+        "--reuse/--no-reuse",
+        help="Reuse what earlier trials have compiled and drawn, and draw nothing for dominated trials.",
+    ),
+]
+ThriftFlag = Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)]  # the former name of --reuse
+
+# What is printed
+JsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def read_fixes(words: list[str]) -> dict[str, Any]:
+def read_fixes(words: list[str]) -> "dict[str, Value]":
+    """`["dtype=bf16"]` -> `{"dtype": "bf16"}`. Raises UserError."""
     from autotune.config import read_value
 
     pairs = [word.partition("=") for word in words]
@@ -29,23 +98,27 @@ def read_fixes(words: list[str]) -> dict[str, Any]:
 
 
 def by_name(words: list[str], paths: list[Path]) -> list[str]:
-    """The command line as it is recorded, and exported: of these paths, where on this machine they lie is left away."""
-    known = {str(path): path.resolve().name for path in paths}
-    return [known.get(word, _after_equals(word, known)) for word in words]
+    """The command line as it is recorded and exported: each of these paths is replaced by its last part."""
+    names = {str(path): path.resolve().name for path in paths}
+    return [names.get(word, _after_equals(word, names)) for word in words]
 
 
-def _after_equals(word: str, known: dict[str, str]) -> str:
+def _after_equals(word: str, names: dict[str, str]) -> str:
     option, equals, path = word.partition("=")
-    return f"{option}={known[path]}" if equals and path in known else word
+    return f"{option}={names[path]}" if equals and path in names else word
 
 
-def read_weights(word: str) -> Any:
-    if word not in ("pretrained", "random"):
-        raise UserError(f"--weights takes pretrained or random, not {word!r}.")
-    return word
+def read_weights(word: str) -> "WeightsWord":
+    """Raises UserError for another word than pretrained and random."""
+    if word == "pretrained":
+        return "pretrained"
+    if word == "random":
+        return "random"
+    raise UserError(f"--weights takes pretrained or random, not {word!r}.")
 
 
 def read_isolation(word: str | None) -> Isolation | None:
+    """Raises UserError for another word than fork and spawn."""
     known: dict[str | None, Isolation | None] = {None: None, **{how: how for how in ISOLATIONS}}
     if word not in known:
         raise UserError(f"--isolation takes fork or spawn, not {word!r}.")
@@ -53,6 +126,7 @@ def read_isolation(word: str | None) -> Isolation | None:
 
 
 def at_least_one(numbers: dict[str, int | None]) -> None:
+    """Raises UserError where one of these options (name -> number) is below 1."""
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise UserError(f"{name} {number}: give at least 1.")

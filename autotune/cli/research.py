@@ -1,4 +1,4 @@
-"""record, replay: spaces measured as a whole, and searches of them at no cost."""
+"""Commands for research: record (measure a whole space into a table), replay (search recorded tables)."""
 
 import shlex
 import sys
@@ -8,22 +8,38 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
+from autotune.cli.exits import resumable
 from autotune.cli.options import (
+    Baseline,
+    BatchOrNone,
     ControlNet,
     DeviceName,
+    Exclude,
+    Fix,
+    IsolationWord,
+    JsonLines,
     LoRA,
+    MaxQualityDrop,
     PipelineName,
+    Prompts,
+    ReuseFlag,
+    Scorer,
+    Size,
+    Space,
+    Steps,
     Task,
+    ThriftFlag,
+    Timeout,
     Weights,
+    Workloads,
     at_least_one,
     read_fixes,
     read_isolation,
     read_weights,
 )
-from autotune.cli.terminal import console, resumable, searches_bar
 from autotune.errors import UserError
 
-EVERYTHING = 10**9  # trials: more than any space has
+EVERYTHING = 10**9  # a budget of trials that no space exceeds
 
 
 @app.command()
@@ -33,42 +49,44 @@ def record(
     controlnet: ControlNet = None,
     lora: LoRA = None,
     sample: Annotated[
-        int | None, typer.Option(help="Measure so many configs, drawn at random; the baseline and recipes are in.")
+        int | None,
+        typer.Option(help="Measure this many random configs, the baseline and the recipes among them."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Measure every config that the rules allow.")] = False,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The table.")] = Path("recording.parquet"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table, a .parquet.")] = Path("recording.parquet"),
     of: Annotated[
-        Path | None, typer.Option("--from", help="A study's folder: make the table of it, measure nothing.")
+        Path | None, typer.Option("--from", help="The folder of a study: write its trials as a table, measure nothing.")
     ] = None,
     study: Annotated[Path | None, typer.Option(help="The folder of the trials. Default: beside the table.")] = None,
-    space: Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")] = None,
-    fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it.")] = None,
-    max_quality_drop: Annotated[float | None, typer.Option(help="A limit of the goal, as in a search.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None,
-    workload: Annotated[list[str] | None, typer.Option(help="WIDTHxHEIGHT[@BATCH]; several, as in a search.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the start noise, and of the order.")] = 0,
-    timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
-    time_budget: Annotated[str | None, typer.Option(help="Start no trial after this long; the table has the rest.")] = (
-        None
-    ),
+    space: Space = None,
+    fix: Fix = None,
+    exclude: Exclude = None,
+    max_quality_drop: MaxQualityDrop = None,
+    prompts: Prompts = None,
+    steps: Steps = None,
+    size: Size = None,
+    batch: BatchOrNone = None,
+    workload: Workloads = None,
+    seed: Annotated[int, typer.Option(help="Of the start noise and of the order of the trials.")] = 0,
+    timeout: Timeout = "30m",
+    time_budget: Annotated[
+        str | None, typer.Option(help="Start no trial that would end after this long; the table has those that ended.")
+    ] = None,
     weights: Weights = "pretrained",
-    scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
+    scorer: Scorer = None,
     device: DeviceName = None,
-    isolation: Annotated[str | None, typer.Option(help="fork or spawn, as in a search.")] = None,
-    baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+    isolation: IsolationWord = None,
+    baseline: Baseline = "default",
+    as_json: JsonLines = False,
 ) -> None:
-    """Measure a whole space, or a random part of it, and write one table (Parquet) for research and for `replay`.
+    """Measure a whole space, or a random part of it, and write a table (Parquet) for research and for `replay`.
 
-    The trials are a study's, in random order: the same command continues what was stopped.
+    The trials are a study in random order: the same command continues a recording that was stopped.
     """
     from autotune.goal import read_seconds
-    from autotune.recordings.from_study import of_study
+    from autotune.recordings.from_study import recording_of
     from autotune.recordings.parquet import check_table_path, write_table
+    from autotune.report.terminal.record import recording_words
     from autotune.report.terminal.show import show_search
     from autotune.study.record import read_trials
     from autotune.study_folder import StudyFolder
@@ -103,7 +121,7 @@ def record(
                 sampler="random",
                 timeout_s=read_seconds(timeout),
                 confirm_rounds=0,
-                reuse=False,  # a table has the scores of every config's own pictures
+                reuse=False,  # a table has the scores of each config's own pictures
                 weights=read_weights(weights),
                 scorer=scorer,
                 device=device,
@@ -111,42 +129,40 @@ def record(
                 baseline=baseline,
                 command=shlex.join(["autotune", *sys.argv[1:]]),
             )
-    made = of_study(folder)
-    write_table(made, output)
-    part = "all" if made.header.is_whole else "some"
-    print(f"{output}: {len(made.rows)} configs, {part} of {made.header.allowed_configs or 'too many to count'}")
-    spared = len(read_trials(StudyFolder(folder))) - len(made.rows)
-    if spared:
-        print(f"{spared} trials of the study are left out: no pictures of their own (see search --no-reuse)")
+    recording = recording_of(folder)
+    write_table(recording, output)
+    print(recording_words(output, recording, trials=len(read_trials(StudyFolder(folder)))))
 
 
 @app.command()
 def replay(
     tables: Annotated[list[Path], typer.Argument(help="Tables that `autotune record` has written.")],
     samplers: Annotated[
-        str, typer.Option(help="Which to compare, with commas between them.")
+        str, typer.Option(help="The samplers to compare, with commas between them.")
     ] = "auto,tpe,nsga2,random",
-    seeds: Annotated[int, typer.Option(help="Searches by each sampler of each table.")] = 30,
-    budget: Annotated[int, typer.Option(help="Trials of a search, the baseline among them.")] = 100,
-    jobs: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Searches of each table by each sampler.")] = 30,
+    budget: Annotated[int, typer.Option(help="Trials of each search, the baseline among them.")] = 100,
+    jobs: Annotated[int, typer.Option(help="Parallel processes.")] = 1,
     warm_start: Annotated[
-        list[Path] | None, typer.Option(help="A study or another table that every search is started warm by.")
+        list[Path] | None, typer.Option(help="A study or another table that orders the first trials of every search.")
     ] = None,
-    reuse: Annotated[bool, typer.Option(help="Let the searches reuse earlier trials as `search` does.")] = True,
-    thrift: Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)] = None,
+    reuse: ReuseFlag = True,
+    thrift: ThriftFlag = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder for replay.json, replay.md and replay.html.")
+        Path | None, typer.Option("-o", "--output", help="The folder of replay.json, replay.md and replay.html.")
     ] = None,
 ) -> None:
-    """Search recorded spaces at no cost, to compare samplers: the true front is known, random is the floor."""
+    """Compare samplers on recorded spaces, where the true Pareto front is known. Nothing is measured."""
     from autotune.report.page.replay import about, terminal_table, write_replay
+    from autotune.report.terminal.progress import searches_bar
+    from autotune.report.terminal.theme import plain_console
     from autotune.research.replay.replay import check_replay, heads
     from autotune.research.replay.replay import replay as run
 
     check_replay(seeds, budget, jobs)
     names = [name.strip() for name in samplers.split(",") if name.strip()]
     with searches_bar() as listen:
-        found = run(
+        replayed = run(
             tables,
             samplers=names,
             seeds=seeds,
@@ -156,10 +172,10 @@ def replay(
             reuse=reuse if thrift is None else thrift,
             listen=listen,
         )
-    of = heads(tables)
-    for name, (header, count) in of.items():
-        console().print(about(name, header, count))
-        console().print(terminal_table([one for one in found if one.table == name]))
+    recordings = heads(tables)
+    for name, (header, count) in recordings.items():
+        plain_console().print(about(name, header, count))
+        plain_console().print(terminal_table([result for result in replayed if result.table == name]))
     if output is not None:
-        write_replay(output, found, of)
+        write_replay(output, replayed, recordings)
         print(f"{output / 'replay.html'}")

@@ -1,4 +1,4 @@
-"""search, ladder: the main job."""
+"""Commands that tune: search (find the best config), ladder (measure a published recipe rung by rung)."""
 
 import shlex
 import sys
@@ -8,20 +8,37 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
+from autotune.cli.exits import resumable
 from autotune.cli.options import (
+    Baseline,
+    Batch,
+    BatchOrNone,
     ControlNet,
     DeviceName,
+    Exclude,
+    Fix,
+    IsolationWord,
+    JsonLines,
     LoRA,
+    MaxQualityDrop,
     PipelineName,
+    Prompts,
+    ReuseFlag,
+    Scorer,
+    Size,
+    Space,
+    Steps,
     Task,
+    ThriftFlag,
+    Timeout,
     Weights,
+    Workloads,
     at_least_one,
     by_name,
     read_fixes,
     read_isolation,
     read_weights,
 )
-from autotune.cli.terminal import resumable
 
 
 @app.command()
@@ -35,77 +52,56 @@ def search(
     time_budget: Annotated[
         str | None, typer.Option(help="Start no trial that would end after this long, such as 30m.")
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")] = None,
-    fix: Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="KNOB: leave it as the baseline has it.")] = None,
+    space: Space = None,
+    fix: Fix = None,
+    exclude: Exclude = None,
     max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
     max_latency: Annotated[
         str | None,
         typer.Option(
-            help="Most seconds of a call of the pick, such as 2s. Of several sizes: of all together, with "
-            "--minimise each of the slowest."
+            help="Most seconds of a call of the pick, such as 2s. Of several workloads: of their sum, with --minimise "
+            "each of the slowest."
         ),
     ] = None,
-    max_quality_drop: Annotated[
-        float | None,
-        typer.Option(help="Most CLIP points that the pick may lose (default 0.3), or 100 x (1 - SSIM) (default 10)."),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(help="A file with one prompt a line, or JSON lines (.jsonl) with seeds. Best: your own."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None,
-    workload: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="WIDTHxHEIGHT[@BATCH] instead of --size and --batch. Several: every config is timed at each, pictures "
-            "are judged at the first."
-        ),
-    ] = None,
+    max_quality_drop: MaxQualityDrop = None,
+    prompts: Prompts = None,
+    steps: Steps = None,
+    size: Size = None,
+    batch: BatchOrNone = None,
+    workload: Workloads = None,
     minimise: Annotated[
         str,
-        typer.Option(
-            help="Of several sizes: the sum of their latencies, or each one by itself (the pick has the least sum)."
-        ),
+        typer.Option(help="Of several workloads: sum (of their latencies), or each (latency is an objective)."),
     ] = "sum",
-    seed: Annotated[int, typer.Option(help="Of the start noise, and of the sampler.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the start noise and of the sampler.")] = 0,
     warm_start: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="An earlier study of the same family (its folder, or a recorded table): orders the first trials."
-        ),
+        typer.Option(help="A study of the same family (its folder, or a recorded table) that orders the first trials."),
     ] = None,
     sampler: Annotated[str, typer.Option(help="auto (ours), tpe, random, nsga2 or gp.")] = "auto",
-    timeout: Annotated[str, typer.Option(help="The longest that a trial may take.")] = "30m",
+    timeout: Timeout = "30m",
     confirm_rounds: Annotated[
-        int, typer.Option(min=0, help="Measure the pick and the baseline again at least so often; 0: not at all.")
+        int, typer.Option(min=0, help="Measure the pick and the baseline again at least this often; 0: not at all.")
     ] = 3,
     confirm_pairs: Annotated[
         int | None,
-        typer.Option(min=0, help="Compare the pick's pictures over so many prompts and seeds. Default: up to 128."),
+        typer.Option(
+            min=0,
+            help="Compare the pick's pictures over this many prompts and seeds. Default: up to 128.",
+        ),
     ] = None,
     weights: Weights = "pretrained",
-    scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
+    scorer: Scorer = None,
     device: DeviceName = None,
-    isolation: Annotated[
-        str | None,
-        typer.Option(help="How trials start: fork (off a process that has loaded the libraries) or spawn (afresh)."),
-    ] = None,
-    reuse: Annotated[
-        bool,
-        typer.Option(
-            help="Don't compile or draw what an earlier trial has, nor draw what can't reach the Pareto front any more."
-        ),
-    ] = True,
-    thrift: Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)] = None,
-    baseline: Annotated[str, typer.Option(help="default (float32), fp16, bf16, or an exported config.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+    isolation: IsolationWord = None,
+    reuse: ReuseFlag = True,
+    thrift: ThriftFlag = None,
+    baseline: Baseline = "default",
+    as_json: JsonLines = False,
 ) -> None:
     """Try combinations of settings, measure each in a process of its own, export the best as JSON.
 
-    The same command continues a search that was stopped; a larger --budget continues one that was finished.
+    The same command continues a search that was stopped; a larger --budget continues a finished one.
     """
     from autotune.goal import read_bytes, read_seconds
     from autotune.report.terminal.show import show_search
@@ -164,15 +160,15 @@ def ladder(
         Path | None, typer.Option("-o", "--output", help="Its folder. Default: reports/DATE-PIPELINE-DEVICE-RECIPE.")
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line. Default: 8 of ours.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
+    steps: Steps = None,
+    size: Size = None,
+    batch: Batch = 1,
     seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
-    timeout: Annotated[str, typer.Option(help="The longest that a rung may take.")] = "30m",
+    timeout: Timeout = "30m",
     weights: Weights = "pretrained",
-    scorer: Annotated[str | None, typer.Option(help="A CLIP model of the hub, or none: likeness alone.")] = None,
+    scorer: Scorer = None,
     device: DeviceName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Measure a published recipe rung by rung, each in a process of its own, beside the published figures.
 

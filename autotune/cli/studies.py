@@ -1,4 +1,4 @@
-"""report, watch, table, merge, score, ablate: what a study's folder tells, and what can be added to it."""
+"""Commands about studies: report, watch, table, merge, score, and ablate, which measures each knob of the pick."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.terminal import console, heading, resumable, show_steps
-from autotune.errors import UserError
+from autotune.cli.exits import STOPPED, resumable
+from autotune.cli.options import JsonLines, Timeout
 
 
 @app.command()
@@ -16,43 +16,46 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder, finishe
     """Write report.html, a page that opens from disk, and report.md into the study's folder."""
     from autotune.report.page.page import write_report
     from autotune.report.summary import answer, next_steps, read_summary
+    from autotune.report.terminal.theme import plain_console, show_heading, show_steps
 
     summary = read_summary(study)
     write_report(summary)
-    heading("report", summary.title)
+    show_heading(plain_console(), "report", summary.title)
     print(f"{answer(summary)}\n{summary.folder.report}\n{summary.folder.report_markdown}")
-    show_steps(next_steps(summary))
+    show_steps(plain_console(), next_steps(summary))
 
 
 @app.command()
 def ablate(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
     pick: Annotated[
-        str | None, typer.Option(help="fastest, smallest, balanced, or the number of a trial. Default: best.json's.")
+        str | None,
+        typer.Option(help="fastest, smallest, balanced, or a trial's number. Default: as in best.json."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Measure each setting at least so often, in turn.")] = 3,
-    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    rounds: Annotated[int, typer.Option(min=2, help="Measure each knob at least this often, interleaved.")] = 3,
+    timeout: Timeout = "30m",
 ) -> None:
-    """Take the settings out of the pick one by one, measured in turn with it; drop those that bring nothing.
+    """Measure what each knob of the pick brings, and drop those that bring nothing from best.json.
 
-    The same command continues what was stopped. Where less does as well, best.json becomes less.
+    The same command continues an ablation that was stopped.
     """
     from autotune.goal import read_seconds
     from autotune.report.page.page import write_report
     from autotune.report.summary import next_steps, read_summary
-    from autotune.report.terminal.trust import ablation_words
+    from autotune.report.terminal.theme import plain_console, show_heading, show_steps
+    from autotune.report.terminal.trust import ablation_words, round_line
     from autotune.tuning.ablate import ablate as measure
 
     def listen(what: str, number: int) -> None:
-        print(f"round {number}: {what}", flush=True)
+        print(round_line(number, what), flush=True)
 
-    heading("ablate", str(study))
+    show_heading(plain_console(), "ablate", str(study))
     with resumable():
-        made = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
-    print(ablation_words(made))
+        ablation = measure(study, pick=pick, rounds=rounds, timeout_s=read_seconds(timeout), listen=listen)
+    print(ablation_words(ablation))
     summary = read_summary(study)
     write_report(summary)
-    show_steps(next_steps(summary))
+    show_steps(plain_console(), next_steps(summary))
 
 
 @app.command()
@@ -60,92 +63,76 @@ def score(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
     metric: Annotated[
         list[str],
-        typer.Option(help="NAME, NAME=MODEL (a hub id or folder), or FILE.py:FUNCTION, a metric of your own."),
+        typer.Option(help="NAME, NAME=MODEL (a hub id or folder), or FILE.py:FUNCTION, your own. Can be repeated."),
     ],
-    run_code: Annotated[bool, typer.Option("--run-code", help="Let FILE.py:FUNCTION run.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where the models run. Default: cpu.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+    run_code: Annotated[bool, typer.Option("--run-code", help="Allow FILE.py:FUNCTION to run.")] = False,
+    device: Annotated[str | None, typer.Option(help="The device that the models run on. Default: cpu.")] = None,
+    as_json: JsonLines = False,
 ) -> None:
-    """Score the pictures that a study has saved by other metrics, without running a trial.
+    """Score the saved pictures of a study with other metrics, without running a trial.
 
-    metrics: clip_score, clip_image, pickscore, image_reward, ssim, psnr, lpips.
+    Metrics: clip_score, clip_image, pickscore, image_reward, ssim, psnr, lpips.
     """
     from autotune.report.terminal.score import scores_data, scores_table
-    from autotune.research.score import score as take
+    from autotune.report.terminal.theme import plain_console
+    from autotune.research.score import score as compute
     from autotune.study.record import read_trials
     from autotune.study_folder import StudyFolder
 
-    taken = take(study, metric, run_code=run_code, device=device)
+    results = compute(study, metric, run_code=run_code, device=device)
     configs = {trial.number: trial.config for trial in read_trials(StudyFolder(study))}
-    for scored in taken:
+    for scored in results:
         if as_json:
             print(json.dumps(scores_data(scored, configs)))
         else:
-            console().print(scores_table(scored, configs))
+            plain_console().print(scores_table(scored, configs))
 
 
 @app.command()
 def table(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
-    format: Annotated[str, typer.Option(help="csv, json, markdown or latex; parquet with -o.")] = "csv",
+    format: Annotated[str, typer.Option(help="csv, json, markdown or latex; with -o also parquet.")] = "csv",
     samples: Annotated[
-        bool, typer.Option("--samples", help="A row for every timed call instead of every trial.")
+        bool, typer.Option("--samples", help="One row a timed call, instead of one row a trial.")
     ] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file. Default: standard output.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file. Default: standard output.")] = None,
 ) -> None:
     """Print a study as a table: one row a trial, with its knobs, figures, quality and outcome."""
-    from autotune.frozen_model import write_text
-    from autotune.report.table import formatted, samples_rows, trials_rows, write_parquet
+    from autotune.report.table import formatted, samples_rows, trials_rows, write_table
 
     rows = (samples_rows if samples else trials_rows)(study)
-    if format == "parquet":
-        if output is None:
-            raise UserError("--format parquet is for a file: name one with -o.")
-        write_parquet(rows, output)
-        return
-    text = formatted(rows, format)
     if output is None:
-        print(text, end="")
-        return
-    try:
-        write_text(output, text)
-    except OSError as error:
-        raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
+        print(formatted(rows, format), end="")
+    else:
+        write_table(rows, format, output)
 
 
 @app.command()
 def watch(study: Annotated[Path, typer.Argument(help="The folder of a search that is running.")]) -> None:
-    """Follow a running search from another terminal, until it ends."""
+    """Show the progress of a running search in another terminal, until it ends."""
     from autotune.report.terminal.watch import show_watch
 
     try:
         show_watch(study)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None
 
 
 @app.command()
 def merge(
-    studies: Annotated[list[Path], typer.Argument(help="Folders of studies: other devices, other pipelines.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page; its Markdown lies beside it.")] = Path(
-        "comparison.html"
-    ),
+    studies: Annotated[list[Path], typer.Argument(help="Folders of studies, of several devices or pipelines.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The page, an .html. The same as .md is written beside it.")
+    ] = Path("comparison.html"),
 ) -> None:
-    """Put several studies on one page: what each technique brought where, beside published figures."""
-    from autotune.frozen_model import write_text
-    from autotune.report.markdown import merged_markdown
+    """Compare several studies on one page: what each technique brings in each, beside published figures."""
     from autotune.report.merge import merge as read
-    from autotune.report.page.page import merged_page
+    from autotune.report.page.page import write_merged
+    from autotune.report.terminal.theme import plain_console, show_heading
 
-    merged, short = read(studies), output.with_suffix(".md")
-    if output.suffix != ".html":
-        raise UserError(f"-o {output}: the page is an .html.")
-    try:
-        write_text(output, merged_page(merged))
-        write_text(short, merged_markdown(merged))
-    except OSError as error:
-        raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
-    heading("merge", f"{len(studies)} studies")
-    for title, _, said in merged.answers:
-        print(f"{title}: {said}")
-    print(f"{output}\n{short}")
+    merged = read(studies)
+    written = write_merged(merged, output)
+    show_heading(plain_console(), "merge", f"{len(studies)} studies")
+    for title, _, sentence in merged.answers:
+        print(f"{title}: {sentence}")
+    print("\n".join(map(str, written)))

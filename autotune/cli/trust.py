@@ -1,76 +1,96 @@
-"""compare, selftest: is one config faster, and what are this machine's figures worth?"""
+"""Commands about trust: compare (is one config faster?), selftest (how noisy is this machine?)."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.options import DeviceName, PipelineName, Weights, at_least_one, read_weights
-from autotune.cli.terminal import heading, show_steps
+from autotune.cli.options import (
+    Batch,
+    DeviceName,
+    JsonObject,
+    PipelineName,
+    SameDevice,
+    Size,
+    Steps,
+    Timeout,
+    Weights,
+    at_least_one,
+    read_weights,
+)
 
 
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="An exported config.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same pipeline and workload.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Measure both at least so often, in turn.")] = 3,
-    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
-    device: DeviceName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    rounds: Annotated[int, typer.Option(min=2, help="Measure each config at least this often, interleaved.")] = 3,
+    timeout: Timeout = "30m",
+    device: SameDevice = None,
+    as_json: JsonObject = False,
 ) -> None:
-    """Say whether the second config is faster than the first: measured in turn, each time in a fresh process."""
+    """Measure whether the second config is faster than the first: interleaved, each time in a fresh process."""
     from autotune.goal import read_seconds
-    from autotune.report.terminal.trust import comparison_steps, comparison_words
+    from autotune.report.terminal.theme import plain_console, show_heading, show_steps
+    from autotune.report.terminal.trust import comparison_data, comparison_steps, comparison_words, round_line
     from autotune.tuning.compare import compare as measure
 
     def listen(number: int, which: Path) -> None:
         if not as_json:
-            print(f"round {number}: {which}", flush=True)
+            print(round_line(number, str(which)), flush=True)
 
     if not as_json:
-        heading("compare", f"{first} and {second}")
-    seen = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
+        show_heading(plain_console(), "compare", f"{first} and {second}")
+    result = measure(first, second, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
     if as_json:
-        print(json.dumps({**seen.to_json(), "verdict": seen.verdict.to_json()}))
+        print(json.dumps(comparison_data(result)))
         return
-    print(comparison_words(seen))
-    show_steps(comparison_steps(seen))
+    print(comparison_words(result))
+    show_steps(plain_console(), comparison_steps(result))
 
 
 @app.command()
 def selftest(
     pipeline: PipelineName = "demo",
     pairs: Annotated[int, typer.Option(help="Pairs of fresh processes.")] = 20,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps of the workload.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
+    steps: Steps = None,
+    size: Size = None,
+    batch: Batch = 1,
     weights: Weights = "pretrained",
-    timeout: Annotated[str, typer.Option(help="The longest that a run may take.")] = "30m",
+    timeout: Timeout = "30m",
     device: DeviceName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JsonObject = False,
 ) -> None:
-    """Measure the baseline against itself, to see what this machine's figures are worth today (an A/A test)."""
+    """Measure the baseline against itself, to see how noisy this machine is today (an A/A test)."""
     from autotune.goal import read_seconds
-    from autotune.report import words
-    from autotune.report.terminal.trust import selftest_steps, selftest_words
+    from autotune.report.terminal.theme import plain_console, show_heading, show_steps
+    from autotune.report.terminal.trust import pair_line, selftest_data, selftest_steps, selftest_words
     from autotune.tuning.selftest import selftest as measure
     from autotune.workload import read_size
 
     def listen(number: int, first_s: float, second_s: float) -> None:
         if not as_json:
-            print(f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}", flush=True)
+            print(pair_line(number, pairs, first_s, second_s), flush=True)
 
     at_least_one({"--steps": steps, "--batch": batch})
-    workload: dict[str, Any] = {"steps": steps, "size": read_size(size) if size else None, "batch": batch}
-    seconds, kind = read_seconds(timeout), read_weights(weights)
+    pixels, seconds, kind = read_size(size) if size else None, read_seconds(timeout), read_weights(weights)
     if not as_json:
-        heading("selftest", f"{pipeline}, the baseline against itself")
-    seen = measure(pipeline, pairs=pairs, **workload, weights=kind, device=device, timeout_s=seconds, listen=listen)
+        show_heading(plain_console(), "selftest", f"{pipeline}, the baseline against itself")
+    result = measure(
+        pipeline,
+        pairs=pairs,
+        steps=steps,
+        size=pixels,
+        batch=batch,
+        weights=kind,
+        device=device,
+        timeout_s=seconds,
+        listen=listen,
+    )
     if as_json:
-        told = {"false_alarms": seen.false_alarms, "smallest_speedup": seen.smallest_speedup, "worst": seen.worst}
-        print(json.dumps({**seen.to_json(), **told}))
+        print(json.dumps(selftest_data(result)))
         return
-    print(selftest_words(seen))
-    show_steps(selftest_steps(pipeline))
+    print(selftest_words(result))
+    show_steps(plain_console(), selftest_steps(pipeline))

@@ -1,1 +1,1 @@
-"""How a study is shown. Words and rounding live here; the numbers themselves stay raw everywhere else."""
+"""Report: how results look, in a terminal, in Markdown and as pages. All other rooms keep raw numbers."""

@@ -1,4 +1,4 @@
-"""report.md: the same study in short, for a pull request or a model card."""
+"""Markdown: report.md, a study in short for a pull request or a model card, and several studies side by side."""
 
 import json
 import re
@@ -11,7 +11,7 @@ COLUMNS = ("trial", "config", "latency", "speed", "memory", "quality")
 
 
 def markdown(summary: StudySummary) -> str:
-    """The answer, the pick, the front, what failed and how it was measured."""
+    """report.md: the answer, the pick, the front, the ablation, the failures, and how it was measured."""
     parts = [f"# autotune: {escaped(summary.title)}", f"**{escaped(answer(summary))}**"]
     if summary.tuned is not None:
         knobs = json.dumps({"knobs": summary.tuned.knobs}, indent=2)
@@ -22,7 +22,7 @@ def markdown(summary: StudySummary) -> str:
         head = [f"| {' | '.join(COLUMNS)} |", "|---|---|--:|--:|--:|---|"]
         parts += ["## The front", "\n".join([*head, *(_line(row) for row in rows)])]
     if summary.ablation and summary.ablation.left_out:
-        parts += ["## What each knob of the pick brought", _ablation(summary)]
+        parts += ["## What each knob of the pick brings", _ablation(summary)]
     if summary.failed:
         listed = [f"- trial {r.number}, {escaped(r.config)}: {r.outcome}: {escaped(r.reason)}" for r in summary.failed]
         parts += [f"## {len(summary.failed)} of {len(summary.trials)} trials failed", "\n".join(listed)]
@@ -31,7 +31,7 @@ def markdown(summary: StudySummary) -> str:
 
 
 def merged_markdown(merged: Merged) -> str:
-    """Several studies beside each other."""
+    """Several studies side by side: their answers, then a table of techniques."""
     titles = [escaped(title) for title, *_ in merged.answers]
     told = [f"- {escaped(title)} ({escaped(workload)}): {escaped(said)}" for title, workload, said in merged.answers]
     lines = [f"| technique | {' | '.join(titles)} | published |", f"|{'---|' * (len(titles) + 2)}"]
@@ -39,7 +39,7 @@ def merged_markdown(merged: Merged) -> str:
         cells = [(("alone", cell.alone), ("in the pick", cell.in_pick)) for cell in line.cells]
         said = ["; ".join(f"{how} {escaped(what)}" for how, what in cell if what) for cell in cells]
         lines.append(f"| {escaped(line.name)} | {' | '.join(said)} | {escaped('; '.join(line.published))} |")
-    return "\n\n".join(["# autotune: studies beside each other", "\n".join(told), "\n".join(lines)]) + "\n"
+    return "\n\n".join(["# autotune: studies side by side", "\n".join(told), "\n".join(lines)]) + "\n"
 
 
 def _line(row: Row) -> str:
@@ -51,19 +51,19 @@ def _line(row: Row) -> str:
 def _ablation(summary: StudySummary) -> str:
     assert summary.ablation is not None
     lines = ["| knob | speed | memory |", "|---|--:|--:|"]
-    for one in summary.ablation.left_out:
-        verdict, saved = one.verdict, one.memory_saved_bytes
+    for knob in summary.ablation.left_out:
+        verdict, saved = knob.verdict, knob.memory_saved_bytes
         if verdict is None or saved is None:
-            lines.append(f"| {escaped(one.name)} | can't be left out: {escaped(one.failure or '')} | |")
+            lines.append(f"| {escaped(knob.name)} | can't be left out: {escaped(knob.failure or '')} | |")
         else:
             half = (verdict.high - verdict.low) / 2
             speed, memory = f"{verdict.speedup - 1:+.1%} +-{half:.1%}", f"{-saved / 1e6:+.0f} MB"
-            lines.append(f"| {escaped(one.name)} | {speed} | {memory} |")
+            lines.append(f"| {escaped(knob.name)} | {speed} | {memory} |")
     return "\n".join(lines)
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown and HTML leave alone: no markup, no link, no cell's end, on one line."""
+    """The text on one line, with everything escaped that Markdown or HTML would read as markup."""
     flat = " ".join(text.split())
     plain = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", plain)

@@ -1,7 +1,6 @@
-"""Several studies, of other devices or other pipelines, on one page: what each technique brought where, beside what has
-been published of it.
+"""Merge: several studies side by side: what each technique brings in each, beside published figures.
 
-Figures of two devices are never mixed: every speedup is over the baseline of its own study.
+Figures of two studies are never mixed: every speedup is relative to the baseline of its own study.
 """
 
 from collections import Counter
@@ -25,7 +24,7 @@ Named = tuple[str, str]  # knob, value as a word
 
 @dataclass(frozen=True)
 class Cell:
-    """What a technique brought in one study. `alone`: beside the baseline; `in_pick`: to the pick, with the others."""
+    """A technique in one study. `alone`: relative to the baseline; `in_pick`: its share of the pick, by ablation."""
 
     alone: str = ""
     in_pick: str = ""
@@ -33,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One technique over all studies, a cell for each, and the published figures of it."""
+    """One technique: a cell for each study, and its published figures."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -42,23 +41,23 @@ class Line:
 
 @dataclass(frozen=True)
 class Merged:
-    """`answers`: of each study, its title, what it was measured for, its answer."""
+    """The whole comparison. `answers`: the title, the workload and the answer of each study."""
 
     answers: tuple[tuple[str, str, str], ...]
     lines: tuple[Line, ...]
 
 
 def merge(paths: Sequence[Path]) -> Merged:
-    """Raises UserError where one is no study, or is given twice."""
+    """Compare the studies in these folders. Raises UserError where one is no study, or is given twice."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("a study is there twice: give every one once.")
     summaries = [read_summary(path) for path in paths]
-    found = [_cells(summary) for summary in summaries]
-    names = sorted({name for cells in found for name in cells}, key=_order)
+    columns = [_cells(summary) for summary in summaries]
+    names = sorted({name for cells in columns for name in cells}, key=_order)
     lines = [
         Line(
-            " ".join("=".join(one) for one in name),
-            tuple(cells.get(name, Cell()) for cells in found),
+            " ".join("=".join(pair) for pair in name),
+            tuple(cells.get(name, Cell()) for cells in columns),
             _published(name, summaries[0]),
         )
         for name in names
@@ -73,28 +72,28 @@ def merge(paths: Sequence[Path]) -> Merged:
 
 
 def _order(name: tuple[Named, ...]) -> tuple[int, tuple[Named, ...]]:
-    """In the order in which the knobs act."""
+    """The sort key: the order in which the knobs are applied."""
     return list(all_knobs()).index(name[0][0]), name
 
 
 def _cells(summary: StudySummary) -> dict[tuple[Named, ...], Cell]:
-    """Technique -> its cell: from trials that changed nothing else, and from the ablation of the pick."""
-    found: dict[tuple[Named, ...], Cell] = {}
+    """Technique -> its cell: from trials that change nothing else, and from the ablation of the pick."""
+    cells: dict[tuple[Named, ...], Cell] = {}
     baseline = summary.baseline
     for trial in summary.trials if baseline else ():
         name = _technique(trial.config, Config(summary.record.baseline))
         if name and trial.measured and baseline:
             ratio, low, high = speedup_interval(trial, baseline, summary.spread)
             memory = costs(trial)[-1] / costs(baseline)[-1] - 1
-            found[name] = Cell(
+            cells[name] = Cell(
                 alone=f"{_speed(ratio, low, high)}, {memory:+.0%} memory, {words.quality(trial, baseline)}"
             )
-    for one in summary.ablation.left_out if summary.ablation else ():
-        name = tuple(sorted((knob, str(value)) for knob, value in one.knobs.items()))
-        if one.verdict and name[0][0] in all_knobs():
-            said = _speed(one.verdict.speedup, one.verdict.low, one.verdict.high)
-            found[name] = Cell(alone=found.get(name, Cell()).alone, in_pick=said)
-    return found
+    for left_out in summary.ablation.left_out if summary.ablation else ():
+        name, verdict = tuple(sorted((knob, str(value)) for knob, value in left_out.knobs.items())), left_out.verdict
+        if verdict and name[0][0] in all_knobs():
+            speed = _speed(verdict.speedup, verdict.low, verdict.high)
+            cells[name] = Cell(alone=cells.get(name, Cell()).alone, in_pick=speed)
+    return cells
 
 
 def _speed(ratio: float, low: float, high: float) -> str:
@@ -103,7 +102,7 @@ def _speed(ratio: float, low: float, high: float) -> str:
 
 
 def _technique(config: Config, baseline: Config) -> tuple[Named, ...]:
-    """The one knob, with what refines it, that a config changes; () where it changes more, or nothing."""
+    """The knob that a config changes, with its modifiers; () where it changes several knobs, or none."""
     knobs = all_knobs()
     known = [name for name in config if name in knobs]
     changed = [name for name in known if config[name] != baseline.get(name, knobs[name].default)]
@@ -112,7 +111,7 @@ def _technique(config: Config, baseline: Config) -> tuple[Named, ...]:
 
 
 def _published(name: tuple[Named, ...], summary: StudySummary) -> tuple[str, ...]:
-    """What others have published of this technique: its step in the shipped recipes, nearest to the first study."""
+    """The published speedups of this technique: its step in the shipped recipes, nearest to the first study."""
     return tuple(
         said
         for recipe in map(read_recipe, recipe_names())
@@ -123,21 +122,24 @@ def _published(name: tuple[Named, ...], summary: StudySummary) -> tuple[str, ...
 
 
 def _is_of(rung: Rung, name: tuple[Named, ...]) -> bool:
-    """Does the rung add this knob's value, and nothing else but what refines it?"""
+    """Does the rung add this value of the knob, and beside it modifiers at most?"""
     masters = [knob for knob in rung.set if find_knob(knob).modifies not in rung.set]
-    main = [one for one in name if find_knob(one[0]).modifies not in dict(name)]
+    main = [pair for pair in name if find_knob(pair[0]).modifies not in dict(name)]
     return len(masters) == 1 and main == [(masters[0], str(rung.set[masters[0]][0]))]
 
 
 def _steps(recipe: LadderRecipe, rung: Rung, summary: StudySummary) -> Iterable[str]:
-    """One for each GPU that both this rung and the one below were published for."""
+    """The speedup over the rung below, for each GPU that both rungs were published for."""
     below = recipe.rungs[recipe.below(recipe.number(rung.name))]
-    mine = {figure.setting: figure for figure in _of(recipe, rung)}
-    theirs = {figure.setting: figure for figure in _of(recipe, below)}
-    both = [setting for setting in mine if setting in theirs and mine[setting].speedup_over(theirs[setting])]
+    with_it = {figure.setting: figure for figure in _of(recipe, rung)}
+    without = {figure.setting: figure for figure in _of(recipe, below)}
+    shared = [setting for setting in with_it if setting in without]
+    both = [setting for setting in shared if with_it[setting].speedup_over(without[setting])]
     for gpu in dict.fromkeys(setting.gpu for setting in both):
-        nearest = max((setting for setting in both if setting.gpu == gpu), key=lambda one: _likeness(one, summary))
-        ratio = mine[nearest].speedup_over(theirs[nearest])
+        nearest = max(
+            (setting for setting in both if setting.gpu == gpu), key=lambda setting: _similarity(setting, summary)
+        )
+        ratio = with_it[nearest].speedup_over(without[nearest])
         yield f"{ratio:.2f}x ({nearest}; {recipe.published})"
 
 
@@ -145,9 +147,10 @@ def _of(recipe: LadderRecipe, rung: Rung) -> list[Figure]:
     return [figure for figure in figures() if (figure.table, figure.config) == (recipe.published, rung.published)]
 
 
-def _likeness(setting: Setting, summary: StudySummary) -> tuple[bool, bool, bool, bool]:
+def _similarity(setting: Setting, summary: StudySummary) -> tuple[bool, bool, bool, bool]:
+    """The sort key of how near a published setting is to the study: pipeline, size, batch, GPU."""
     target = summary.record.target
     same_size = (setting.resolution, setting.resolution) == (target.workload.width, target.workload.height)
-    is_same = is_of_pipeline(setting.pipeline, target.pipeline.name)
-    is_here = is_of_gpu(setting.gpu, target.device.name)
-    return is_same, same_size, setting.batch == target.workload.batch, is_here
+    same_pipeline = is_of_pipeline(setting.pipeline, target.pipeline.name)
+    same_gpu = is_of_gpu(setting.gpu, target.device.name)
+    return same_pipeline, same_size, setting.batch == target.workload.batch, same_gpu

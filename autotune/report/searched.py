@@ -1,4 +1,4 @@
-"""search() as users call it: the search itself, then its report in the study's folder."""
+"""Searched: autotune.search() as users call it: the search, then its report in the study's folder."""
 
 import functools
 from typing import Any
@@ -18,7 +18,7 @@ def search(*args: Any, **options: Any) -> Result:
 
 
 def write_search_report(result: Result) -> None:
-    """report.html, report.md and pictures.png (the baseline's pictures above, the pick's below)."""
+    """Write report.html, report.md and pictures.png into the study's folder."""
     summary = read_summary(result.folder)
     contact_sheet(summary.folder, result.best.pictures_of).save(summary.folder.pictures)
     write_report(summary)

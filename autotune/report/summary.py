@@ -1,4 +1,4 @@
-"""What a report has to say of a study: the answer in a sentence, the pick, the front, a row for every trial."""
+"""Summary: what a report says about a study: the answer in a sentence, the pick, the front, a row a trial."""
 
 import shlex
 from collections.abc import Iterable
@@ -32,11 +32,11 @@ class Row:
     latency_s: float | None
     speed: str
     memory_bytes: int | None
-    loss: float | None
+    loss: float | None  # of quality: CLIP points, or 100 x (1 - SSIM)
     quality: str
     outcome: str
     reason: str
-    log: str | None  # relative to the study
+    log: str | None  # path relative to the study's folder
     seconds: float
 
     @property
@@ -57,22 +57,23 @@ class StudySummary:
     trials: tuple[Trial, ...]
     anchors: tuple[Anchor, ...]
     front: tuple[Trial, ...]
-    tuned: TunedConfig | None  # best.json, or what would be exported now; None where nothing can be
+    tuned: TunedConfig | None  # best.json, or what would be exported now; None: no config can be exported
     ablation: Ablation | None
     rows: tuple[Row, ...]
 
     @property
     def baseline(self) -> Trial | None:
-        """Trial 0, where it was measured: without it there is nothing to compare with."""
+        """Trial 0; None where it was not measured, and there is nothing to compare with."""
         return self.trials[0] if self.trials and self.trials[0].measured else None
 
     @property
     def pick(self) -> Trial | None:
-        """The trial in best.json; of a minimal config, which is no trial, the one that it was made from."""
+        """The trial that was exported; of a minimal config, the trial that it was made from."""
         return _trial_of(self.tuned, self.trials, self.ablation)
 
     @property
     def is_minimal(self) -> bool:
+        """Has an ablation replaced the pick by a minimal config?"""
         return self.tuned is not None and self.pick is not None and self.pick.config != Config(self.tuned.knobs)
 
     @property
@@ -91,7 +92,7 @@ class StudySummary:
 
 
 def read_summary(path: Path) -> StudySummary:
-    """Raises UserError where the folder holds no study, or one that can't be read."""
+    """Read the study in this folder, finished or not. Raises UserError where it is no study, or can't be read."""
     folder = StudyFolder(path)
     record, trials, anchors = read_record(folder), read_trials(folder), read_anchors(folder)
     has_baseline = bool(trials) and trials[0].measured is not None
@@ -105,6 +106,7 @@ def read_summary(path: Path) -> StudySummary:
 
 
 def _tuned(folder: StudyFolder, record: Record, trials: list[Trial]) -> TunedConfig | None:
+    """best.json, or while there is none, the export of the best trial so far."""
     if folder.best.exists():
         return TunedConfig.load(folder.best)
     best = pick_trial(trials, trials[0], record.goal) if trials else None
@@ -112,6 +114,7 @@ def _tuned(folder: StudyFolder, record: Record, trials: list[Trial]) -> TunedCon
 
 
 def _trial_of(tuned: TunedConfig | None, trials: Iterable[Trial], ablation: Ablation | None) -> Trial | None:
+    """The trial that this config was exported from, or made from by an ablation."""
     if tuned is None:
         return None
     config = Config(tuned.knobs)
@@ -158,12 +161,12 @@ def _kind(record: Record, trial: Trial, baseline: Trial, front: list[Trial], pic
 
 
 def answer(summary: StudySummary) -> str:
-    """The whole study in one sentence, no number in it that was not measured."""
+    """The result of the study in one sentence. Every number in it was measured."""
     tuned, tried = summary.tuned, len(summary.trials)
     if not summary.trials:
         return "No trial has finished yet."
     if summary.baseline is None:
-        return "The baseline itself failed, so that there is nothing to compare with: see the trials below."
+        return "The baseline itself failed, so there is nothing to compare with: see the trials below."
     if tuned is None:
         return f"No config keeps the limits that were set ({tried} tried): see the trials below."
     if tuned.knobs == tuned.baseline_knobs:
@@ -189,19 +192,19 @@ def _memory(tuned: TunedConfig) -> str:
 
 
 def _drop(summary: StudySummary) -> Paired | None:
-    """What the pick's pictures lose: over the confirmation's pairs, or else over the search's."""
+    """The quality that the pick loses: over the pairs of the confirmation, else over those of the search."""
     if summary.tuned and summary.tuned.confirmation and summary.tuned.confirmation.quality:
         return summary.tuned.confirmation.quality.drop
-    mine = summary.pick.measured if summary.pick and not summary.is_minimal else None
-    theirs = summary.baseline.measured if summary.baseline else None
-    if mine is None or theirs is None or mine.quality is None or theirs.quality is None:
+    pick = summary.pick.measured if summary.pick and not summary.is_minimal else None
+    baseline = summary.baseline.measured if summary.baseline else None
+    if pick is None or baseline is None or pick.quality is None or baseline.quality is None:
         return None
-    return paired_drop(mine.quality, theirs.quality)
+    return paired_drop(pick.quality, baseline.quality)
 
 
 def _quality(tuned: TunedConfig, drop: Paired | None) -> str:
-    seen = tuned.confirmation.quality if tuned.confirmation else None
-    likeness = f"SSIM {(seen or tuned.tuned).ssim_mean:.3f} to the baseline's pictures"
+    confirmed = tuned.confirmation.quality if tuned.confirmation else None
+    likeness = f"SSIM {(confirmed or tuned.tuned).ssim_mean:.3f} to the baseline's pictures"
     if tuned.tuned.quality_metric == "likeness":
         return f"{likeness} (their quality was not judged)"
     if drop is not None:
@@ -212,7 +215,7 @@ def _quality(tuned: TunedConfig, drop: Paired | None) -> str:
 
 
 def quality_verdict(drop: Paired) -> str:
-    """Is quality lost? With the smallest loss that these pairs would have shown."""
+    """Is quality lost? With the smallest loss that this number of pairs can show."""
     if drop.is_detectable:
         return f"CLIP score {drop.as_change} over {drop.n} pairs"
     if drop.smallest_detectable is None:
@@ -227,7 +230,7 @@ def _smallest(points: float, pairs: int) -> str:
 
 
 def next_steps(summary: StudySummary) -> list[tuple[str, str]]:
-    """What one may want to do now: a command, and what it is for."""
+    """What to do next with this study: commands, and what each is for."""
     where = summary.folder.path
     best, steps = where / "best.json", list[tuple[str, str]]()
     if summary.tuned is not None and summary.folder.best.exists():
@@ -235,7 +238,7 @@ def next_steps(summary: StudySummary) -> list[tuple[str, str]]:
         steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", "out.png"]), "one picture"))
     can_ablate = summary.folder.best.exists() and summary.pick is not None and summary.pick.number != 0
     if can_ablate and summary.ablation is None:
-        steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brought"))
+        steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brings"))
     if summary.trials:
         steps.append((shlex.join(["autotune", "table", str(where), "--format", "csv"]), "every trial as a table"))
     return steps

@@ -1,4 +1,4 @@
-"""A study as a table for other programs: a row for every trial, or for every timed call; raw figures."""
+"""Table: a study as a table for other programs, one row a trial or one row a timed call, with raw figures."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import UserError, nearest
+from autotune.frozen_model import write_text
 from autotune.knobs import all_knobs
 from autotune.measurement import Measurement, ShapeCost
 from autotune.statistics.drift import PRIOR_SPREAD, process_spread, speedup_interval
@@ -22,9 +23,9 @@ MORE_FIGURES = ("seconds_per_picture", "peak_memory_bytes", "load_peak_memory_by
 
 
 def trials_rows(study: Path) -> list[Row]:
-    """One row a trial: knobs, figures, quality with its interval, outcome. None where there is no figure.
+    """One row a trial: knobs, figures, quality with its interval, outcome. A figure that was not taken is None.
 
-    Raises UserError where the folder is no study.
+    The names of the columns end with the unit (_s, _bytes, _db). Raises UserError where the folder is no study.
     """
     folder = StudyFolder(study)
     record, trials, anchors = read_record(folder), read_trials(folder), read_anchors(folder)
@@ -49,7 +50,7 @@ def trials_rows(study: Path) -> list[Row]:
 
 
 def _knobs(trials: Sequence[Trial]) -> list[str]:
-    """Those of any trial, in the order in which they act; then those that this autotune does not know."""
+    """The knobs that any trial names, in the order in which they are applied; unknown ones last."""
     named = {name for trial in trials for name in trial.values}
     return [*(name for name in all_knobs() if name in named), *sorted(named - all_knobs().keys())]
 
@@ -60,7 +61,7 @@ def _figures(trial: Trial, baseline: Trial, spread: float, batch: int) -> Row:
     if mine is None:
         return dict.fromkeys((*names, *MORE_FIGURES))
     ratios = speedup_interval(trial, baseline, spread) if baseline.measured else (None, None, None)
-    found = (mine.latency_s, mine.latency_spread, *ratios, mine.first_calls_s[0])
+    figures = (mine.latency_s, mine.latency_spread, *ratios, mine.first_calls_s[0])
     more = (
         mine.seconds_per_picture(batch),
         mine.peak_memory_bytes,
@@ -68,7 +69,7 @@ def _figures(trial: Trial, baseline: Trial, spread: float, batch: int) -> Row:
         trial.drift,
         len(mine.latency_samples_s),
     )
-    return dict(zip((*names, *MORE_FIGURES), (*found, *more), strict=True))
+    return dict(zip((*names, *MORE_FIGURES), (*figures, *more), strict=True))
 
 
 def _quality(trial: Trial, baseline: Trial) -> Row:
@@ -105,7 +106,7 @@ def _standing(record: Record, trial: Trial, baseline: Trial, front: set[int]) ->
 
 
 def samples_rows(study: Path) -> list[Row]:
-    """Every timed call of every trial and of every anchor, in the order in which they were taken.
+    """One row a call of every trial and every anchor: the first call, warm-up and timed calls, in order.
 
     Raises UserError where the folder is no study.
     """
@@ -132,7 +133,7 @@ def _phases(cost: Measurement | ShapeCost) -> dict[str, tuple[float, ...]]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """With a header; what is not known is empty."""
+    """CSV with a header. Unknown values are empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -141,10 +142,12 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
+    """A JSON list with one object a row."""
     return json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n"
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table, without columns that are the same in every row."""
     names = _interesting(rows)
     lines = [" | ".join(names), "|".join("---" for _ in names)]
     lines += [" | ".join(_cell(row[name]).replace("|", "\\|").replace("<", "&lt;") for name in names) for row in rows]
@@ -152,7 +155,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def as_latex(rows: Sequence[Row]) -> str:
-    """A tabular in booktabs' style."""
+    """A LaTeX tabular in booktabs' style, without columns that are the same in every row."""
     names = _interesting(rows)
     columns = "".join("r" if all(_is_number(row[name]) for row in rows) else "l" for name in names)
     head = " & ".join(_latex(name) for name in names)
@@ -171,14 +174,28 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 
 def formatted(rows: Sequence[Row], how: str) -> str:
-    """The rows in the format of this name. Raises UserError for an unknown one."""
+    """The rows as text in the format of this name. Raises UserError for an unknown format and for parquet."""
+    if how == "parquet":
+        raise UserError("--format parquet is for a file: name one with -o.")
     if how not in FORMATS:
         raise UserError(f"unknown format {how!r}: {nearest(how, FORMATS)}")
     return FORMATS[how](rows)
 
 
+def write_table(rows: Sequence[Row], how: str, path: Path) -> None:
+    """Write the rows into a file, in the format of this name. Raises UserError where that fails."""
+    if how == "parquet":
+        write_parquet(rows, path)
+        return
+    text = formatted(rows, how)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
+
+
 def _interesting(rows: Sequence[Row]) -> list[str]:
-    """For people: without the columns that say the same of every trial, where there are several."""
+    """The columns that differ between rows, and those that are always shown."""
     names = list(rows[0]) if rows else []
     always = ("trial", "latency_s", "peak_memory_bytes", "outcome")
     return [name for name in names if name in always or len(rows) < 2 or len({str(row[name]) for row in rows}) > 1]
@@ -202,18 +219,18 @@ def _latex(text: str) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Each of one type."""
+    """Column -> its values, all of one type: words, if a column mixes words and numbers."""
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     for name, values in columns.items():
         kinds = {type(value) for value in values if value is not None}
         if len(kinds) > 1:
-            one = float if kinds == {int, float} else str
-            columns[name] = [None if value is None else one(value) for value in values]
+            convert = float if kinds == {int, float} else str
+            columns[name] = [None if value is None else convert(value) for value in values]
     return columns
 
 
 def write_parquet(rows: Sequence[Row], path: Path) -> None:
-    """A column that mixes words and numbers, as a knob's values may, is of words.
+    """Write a Parquet file. A column that mixes words and numbers, as values of a knob may, is stored as words.
 
     Raises UserError where pyarrow is not installed, or the file can't be written.
     """

@@ -1,4 +1,4 @@
-"""Numbers and configs as people read them."""
+"""Words: numbers, configs, trials and qualities as people read them."""
 
 import statistics
 from collections import Counter
@@ -25,49 +25,52 @@ def seconds(value: float) -> str:
 
 
 def memory(value: float) -> str:
+    """Bytes: 1.23e9 -> "1.23 GB", 239e6 -> "239 MB"."""
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
 def config(values: Config) -> str:
-    """What differs from the defaults: "compile=regional dtype=bf16"."""
+    """The knobs that are not at their default: "compile=regional dtype=bf16"."""
     knobs = all_knobs()
     changed = [f"{name}={value}" for name, value in values.items() if name in knobs and value != knobs[name].default]
     return " ".join(changed) or "all defaults"
 
 
 def outcome(trial: Trial, baseline: Trial, spread: float = PRIOR_SPREAD) -> str:
-    """One line for a finished trial. `spread`: of one config from process to process, see drift.py."""
+    """One line for a finished trial: its figures and remarks, or why it failed.
+
+    spread  of one config's latency from process to process, as a share, see drift.py
+    """
     if isinstance(trial.outcome, Failure):
         return f"{trial.outcome.cause}: {trial.outcome.reason}"
-    mine, theirs = trial.outcome, baseline.measured
-    assert theirs is not None
+    measured, reference = trial.outcome, baseline.measured
+    assert reference is not None
     ratio = speed(trial, baseline, spread)
-    latency = f"{seconds(mine.latency_s)} ({ratio}; {_sizes(mine)})" if mine.also else f"{_call(mine)} ({ratio})"
-    words = f"{latency}, {memory(mine.peak_memory_bytes)}"
-    found = "".join(f"; {said}" for said in remarks(trial))
-    if mine.quality is None or theirs.quality is None:
-        return words + found
-    return f"{words}, {quality(trial, baseline)}{found}"
+    several = f"{seconds(measured.latency_s)} ({ratio}; {_sizes(measured)})" if measured.also else None
+    figures = f"{several or f'{_call(measured)} ({ratio})'}, {memory(measured.peak_memory_bytes)}"
+    if measured.quality is not None and reference.quality is not None:
+        figures += f", {quality(trial, baseline)}"
+    return "; ".join([figures, *remarks(trial)])
 
 
 def remarks(trial: Trial) -> list[str]:
-    """What is to be said of a measured trial: that its code or its pictures are another's, that these were not worth
-    drawing, or that they are not what a knob had promised."""
-    mine = trial.measured
-    if mine is None:
+    """Remarks on a measured trial: what it has reused, why it was stopped early, what its spot check has found."""
+    measured = trial.measured
+    if measured is None:
         return []
-    found = [mine.spot_check.mismatch] if mine.spot_check and mine.spot_check.mismatch else []
-    if mine.stopped:
-        found.append(f"stopped: {mine.stopped}")
-    if mine.compiled_as:
-        found.append(f"compiled as trial {mine.compiled_as.trial}")
-    if mine.quality_of is not None and mine.spot_check:
-        found.append(f"pictures as trial {mine.quality_of}'s (one compared, SSIM {mine.spot_check.ssim:.3f})")
+    check = measured.spot_check
+    found = [check.mismatch] if check and check.mismatch else []
+    if measured.stopped:
+        found.append(f"stopped: {measured.stopped}")
+    if measured.compiled_as:
+        found.append(f"compiled as trial {measured.compiled_as.trial}")
+    if measured.quality_of is not None and check:
+        found.append(f"pictures as trial {measured.quality_of}'s (one compared, SSIM {check.ssim:.3f})")
     return found
 
 
 def speed(trial: Trial, baseline: Trial, spread: float) -> str:
-    """ "1.23x" the baseline's speed; "~1x" where the interval does not exclude that nothing but noise is seen."""
+    """ "1.23x" the baseline's speed; "~1x" where the difference is within the noise."""
     ratio, low, high = speedup_interval(trial, baseline, spread)
     return f"{ratio:.2f}x" if low > 1 + GAP or high < 1 / (1 + GAP) else "~1x"
 
@@ -85,22 +88,22 @@ def anchor(again: Anchor, baseline: Trial) -> str:
 
 
 def warm_start(studies: Sequence[EarlierStudy], first: int) -> str:
-    """What earlier studies have done for this one; none of their figures."""
+    """The earlier studies of a warm start, and how many trials they have put first."""
     counts: Counter[str] = Counter()
     for study in studies:
         counts[study.device] += len(study.trials)
     trials = " and ".join(f"{count} trial{'s' * (count > 1)} of {device}" for device, count in counts.items())
     many = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
-    ordered = f"order the first {first}" if first else "put none first: none of theirs is known to keep the limits here"
+    ordered = f"order the first {first}" if first else "put none first: none of them is known to keep the limits here"
     return f"warm start from {many}: {trials} {ordered}"
 
 
-def untried(found: Untried) -> str:
-    """What was left alone, and by whose word."""
-    one = found.count == 1
+def untried(skipped: Untried) -> str:
+    """The configs that the sampler has skipped: how many, and the prediction that is the reason."""
+    configs = "config was" if skipped.count == 1 else "configs were"
     return (
-        f"{found.count} {'config was' if one else 'configs were'} not tried: predicted to need more than "
-        f"{memory(found.limit_bytes)} (least: {memory(found.least_bytes)})"
+        f"{skipped.count} {configs} not tried: predicted to need more than "
+        f"{memory(skipped.limit_bytes)} (least: {memory(skipped.least_bytes)})"
     )
 
 
@@ -110,7 +113,7 @@ def _call(cost: Measurement | ShapeCost) -> str:
 
 
 def _sizes(measured: Measurement) -> str:
-    """Of several sizes, the main one first: "400 ms +-9.6%, 96x96@2 800 ms +-3.0% with 3 more graphs"."""
+    """Each size, the main one first: "400 ms +-9.6%, 96x96@2 800 ms +-3.0% with 3 more graphs"."""
     graphs = {cost.shape: f"{cost.graphs_added} more graph{'s' * (cost.graphs_added > 1)}" for cost in measured.also}
     others = [
         f"{cost.shape} {_call(cost)}" + (f" with {graphs[cost.shape]}" if cost.graphs_added else "")
@@ -120,24 +123,25 @@ def _sizes(measured: Measurement) -> str:
 
 
 def quality(trial: Trial, baseline: Trial) -> str:
-    """How the pictures compare: "CLIP +0.09 +-0.13 (16 pairs see drops from 0.14), SSIM 0.995"."""
+    """Relative to the baseline: "CLIP +0.09 +-0.13 (16 pairs see drops from 0.14), SSIM 0.995"."""
     return ", ".join(quality_lines(trial, baseline)).replace(", (", " (")
 
 
 def quality_lines(trial: Trial, baseline: Trial) -> list[str]:
-    """The same, for a narrow column: the score, the smallest drop that its pairs can show, the likeness."""
-    mine, theirs = trial.measured, baseline.measured
-    assert mine is not None
-    assert theirs is not None
-    if mine.quality is None or theirs.quality is None:
+    """The same for a narrow column: the score, the smallest detectable drop, the likeness."""
+    measured, reference = trial.measured, baseline.measured
+    assert measured is not None
+    assert reference is not None
+    if measured.quality is None or reference.quality is None:
         return ["not judged"]
-    if mine.quality.metric == "likeness":
-        return [f"SSIM {mine.quality.ssim_mean:.3f}"]
-    return [*drop_lines(paired_drop(mine.quality, theirs.quality)), f"SSIM {mine.quality.ssim_mean:.3f}"]
+    likeness = f"SSIM {measured.quality.ssim_mean:.3f}"
+    if measured.quality.metric == "likeness":
+        return [likeness]
+    return [*drop_lines(paired_drop(measured.quality, reference.quality)), likeness]
 
 
 def drop_lines(drop: Paired) -> list[str]:
-    """A drop of the CLIP score, and beside it the smallest one that these pairs can show (none where all agree)."""
+    """The change of the CLIP score, and the smallest drop that its pairs can show (no line where all pairs agree)."""
     half = "?" if drop.half_width is None else f"{drop.half_width:.2f}"
     score = f"CLIP {0.0 - drop.mean:+.2f} +-{half}"
     if drop.smallest_detectable is None:

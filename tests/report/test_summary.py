@@ -219,7 +219,7 @@ def test_what_a_trial_was_spared_and_what_was_found_out_is_said(tmp_path: Path) 
     assert (rows[2].reason, rows[2].quality, rows[2].loss) == ("stopped: can't reach the front", "not judged", None)
     assert rows[2].speed == "0.33x"
     said = dict(how_measured(summary))
-    assert said["findings"] == "qkv_fusion=True changed the picture here: SSIM 0.500, PSNR 20.0 dB to trial 0's"
-    assert said["pictures"].startswith("1 trial drew one alone, found it to be an earlier trial's")
+    assert said["mismatches"] == "qkv_fusion=True changed the picture here: SSIM 0.500, PSNR 20.0 dB to trial 0's"
+    assert said["pictures"].startswith("1 trial drew one alone, equal to that of an earlier trial, and reused its quality")
     assert "1 trial drew none" in said["pictures"]
     assert "can&#39;t reach the front" in page(summary)

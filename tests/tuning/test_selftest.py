@@ -55,7 +55,7 @@ def test_a_noisy_machine_sees_only_large_speedups() -> None:
 
 def test_the_words_say_what_disturbed_it() -> None:
     seen = machine(0.01).model_copy(update={"disturbed": {"others used 40 % of the processor": 7}})
-    assert "calls thrown away: 7 beside 200 that count (7 x others used 40 % of the processor)" in selftest_words(seen)
+    assert "calls discarded: 7 beside 200 that count (7 x others used 40 % of the processor)" in selftest_words(seen)
 
 
 def test_too_few_pairs_are_refused() -> None:

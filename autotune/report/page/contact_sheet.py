@@ -1,4 +1,4 @@
-"""What the numbers look like: the baseline's pictures above, the pick's below, prompt by prompt."""
+"""Contact sheet: pictures.png, the baseline's pictures above, the pick's below, prompt by prompt."""
 
 from pathlib import Path
 
@@ -25,5 +25,5 @@ def _thumbnail(path: Path, side_px: int) -> Image.Image:
     image = Image.open(path).convert("RGB")
     scale = side_px / max(image.size)
     size = (round(image.width * scale), round(image.height * scale))
-    # Small pictures are enlarged without smoothing, so that what is shown is what was made.
+    # Small pictures are enlarged without smoothing, so that every pixel is shown as it is.
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

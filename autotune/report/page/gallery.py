@@ -1,6 +1,6 @@
-"""Pictures for the report: the baseline's beside each config's, and where they differ, as data URIs.
+"""Gallery: the pictures of a report: the baseline's, each config's, and heat-maps of their differences.
 
-Small pictures are kept bit for bit. Large ones are made smaller for the page alone; differences are taken before that.
+All are data URIs. Small pictures are kept bit for bit. Large ones are shrunk, after the differences were computed.
 """
 
 import base64
@@ -13,9 +13,9 @@ from PIL import Image, ImageChops, ImageStat
 from autotune.study_folder import StudyFolder, picture_name
 
 LARGEST_PX = 512  # of the longer side on the page
-MOST_PICTURES = 96  # of all configs together: the page must stay one that can be sent
+MOST_PICTURES = 96  # of all configs together, so that the page stays small enough to be sent
 MOST_PROMPTS = 8
-FULL_SCALE = 32  # of 255 levels: a difference of so many in any channel is the heat-map's brightest
+FULL_SCALE = 32  # of 255 levels: a difference this large in any channel has the brightest colour
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Reel:
-    """One config's pictures, in the order of the prompts."""
+    """The pictures of one config, in the order of the prompts."""
 
     trial: int
     shots: tuple[Shot, ...]
@@ -39,9 +39,9 @@ class Reel:
 def reels(
     folder: StudyFolder, trials: Iterable[int], prompts: tuple[str, ...], drawn_by: Mapping[int, int] | None = None
 ) -> list[Reel]:
-    """The baseline's reel, then one for each of these trials that has pictures. None where the baseline has none.
+    """The baseline's reel, then one for each of these trials that has pictures; [] where the baseline has none.
 
-    drawn_by  the trial whose pictures stand for this one's, where they are not its own
+    drawn_by  trial -> the source trial whose pictures it has reused
     """
     of = {number: (drawn_by or {}).get(number, number) for number in dict.fromkeys(trials)}
     chosen = [number for number, source in of.items() if number != 0 and _has_picture(folder, source, 0)]
@@ -56,13 +56,16 @@ def reels(
 
 
 def _shot(folder: StudyFolder, number: int, index: int, prompt: str) -> Shot:
-    theirs, mine = _open(folder, 0, index), _open(folder, number, index)
-    heat, mean = heat_map(theirs, mine)
-    return Shot(prompt, _uri(mine), _uri(heat), mean)
+    baseline, picture = _open(folder, 0, index), _open(folder, number, index)
+    heat, mean = heat_map(baseline, picture)
+    return Shot(prompt, _uri(picture), _uri(heat), mean)
 
 
 def heat_map(first: Image.Image, second: Image.Image) -> tuple[Image.Image, float]:
-    """Where two pictures of one size differ, dark to bright, and by how much in the mean (of 255 levels)."""
+    """The difference of two pictures as a picture, dark to bright, and its mean in levels of 255.
+
+    The second picture is resized where the sizes differ.
+    """
     if first.size != second.size:
         second = second.resize(first.size)
     channels = ImageChops.difference(first, second)
@@ -75,7 +78,7 @@ def heat_map(first: Image.Image, second: Image.Image) -> tuple[Image.Image, floa
 
 
 def _palette() -> list[int]:
-    """Black over purple and orange to pale yellow: brightness rises all the way, so that it reads without colours."""
+    """256 RGB triples, from black over purple and orange to pale yellow, with rising brightness all the way."""
     stops = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
     colours: list[int] = []
     for level in range(256):

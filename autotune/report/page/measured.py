@@ -1,4 +1,4 @@
-"""How a study was measured, as lines for a report: the device, the workload, the noise, the health, the versions."""
+"""Measured: how a study was measured, as lines for a report: device, workload, noise, health, versions ..."""
 
 import statistics
 from collections import Counter
@@ -13,11 +13,11 @@ from autotune.trial import WARM_START
 
 
 def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
-    """(what, in words), only what is known."""
+    """(what, in words) for everything that is known of this study."""
     record, target = summary.record, summary.record.target
     device = target.device
     versions = [f"{name} {version}" for name, version in target.versions.items()]
-    found = [
+    lines = [
         ("command", record.command),
         ("pipeline", f"{target.pipeline.known.class_name} from {target.pipeline.source}, {_revision(summary)}"),
         ("workload", str(target.workload)),
@@ -33,11 +33,11 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("calls", _calls(_measurements(summary))),
         ("compiled", _compiled(_measurements(summary))),
         ("pictures", _pictures(summary)),
-        ("findings", _findings(_measurements(summary))),
+        ("mismatches", _mismatches(_measurements(summary))),
         ("health", _health(_measurements(summary))),
         ("scorer", _scorer(summary)),
     ]
-    return [(what, said) for what, said in found if said]
+    return [(what, line) for what, line in lines if line]
 
 
 def _revision(summary: StudySummary) -> str:
@@ -53,14 +53,14 @@ def _limits(summary: StudySummary) -> str:
     goal, baseline = summary.record.goal, summary.baseline
     metric = baseline.measured.quality.metric if baseline and baseline.measured and baseline.measured.quality else ""
     unit = {"clip": "CLIP points", "likeness": "of 100 x (1 - SSIM)"}.get(metric, "points")
-    found = [f"quality may drop by {goal.max_quality_drop:g} {unit}"]
-    found += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
-    found += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
-    return ", ".join(found)
+    limits = [f"quality may drop by {goal.max_quality_drop:g} {unit}"]
+    limits += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
+    limits += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
+    return ", ".join(limits)
 
 
 def _warm_start(summary: StudySummary) -> str:
-    """What earlier studies were good for, and by which name and digest they go."""
+    """The earlier studies of a warm start, with their digests, and how many trials they have put first."""
     studies, first = summary.record.warm_start, sum(trial.origin == WARM_START for trial in summary.trials)
     if not studies:
         return ""
@@ -69,36 +69,39 @@ def _warm_start(summary: StudySummary) -> str:
 
 
 def _not_tried(summary: StudySummary) -> str:
-    """What the sampler left alone at the last question. Predictions, and said to be."""
-    found = read_untried(summary.folder)
-    if found is None:
+    """The configs that the sampler had skipped when it was last asked. These are predictions, and the line says so."""
+    skipped = read_untried(summary.folder)
+    if skipped is None:
         return ""
-    looked = f"by what {found.trials} trials have measured; {found.of} untried configs were looked at"
-    return f"{words.untried(found)}, {looked}"
+    basis = f"by what {skipped.trials} trials have measured; {skipped.of} untried configs were looked at"
+    return f"{words.untried(skipped)}, {basis}"
 
 
 def _processes(summary: StudySummary) -> str:
-    """How those that measured the trials were started; what was asked for, and what became of it."""
+    """How the processes of the trials were started, by --isolation and in fact."""
     named = {"fork": "forked off one that had loaded the libraries", "spawn": "an interpreter of its own"}
     counts = Counter(one.isolation for one in _measurements(summary) if one.isolation)
     if not counts:
         return ""
-    said = ", ".join(f"{named[how]}{f' ({count} trials)' if len(counts) > 1 else ''}" for how, count in counts.items())
-    return f"each trial in a process of its own: {said} (--isolation {summary.record.isolation})"
+    started = ", ".join(
+        f"{named[how]}{f' ({count} trials)' if len(counts) > 1 else ''}" for how, count in counts.items()
+    )
+    return f"each trial in a process of its own: {started} (--isolation {summary.record.isolation})"
 
 
 def _noise(summary: StudySummary) -> str:
     if summary.baseline is None:
         return ""
-    again = [anchor.measured for anchor in summary.anchors if anchor.measured]
+    anchors = [anchor.measured for anchor in summary.anchors if anchor.measured]
     calls = statistics.median(one.latency_spread for one in _measurements(summary)) / 2
-    said = f"calls of one process +-{calls:.1%} (half the interquartile range, the median trial); "
-    if not again:
-        return said + f"processes of one config are taken to differ by {summary.spread:.1%}: nothing measured it here"
+    of_calls = f"calls of one process +-{calls:.1%} (half the interquartile range, the median trial); "
+    if not anchors:
+        assumed = f"processes of one config are assumed to differ by {summary.spread:.1%}: not measured in this study"
+        return of_calls + assumed
     drifts = [trial.drift - 1 for trial in summary.trials if trial.measured]
-    counted = f"the baseline {len(again)} times again, and an assumption that counts as {PRIOR_WEIGHT}"
+    counted = f"{len(anchors)} anchors, and a prior that counts as {PRIOR_WEIGHT}"
     drifted = f"; the device drifted by {min(drifts):+.1%} to {max(drifts):+.1%}, which is corrected"
-    return said + f"processes of one config differ by {summary.spread:.1%} ({counted})" + drifted
+    return of_calls + f"processes of one config differ by {summary.spread:.1%} ({counted})" + drifted
 
 
 def _calls(measured: list[Measurement]) -> str:
@@ -107,15 +110,14 @@ def _calls(measured: list[Measurement]) -> str:
     counts = [len(one.latency_samples_s) for one in measured]
     ended = Counter(one.stopped_by for one in measured if one.stopped_by)
     why = "".join(f", {count} x ended by {reason}" for reason, count in ended.most_common())
-    thrown = Counter(gone.why for one in measured for gone in one.discarded)
-    taken = "".join(f", {count} thrown away ({why})" for why, count in thrown.most_common())
-    return (
-        f"{min(counts)} to {max(counts)} timed calls a trial after {len(measured[0].warmup_s)} to warm up{why}{taken}"
-    )
+    discarded = Counter(call.why for one in measured for call in one.discarded)
+    lost = "".join(f", {count} discarded ({reason})" for reason, count in discarded.most_common())
+    warm_up = f"{len(measured[0].warmup_s)} warm-up calls"
+    return f"{min(counts)} to {max(counts)} timed calls a trial after {warm_up}{why}{lost}"
 
 
 def _compiled(measured: list[Measurement]) -> str:
-    """Whose code was not their own, and what their figures are then."""
+    """The trials that have reused compiled code, and what their figures mean."""
     shared = sum(one.compiled_as is not None for one in measured)
     if not shared:
         return ""
@@ -123,23 +125,23 @@ def _compiled(measured: list[Measurement]) -> str:
 
 
 def _pictures(summary: StudySummary) -> str:
-    """What was not drawn, and why."""
+    """The trials that have not drawn all their pictures, and why."""
     measured = _measurements(summary)
     shared = sum(one.quality_of is not None for one in measured)
     stopped = sum(one.stopped is not None for one in measured)
-    found = []
+    parts = []
     if shared:
-        found.append(f"{_trials(shared)} drew one alone, found it to be an earlier trial's, and took over its quality")
+        parts.append(f"{_trials(shared)} drew one alone, equal to that of an earlier trial, and reused its quality")
     if stopped:
-        found.append(f"{_trials(stopped)} drew none, slower and larger than one that loses no quality")
-    return "; ".join(found)
+        parts.append(f"{_trials(stopped)} drew none, slower and larger than a trial that loses no quality")
+    return "; ".join(parts)
 
 
 def _trials(count: int) -> str:
     return f"{count} trial{'s' * (count > 1)}"
 
 
-def _findings(measured: list[Measurement]) -> str:
+def _mismatches(measured: list[Measurement]) -> str:
     return "; ".join(one.spot_check.mismatch for one in measured if one.spot_check and one.spot_check.mismatch)
 
 
@@ -153,24 +155,24 @@ def _health(measured: list[Measurement]) -> str:
         ("up to {:.0f} degrees C", [h.temperature_c for h in health]),
         ("up to {:.0f} W", [h.power_w for h in health]),
     )
-    said = []
+    parts = []
     for form, values in columns:
         known = [value for value in values if value is not None]
-        said += [form.format(max(known))] if known else []
-    said += [f"{reason} in {count} trials" for reason, count in reasons.most_common()]
-    return ", ".join(said)
+        parts += [form.format(max(known))] if known else []
+    parts += [f"{reason} in {count} trials" for reason, count in reasons.most_common()]
+    return ", ".join(parts)
 
 
 def _scorer(summary: StudySummary) -> str:
     quality = summary.baseline.measured.quality if summary.baseline and summary.baseline.measured else None
     if quality is None:
         return ""
-    judged = quality.scorer or "no CLIP model: only likeness to the baseline's pictures"
-    return f"{judged}, {len(quality.ssim)} pictures a trial"
+    scorer = quality.scorer or "no CLIP model: only likeness to the baseline's pictures"
+    return f"{scorer}, {len(quality.ssim)} pictures a trial"
 
 
 def where_time_goes(summary: StudySummary) -> list[tuple[str, str, str]]:
-    """(part of a call, the baseline's, the pick's), of those parts that both were timed for; first the whole of it."""
+    """(part of a call, the baseline's time, the pick's), first the whole call; [] where the parts were not timed."""
     measured = [trial.measured if trial else None for trial in (summary.baseline, summary.pick)]
     phases = [one.phases if one else None for one in measured]
     if phases[0] is None or phases[1] is None:

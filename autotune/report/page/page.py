@@ -1,6 +1,7 @@
-"""report.html: one page that needs nothing but itself. The plots' script is packed, so that the page stays small.
+"""Page: report.html, the report of a study, and the page of merged studies.
 
-Whatever a user or a pipeline has said is text: jinja2 escapes it in the page, and `</` in the data of the scripts.
+Each page is self-contained. The script of the plots is compressed, so that the page stays small. Words of users and
+pipelines are escaped: by jinja2 in the page, and by its tojson (`</`) in the data of the scripts.
 """
 
 import base64
@@ -11,14 +12,16 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from autotune.errors import UserError
 from autotune.frozen_model import write_text
 from autotune.knobs import all_knobs
 from autotune.report import words
-from autotune.report.markdown import markdown
+from autotune.report.markdown import markdown, merged_markdown
 from autotune.report.merge import Merged
 from autotune.report.page.gallery import FULL_SCALE, reels
 from autotune.report.page.measured import how_measured, where_time_goes
@@ -27,8 +30,8 @@ from autotune.report.summary import Row, StudySummary, answer, next_steps
 from autotune.study.importance import importances
 from autotune.tuning.ablation import LeftOut
 
-UNITS = {"clip": "CLIP<br>points<br>lost", "likeness": "100 x<br>(1 - SSIM)", "": ""}  # of the colours
-MOST_REELS = 8  # configs in the contact sheet: the pick, and the fastest of the front
+UNITS = {"clip": "CLIP<br>points<br>lost", "likeness": "100 x<br>(1 - SSIM)", "": ""}  # of the colour bar
+MOST_REELS = 8  # configs whose pictures are shown: the pick, and the fastest of the front
 
 
 def write_report(summary: StudySummary) -> None:
@@ -38,8 +41,8 @@ def write_report(summary: StudySummary) -> None:
 
 
 def page(summary: StudySummary) -> str:
-    """The whole page."""
-    made: str = template("page.html.j2").render(
+    """The HTML of the report."""
+    html: str = template("page.html.j2").render(
         summary=summary,
         answer=answer(summary),
         rows=summary.rows,
@@ -47,7 +50,7 @@ def page(summary: StudySummary) -> str:
         changed=_changed(summary),
         reels=_reels(summary),
         full_scale=FULL_SCALE,
-        ablation=[_left_out(one) for one in summary.ablation.left_out] if summary.ablation else [],
+        ablation=[_ablation_row(knob) for knob in summary.ablation.left_out] if summary.ablation else [],
         importances=sorted(importances(summary.record, summary.trials).items(), key=lambda pair: -pair[1]),
         measured=how_measured(summary),
         phases=where_time_goes(summary),
@@ -56,17 +59,30 @@ def page(summary: StudySummary) -> str:
         script=packed_plotly() if summary.baseline else None,
         autotune_version=version("diffusers-autotune"),
     )
-    return made
+    return html
 
 
 def merged_page(merged: Merged) -> str:
-    """The page of several studies."""
-    made: str = template("merged.html.j2").render(merged=merged)
-    return made
+    """The HTML of several studies side by side."""
+    html: str = template("merged.html.j2").render(merged=merged)
+    return html
 
 
-def template(name: str) -> Any:
-    """Everything that is put into a template is escaped, and a name that is not there is an error."""
+def write_merged(merged: Merged, path: Path) -> tuple[Path, Path]:
+    """Write several studies as a page, and as Markdown beside it. Returns both paths. Raises UserError."""
+    if path.suffix != ".html":
+        raise UserError(f"-o {path}: the page is an .html.")
+    short = path.with_suffix(".md")
+    try:
+        write_text(path, merged_page(merged))
+        write_text(short, merged_markdown(merged))
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
+    return path, short
+
+
+def template(name: str) -> Template:
+    """A template of this folder. It escapes every value; a name that is not defined is an error."""
     loader = PackageLoader("autotune.report.page", ".")
     settings = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -77,22 +93,22 @@ def template(name: str) -> Any:
 
 @cache
 def packed_plotly() -> str:
-    """plotly.js as gzip in base64: 2 of its 5 MB. The browser unpacks it; all but the plots works without."""
+    """plotly.js as gzip in base64, 2 MB instead of 5. A browser that can't unpack it shows all but the plots."""
     script = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(script, 9, mtime=0)).decode()
 
 
 def _changed(summary: StudySummary) -> list[tuple[str, str, str]]:
-    """(knob, the baseline's value, the pick's) of what the pick changes."""
+    """(knob, the baseline's value, the pick's value) for each knob that the pick changes."""
     if summary.tuned is None:
         return []
-    mine, theirs, knobs = summary.tuned.knobs, summary.tuned.baseline_knobs, all_knobs()
-    before = {name: theirs.get(name, knobs[name].default) for name in mine if name in knobs}
-    return [(name, str(before[name]), str(mine[name])) for name in sorted(before) if mine[name] != before[name]]
+    pick, baseline, knobs = summary.tuned.knobs, summary.tuned.baseline_knobs, all_knobs()
+    before = {name: baseline.get(name, knobs[name].default) for name in pick if name in knobs}
+    return [(name, str(before[name]), str(pick[name])) for name in sorted(before) if pick[name] != before[name]]
 
 
 def _reels(summary: StudySummary) -> list[dict[str, Any]]:
-    """The contact sheet: the baseline's row, the pick's, those of the front."""
+    """The pictures of the baseline, of the pick and of the front, each with the row of its trial."""
     if summary.baseline is None:
         return []
     wanted = [trial.number for trial in ([summary.pick] if summary.pick else []) + list(summary.front)][:MOST_REELS]
@@ -103,32 +119,32 @@ def _reels(summary: StudySummary) -> list[dict[str, Any]]:
     return [{"row": rows[reel.trial], "shots": reel.shots} for reel in found]
 
 
-def _left_out(one: LeftOut) -> dict[str, Any]:
-    """A line of the ablation in words, with the bar's length: the share of the pick's speed that is the knob's."""
-    verdict, saved = one.verdict, one.memory_saved_bytes
+def _ablation_row(knob: LeftOut) -> dict[str, Any]:
+    """A row of the ablation. `bar`: the length of its bar from 0 to 1, the speed that the knob brings; None: no bar."""
+    verdict, saved = knob.verdict, knob.memory_saved_bytes
     if verdict is None or saved is None:
         return {
-            "name": one.name,
-            "speed": f"can't be left out: {one.failure}",
+            "name": knob.name,
+            "speed": f"can't be left out: {knob.failure}",
             "memory": "",
             "quality": "",
             "bar": None,
             "idle": False,
         }
     half = (verdict.high - verdict.low) / 2
-    lost = f"{one.gained.as_change} without it" if one.gained else "not judged"
+    lost = f"{knob.gained.as_change} without it" if knob.gained else "not judged"
     return {
-        "name": one.name,
+        "name": knob.name,
         "speed": f"{verdict.speedup - 1:+.1%} +-{half:.1%}",
         "memory": f"{'saves' if saved > 0 else 'costs'} {words.memory(abs(saved))}" if saved else "the same",
         "quality": lost,
         "bar": max(0.0, min(1.0, verdict.speedup - 1)),
-        "idle": one.brings_nothing,
+        "idle": knob.brings_nothing,
     }
 
 
 def _data(summary: StudySummary) -> dict[str, Any]:
-    """What the plots are drawn from."""
+    """The data of the plots, as page.js.j2 reads it."""
     goal = summary.record.goal
     steps = [asdict(step) for step in progress(summary.trials, summary.anchors, goal)]
     return {

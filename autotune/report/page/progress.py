@@ -1,4 +1,4 @@
-"""How a search got on: the best so far, and how much of what is attainable it has found, trial by trial."""
+"""Progress: the best speed so far and the hypervolume of the front, after each trial of a search."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,22 @@ Point = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """The state after a trial. `speedup` is of the fastest config that keeps the limits, None where none did yet.
+    """The state after a trial.
 
-    hypervolume  the share of the box between the best and the worst of each objective, as the whole study knows them,
-                 that the trials so far leave behind; 0 where there is nothing to compare
+    seconds      since the study began: the own time of trials and anchors, without pauses
+    speedup      of the fastest config so far that keeps the limits; None: no config did
+    hypervolume  the share of the box between the best and the worst values of this study that the trials so far
+                 dominate, from 0 to 1
     """
 
     trial: int
-    seconds: float  # since the study began: the trials' and the anchors' own time, without pauses
+    seconds: float
     speedup: float | None
     hypervolume: float
 
 
 def progress(trials: Sequence[Trial], anchors: Iterable[Anchor], goal: Goal) -> list[Step]:
-    """A step for every trial, those that failed or were stopped too: they took their time."""
+    """A step for every trial. Trials that failed or were stopped count as well: they took time."""
     if not trials or trials[0].measured is None:
         return []
     baseline, spent = trials[0], list(anchors)
@@ -47,21 +49,21 @@ def progress(trials: Sequence[Trial], anchors: Iterable[Anchor], goal: Goal) -> 
 
 
 def _scaled(found: dict[int, Point]) -> dict[int, Point]:
-    """Each objective from 0 (the study's best) to 1 (its worst); those in which all trials are alike left away."""
+    """Each objective scaled from 0 (the study's best) to 1 (its worst), without those that all trials share."""
     columns = list(zip(*found.values(), strict=True))
     spans = [(i, min(column), max(column)) for i, column in enumerate(columns) if max(column) > min(column)]
     return {number: tuple((point[i] - low) / (high - low) for i, low, high in spans) for number, point in found.items()}
 
 
 def _covers(a: Point, b: Point) -> bool:
-    """Is a at least as good as b in everything?"""
+    """Is a at least as good as b in every objective?"""
     return all(x <= y for x, y in zip(a, b, strict=True))
 
 
 def hypervolume(points: Sequence[Point]) -> float:
-    """The volume between these points and the corner (1, 1 ...) that at least one of them is better than.
+    """The volume that these points dominate, up to the reference point (1, 1 ...). Smaller values are better.
 
-    By slices along the last objective: exact, and quick for the few points of a front.
+    Computed exactly, by slices along the last objective, which is fast for the few points of a front.
     """
     if not points or not points[0]:
         return 0.0
@@ -78,6 +80,6 @@ def hypervolume(points: Sequence[Point]) -> float:
 
 
 def _best(points: list[Point]) -> list[Point]:
-    """Without those that another one covers."""
+    """The points that no other point dominates."""
     unique = list(dict.fromkeys(points))
     return [point for point in unique if not any(other != point and _covers(other, point) for other in unique)]

@@ -1,4 +1,4 @@
-"""Replays as a table, as JSON, and as a page that needs nothing but itself."""
+"""Replay: replayed searches as a table, as JSON, as Markdown and as a self-contained page."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ GRID = 200  # points of device time at which the curves are drawn
 
 
 def write_replay(folder: Path, replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) -> None:
-    """replay.json with every curve, replay.md with the table, replay.html with the plots. Raises OSError."""
+    """Write replay.json (every curve), replay.md (the table) and replay.html (the plots). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: {"rows": rows, **header.to_json()} for name, (header, rows) in heads.items()}
     write_json(folder / "replay.json", {"tables": tables, "replayed": [one.to_json() for one in replayed]})
@@ -34,7 +34,7 @@ def write_replay(folder: Path, replayed: Sequence[Replayed], heads: Mapping[str,
 
 
 def rows(replayed: Sequence[Replayed]) -> list[tuple[str, ...]]:
-    """A row a sampler, medians over the seeds."""
+    """One row a sampler, medians over the seeds."""
     return [
         (
             one.sampler,
@@ -50,7 +50,7 @@ def rows(replayed: Sequence[Replayed]) -> list[tuple[str, ...]]:
 
 
 def terminal_table(replayed: Sequence[Replayed]) -> Table:
-    """The same for a terminal."""
+    """The rows as a table for a terminal."""
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == COLUMNS[0] else "right")
@@ -64,20 +64,21 @@ def _count(trials: float | None) -> str:
 
 
 def _minutes(one: Replayed, counts: Sequence[int | None]) -> str:
-    """Of device time for so many trials, the median over the seeds; "never" where half of them are None."""
+    """The device time of so many trials, median over the seeds; "never" where at least half of them are None."""
     pairs = zip(one.curves, counts, strict=True)
     median = statistics.median(curve.device_s[count - 1] if count else float("inf") for curve, count in pairs)
     return "never" if median == float("inf") else f"{median / 60:.1f}"
 
 
 def about(name: str, header: Header, count: int) -> str:
-    """A table in a sentence."""
+    """A recorded table in a sentence."""
     target, allowed = header.target, header.allowed_configs
     part = "all" if header.is_whole else f"{count} of {allowed or 'uncounted'} allowed"
     return f"{Path(name).name}: {target.pipeline.name} on {target.device.name}, {target.workload}; {part} configs"
 
 
 def markdown(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) -> str:
+    """replay.md: for each recorded table, the table of its samplers."""
     parts = ["# Searches replayed on recorded spaces", LEGEND]
     for name, (header, count) in heads.items():
         mine = [one for one in replayed if one.table == name]
@@ -96,12 +97,13 @@ LEGEND = (
     "Shares of the hypervolume of the table's true front, among the configs that keep the goal's limits: 0 is the "
     "baseline alone, 1 the true front. Medians over the seeds. The baseline and the recipes count as trials. Pick: the "
     f"trials until the fastest config found that keeps the limits has {PICK:.0%} of the speed of the fastest that "
-    "there is. Faults: the share of all trials that came to nothing by the config's fault. Minutes are of device time. "
-    "Random is the floor."
+    "there is. Faults: the share of all trials that failed by the config's fault. Minutes are of device time. "
+    "Random is the least that a sampler must beat."
 )
 
 
 def page(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) -> str:
+    """The HTML of the replays."""
     sections = []
     for name, (header, count) in heads.items():
         mine = [one for one in replayed if one.table == name]
@@ -114,14 +116,14 @@ def page(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) 
             for one in mine
         }
         sections.append({"title": about(name, header, count), "rows": rows(mine), "drawn": drawn})
-    made: str = template("replay.html.j2").render(
+    html: str = template("replay.html.j2").render(
         sections=sections,
         columns=COLUMNS,
         legend=LEGEND,
         data=[section["drawn"] for section in sections],
         script=packed_plotly(),
     )
-    return made
+    return html
 
 
 def by_trials(curves: Sequence[Convergence]) -> dict[str, list[Any]]:
@@ -131,7 +133,7 @@ def by_trials(curves: Sequence[Convergence]) -> dict[str, list[Any]]:
 
 
 def by_seconds(curves: Sequence[Convergence], of: Callable[[Convergence], Sequence[float]]) -> dict[str, list[Any]]:
-    """The same of these numbers of a curve along the device time, as far as the shortest search went."""
+    """The median and the quartiles along the device time, up to the end of the shortest search."""
     end = min(curve.device_s[-1] for curve in curves)
     places = [end * step / GRID for step in range(GRID + 1)]
     return _band(places, [[_after(curve.device_s, of(curve), seconds) for curve in curves] for seconds in places])

@@ -1,4 +1,4 @@
-"""A ladder: its progress as lines, its table in a terminal and in ladder.md."""
+"""Ladder: runs a ladder and shows it; its table in a terminal and in ladder.md; its events as JSON."""
 
 import json
 import shlex
@@ -11,33 +11,34 @@ from rich.text import Text
 
 from autotune.pipelines import requested_options
 from autotune.report import words
-from autotune.report.terminal.theme import Step, heading_words, show_steps
+from autotune.report.terminal.theme import Step, heading_words, plain_console, show_steps
 from autotune.research.ladder import ladder as ladders
 from autotune.research.ladder.record import LadderFolder, LadderRecord, Row
 from autotune.trial import Failure
 
+LEAST_COLUMNS = 110  # the width of the table in a pipe, where no terminal gives one
 COLUMNS = ("", "rung", "latency", "speed", "step", "memory", "quality", "published")
-DOUBTFUL = 1.05  # where its two ratios are so far apart, both are shown
+DOUBTFUL = 1.05  # both ratios of a rung are shown where they differ by more than this factor
 
 
 def ladder_table(record: LadderRecord) -> RenderableType:
-    """The rungs so far, what is to be said of single ones, and what the columns mean."""
+    """One row a rung so far, then notes on single rungs and the meaning of the columns."""
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
-        words_in_it = name in ("rung", "quality")
-        table.add_column(name, justify="left" if words_in_it else "right", no_wrap=name != "rung")
+        is_text = name in ("rung", "quality")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "rung")
     for row in record.rows():
         table.add_row(*(Text(cell) for cell in cells(row, newline="\n")))
     return Group(table, Text("\n".join(["", *notes(record), *legend(record)])))
 
 
 def write_ladder_table(folder: Path, record: LadderRecord) -> None:
-    """ladder.md in the ladder's folder: the rungs so far."""
+    """Write the rungs so far to ladder.md in the ladder's folder."""
     LadderFolder(folder).table.write_text(markdown(record), encoding="utf-8")
 
 
 def markdown(record: LadderRecord) -> str:
-    """The table with all that is needed to read and to repeat it."""
+    """The table, with what was measured, where, and by which command."""
     target = record.target
     versions = ", ".join(f"{name} {version}" for name, version in target.versions.items())
     header = [
@@ -45,46 +46,42 @@ def markdown(record: LadderRecord) -> str:
         "|" + "|".join("---" if c in ("rung", "quality") else "--:" for c in COLUMNS) + "|",
     ]
     lines = [f"| {' | '.join(_escaped(c) for c in cells(row, newline=', '))} |" for row in record.rows()]
-    return (
-        "\n\n".join(
-            [
-                f"# {record.recipe.name}: {target.pipeline.name} on {target.device.name}",
-                record.recipe.description,
-                f"{target.pipeline.known.class_name}, {target.pipeline.weights} weights, {target.workload}  \n"
-                f"{versions}{f', driver {target.device.driver}' if target.device.driver else ''}  \n"
-                f"begun {record.created}: `{record.command}`",
-                "\n".join([*header, *lines]),
-                "\n".join(f"- {line}" for line in [*notes(record), *legend(record)]),
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        f"# {record.recipe.name}: {target.pipeline.name} on {target.device.name}",
+        record.recipe.description,
+        f"{target.pipeline.known.class_name}, {target.pipeline.weights} weights, {target.workload}  \n"
+        f"{versions}{f', driver {target.device.driver}' if target.device.driver else ''}  \n"
+        f"begun {record.created}: `{record.command}`",
+        "\n".join([*header, *lines]),
+        "\n".join(f"- {line}" for line in [*notes(record), *legend(record)]),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def cells(row: Row, *, newline: str) -> tuple[str, ...]:
-    """One row as words, column by column; what is not known is empty."""
+    """The cells of one row; unknown ones are empty. `newline` separates the parts of a cell."""
     ratio = f"{newline}{_times(row.published_speedup)}" if row.published_speedup else ""
     published = f"{row.published}{ratio}" if row.published else ""
     if row.trial is None:
-        return (str(row.number), row.name, "can't act", "", "", "", "", published)
-    mine = row.trial.outcome
-    if isinstance(mine, Failure):
-        return (str(row.number), row.name, mine.cause, "", "", "", "", published)
+        return (str(row.number), row.name, "not available", "", "", "", "", published)
+    outcome = row.trial.outcome
+    if isinstance(outcome, Failure):
+        return (str(row.number), row.name, outcome.cause, "", "", "", "", published)
     quality = words.quality_lines(row.trial, row.first) if row.first else []
     return (
         str(row.number),
         row.name,
-        words.seconds(mine.latency_s),
+        words.seconds(outcome.latency_s),
         "~1x" if row.is_noise and row.number else _times(row.speedup),
         "~1x" if row.step_is_noise else _times(row.speedup_over_below),
-        words.memory(mine.peak_memory_bytes),
+        words.memory(outcome.peak_memory_bytes),
         newline.join(quality).replace(", (", " ("),
         published,
     )
 
 
 def notes(record: LadderRecord) -> list[str]:
-    """What is to be said of single rungs: what stands in, can't act or failed, and why, and whose speed is doubtful."""
+    """Notes on single rungs: substitutes, rungs that are not available or failed and why, and doubtful speeds."""
     return [f"rung {row.number}: {note}" for row in record.rows() for note in (*row.notes, *_doubt(row))]
 
 
@@ -92,29 +89,28 @@ def _doubt(row: Row) -> list[str]:
     if len(row.ratios) < 2 or max(row.ratios) < DOUBTFUL * min(row.ratios):
         return []
     before, after = map(_times, row.ratios)
-    return [f"{before} against the run of rung 0 before it, {after} against the one after"]
+    return [f"{before} relative to the run of rung 0 before it, {after} relative to the one after it"]
 
 
 def legend(record: LadderRecord) -> list[str]:
     """What the columns mean, and how far to trust them."""
     lines = [
-        "speed: over rung 0, the mean of the ratios to its runs just before and just after; "
-        "step: over the rung that it builds on; quality: against rung 0's pictures"
+        "speed: relative to rung 0, the mean of the ratios to its runs just before and just after; "
+        "step: relative to the rung that it builds on; quality: relative to rung 0's pictures"
     ]
     count = sum(run.rung == 0 and run.measured is not None for run in record.runs)
     if record.moved is not None:
-        lines.append(f"the first rung itself moved by {record.moved:.1%} over the ladder ({count} runs)")
+        lines.append(f"the latency of rung 0 itself varied by {record.moved:.1%} over the ladder ({count} runs)")
     if any((row.is_noise and row.number) or row.step_is_noise for row in record.rows()):
-        lines.append("~1x: no more than what processes of one config differ by here")
+        lines.append("~1x: within the noise between processes of one config")
     if record.published_setting:
-        lines.append(
-            f"published: {record.published_setting} ({record.recipe.published}); its speed: over its own first rung"
-        )
+        source = f"{record.published_setting} ({record.recipe.published})"
+        lines.append(f"published: {source}; the speed is relative to the published rung 0")
     return lines
 
 
 def ladder_steps(record: LadderRecord) -> list[Step]:
-    """A ladder tries one order of some settings; a search tries combinations of all."""
+    """A search tries combinations of all settings, where a ladder tries one sequence of some."""
     pipeline = record.target.pipeline
     asked = [part for what, value in requested_options(pipeline).items() for part in (f"--{what}", value)]
     weights = ["--weights", pipeline.weights] if pipeline.weights != "pretrained" else []
@@ -130,16 +126,13 @@ def _escaped(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 
-LEAST_COLUMNS = 110  # of a ladder's table where no terminal says how wide it is
-
-
 def show_ladder(*, as_json: bool, **arguments: Any) -> None:
-    """Run ladder(**arguments), keep its table in ladder.md, and show it."""
+    """Run ladder(**arguments), print its progress and its table, and write the table to ladder.md."""
     if as_json:
         result = written_ladder(lambda event: print(json.dumps(ladder_data(event)), flush=True), arguments)
         print(json.dumps({"event": "finished", "folder": str(result.folder), **result.record.to_file()}))
         return
-    console = Console(highlight=False)
+    console = plain_console()
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, LEAST_COLUMNS))
     records: list[LadderRecord] = []
@@ -162,7 +155,7 @@ def show_ladder(*, as_json: bool, **arguments: Any) -> None:
 
 
 def written_ladder(listen: ladders.Listener, arguments: dict[str, Any]) -> ladders.Result:
-    """ladder(**arguments), whose table is written before each event is passed on."""
+    """Run ladder(**arguments); write the table before each event is passed on."""
     folders: list[Path] = []
 
     def hear(event: ladders.Event) -> None:
@@ -178,7 +171,7 @@ def written_ladder(listen: ladders.Listener, arguments: dict[str, Any]) -> ladde
 
 
 def ladder_lines(event: ladders.Event) -> list[str]:
-    """Events -> lines: one for each run that has ended."""
+    """The lines to print for an event: one for each run that has ended."""
     if isinstance(event, ladders.Begun):
         target, recipe = event.record.target, event.record.recipe
         done = len({run.rung for run in event.record.runs})
@@ -194,7 +187,7 @@ def ladder_lines(event: ladders.Event) -> list[str]:
     run = event.run
     what = f"rung {run.rung}{' again' if event.again else f' ({event.record.recipe.rungs[run.rung].name})'}"
     if run.trial is None:
-        return [f"{what}: can't act here: {run.why_not}"]
+        return [f"{what}: not available here: {run.why_not}"]
     if isinstance(run.trial.outcome, Failure):
         return [f"{what}: {run.trial.outcome.cause}: {run.trial.outcome.reason}"]
     latency = f"{words.seconds(run.trial.outcome.latency_s)} +-{run.trial.outcome.latency_spread / 2:.1%}"

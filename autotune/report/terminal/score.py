@@ -1,4 +1,4 @@
-"""Scores of a study as a table in a terminal, and as JSON."""
+"""Score: the scores of a study's pictures, as a table and as JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ COLUMNS = ("trial", "mean", "worst", "to the baseline", "sees from", "", "config
 
 
 def scores_table(scored: Scored, configs: Mapping[int, Config]) -> RenderableType:
-    """Every scored trial, how it differs from the baseline, and what the scores must not be compared with."""
+    """One row a trial: its scores and their paired difference to the baseline. Notes of the metric below."""
     scores = scored.scores
     unit = f", in {scores.unit}" if scores.unit else ""
     count = f"{len(scores.trials[0])} pictures a trial"
@@ -33,7 +33,7 @@ def scores_table(scored: Scored, configs: Mapping[int, Config]) -> RenderableTyp
 
 
 def _difference(scores: Scores, trial: int) -> tuple[str, str, str]:
-    """The change of the mean with its interval, the smallest that the pairs can show, and what that means."""
+    """The change of the mean with its interval, the smallest detectable change, and the verdict."""
     drop = scores.drop(trial)
     if trial == 0 or drop is None:
         return "", "", ""
@@ -44,7 +44,7 @@ def _difference(scores: Scores, trial: int) -> tuple[str, str, str]:
 
 
 def verdict(drop: Paired) -> str:
-    """What a paired difference says, never more than its pairs show."""
+    """A paired difference in a word. "not seen": the pairs show no difference, but a small one is possible."""
     if drop.smallest_detectable is None:
         return "one pair"
     if drop.is_detectable or drop.is_gain:
@@ -53,7 +53,7 @@ def verdict(drop: Paired) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three digits behind the point of what is near 1, two of the rest."""
+    """Three digits after the point for numbers below 2, else two."""
     return "" if value is None else f"{value:.{_digits(value)}f}"
 
 

@@ -1,4 +1,4 @@
-"""A study in a terminal: the header, the live view of a running search, the table of the front, the knobs."""
+"""Search: its header, the live view while it runs, the table of the Pareto front, and how it ended."""
 
 import shlex
 import time
@@ -9,10 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autotune.device import Device
-from autotune.devices.specs import EVIDENCE
 from autotune.goal import Goal, Minimise
-from autotune.knobs import all_knobs
 from autotune.pipeline import Traits
 from autotune.pipelines import requested_options
 from autotune.report import words
@@ -20,16 +17,14 @@ from autotune.report.terminal.theme import heading_words
 from autotune.statistics.drift import PRIOR_SPREAD
 from autotune.study.noise_floor import NoiseFloor
 from autotune.study.pareto_front import objectives, pareto_front, pick_trial
-from autotune.study.space import SearchSpace
 from autotune.study.time_left import confirming_s, exploring_s
-from autotune.target import Target
 from autotune.trial import Anchor, Failure, Trial
 from autotune.tuning.events import Anchored, Confirming, Event, Probed, TrialEnded, TrialStarted
 from autotune.tuning.search import Result
 
 
 def header(event: Probed) -> str:
-    """What is tuned, where, what it is fed where that is not the prompts alone, and how large the space is."""
+    """What is tuned and where, the inputs beside the prompts, the size of the space, and the study's folder."""
     target, space = event.target, event.space
     count = space.count()
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
@@ -37,39 +32,41 @@ def header(event: Probed) -> str:
     about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
         heading_words("search", f"{about}, {target.workload}"),
-        fed(target.pipeline.known),
-        f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values can't act here "
+        inputs_words(target.pipeline.known),
+        f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
         f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *asked])})",
         f"study in {event.folder}",
     ]
     return "\n".join(line for line in lines if line)
 
 
-def fed(traits: Traits) -> str:
-    """What a pipeline is fed instead of, or beside, the user's prompts; nothing where it is the prompts alone."""
-    found = [f"starts from pictures made by autotune ({', '.join(traits.inputs.values())})"] if traits.inputs else []
-    found += ["prompts replaced by random embeddings"] if traits.random_prompt_embeds else []
-    return "; ".join(found)
+def inputs_words(traits: Traits) -> str:
+    """The inputs of the pipeline beside, or instead of, the prompts; empty where it takes the prompts alone."""
+    inputs = [f"starts from pictures made by autotune ({', '.join(traits.inputs.values())})"] if traits.inputs else []
+    inputs += ["prompts replaced by random embeddings"] if traits.random_prompt_embeds else []
+    return "; ".join(inputs)
 
 
 class LiveView:
-    """The state of a running search, as one small table: hears the events, renders itself whenever asked."""
+    """The state of a running search as one small table. Takes the events; rich renders it.
+
+    rounds  of the confirmation
+    """
 
     def __init__(self, budget: int, time_budget_s: float | None, rounds: int) -> None:
-        """rounds  of the confirmation"""
         self.budget, self.time_budget_s = budget, time_budget_s
         self.exploring, self.rounds, self.rounds_in_all = True, rounds, rounds
         self.started = self.since = time.monotonic()
         self.trials: list[Trial] = []
         self.anchors: list[Anchor] = []
-        self.doing = "looking at the pipeline and the device"
+        self.doing = "probing the pipeline and the device"
         self.goal = Goal(max_quality_drop=float("inf"))
 
     def hear(self, event: Event) -> None:
         self.since = time.monotonic()
         if isinstance(event, Probed):
             self.trials, self.anchors = list(event.trials), list(event.anchors)
-            self.budget = min(self.budget, event.space.combinations())  # `record --all` has no other end
+            self.budget = min(self.budget, event.space.combinations())  # the budget of `record --all` has no limit
         elif isinstance(event, TrialStarted):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
         elif isinstance(event, TrialEnded):
@@ -99,7 +96,7 @@ class LiveView:
         return f"trial {best.number}: {words.outcome(best, self.trials[0])}" if best else "nothing yet"
 
     def _left(self, now: float) -> str:
-        """Of the exploring and of the confirmation after it, less what is being done: that may take longer, too."""
+        """The estimated time left of the trials and the confirmation."""
         exploring = exploring_s(self.trials, self.anchors, self.budget) if self.exploring else 0.0
         confirming = confirming_s(self.trials, self.anchors, self.rounds)
         if exploring is None or confirming is None:
@@ -113,11 +110,11 @@ class LiveView:
 def front_table(
     trials: Sequence[Trial], best: int | None = None, *, spread: float = PRIOR_SPREAD, minimise: Minimise = "sum"
 ) -> Table:
-    """The front, fastest first, with the baseline below it. * marks the trial in best.json.
+    """The Pareto front, fastest first, with the baseline below it. * marks the trial in best.json.
 
-    spread  of one config from process to process: a speed that is not beyond it is "~1x"
+    spread  of one config's latency from process to process; a speedup within the noise is shown as "~1x"
 
-    Of several sizes, the latency of them together stands above that of each.
+    Where the workload has several sizes, the sum of their latencies is above the latency of each.
     """
     baseline, front = trials[0], pareto_front(trials, trials[0], minimise)
     table = Table(title="Pareto front", box=None, title_justify="left", pad_edge=False)
@@ -146,7 +143,7 @@ def _each_latency(trial: Trial) -> list[str]:
 
 
 def search_result(result: Result) -> RenderableType:
-    """How a search ended: the front, the sentence about the pick, where the report lies."""
+    """How a search ended: the front, the sentence about the pick, the path of the report."""
     failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
     if result.best.number == 0:
@@ -174,44 +171,3 @@ def noise_floor_words(floor: NoiseFloor) -> list[str]:
             f"(worst {floor.equivalent_worst:.3f})"
         )
     return [f"Noise floor of likeness: {'; '.join(parts)}."] if parts else []
-
-
-def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
-    """Every knob: what would be searched here, what not and why, and which values don't go together."""
-    title = f"Knobs of {target.pipeline.name} on {target.device.name} (*: changes the picture)"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for name in ("knob", "searched", "not possible here"):
-        table.add_column(name, overflow="fold")
-    for name, knob in all_knobs().items():
-        impossible = [f"{value}: {why}" for (n, value), why in space.impossible.items() if n == name]
-        label = f"{name} *" if knob.changes_output else name
-        label += f"\n  of {knob.modifies}" if knob.modifies else ""
-        table.add_row(label, " ".join(map(str, space.values[name])) or "-", "\n".join(impossible))
-    clashes = Table(box=None, pad_edge=False, title="Values that don't go together", title_justify="left")
-    clashes.add_column("pairs", overflow="fold")
-    clashes.add_column("because", overflow="fold")
-    for why, pairs in space.clashes().items():
-        clashes.add_row("\n".join(pairs), why)
-    parts: list[RenderableType] = [table]
-    if clashes.row_count:
-        parts += ["", clashes]
-    if EVIDENCE in target.device.evidence:
-        parts += ["", Text(f"What {target.device.name} can do is {EVIDENCE}.")]
-    return Group(*parts)
-
-
-def device_table(devices: list[Device]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("device", "name", "memory", "can do", "because"):
-        table.add_column(name, overflow="fold")
-    for device in devices:
-        capability = ".".join(map(str, device.compute_capability)) if device.compute_capability else ""
-        can = [f"compute capability {capability}" if capability else "", f"SDPA: {', '.join(device.sdpa_kernels)}"]
-        if device.kind == "cuda":
-            can.append("bf16, TF32" if device.at_least(8) else "fp16")
-            can.append("fp8" if device.at_least(8, 9) else "no fp8")
-        can_do = "\n".join(word for word in can if word and not word.endswith(": "))
-        table.add_row(
-            device.torch_name, device.name, words.memory(device.memory_bytes), can_do, "\n".join(device.evidence)
-        )
-    return table

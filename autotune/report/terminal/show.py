@@ -1,4 +1,4 @@
-"""A running search, shown in one of three ways: live in a terminal, as plain lines elsewhere, or as JSON lines."""
+"""Show: runs a search and shows it live in a terminal, as plain lines elsewhere, or as JSON lines."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from autotune.tuning.search import Result
 
 
 def show_search(*, as_json: bool, **arguments: Any) -> Path:
-    """Run autotune.search(**arguments) and show it; returns the study's folder."""
+    """Run search(**arguments) and print its progress and its result. Returns the study's folder."""
     if as_json:
         result = search(**arguments, listen=lambda event: print(json.dumps(as_data(event)), flush=True))
         print(json.dumps({"event": "finished", "folder": str(result.folder), "best": result.tuned.to_json()}))
@@ -41,7 +41,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> Path:
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
     view = LiveView(arguments["budget"], arguments["time_budget_s"], arguments["confirm_rounds"])
 
-    # Drawn once a second: the trial is being timed on the same machine.
+    # Once a second and no more often: a trial is being timed on the same machine.
     with Live(view, console=console, refresh_per_second=1) as live:
 
         def listen(event: Event) -> None:
@@ -61,7 +61,7 @@ def _plain(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> 
 
 
 class PlainLines:
-    """Events -> lines: one for each finished trial. Keeps the trials, and what has been seen of the device's drift."""
+    """Turns events into lines, one for each finished trial. Keeps the trials and the anchors."""
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []
@@ -71,6 +71,7 @@ class PlainLines:
         return front_table(self.trials, spread=process_spread(self.trials[0], self.anchors), minimise=minimise)
 
     def hear(self, event: Event) -> list[str]:
+        """The lines to print for this event; none for most."""
         if isinstance(event, Probed):
             self.trials, self.anchors = list(event.trials), list(event.anchors)
             done = [f"going on after {len(event.trials)} finished trials"] if event.trials else []
@@ -96,7 +97,7 @@ class PlainLines:
 
 
 def as_data(event: Event) -> dict[str, Any]:
-    """An event as JSON."""
+    """An event as JSON. The names of the events are part of the command line's interface."""
     if isinstance(event, Probed):
         return {"event": "probed", "folder": str(event.folder), "target": event.target.to_json()}
     if isinstance(event, TrialStarted):

@@ -1,6 +1,7 @@
-"""A comparison of two configs, an ablation, and the A/A test of a machine, as people read them."""
+"""Trust: the results of compare, ablate and selftest, in words and as JSON."""
 
 import shlex
+from typing import Any
 
 from autotune.report import words
 from autotune.report.terminal.theme import Step
@@ -11,17 +12,27 @@ from autotune.tuning.selftest import POWER, ROUNDS, SelfTest
 VERDICTS = {
     "FASTER": "the second is faster",
     "SLOWER": "the second is slower",
-    "SAME": "as fast as each other",
-    "UNCLEAR": "can't be told apart here: give more --rounds, or a quieter machine",
+    "SAME": "both are equally fast",
+    "UNCLEAR": "the noise is too large to tell them apart: give more --rounds, or use a quieter machine",
 }
 
 
-def comparison_words(seen: Comparison) -> str:
+def round_line(number: int, what: str, rounds: int | None = None) -> str:
+    """ "round 2: a.json", or "round 2 of 3: the tuned chain" where the number of rounds is known."""
+    return f"round {number}{f' of {rounds}' if rounds else ''}: {what}"
+
+
+def pair_line(number: int, pairs: int, first_s: float, second_s: float) -> str:
+    """ "pair 2 of 20: 421 ms, 423 ms"."""
+    return f"pair {number} of {pairs}: {words.seconds(first_s)}, {words.seconds(second_s)}"
+
+
+def comparison_words(comparison: Comparison) -> str:
     """Both configs, then the verdict with its interval."""
-    verdict = seen.verdict
+    verdict = comparison.verdict
     sides = [
-        (seen.first, seen.first_latency_s, seen.first_peak_memory_bytes),
-        (seen.second, seen.second_latency_s, seen.second_peak_memory_bytes),
+        (comparison.first, comparison.first_latency_s, comparison.first_peak_memory_bytes),
+        (comparison.second, comparison.second_latency_s, comparison.second_peak_memory_bytes),
     ]
     width = max(len(path) for path, *_ in sides)
     lines = [
@@ -32,58 +43,73 @@ def comparison_words(seen: Comparison) -> str:
     lines.append(f"{verdict.word}: {VERDICTS[verdict.word]}")
     lines.append(
         f"the second's speed is {verdict.speedup:.3f}x the first's (95 % interval {interval}, {verdict.pairs} "
-        f"interleaved rounds on {seen.device})"
+        f"interleaved rounds on {comparison.device})"
     )
-    lost = "" if seen.metric == "likeness" else f"CLIP score {seen.drop.as_change}, "
-    lines.append(f"the second's pictures: {lost}SSIM {seen.ssim_mean:.3f} (worst {seen.ssim_worst:.3f}) to the first's")
+    score = "" if comparison.metric == "likeness" else f"CLIP score {comparison.drop.as_change}, "
+    likeness = f"SSIM {comparison.ssim_mean:.3f} (worst {comparison.ssim_worst:.3f})"
+    lines.append(f"the second's pictures: {score}{likeness} to the first's")
     return "\n".join(lines)
 
 
-def comparison_steps(seen: Comparison) -> list[Step]:
-    """To use the faster one, or to look closer."""
-    if seen.verdict.word == "UNCLEAR":
-        more = ["autotune", "compare", seen.first, seen.second, "--rounds", str(2 * seen.verdict.pairs)]
+def comparison_data(comparison: Comparison) -> dict[str, Any]:
+    """The same as JSON."""
+    return {**comparison.to_json(), "verdict": comparison.verdict.to_json()}
+
+
+def comparison_steps(comparison: Comparison) -> list[Step]:
+    """Use the faster config; where it is unclear which one that is, measure more rounds."""
+    verdict, first, second = comparison.verdict, comparison.first, comparison.second
+    if verdict.word == "UNCLEAR":
+        more = ["autotune", "compare", first, second, "--rounds", str(2 * verdict.pairs)]
         return [(shlex.join(more), "twice as many rounds")]
-    if seen.verdict.word == "SAME":
+    if verdict.word == "SAME":
         return []
-    faster = seen.second if seen.verdict.word == "FASTER" else seen.first
+    faster = second if verdict.word == "FASTER" else first
     return [(shlex.join(["autotune", "run", faster, "--prompt", "a prompt of yours", "-o", "out.png"]), "use it")]
 
 
-def ablation_words(made: Ablation) -> str:
-    """What each knob brought, then what became of those that brought nothing."""
-    width = max((len(one.name) for one in made.left_out), default=0)
-    lines = [f"what each setting of trial {made.trial} brings, the others as they are:"]
-    for one in made.left_out:
-        verdict, saved = one.verdict, one.memory_saved_bytes
+def ablation_words(ablation: Ablation) -> str:
+    """What each knob brings, then whether those that bring nothing were dropped."""
+    width = max((len(knob.name) for knob in ablation.left_out), default=0)
+    lines = [f"what each setting of trial {ablation.trial} brings, the others unchanged:"]
+    for knob in ablation.left_out:
+        verdict, saved = knob.verdict, knob.memory_saved_bytes
         if verdict is None or saved is None:
-            lines.append(f"{one.name:<{width}}  can't be left out: {one.failure}")
+            lines.append(f"{knob.name:<{width}}  can't be left out: {knob.failure}")
             continue
         speed = f"{verdict.speedup - 1:+.1%} +-{(verdict.high - verdict.low) / 2:.1%} speed"
         memory = f"{words.memory(abs(saved))} {'less' if saved >= 0 else 'more'} memory"
-        nothing = ": nothing beyond the noise" if one.brings_nothing else ""
-        lines.append(f"{one.name:<{width}}  {speed}, {memory}{nothing}")
-    return "\n".join([*lines, *([made.minimal.why] if made.minimal else [])])
+        nothing = ": nothing beyond the noise" if knob.brings_nothing else ""
+        lines.append(f"{knob.name:<{width}}  {speed}, {memory}{nothing}")
+    return "\n".join([*lines, *([ablation.minimal.why] if ablation.minimal else [])])
 
 
 def selftest_steps(pipeline: str) -> list[Step]:
+    """Search the pipeline that was tested."""
     return [(shlex.join(["autotune", "search", "--pipeline", pipeline]), "find the best settings here")]
 
 
-def selftest_words(seen: SelfTest) -> str:
-    """How far this machine can be trusted today."""
-    pairs, different = len(seen.logs), seen.judged_different
-    smallest = f"{seen.smallest_speedup - 1:.1%}" if seen.smallest_speedup else "none up to 2x"
+def selftest_data(test: SelfTest) -> dict[str, Any]:
+    """The result of an A/A test as JSON."""
+    derived = {"false_alarms": test.false_alarms, "smallest_speedup": test.smallest_speedup, "worst": test.worst}
+    return {**test.to_json(), **derived}
+
+
+def selftest_words(test: SelfTest) -> str:
+    """How noisy this machine is, and how small a speedup it can show."""
+    pairs, outliers = len(test.logs), test.judged_different
+    smallest = f"{test.smallest_speedup - 1:.1%}" if test.smallest_speedup else "none up to 2x"
     lines = [
-        f"{pairs} pairs of the same config on {seen.device}: {seen.workload}",
-        f"two processes differ by {seen.typical:.1%} (the median pair), by {seen.worst:.1%} at worst",
-        f"pairs that stand out from the others: {len(different)} of {pairs}",
-        f"a comparison of {ROUNDS} rounds would call equals different in {seen.false_alarms:.1%} of the cases",
-        f"the smallest speedup that it sees in {POWER:.0%} of the cases: {smallest}",
-        f"processes whose calls differ by more than a tenth: {seen.noisy} of {2 * pairs}",
+        f"{pairs} pairs of the same config on {test.device}: {test.workload}",
+        f"the two processes of a pair differ by {test.typical:.1%} (median), by {test.worst:.1%} at worst",
+        f"outliers: {len(outliers)} of {pairs} pairs",
+        f"false alarms of a comparison of {ROUNDS} rounds: {test.false_alarms:.1%}",
+        f"the smallest speedup that such a comparison shows with a power of {POWER:.0%}: {smallest}",
+        f"processes whose calls differ by more than a tenth: {test.noisy} of {2 * pairs}",
     ]
-    thrown = sum(seen.disturbed.values())
-    why = "; ".join(f"{count} x {reason}" for reason, count in sorted(seen.disturbed.items(), key=lambda x: -x[1])[:5])
-    lines.append(f"calls thrown away: {thrown} beside {seen.calls} that count" + (f" ({why})" if why else ""))
-    lines += [f"a pair is missing: {reason}" for reason in seen.failed[:3]]
+    discarded = sum(test.disturbed.values())
+    reasons = sorted(test.disturbed.items(), key=lambda pair: -pair[1])[:5]
+    why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+    lines.append(f"calls discarded: {discarded} beside {test.calls} that count" + (f" ({why})" if why else ""))
+    lines += [f"a pair is missing: {reason}" for reason in test.failed[:3]]
     return "\n".join(lines)

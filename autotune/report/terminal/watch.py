@@ -1,6 +1,6 @@
-"""A running search, followed from another terminal: by what it leaves in its folder, without asking it.
+"""Watch: follows a running search from another terminal, by reading the files in its study's folder.
 
-It looks seldom and reads each file once: the trials are being timed on the same machine.
+It reads seldom, and each file once: trials are being timed on the same machine.
 """
 
 import time
@@ -17,7 +17,7 @@ from autotune.config import Config
 from autotune.frozen_model import read_json
 from autotune.report import words
 from autotune.report.summary import answer, read_summary
-from autotune.report.terminal.theme import show_heading
+from autotune.report.terminal.theme import plain_console, show_heading
 from autotune.statistics.drift import corrected, process_spread
 from autotune.study.pareto_front import pick_trial
 from autotune.study.record import Record, read_record
@@ -28,8 +28,8 @@ EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one look has shown: a line for each trial that has finished since, and what is going on now."""
+class State:
+    """The state of the search: a line for each trial that has ended since the last look, and what runs now."""
 
     lines: tuple[str, ...]
     now: str
@@ -39,7 +39,7 @@ class Seen:
 
 
 class Watch:
-    """The study in a folder; every look() reads what is new. Raises UserError where there is no study."""
+    """The study in a folder. Each look() reads the files that are new. Raises UserError where there is no study."""
 
     def __init__(self, path: Path) -> None:
         self.folder = StudyFolder(path)
@@ -47,14 +47,15 @@ class Watch:
         self._trials: dict[int, Trial] = {}
         self._anchors: dict[int, Anchor] = {}
 
-    def look(self) -> Seen:
+    def look(self) -> State:
+        """Read the new files and describe the state of the search."""
         new = [*self._read_trials()]
         self._read_anchors()
         anchors = sorted(self._anchors.values(), key=lambda anchor: anchor.before)
         trials = corrected([self._trials[number] for number in sorted(self._trials)], anchors)
         known = {trial.number: trial for trial in trials}
         causes = Counter(t.outcome.cause for t in trials if isinstance(t.outcome, Failure))
-        return Seen(
+        return State(
             lines=tuple(_line(known[number], trials[0], anchors) for number in new),
             now=self._now(),
             best=self._best(trials),
@@ -63,6 +64,7 @@ class Watch:
         )
 
     def _read_trials(self) -> Iterator[int]:
+        """Read the trials that have ended since the last look; yields their numbers."""
         for folder in self.folder.trial_folders():
             path = folder / "trial.json"
             if int(folder.name) not in self._trials and path.exists():
@@ -76,7 +78,7 @@ class Watch:
                 self._anchors[int(folder.name)] = Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}")
 
     def _now(self) -> str:
-        """What the newest folder without a result is about."""
+        """What is being run now: that is the newest folder without a result."""
         for folder in sorted((self.folder.path / "confirm").glob("[0-9]*"), reverse=True):
             if int(folder.name) and not (folder / "confirmation.json").exists():
                 return f"confirming trial {int(folder.name)} against the baseline"
@@ -102,35 +104,35 @@ def _line(trial: Trial, baseline: Trial, anchors: list[Anchor]) -> str:
 
 
 def show_watch(path: Path, *, console: Console | None = None, every_s: float = EVERY_S) -> None:
-    """Show the search in this folder until it ends: live in a terminal, as plain lines elsewhere."""
-    console = console or Console(highlight=False)
+    """Show the search in this folder until it ends: live in a terminal, as plain lines elsewhere.
+
+    Raises UserError where the folder is no study.
+    """
+    console = console or plain_console()
     watch = Watch(path)
     target = watch.record.target
     show_heading(console, "watch", f"{target.pipeline.name} on {target.device.name}, {target.workload}")
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            running = watch.folder.is_locked()  # asked first: what it left last is then read below
-            seen = watch.look()
-            for line in seen.lines:
+            running = watch.folder.is_locked()  # before the look, so that the last look sees all files
+            state = watch.look()
+            for line in state.lines:
                 console.print(line, markup=False, soft_wrap=True)
             if not running:
                 break
             if console.is_terminal:
-                live.update(_state(seen), refresh=True)
+                live.update(_table(state), refresh=True)
             time.sleep(every_s)
     summary = read_summary(path)
-    console.print(f"no search is running here (any more). {answer(summary)}", markup=False, soft_wrap=True)
+    console.print(f"no search is running in this study. {answer(summary)}", markup=False, soft_wrap=True)
     if summary.folder.report.exists():
         console.print(str(summary.folder.report), markup=False, soft_wrap=True)
 
 
-def _state(seen: Seen) -> RenderableType:
+def _table(state: State) -> RenderableType:
     table = Table.grid(padding=(0, 1))
-    for name, value in (
-        ("now", seen.now),
-        ("best", seen.best),
-        ("failed", seen.failed),
-        ("done", f"{seen.done} trials"),
-    ):
-        table.add_row(name, value)
+    table.add_row("now", state.now)
+    table.add_row("best", state.best)
+    table.add_row("failed", state.failed)
+    table.add_row("done", f"{state.done} trials")
     return table

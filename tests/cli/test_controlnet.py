@@ -25,7 +25,7 @@ SHORT = ["--steps", "2", "--size", "32x32", "--budget", "2", "--confirm-rounds",
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint, a ControlNet for it, and what a search needs."""
-    folder = tmp_path_factory.mktemp("wishes")
+    folder = tmp_path_factory.mktemp("controlnet")
     tiny_checkpoint("StableDiffusionPipeline", folder / "checkpoint")
     torch.manual_seed(0)
     control = ControlNetModel.from_unet(unet(4), conditioning_embedding_out_channels=(8, 16))
@@ -44,8 +44,8 @@ def cli(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def searched(here: Path) -> str:
     """What a search of the checkpoint with its ControlNet printed."""
     files = ["--prompts", "prompts.txt", "--study", "study", "--max-quality-drop", "999"]
-    asked = ["--pipeline", "checkpoint", "--controlnet", "control", "--device", "cpu"]
-    done = cli(here, "search", *asked, *SHORT, *ONLY_DTYPE, *files)
+    pipeline = ["--pipeline", "checkpoint", "--controlnet", "control", "--device", "cpu"]
+    done = cli(here, "search", *pipeline, *SHORT, *ONLY_DTYPE, *files)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
