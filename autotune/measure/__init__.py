@@ -1,8 +1,8 @@
-"""Measure: latency, memory, phases and pictures of a built pipe. It runs in a child process and knows no knob.
+"""Measure: latency, memory, phases and pictures of a built pipe, taken in a child process.
 
-measure_pipe() warms up until calls agree. It then times the calls that draw the pictures, while the device is watched.
-Memory and phases come from further calls, which are not timed. Every call is a full call of the pipeline: prompt in,
-PIL picture out.
+This room knows no knob. measure_pipe() warms up until calls agree. It then times the calls that draw the pictures,
+while the device is watched. Memory and phases come from further calls, which are not timed. Every call is a full call
+of the pipeline: prompt in, PIL picture out.
 """
 
 import time

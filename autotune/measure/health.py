@@ -1,4 +1,4 @@
-"""Picture health: refuse broken pictures, whatever score they would get. (CLIP scores even black ones well.)
+"""Picture health: refuse broken pictures, whatever score a metric would give them.
 
 Found are NaN pixels, black pictures, one flat colour, a wrong size, saturated noise, and the same picture for several
 prompts.

@@ -1,4 +1,4 @@
-"""Attention kernels: which ones really ran, by torch's profiler. A requested kernel may not be the one that runs."""
+"""Attention kernels: which ones really ran, by torch's profiler. Another one may have been requested."""
 
 import functools
 import inspect

@@ -1,6 +1,7 @@
-"""Reuse while measuring: which pictures need not be drawn, decided by what is measured (see autotune/reuse.py).
+"""Reuse while measuring: decides by the measured figures which pictures need not be drawn.
 
-Pictures are skipped if an earlier trial drew the same ones, or if the config can't reach the Pareto front.
+Pictures are skipped if an earlier trial drew the same ones, or if the config can't reach the Pareto front. See
+autotune/reuse.py.
 """
 
 import statistics

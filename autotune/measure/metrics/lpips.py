@@ -5,7 +5,7 @@ The implementation is torchmetrics'. Nothing is downloaded: AlexNet's weights mu
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotune.errors import UserError
 from autotune.measure.metrics import Images, Judge, Metric
@@ -14,6 +14,7 @@ from autotune.measure.metrics._pixels import library, pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 WEIGHTS = "alexnet-owt-7be5be79.pth"  # torchvision's AlexNet_Weights.DEFAULT, 233 MiB
 LEAST_PX = 32  # of a side: AlexNet's strides leave nothing of a smaller picture
@@ -47,13 +48,13 @@ def load(source: str | None, device: str) -> Judge:
     return Judge(f"alexnet@{file_digest(weights_file())}, {library()}", scores)
 
 
-def _network() -> Any:
+def _network() -> "Module":
     from torchmetrics.functional.image.lpips import _NoTrainLpips
 
     return _NoTrainLpips(net="alex").eval()
 
 
-def _distance(network: Any, image: "Tensor", reference: "Tensor", device: str) -> float:
+def _distance(network: "Module", image: "Tensor", reference: "Tensor", device: str) -> float:
     """`image` and `reference` are 1 x 3 x height x width, from 0 to 1. Raises UserError for a small picture."""
     import torch
 

@@ -1,4 +1,4 @@
-"""SSIM: structural similarity to the reference; 1: the same. By torchmetrics, with an 11 x 11 Gaussian window."""
+"""SSIM: structural similarity to the reference; 1: the same. torchmetrics', 11 x 11 Gaussian window."""
 
 from autotune.measure.metrics import Images, Judge, Metric
 from autotune.measure.metrics._pixels import library, pairs
