@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from autotune.config import Config
 from autotune.knobs import all_knobs
 from autotune.measurement import Measurement, ShapeCost
+from autotune.pipeline import Pipeline
+from autotune.pipelines import requested_options
 from autotune.statistics.drift import PRIOR_SPREAD, speedup_interval
 from autotune.statistics.paired import Paired, paired_drop
 from autotune.statistics.verdict import GAP
@@ -34,6 +36,11 @@ def config(values: Config) -> str:
     knobs = all_knobs()
     changed = [f"{name}={value}" for name, value in values.items() if name in knobs and value != knobs[name].default]
     return " ".join(changed) or "all defaults"
+
+
+def options(pipeline: Pipeline) -> list[str]:
+    """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
+    return [word for name, value in requested_options(pipeline).items() for word in (f"--{name}", value)]
 
 
 def outcome(trial: Trial, baseline: Trial, spread: float = PRIOR_SPREAD) -> str:

@@ -202,15 +202,15 @@ def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
     assert "forked off one that had loaded the libraries (2 trials), an interpreter of its own (1 trials)" in mixed
 
 
-def test_what_a_trial_was_spared_and_what_was_found_out_is_said(tmp_path: Path) -> None:
+def test_what_a_trial_has_reused_and_a_mismatch_are_said(tmp_path: Path) -> None:
     from autotune.reuse import SpotCheck
 
-    look = SpotCheck(trial=0, prompt=0, suspects={"qkv_fusion": True}, ssim=0.5, psnr_db=20.0, largest_levels=99)
+    check = SpotCheck(trial=0, prompt=0, suspects={"qkv_fusion": True}, ssim=0.5, psnr_db=20.0, largest_levels=99)
     trials = [
         measured(0),
         shared(1, 0, VALUES[2]),
         stopped(2, VALUES[0], latency_s=3.0),
-        changed(measured(3, VALUES[1]), spot_check=look),
+        changed(measured(3, VALUES[1]), spot_check=check),
     ]
     summary = read_summary(study(tmp_path, trials, best=0).path)
     rows = summary.rows
@@ -220,6 +220,8 @@ def test_what_a_trial_was_spared_and_what_was_found_out_is_said(tmp_path: Path) 
     assert rows[2].speed == "0.33x"
     said = dict(how_measured(summary))
     assert said["mismatches"] == "qkv_fusion=True changed the picture here: SSIM 0.500, PSNR 20.0 dB to trial 0's"
-    assert said["pictures"].startswith("1 trial drew one alone, equal to that of an earlier trial, and reused its quality")
+    assert said["pictures"].startswith(
+        "1 trial drew one alone, equal to that of an earlier trial, and reused its quality"
+    )
     assert "1 trial drew none" in said["pictures"]
     assert "can&#39;t reach the front" in page(summary)

@@ -1,4 +1,4 @@
-"""compare(): two exported configs in turn, in real processes; what can't be compared is refused before one starts."""
+"""compare(): two exported configs, interleaved, in real processes; bad input is refused before one starts."""
 
 from pathlib import Path
 from typing import Any

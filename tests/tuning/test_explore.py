@@ -1,4 +1,4 @@
-"""The loop of a search: which runs are spared something, and which never are."""
+"""The loop of a search: which runs may reuse earlier work, and which never do."""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from autotune.study_folder import StudyFolder
 from autotune.tuning.explore import Explorer
 
 
-class Asked:
-    """A runner that remembers what each run was spared: by number for trials, for anchors apart."""
+class Remembering:
+    """A runner that remembers what each run may reuse: of the trials by number, and of the anchors."""
 
     def __init__(self) -> None:
         self.trials, self.anchors = list[Reuse | None](), list[Reuse | None]()
@@ -32,22 +32,22 @@ class Asked:
         return found
 
 
-def explored(tmp_path: Path, *, reuse: bool) -> Asked:
+def explored(tmp_path: Path, *, reuse: bool) -> Remembering:
     space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
-    folder, asked = StudyFolder(tmp_path), Asked()
+    folder, runner = StudyFolder(tmp_path), Remembering()
     study = Study(folder, record(space=space.values), space, sampler="random", store=InMemory())
-    Explorer(folder, study, asked, lambda event: None, reuse=reuse).explore(Budget(trials=10))
-    return asked
+    Explorer(folder, study, runner, lambda event: None, reuse=reuse).explore(Budget(trials=10))
+    return runner
 
 
-def test_the_baseline_and_its_runs_in_between_are_spared_nothing(tmp_path: Path) -> None:
-    asked = explored(tmp_path, reuse=True)
-    assert asked.trials[0] is None
-    assert asked.anchors == [None]
-    assert all(reuse is not None and reuse.incumbents for reuse in asked.trials[1:])
-    assert len(asked.trials) == 10
+def test_the_baseline_and_its_anchors_reuse_nothing(tmp_path: Path) -> None:
+    runner = explored(tmp_path, reuse=True)
+    assert runner.trials[0] is None
+    assert runner.anchors == [None]
+    assert all(reuse is not None and reuse.incumbents for reuse in runner.trials[1:])
+    assert len(runner.trials) == 10
 
 
-def test_without_thrift_no_run_is_spared_anything(tmp_path: Path) -> None:
-    asked = explored(tmp_path, reuse=False)
-    assert [*asked.trials, *asked.anchors] == [None] * 11
+def test_without_reuse_no_run_reuses_anything(tmp_path: Path) -> None:
+    runner = explored(tmp_path, reuse=False)
+    assert [*runner.trials, *runner.anchors] == [None] * 11

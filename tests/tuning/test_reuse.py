@@ -1,5 +1,5 @@
-"""A real search of the demo whose trials are spared what earlier ones have done, by a knob that lies; then everything
-that reads a study reads this one. Once, for all tests here.
+"""A real search of the demo whose trials reuse the work of earlier ones, with a knob that wrongly claims to keep the
+picture; then everything that reads a study reads this one. It is run once for all tests here.
 """
 
 import json
@@ -56,7 +56,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def searched(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, str]:
     """The study, and what the search has said."""
-    folder = tmp_path_factory.mktemp("spared")
+    folder = tmp_path_factory.mktemp("reuse")
     (folder / "prompts.txt").write_text(PROMPTS)
     knobs = {name: json.dumps(value) for name, value in complete({}).items() if name != "liar"}
     free = {"memory_format": '["contiguous", "channels_last"]', "dtype": '["fp32", "bf16"]'}
@@ -99,7 +99,7 @@ def pictures(study: StudyFolder, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "source"), [(LAYOUT, BASELINE), (BF16_LAYOUT, BF16)])
-def test_a_config_that_only_computes_otherwise_draws_one_picture_and_gets_the_givers_scores(
+def test_an_equivalent_config_draws_one_picture_and_gets_the_scores_of_its_source(
     study: StudyFolder, trials: list[Trial], number: int, source: int
 ) -> None:
     mine = measured(trials[number])
@@ -191,7 +191,7 @@ def test_pictures_are_scored_anew_for_each_trial_that_they_stand_for(study: Stud
     assert trials[SHIFT_LAYOUT] == trials[SHIFT] != trials[BASELINE] == trials[LAYOUT]
 
 
-def test_a_sharing_trial_is_exported_with_its_givers_pictures_and_says_so(study: StudyFolder) -> None:
+def test_a_trial_with_reused_pictures_is_exported_with_those_of_its_source_and_says_so(study: StudyFolder) -> None:
     mine, base = (export_from(study.path, str(number)) for number in (LAYOUT, BASELINE))
     assert len(mine.pictures) == 3
     assert mine.pictures == base.pictures
@@ -200,7 +200,7 @@ def test_a_sharing_trial_is_exported_with_its_givers_pictures_and_says_so(study:
         export_from(study.path, str(WASTE))
 
 
-def test_the_table_says_of_every_trial_what_it_was_spared(study: StudyFolder) -> None:
+def test_the_table_says_of_every_trial_what_it_has_reused(study: StudyFolder) -> None:
     rows = trials_rows(study.path)
     assert [row["outcome"] for row in rows[:8]] == [*["measured"] * 4, "broken_output", *["measured"] * 2, "stopped"]
     assert [row["quality_of"] for row in rows[:8]] == [None, BASELINE, None, SHIFT, None, None, BF16, None]

@@ -26,7 +26,7 @@ from autotune.study.record import read_anchors, read_record, read_trials
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure
 
-# Nothing is spared: what each trial leaves is looked at. See test_spared_search.py for the rest.
+# Nothing is reused, so that every trial leaves all its files. See test_reuse.py for searches that reuse.
 SMALL = ["--pipeline", "demo", "--steps", "2", "--device", "cpu", "--no-reuse"]
 CONFIRM = ["--confirm-rounds", "2", "--confirm-pairs", "6"]
 SPACE = "\n".join(

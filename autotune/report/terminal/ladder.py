@@ -9,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autotune.pipelines import requested_options
 from autotune.report import words
 from autotune.report.terminal.theme import Step, heading_words, plain_console, show_steps
 from autotune.research.ladder import ladder as ladders
@@ -112,9 +111,8 @@ def legend(record: LadderRecord) -> list[str]:
 def ladder_steps(record: LadderRecord) -> list[Step]:
     """A search tries combinations of all settings, where a ladder tries one sequence of some."""
     pipeline = record.target.pipeline
-    asked = [part for what, value in requested_options(pipeline).items() for part in (f"--{what}", value)]
     weights = ["--weights", pipeline.weights] if pipeline.weights != "pretrained" else []
-    line = ["autotune", "search", "--pipeline", pipeline.name, *asked, *weights]
+    line = ["autotune", "search", "--pipeline", pipeline.name, *words.options(pipeline), *weights]
     return [(shlex.join(line), "the best combination of all settings here")]
 
 

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from autotune.goal import Goal, Minimise
 from autotune.pipeline import Traits
-from autotune.pipelines import requested_options
 from autotune.report import words
 from autotune.report.terminal.theme import heading_words
 from autotune.statistics.drift import PRIOR_SPREAD
@@ -28,13 +27,12 @@ def header(event: Probed) -> str:
     target, space = event.target, event.space
     count = space.count()
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
-    asked = [part for what, value in requested_options(target.pipeline).items() for part in (f"--{what}", value)]
     about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
         heading_words("search", f"{about}, {target.workload}"),
         inputs_words(target.pipeline.known),
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
-        f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *asked])})",
+        f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *words.options(target.pipeline)])})",
         f"study in {event.folder}",
     ]
     return "\n".join(line for line in lines if line)
