@@ -45,3 +45,14 @@ class Device(FrozenModel):
     def at_least(self, major: int, minor: int = 0) -> bool:
         """Is this an NVIDIA GPU of this compute capability or a newer one?"""
         return self.compute_capability is not None and self.compute_capability >= (major, minor)
+
+    def capability_fault(self, major: int, minor: int = 0) -> str | None:
+        """Why what needs an NVIDIA GPU of this compute capability is not available, as a clause; None: it is.
+
+        "needs compute capability 8.9; this GPU has 8.0"
+        """
+        if self.compute_capability is None:
+            return f"needs an NVIDIA GPU of compute capability {major}.{minor}"
+        if self.at_least(major, minor):
+            return None
+        return f"needs compute capability {major}.{minor}; this GPU has {'.'.join(map(str, self.compute_capability))}"

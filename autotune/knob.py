@@ -133,7 +133,7 @@ class Knob:
              Why this knob's value can't be combined with another knob's value. The reason stands alone, so it names
              what clashes. Called for every config that has this knob; must return None where the knob is at its
              default. Only one of the two knobs checks: the newer one. Knobs that modify another one may be absent from
-             the config. Example: "int4's kernel computes in bfloat16 only".
+             the config. Example: "the int4 kernel supports bfloat16 only".
     nearest  Value -> the values that replace it where it is not available, best first. Used in production, where a
              tuned config meets another device. Without an entry the default replaces it.
              Example: {"fp16": ("bf16",)}.

@@ -1,6 +1,11 @@
-"""The knobs: one file each in the folders below, and whatever other packages offer in the entry-point group `autotune.knobs`.
+"""Knobs: one setting of a pipeline per file. `autotune/knob.py` says what such a file contains.
 
-A knob's module may import torch and diffusers inside its functions only: the parent lists knobs without them.
+all_knobs() searches the subfolders of this folder. Every file there defines one `KNOB`, except files whose names start
+with "_", which are helpers shared by several knobs. A subfolder is a topic and has no other meaning; a new knob goes
+into any of them. Other packages add knobs in the entry-point group `autotune.knobs`.
+
+A knob's file may import torch and diffusers inside functions only, because the parent process lists the knobs without
+them.
 """
 
 from collections.abc import Mapping
@@ -13,15 +18,15 @@ from autotune.config import Config, Value
 from autotune.errors import UserError, nearest, shown
 from autotune.knob import Knob
 
-LONGEST_VALUE = 1024  # characters
-LARGEST_VALUE = 2**31
+LONGEST_VALUE = 1024  # characters of a word
+LARGEST_VALUE = 2**31  # of a number
 
 
 @cache
 def all_knobs() -> Mapping[str, Knob]:
-    """Every knob by name, in the order in which they act."""
-    found = walk_packages(__path__, f"{__name__}.")
-    names = [m.name for m in found if not m.ispkg and m.name.rpartition(".")[2][0] != "_"]
+    """Every knob by name, in the order in which they are applied."""
+    modules = walk_packages(__path__, f"{__name__}.")
+    names = [m.name for m in modules if not m.ispkg and m.name.rpartition(".")[2][0] != "_"]
     own = [import_module(name).KNOB for name in names]
     others = [point.load() for point in entry_points(group="autotune.knobs")]
     knobs = sorted([*own, *others], key=lambda knob: (knob.stage, knob.modifies is not None, knob.name))
@@ -29,32 +34,32 @@ def all_knobs() -> Mapping[str, Knob]:
 
 
 def find_knob(name: str) -> Knob:
-    """The knob of this name; raises UserError with the nearest name."""
+    """The knob of this name. Raises UserError with the nearest name."""
     if name not in all_knobs():
         raise UserError(f"unknown knob {shown(name)}: {nearest(name, all_knobs())}")
     return all_knobs()[name]
 
 
 def check_value(name: str, value: Value) -> Value:
-    """The value, if the knob `name` has it; raises UserError with the nearest one."""
+    """The value, if it is one of the knob `name`. Raises UserError with the nearest value."""
     knob = find_knob(name)
-    whole = isinstance(knob.default, float) and isinstance(value, int) and not isinstance(value, bool)
-    if whole and knob.accepts(float(value)):
-        return float(value)  # somebody wrote 0 for 0.0
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if is_int and isinstance(knob.default, float) and knob.accepts(float(value)):
+        return float(value)  # 0 is read as 0.0
     if not _is_sane(value) or not knob.accepts(value):
         raise UserError(f"{name} can't be {shown(value)}: {nearest(str(value), map(str, knob.values))}")
     return value
 
 
 def _is_sane(value: Value) -> bool:
-    """Short enough that no knob has to read more than a path or a count; a file may say anything."""
+    """Is the value no longer than a path, or no larger than a count? Values from files can be anything."""
     return len(value) <= LONGEST_VALUE if isinstance(value, str) else abs(value) <= LARGEST_VALUE
 
 
 def complete(values: Mapping[str, Value]) -> Config:
-    """The config that says what acts: a default for each knob not named, and no modifier of a knob at its default.
+    """The complete config: defaults for the knobs that are not given, without the modifiers of a knob at its default.
 
-    Raises UserError for a knob or a value that we don't know.
+    Raises UserError for an unknown knob or value.
     """
     checked = {name: check_value(name, value) for name, value in values.items()}
     full = {name: checked.get(name, knob.default) for name, knob in all_knobs().items()}
@@ -62,10 +67,14 @@ def complete(values: Mapping[str, Value]) -> Config:
 
 
 def different(config: Config, other: Config) -> dict[str, Value]:
-    """The knobs in which two configs differ, with the values of the first."""
-    mine, theirs = complete(config), complete(other)
-    return {name: value for name, value in mine.items() if theirs.get(name, value) != value}
+    """The knobs in which `config` differs from `other`, with the values of `config`.
+
+    A knob that is absent from one of the two, because it modifies a knob at its default, is no difference.
+    """
+    values, others = complete(config), complete(other)
+    return {name: value for name, value in values.items() if others.get(name, value) != value}
 
 
 def is_active(knob: Knob, values: Mapping[str, Value]) -> bool:
+    """Can the knob have an effect beside these values? One that modifies a knob at its default can't."""
     return knob.modifies is None or values[knob.modifies] != find_knob(knob.modifies).default

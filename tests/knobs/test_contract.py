@@ -22,7 +22,13 @@ from autotune.study.space_file import shipped_space_file
 from autotune.target import Target
 
 DEVICES = (CPU, gpu(7, 0, multiprocessors=80), gpu(7, 5, multiprocessors=40), gpu(8, 0), gpu(8, 9), gpu(9, 0))
-FILES = sorted(Path(autotune.knobs.__file__).parent.glob("[!_]*.py"))
+ROOT = Path(autotune.knobs.__file__).parent
+FILES = sorted(ROOT.rglob("[!_]*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("autotune.knobs", *path.relative_to(ROOT).with_suffix("").parts))
+
 
 every_knob = pytest.mark.parametrize("knob", all_knobs().values(), ids=all_knobs())
 
@@ -73,7 +79,8 @@ def is_sentence(text: str | None) -> bool:
 
 def test_every_file_is_the_knob_of_its_name() -> None:
     names = [path.stem for path in FILES]
-    assert [import_module(f"autotune.knobs.{name}").KNOB.name for name in names] == names
+    assert names
+    assert [import_module(module_of(path)).KNOB.name for path in FILES] == names
     assert set(names) <= set(all_knobs())
 
 
@@ -83,7 +90,7 @@ def test_a_knob_imports_no_other_knob(path: Path) -> None:
     imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     assert "autotune.knob" in imported
-    assert not imported & {"autotune.knobs", *(f"autotune.knobs.{other.stem}" for other in FILES)}
+    assert not imported & {"autotune.knobs", *map(module_of, FILES)}
 
 
 def test_listing_the_knobs_loads_no_torch() -> None:
@@ -104,9 +111,11 @@ def test_knobs_are_listed_in_the_order_of_their_stages_and_modifiers_after_what_
 
 @every_knob
 def test_a_knob_says_what_it_is_and_why(knob: Knob) -> None:
-    source = sys.modules[f"autotune.knobs.{knob.name}"]
+    [file] = [path for path in FILES if path.stem == knob.name]
+    source = import_module(module_of(file))
     assert source.__doc__
     assert source.__doc__.strip().endswith(".")
+    assert source.__doc__.startswith(f"{knob.name}: ")
     assert knob.summary
     assert is_sentence(knob.summary)
     assert len(knob.summary) <= 60

@@ -1,1 +1,1 @@
-"""Knobs that change how attention is computed: kernel, fused projections, token merging."""
+"""Attention: knobs for its kernel, fused projections and token merging."""

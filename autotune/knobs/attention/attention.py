@@ -1,22 +1,25 @@
-"""How attention is computed: torch's SDPA, one of its kernels by force, the plain formula, in slices, or by a kernel of
-another package.
+"""attention: how attention is computed: torch's SDPA, one forced kernel, the plain formula, slices, other packages.
 
-A kernel is forced inside each attention processor, not around the call of the pipeline: there it travels with the pipe,
-and lies inside compiled graphs, which otherwise keep (and share through the on-disk cache) whatever kernel was current
-when they were made. Which kernel really ran, the profiler says: compiled, Inductor turns MATH back into a fused one.
+A kernel of SDPA is forced inside each attention processor, not around the call of the pipeline. So it stays with the
+pipe, and it is part of compiled graphs. Those would otherwise keep the kernel that was current when they were compiled,
+and share it through the cache on the disk. `verify` asks the profiler which kernel ran, because Inductor replaces the
+math kernel by a fused one.
 
-flash_attn, sage and flex go through diffusers' attention dispatcher, which reaches some models only (Flux, not UNets).
-They are set on each processor: `set_attention_backend` would also change the default of every model made later. flex is
-torch's own; only compiled it is one kernel, so only compiled it is offered.
+flash_attn, sage and flex use diffusers' attention dispatcher, which supports some models (Flux) and not others (UNets).
+They are set on each processor, because `set_attention_backend` would also change the default of every model made
+later. flex is torch's own. It is a single kernel only when compiled, so it is available only then.
 """
 
 from functools import cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 BACKENDS = {
     "sdpa_flash": "FLASH_ATTENTION",
@@ -24,8 +27,8 @@ BACKENDS = {
     "sdpa_cudnn": "CUDNN_ATTENTION",
     "sdpa_math": "MATH",
 }
-DISPATCHED = {"flash_attn": "flash", "sage": "sage", "flex": "flex"}  # value -> what diffusers' dispatcher calls it
-PACKAGES = {  # value -> the package, and the version that diffusers asks for at least
+DISPATCHED = {"flash_attn": "flash", "sage": "sage", "flex": "flex"}  # value -> its name in diffusers' dispatcher
+PACKAGES = {  # value -> (package, lowest version that diffusers accepts)
     "xformers": ("xformers", "0.0.29"),
     "flash_attn": ("flash-attn", "2.6.3"),
     "sage": ("sageattention", "2.1.1"),
@@ -40,31 +43,31 @@ def why_not(value: Value, target: Target) -> str | None:
     if value in BACKENDS and kernel not in target.device.sdpa_kernels:
         return f"torch has no {kernel} kernel for this device"
     if value == "sdpa_flash" and target.device.kind == "cpu":
-        return "is what SDPA runs on a CPU anyway"
+        return "is the kernel that SDPA chooses on a CPU anyway"
     if value == "sliced" and not traits.slices_attention:
-        return f"{traits.denoiser_class} can't slice its attention"
+        return f"{traits.denoiser_class} does not support attention slicing"
     processors = set(traits.attention_processors)
     if value == "vanilla" and not processors <= set(HAVE_VANILLA):
         return f"diffusers has no vanilla attention for {traits.denoiser_class}"
     if value in DISPATCHED and not traits.dispatches_attention:
-        return f"diffusers' attention dispatcher does not reach {traits.denoiser_class}"
+        return f"diffusers' attention dispatcher does not support {traits.denoiser_class}"
     if value == "xformers" and not traits.dispatches_attention and not processors <= set(HAVE_XFORMERS):
         return f"diffusers has no xFormers attention for {traits.denoiser_class}"
     return _missing(str(value), target) if value in PACKAGES else None
 
 
 def _missing(value: str, target: Target) -> str | None:
-    """What the kernels of a package need and have not here, or None."""
-    package, least = PACKAGES[value]
-    have = target.versions.get(package)
+    """The requirement of a package that the target does not meet, as a clause, or None."""
+    package, lowest = PACKAGES[value]
+    installed = target.versions.get(package)
     if target.device.kind != "cuda":
-        return f"the kernels of {package} need an NVIDIA GPU"
+        return "needs an NVIDIA GPU"
     if value != "xformers" and not target.device.at_least(8):
-        return f"the kernels of {package} need compute capability 8.0"
-    if have is None:
+        return target.device.capability_fault(8)
+    if installed is None:
         return f"the package {package} is not installed"
-    if _numbers(have) < _numbers(least):
-        return f"diffusers needs {package} {least}, {have} is installed"
+    if _numbers(installed) < _numbers(lowest):
+        return f"diffusers needs {package} {lowest}; {installed} is installed"
     return None
 
 
@@ -77,19 +80,19 @@ def clash(config: Config, target: Target) -> str | None:
     value = config["attention"]
     separate = value == "xformers" and not target.pipeline.known.dispatches_attention
     if (value in ("vanilla", "sliced") or separate) and config["qkv_fusion"]:
-        return f"{value} attention reads the separate projections, so fusing them would be wasted"
+        return f"{value} attention uses the separate projections, so qkv_fusion would have no effect"
     if value in BACKENDS and config["compile"] == "trace":
-        return "a traced graph does not keep which kernel was forced while it was traced"
+        return "a traced graph does not keep the attention kernel that was forced while it was traced"
     if value == "sdpa_math" and config["compile"] != "off":
-        return "compiled, Inductor's fuse_attention pass turns the math kernel back into a fused one"
+        return "Inductor's fuse_attention pass replaces the math kernel by a fused one"
     if value == "flex" and config["compile"] == "off":
-        return "uncompiled, flex attention is no kernel but a slow formula"
+        return "flex attention is a slow formula unless it is compiled"
     if value in ("sdpa_flash", "sdpa_cudnn", "flash_attn", "sage") and config["dtype"] == "fp32":
-        return f"{value} takes float16 and bfloat16 only"
+        return f"{value} supports float16 and bfloat16 only"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     value, denoiser = str(config["attention"]), parts.denoiser(pipe)
     if value == "sliced":
         pipe.enable_attention_slicing("auto")
@@ -106,11 +109,11 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=len(blocks), what=f"attention blocks set to {value}")
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    """The kernel asked for must be the kernel that ran, and the only one.
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    """The requested kernel must be the only one that ran.
 
-    Those of a package are not always among what the profiler knows by name. Then it must be so that none of torch's own
-    ran, and that all of the denoiser's blocks are set to the package's.
+    The profiler does not know the kernels of all packages by name. For such a kernel, none of torch's own kernels may
+    have run, and all of the denoiser's blocks must be set to the package.
     """
     value = str(config["attention"])
     seen = ", ".join(f"{count} {name}" for name, count in kernels.items()) or "no SDPA"
@@ -118,13 +121,14 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
         count = 0 if SDPA_KERNELS & set(kernels) else kernels.get(value) or _set_to(value, pipe)
         return Effect(count=count, what=f"attention calls or blocks with {value} alone, seen: {seen}")
     if value not in BACKENDS:
-        return Effect(count=0 if kernels else 1, what=f"kind of attention as asked for, {seen}")
-    wanted = value.removeprefix("sdpa_")
-    count = kernels.get(wanted, 0) if set(kernels) <= {wanted} else 0
-    return Effect(count=count, what=f"attention calls by the {wanted} kernel alone in a short call, seen: {seen}")
+        return Effect(count=0 if kernels else 1, what=f"kind of attention as requested, {seen}")
+    requested = value.removeprefix("sdpa_")
+    count = kernels.get(requested, 0) if set(kernels) <= {requested} else 0
+    return Effect(count=count, what=f"attention calls by the {requested} kernel alone in a short call, seen: {seen}")
 
 
-def _blocks(pipe: Any) -> list[Any]:
+def _blocks(pipe: "DiffusionPipeline") -> list[Any]:
+    """Every attention block of the denoiser, the ControlNet and the VAE."""
     models = filter(None, (*parts.step_models(pipe).values(), parts.vae(pipe)))
     return [m for model in models for m in model.modules() if getattr(m, "processor", None) is not None]
 
@@ -134,7 +138,10 @@ def _is_dispatched(block: Any) -> bool:
 
 
 def _dispatch(blocks: list[Any], name: str) -> int:
-    """Raises RuntimeError where the package is missing."""
+    """Set the dispatcher's backend of these blocks; the number of blocks that were set.
+
+    Raises RuntimeError where the package is missing.
+    """
     from diffusers.models import attention_dispatch
 
     backend = attention_dispatch.AttentionBackendName(name)
@@ -145,8 +152,8 @@ def _dispatch(blocks: list[Any], name: str) -> int:
     return len(reached)
 
 
-def _set_to(value: str, pipe: Any) -> int:
-    """How many of the denoiser's blocks are set to a package's kernel; 0 if not all are."""
+def _set_to(value: str, pipe: "DiffusionPipeline") -> int:
+    """The number of the denoiser's blocks that are set to this value's kernel; 0 unless all are."""
     modules = parts.denoiser(pipe).modules()
     processors = [m.processor for m in modules if getattr(m, "processor", None) is not None]
     name = DISPATCHED.get(value, value)
@@ -155,14 +162,14 @@ def _set_to(value: str, pipe: Any) -> int:
 
 
 def _vanilla(block: Any) -> Any:
-    """The processor that writes attention out as a formula, of the kind that this block needs."""
+    """The processor that computes attention by the plain formula, of the kind that this block needs."""
     from diffusers.models.attention_processor import AttnAddedKVProcessor, AttnProcessor
 
     return AttnAddedKVProcessor() if "AddedKV" in type(block.processor).__name__ else AttnProcessor()
 
 
 def _force(processor: Any, backend_name: str) -> Any:
-    """The processor, but SDPA may run no other kernel inside it. Its class changes, its state stays."""
+    """The processor, in which SDPA may run this kernel only. It has another class and the same state."""
     kind: Any = type(processor)
     forced = object.__new__(_forced(kind, backend_name))
     forced.__dict__.update(getattr(processor, "__dict__", {}))
@@ -171,14 +178,17 @@ def _force(processor: Any, backend_name: str) -> Any:
 
 @cache
 def _forced(cls: Any, backend_name: str) -> Any:
-    """One class for all processors of a kind: with one each, no two compiled blocks could share a graph, and a large
-    denoiser has more blocks than Dynamo allows graphs of one function."""
+    """One class for all processors of a kind.
+
+    With a class for each processor, no two compiled blocks could share a graph, and a large denoiser has more blocks
+    than Dynamo allows graphs of one function.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     backend = getattr(SDPBackend, backend_name)
 
     class Forced(cls):  # type: ignore[misc]
-        @wraps(cls.__call__)  # diffusers passes on only the arguments that it finds in the signature
+        @wraps(cls.__call__)  # diffusers passes only the arguments that it finds in the signature
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with sdpa_kernel(backend):
                 return cls.__call__(self, *args, **kwargs)
@@ -189,7 +199,7 @@ def _forced(cls: Any, backend_name: str) -> Any:
 def script(config: Config, target: Target) -> Script:
     value, traits = str(config["attention"]), target.pipeline.known
     if value in BACKENDS:
-        return Script(why_not="the kernel is forced inside each attention block, by processors of autotune's own")
+        return Script(why_not="the kernel is forced by autotune's own attention processors")
     if value == "sliced":
         return Script(lines=('pipe.enable_attention_slicing("auto")',))
     if value in DISPATCHED or (value == "xformers" and traits.dispatches_attention):
@@ -197,9 +207,7 @@ def script(config: Config, target: Target) -> Script:
     if value == "xformers":
         return Script(lines=("pipe.enable_xformers_memory_efficient_attention()",))
     if any("AddedKV" in name for name in traits.attention_processors):
-        return Script(
-            why_not="each kind of attention block needs another plain processor, which autotune chooses block by block"
-        )
+        return Script(why_not="autotune chooses the plain attention processor block by block")
     models = [
         traits.denoiser,
         *(["controlnet"] if traits.controlnet_class else []),

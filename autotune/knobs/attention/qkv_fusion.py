@@ -1,23 +1,26 @@
-"""Fuse the query, key and value projections of each attention block into one matrix product.
+"""qkv_fusion: the query, key and value projections of each attention block become one matrix product.
 
-Keeps the separate weights beside the fused ones, so memory grows a little. Must come before quantization.
+diffusers keeps the separate weights beside the fused ones, so memory grows a little. Fusing comes before quantization.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 def why_not(value: Value, target: Target) -> str | None:
     if value and not target.pipeline.known.fuses_qkv:
-        return f"{target.pipeline.known.denoiser_class} can't fuse its projections"
+        return f"{target.pipeline.known.denoiser_class} does not support fused projections"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     from diffusers import AutoencoderKL
 
     vae = parts.vae(pipe)

@@ -1,6 +1,6 @@
-"""How deep into the UNet tokens are merged: at levels reduced by at most this factor.
+"""tome_max_downsample: the levels of the UNet that merge tokens: those that are downsampled by at most this factor.
 
-SDXL has no attention at full resolution, so tomesd's own default of 1 does nothing there, without a word.
+SDXL has no attention at full resolution, so tomesd's default of 1 has no effect there, and tomesd does not say so.
 """
 
 from autotune.config import Value
@@ -11,7 +11,7 @@ from autotune.target import Target
 def why_not(value: Value, target: Target) -> str | None:
     levels = target.pipeline.known.attention_downsamples
     if levels and value not in levels:
-        return f"this UNet has attention at downsampling {', '.join(map(str, levels))} only"
+        return f"this UNet has attention at the downsampling factors {', '.join(map(str, levels))} only"
     return None
 
 

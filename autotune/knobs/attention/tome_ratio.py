@@ -1,16 +1,19 @@
-"""Token merging (ToMe): merge this share of the most similar tokens before self-attention, and unmerge them after it.
+"""tome_ratio: token merging (ToMe): the share of tokens that are merged before self-attention, and unmerged after it.
 
-Where tokens merge is chosen without randomness (tomesd's `use_rand=False`): tomesd draws from a generator that lives on
-between calls, so the same seed would give another picture at every call, and torch.compile could not capture it.
+Merged tokens are chosen without randomness (tomesd's `use_rand=False`). tomesd's generator keeps its state between
+calls, so a seed would give another picture at every call, and torch.compile could not capture it.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def also(value: Value) -> bool:
@@ -19,11 +22,11 @@ def also(value: Value) -> bool:
 
 def why_not(value: Value, target: Target) -> str | None:
     if value and not target.pipeline.known.attention_downsamples:
-        return f"{target.pipeline.known.denoiser_class} has no blocks that tomesd can patch"
+        return f"{target.pipeline.known.denoiser_class} has no transformer blocks that tomesd supports"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import tomesd
     import torch
 
@@ -31,10 +34,10 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
 
     unet, deepest = parts.denoiser(pipe), int(config["tome_max_downsample"])
     tomesd.apply_patch(unet, ratio=float(config["tome_ratio"]), max_downsample=deepest, use_rand=False)
-    # Never drawn from, but tomesd makes one inside the forward pass otherwise, which breaks compiled graphs.
+    # Never used, but tomesd would make one inside the forward pass, which breaks compiled graphs.
     unet._tome_info["args"]["generator"] = torch.Generator(device)
-    # tomesd derives a class for every block. With one for all of a kind, compiled blocks share their graphs: a large
-    # UNet has more blocks than Dynamo allows graphs of one function.
+    # tomesd makes a subclass for every block. With one subclass for all blocks of a class, compiled blocks share their
+    # graphs: a large UNet has more blocks than Dynamo allows graphs of one function.
     blocks = transformer_blocks(unet)
     kinds: dict[type, type] = {}
     for block in blocks.values():
@@ -43,8 +46,8 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     return Effect(count=len(merging), what="transformer blocks merge tokens")
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    """How many tokens a step of the call merged: tomesd keeps all where a level is deeper than it may go."""
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    """The number of tokens that a step of the call merged. Levels below tome_max_downsample merge none."""
     from autotune.pipelines.inspect import downsample_of, transformer_blocks
 
     unet, deepest = parts.denoiser(pipe), int(config["tome_max_downsample"])
@@ -60,19 +63,17 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
 
 
 def _merged(rows: int, columns: int, ratio: float) -> int:
-    """One token of each 2x2 cells is a destination and stays; tomesd merges no more than the others."""
+    """The number of merged tokens. tomesd keeps one token of every 2x2 cells as a destination."""
     return min(rows * columns - (rows // 2) * (columns // 2), int(rows * columns * ratio))
 
 
 def script(config: Config, target: Target) -> Script:
     how = f"ratio={config['tome_ratio']}, max_downsample={config['tome_max_downsample']}, use_rand=False"
     lines = [f"tomesd.apply_patch(pipe.unet, {how})"]
-    lines.append(
-        f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.kind}")  # never drawn from'
-    )
+    lines.append(f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.kind}")  # never used')
     if config["compile"] == "regional":
         lines += [
-            "kinds = {}  # tomesd derives a class for every block; with one for all of a kind they share their graphs",
+            "kinds = {}  # tomesd makes a subclass for every block; with one per class, blocks share compiled graphs",
             "for block in pipe.unet.modules():",
             '    if hasattr(type(block), "_parent"):',
             "        block.__class__ = kinds.setdefault(type(block)._parent, type(block))",

@@ -1,1 +1,1 @@
-"""Knobs of torch.compile."""
+"""Compilation: knobs of torch.compile."""

@@ -1,20 +1,22 @@
-"""torch.jit.trace of a UNet, at its first call. Not a knob: `compile` asks for it."""
+"""_trace: torch.jit.trace of a UNet at its first call. A helper of the knob `compile`."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 
 def trace_on_first_call(unet: Any) -> None:
-    """From now on the UNet runs as recorded: one recording for each set of shapes and types, made when it is met."""
+    """Make the UNet run as traced: one graph for each set of input shapes and types, traced when they first occur."""
     unet.forward = _Traced(unet)
 
 
 def traced_graphs(unet: Any) -> int:
+    """The number of graphs that were traced so far."""
     return len(unet.forward.graphs) if isinstance(unet.forward, _Traced) else 0
 
 
 class _Traced:
-    """Stands in for the UNet's forward. Only tensors may change between calls of the same shapes."""
+    """Replaces the UNet's forward. Between calls of the same shapes, only tensors may change."""
 
     def __init__(self, unet: Any) -> None:
         self.forward = unet.forward  # bound to the UNet
@@ -30,15 +32,15 @@ class _Traced:
         leaves = [sample, timestep, encoder_hidden_states, *_leaves(tensors)]
         key = (tuple((t.shape, t.dtype) for t in leaves), tuple(tensors), repr(plain))
         if key not in self.graphs:
-            self.graphs[key] = self._record(leaves, tensors, plain)
-        made = self.graphs[key](*leaves)
-        return UNet2DConditionOutput(sample=made) if more.get("return_dict", True) else (made,)
+            self.graphs[key] = self._trace(leaves, tensors, plain)
+        output = self.graphs[key](*leaves)
+        return UNet2DConditionOutput(sample=output) if more.get("return_dict", True) else (output,)
 
-    def _record(self, leaves: list[Any], tensors: dict[str, Any], plain: dict[str, Any]) -> Any:
+    def _trace(self, leaves: list[Any], tensors: dict[str, Any], plain: dict[str, Any]) -> Any:
         import torch
 
         class Straight(torch.nn.Module):  # type: ignore[misc]
-            """Takes tensors and gives one. It holds the UNet, so that the recording shares its weights."""
+            """The UNet as a function of tensors. It has the UNet as a submodule, so the graph shares its weights."""
 
             def __init__(self, unet_forward: Any) -> None:
                 super().__init__()
@@ -56,6 +58,7 @@ class _Traced:
 
 
 def _holds_tensors(value: Any) -> bool:
+    """Is this a tensor, or a non-empty dict, list or tuple of tensors?"""
     import torch
 
     if isinstance(value, dict):
@@ -66,20 +69,21 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _leaves(tensors: dict[str, Any]) -> list[Any]:
-    found: list[Any] = []
+    """The tensors of these arguments as a flat list."""
+    leaves: list[Any] = []
     for value in tensors.values():
-        found += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-    return found
+        leaves += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return leaves
 
 
-def _rebuilt(tensors: dict[str, Any], leaves: Any) -> dict[str, Any]:
-    """The arguments in the shape of `tensors`, filled with these leaves."""
-    made: dict[str, Any] = {}
+def _rebuilt(tensors: dict[str, Any], leaves: Iterator[Any]) -> dict[str, Any]:
+    """The arguments with the structure of `tensors`, filled with these leaves."""
+    arguments: dict[str, Any] = {}
     for name, value in tensors.items():
         if isinstance(value, dict):
-            made[name] = {key: next(leaves) for key in value}
+            arguments[name] = {key: next(leaves) for key in value}
         elif isinstance(value, list | tuple):
-            made[name] = [next(leaves) for _ in value]
+            arguments[name] = [next(leaves) for _ in value]
         else:
-            made[name] = next(leaves)
-    return made
+            arguments[name] = next(leaves)
+    return arguments

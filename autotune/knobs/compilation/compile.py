@@ -1,20 +1,23 @@
-"""torch.compile: of the denoiser, of its repeated blocks only, and of the parts that run once a picture besides.
+"""compile: which parts torch.compile compiles: the denoiser's repeated blocks, the denoiser, the VAE, text encoders.
 
-A ControlNet runs once a step, so it is compiled with the denoiser. Regional compilation makes one graph for each kind
-of block and reuses it: nearly the same speed, a fraction of the time to compile. Shapes are static: a production call
-of another size compiles again. Graphs must be whole (`fullgraph`) wherever no hook stands in their way.
+A ControlNet runs once a step, so it is compiled with the denoiser. Regional compilation makes one graph for each class
+of blocks and reuses it: nearly the same speed, in a fraction of the time to compile. Shapes are static, so a call of
+another size compiles again. Graphs must be whole (`fullgraph`), unless hooks of offloading prevent it.
 
-"trace" is torch.jit.trace of the denoiser, as the first guides had it. torch has deprecated it and torch.compile has
-taken its place; it is offered only where it is asked for by name.
+"trace" is torch.jit.trace of the denoiser, as in early guides. It is deprecated in torch in favour of torch.compile, so
+it is available only where a space file or --fix names it.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.compilation._trace import trace_on_first_call
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 FLAGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -34,13 +37,13 @@ def why_not(value: Value, target: Target) -> str | None:
     if value not in ("off", "trace") and target.device.compile_fault:
         return target.device.compile_fault
     if value == "regional" and not traits.repeated_blocks:
-        return f"{traits.denoiser_class} names no repeated blocks"
+        return f"{traits.denoiser_class} has no repeated blocks"
     if value == "denoiser+vae" and traits.vae_class is None:
         return f"{traits.class_name} has no VAE"
     if value == "everything" and not traits.text_encoders:
-        return f"{traits.class_name} has no text encoder here"
+        return f"{traits.class_name} has no text encoder"
     if value == "trace" and traits.denoiser_class != "UNet2DConditionModel":
-        return f"torch.jit.trace is offered for UNets, not for {traits.denoiser_class}"
+        return f"torch.jit.trace is supported for UNets, not for {traits.denoiser_class}"
     return None
 
 
@@ -49,15 +52,15 @@ def clash(config: Config, target: Target) -> str | None:
     if value == "off":
         return None
     if value != "regional" and config["tome_ratio"]:
-        return "token merging's hook breaks the graph of a whole denoiser; regional compilation goes with it"
+        return "the hook of token merging breaks the graph of a whole denoiser; regional compilation supports it"
     if value == "trace" and (config["offload"] != "none" or config["quantization"] != "none"):
-        return "torch.jit.trace can't see through offload's hooks or quantized weights"
+        return "torch.jit.trace does not support the hooks of offloading or quantized weights"
     if config["dtype"] == "bf16" and target.device.kind == "cuda" and not target.device.at_least(8):
         return "Inductor skips bfloat16 below compute capability 8.0"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     if config["compile"] == "trace":
         trace_on_first_call(parts.denoiser(pipe))
         return Effect(count=1, what="models to trace")
@@ -68,7 +71,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
     compiled = 0
     for name, model in models.items():
         if config["compile"] == "regional" and name != "controlnet":
-            compiled += _compile_blocks(model, {**how, "fullgraph": True})  # hooks of offload lie around the model
+            compiled += _compile_blocks(model, {**how, "fullgraph": True})  # hooks of offloading are outside of blocks
         elif _pipeline_marks_steps(models, config):
             setattr(pipe, name, torch.compile(model, **how))
             compiled += 1
@@ -90,15 +93,17 @@ def _how(config: Config) -> dict[str, Any]:
     """The arguments of torch.compile."""
     import torch
 
-    # A mode and options can't be given together, so the mode is spelled out as the options that it stands for.
+    # torch.compile takes a mode or options, not both, so the mode is given as its options.
     mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
     options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
     return {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
 
 
 def _install_hooks(encoder: Any) -> None:
-    """transformers hangs hooks into an encoder when its hidden states are asked for the first time, under a lock, which
-    breaks a graph: so it is asked once before, with one token."""
+    """Make transformers install its hooks for hidden states, by a call with one token.
+
+    It installs them at the first call that requests hidden states, under a lock, which would break the graph.
+    """
     import torch
 
     with torch.no_grad():
@@ -106,34 +111,38 @@ def _install_hooks(encoder: Any) -> None:
 
 
 def _pipeline_marks_steps(models: dict[str, Any], config: Config) -> bool:
-    """CUDA graphs of a UNet and a ControlNet hand tensors to each other: the pipeline must say where a step begins,
-    which it does only where both are wrapped by torch.compile instead of compiled in place."""
+    """Must the pipeline mark where a step begins?
+
+    CUDA graphs of a UNet and a ControlNet pass tensors to each other, which needs such marks. diffusers sets them only
+    where both models are wrapped by torch.compile, not compiled in place.
+    """
     return "controlnet" in models and config["compile_mode"] in ("reduce-overhead", "max-autotune")
 
 
 def _compile_blocks(model: Any, how: dict[str, Any]) -> int:
+    """Compile each repeated block of the denoiser; the number of blocks."""
     import torch
 
-    # By base classes too: token merging derives a class of its own from each block's.
+    # Base classes count: token merging makes a subclass of each block's class.
     kinds = set(model._repeated_blocks)
     blocks = [m for m in model.modules() if kinds & {cls.__name__ for cls in type(m).__mro__}]
     for block in blocks:
         cache = _cache_hook(block)
         if cache is None:
             block.compile(**how)
-        else:  # it decides by numbers whether the block runs at all, so the graph lies inside it
+        else:  # the hook decides by values whether the block runs, so only what is inside the hook is compiled
             cache.fn_ref.original_forward = torch.compile(cache.fn_ref.original_forward, **how)
     return len(blocks)
 
 
 def _cache_hook(block: Any) -> Any | None:
-    """diffusers' hook that runs in place of the block, of a cache of blocks."""
+    """The hook of diffusers' block cache, which runs in place of the block; None: there is none."""
     hooks = block._diffusers_hook.hooks.values() if hasattr(block, "_diffusers_hook") else ()
     return next((hook for hook in hooks if hasattr(hook, "new_forward")), None)
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    """How many graphs were really made, and how often one broke. A function that was given up runs uncompiled."""
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    """The number of compiled graphs; 0 if a whole graph was required and torch ran a function uncompiled instead."""
     from autotune.knobs.compilation._trace import traced_graphs
 
     if config["compile"] == "trace":
@@ -141,12 +150,12 @@ def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
     from torch._dynamo.utils import counters, get_compilation_metrics
 
     attempts = get_compilation_metrics()
-    given_up = sum(attempt.fail_reason is not None for attempt in attempts)
-    again = sum(attempt.fail_reason is None and attempt.recompile_reason is not None for attempt in attempts)
-    said = f"graphs compiled, {sum(counters['graph_break'].values())} graph breaks, {again} recompilations"
-    if given_up and _how(config)["fullgraph"]:
-        return Effect(count=0, what=f"{said}, and {given_up} functions given up that then ran uncompiled")
-    return Effect(count=counters["stats"]["unique_graphs"], what=said)
+    failed = sum(attempt.fail_reason is not None for attempt in attempts)
+    recompiled = sum(attempt.fail_reason is None and attempt.recompile_reason is not None for attempt in attempts)
+    what = f"graphs compiled, {sum(counters['graph_break'].values())} graph breaks, {recompiled} recompilations"
+    if failed and _how(config)["fullgraph"]:
+        return Effect(count=0, what=f"{what}, and {failed} functions that failed to compile and ran uncompiled")
+    return Effect(count=counters["stats"]["unique_graphs"], what=what)
 
 
 def script(config: Config, target: Target) -> Script:
@@ -154,7 +163,7 @@ def script(config: Config, target: Target) -> Script:
     if value == "off":
         return Script()
     if value == "trace":
-        return Script(why_not="torch.jit.trace is deprecated, and records each shape by a class of autotune's own")
+        return Script(why_not="torch.jit.trace is deprecated, and needs a class of autotune's own to trace each shape")
     how = _how_in_a_script(config)
     steps = [traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])]
     lines = []
@@ -173,14 +182,14 @@ def script(config: Config, target: Target) -> Script:
     if value in DECODES and traits.vae_class is not None:
         lines.append(f"pipe.vae.decode = torch.compile(pipe.vae.decode, {how})")
     for name in traits.text_encoders if value == "everything" else ():
-        asked = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
-        lines.append(f"pipe.{name}({asked})  # hangs in its hooks, which would break the graph")
+        arguments = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
+        lines.append(f"pipe.{name}({arguments})  # installs its hooks, which would break the graph")
         lines.append(f"pipe.{name}.compile({how})")
     return Script(lines=tuple(lines))
 
 
 def _how_in_a_script(config: Config) -> str:
-    """The arguments of torch.compile as source."""
+    """The arguments of torch.compile as source text."""
     mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
     how = f"fullgraph={config['offload'] == 'none'}, dynamic=False"
     if not flags:

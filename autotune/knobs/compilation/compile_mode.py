@@ -1,4 +1,4 @@
-"""torch.compile's mode: how hard Inductor tries, and whether CUDA graphs take the launching off the processor."""
+"""compile_mode: torch.compile's mode: how much Inductor tunes, and whether CUDA graphs launch the kernels."""
 
 from autotune.config import Config, Value
 from autotune.knob import Knob, Stage
@@ -9,10 +9,10 @@ CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 def why_not(value: Value, target: Target) -> str | None:
     if value in CUDA_GRAPHS and target.device.kind != "cuda":
-        return "its CUDA graphs need a GPU"
+        return "uses CUDA graphs, which need an NVIDIA GPU"
     processors = target.device.multiprocessors
     if str(value).startswith("max-autotune") and processors is not None and processors < 68:
-        return f"Inductor tunes matrix products on 68 multiprocessors and more, this has {processors}"
+        return f"Inductor tunes matrix products on GPUs with 68 multiprocessors or more; this GPU has {processors}"
     return None
 
 
@@ -23,12 +23,12 @@ def clash(config: Config, target: Target) -> str | None:
     if mode not in CUDA_GRAPHS:
         return None
     if config["offload"] != "none":
-        return "weights that move at every call can't be in CUDA graphs"
+        return "CUDA graphs do not support offloading, which moves the weights at every call"
     fp16_vae = target.pipeline.known.vae_upcasts_fp16 and config["dtype"] == "fp16" and config["vae"] == "own"
     if fp16_vae and config["compile"] in ("denoiser+vae", "everything"):
-        return "this VAE is cast to float32 and back at every call, so its CUDA graph would be recorded each time"
+        return "this VAE is cast to float32 and back at every call, so its CUDA graph would be recorded at every call"
     if target.pipeline.known.controlnet_class and config["compile"] == "regional":
-        return "with a ControlNet, CUDA graphs are told where a step begins only if the denoiser is compiled whole"
+        return "with a ControlNet, CUDA graphs need marks where a step begins, which regional compilation does not set"
     return None
 
 

@@ -1,5 +1,8 @@
-"""Inductor's settings as named sets: its own defaults, or those of the PyTorch team's fast-diffusion guide that still
-act (use_mixed_mm and mixed_mm_choice of that guide are ignored by today's torch). They act on Triton's kernels."""
+"""inductor_flags: Inductor's settings: its defaults, or those of the PyTorch team's fast-diffusion guide.
+
+Current torch ignores two settings of that guide, use_mixed_mm and mixed_mm_choice, so they are left out. The settings
+concern Triton kernels.
+"""
 
 from autotune.config import Config, Value
 from autotune.knob import Knob, Stage
@@ -8,13 +11,13 @@ from autotune.target import Target
 
 def why_not(value: Value, target: Target) -> str | None:
     if value != "default" and target.device.kind != "cuda":
-        return "these settings act on Triton's kernels, which need a GPU"
+        return "sets options of Triton kernels, which need an NVIDIA GPU"
     return None
 
 
 def clash(config: Config, target: Target) -> str | None:
     if config.get("inductor_flags", "default") != "default" and config["compile"] == "trace":
-        return "torch.jit.trace does not go through Inductor"
+        return "torch.jit.trace does not use Inductor, so inductor_flags would have no effect"
     return None
 
 

@@ -1,1 +1,1 @@
-"""Knobs that change the denoising loop or its decoder: steps, scheduler, guidance, caches, VAE."""
+"""Denoising: knobs for the steps, the scheduler, guidance, caches and the VAE."""

@@ -1,28 +1,35 @@
-"""The calls of a pipe, and of its denoiser within each. Not a knob: `cache` counts with it what it skips."""
+"""_calls: counts the denoiser's calls in each call of a pipe. A helper of the knob `cache`."""
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.pipelines import parts
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 class Calls:
-    """Counts the denoiser's calls within each of the last calls of the pipe, and those that reused blocks."""
+    """Counts the denoiser's calls in each of the last two calls of the pipe, and how many of them reused blocks.
 
-    def __init__(self, pipe: Any) -> None:
+    The counts are kept as `cached_calls` of the denoiser: (calls, calls that reused blocks), the latest last.
+    """
+
+    def __init__(self, pipe: "DiffusionPipeline") -> None:
         self.pipe = pipe
-        self.seen: deque[tuple[int, int]] = deque(maxlen=2)  # (calls, calls that reused blocks)
+        self.counts: deque[tuple[int, int]] = deque(maxlen=2)
         self.timesteps: Any = None
-        parts.denoiser(pipe).cached_calls = self.seen
+        parts.denoiser(pipe).cached_calls = self.counts
 
-    def new(self) -> bool:
-        """Has the pipe been called since this was asked last? Each call sets the scheduler's timesteps anew."""
+    def is_new(self) -> bool:
+        """Did a new call of the pipe begin since the last question? Each call sets new timesteps in the scheduler."""
         if self.pipe.scheduler.timesteps is self.timesteps:
             return False
         self.timesteps = self.pipe.scheduler.timesteps
-        self.seen.append((0, 0))
+        self.counts.append((0, 0))
         return True
 
     def count(self, *, reused: bool) -> None:
-        calls, before = self.seen[-1]
-        self.seen[-1] = calls + 1, before + reused
+        """Count one call of the denoiser."""
+        calls, with_reuse = self.counts[-1]
+        self.counts[-1] = calls + 1, with_reuse + reused

@@ -1,19 +1,24 @@
-"""DeepCache's helper, mended where it counts. Not a knob: `cache` asks for it."""
+"""_deepcache: DeepCache's helper with another way to count steps. A helper of the knob `cache`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from DeepCache import DeepCacheSDHelper
 
 from autotune.knobs.denoising._calls import Calls
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 class Helper(DeepCacheSDHelper):  # type: ignore[misc]
-    """It counts the UNet's calls. DeepCache looks up the timestep instead: that waits for the GPU at every step, and
-    takes PNDM's repeated timestep for one. And it begins anew with each call of the pipe: DeepCache counts on from
-    where its first call began, so that a pipe that starts from a picture may begin with what is left of another one.
+    """Counts the UNet's calls, from 0 in each call of the pipe.
+
+    DeepCache looks up the timestep instead. That waits for the GPU at every step, and counts PNDM's repeated timestep
+    once. DeepCache also counts from where its first call began, so a pipe that starts from a picture may reuse blocks
+    of an earlier call.
     """
 
-    def __init__(self, pipe: Any, calls: Calls) -> None:
+    def __init__(self, pipe: "DiffusionPipeline", calls: Calls) -> None:
         super().__init__(pipe=pipe)
         self.calls = calls
         self.deep_layers_computed = 0
@@ -23,7 +28,7 @@ class Helper(DeepCacheSDHelper):  # type: ignore[misc]
         forward = self.function_dict["unet_forward"] = unet.forward
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            if self.calls.new():
+            if self.calls.is_new():
                 self.cur_timestep = self.start_timestep = 0
                 self.cached_output.clear()
             self.deep_layers_computed = 0
@@ -36,7 +41,7 @@ class Helper(DeepCacheSDHelper):  # type: ignore[misc]
 
     def wrap_block_forward(self, block: Any, name: str, block_i: int, layer_i: int, blocktype: str = "down") -> None:
         if block is None:
-            return  # a UNet that was made smaller may have no middle block
+            return  # pruned UNets have no middle block
         super().wrap_block_forward(block, name, block_i, layer_i, blocktype)
         if block is self.pipe.unet.down_blocks[-1]:
             key = (blocktype, name, block_i, layer_i)

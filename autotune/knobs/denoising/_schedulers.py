@@ -1,4 +1,4 @@
-"""Which scheduler a config ends up with. Not a knob: three knobs ask it."""
+"""_schedulers: the scheduler class of a config. A helper of the knobs about schedulers."""
 
 from autotune.config import Config
 from autotune.target import Target
@@ -12,10 +12,10 @@ CLASSES = {
 
 
 def own_scheduler(target: Target) -> str:
-    """The class that the pipeline has before any knob."""
+    """The class name of the pipeline's own scheduler."""
     return target.pipeline.scheduler or target.pipeline.known.scheduler_class
 
 
 def scheduler_of(config: Config, target: Target) -> str:
-    """The class that steps with this config."""
+    """The class name of the scheduler that this config uses."""
     return CLASSES.get(str(config["scheduler"]), own_scheduler(target))

@@ -1,12 +1,14 @@
-"""Reuse what the denoiser computed a step ago: neighbouring steps differ little deep inside it.
+"""cache: the denoiser reuses blocks that it computed a step before, as their outputs differ little between steps.
 
 "deepcache:N" computes the deep blocks of a UNet at every N-th step only (DeepCache). "first_block:X" computes the first
-block of a transformer, and the others only where its output has changed by more than the share X since they were last
-computed (diffusers' FirstBlockCache). What is kept belongs to one call of the pipe: it is dropped when the next begins,
-also where a call was broken off. A call begins when the scheduler has new timesteps.
+block of a transformer at every step, and the others only if the output of the first one changed by more than the share
+X since they were last computed (diffusers' FirstBlockCache).
+
+Cached outputs belong to one call of the pipe. They are dropped when the next call begins, even if the one before was
+interrupted. A call begins when the scheduler gets new timesteps.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
@@ -14,6 +16,9 @@ from autotune.knobs.denoising._calls import Calls
 from autotune.knobs.denoising._schedulers import scheduler_of
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
@@ -31,11 +36,11 @@ def also(value: Value) -> bool:
 def why_not(value: Value, target: Target) -> str | None:
     traits, kind = target.pipeline.known, _kind(value)
     if kind == "deepcache" and traits.denoiser_class != "UNet2DConditionModel":
-        return f"DeepCache is for UNets, not for {traits.denoiser_class}"
+        return f"DeepCache supports UNets, not {traits.denoiser_class}"
     if kind == "first_block" and not traits.caches_blocks:
-        return f"diffusers has no cache of blocks for {traits.denoiser_class} in {traits.class_name}"
+        return f"diffusers has no block cache for {traits.denoiser_class} in {traits.class_name}"
     if kind != "none" and target.workload.steps == 1:
-        return "a single step has no step before it"
+        return "needs at least 2 steps; this workload has 1"
     return None
 
 
@@ -44,34 +49,35 @@ def clash(config: Config, target: Target) -> str | None:
     if kind == "none":
         return None
     if kind == "deepcache" and config.get("guidance_cutoff", 1.0) != 1.0:
-        return "what DeepCache keeps has the size of a guided batch, so guidance can't end half-way"
+        return "DeepCache keeps outputs of a guided batch, so guidance can't end before the last step"
     if config["compile"] not in ("off", "regional"):
-        return "a cache decides step by step what to compute; of compiled graphs only regional ones go with it"
+        return "a cache decides at each step what to compute, which only regional compilation supports"
     if config.get("compile_mode") in CUDA_GRAPHS:
-        return "what a cache keeps lies in the memory of CUDA graphs, which the next one overwrites"
+        return "a cache would keep outputs in the memory of a CUDA graph, which the next graph overwrites"
     if config["offload"] == "group":
-        return "streams of group offload run ahead by an order of layers that skipped blocks break"
+        return "group offloading prefetches layers in a fixed order, which a cache breaks by skipping blocks"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     kind, _, number = str(config["cache"]).partition(":")
     if kind == "deepcache":
         return _deepcache(pipe, interval=int(number))
     return _first_block(pipe, threshold=float(number))
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    """The last call but one counts, where there are two: the last is the profiled one, of few steps."""
-    calls, skipped = (getattr(parts.denoiser(pipe), "cached_calls", None) or [(0, 0)])[0]
-    return Effect(count=skipped, what=f"of {calls} calls of the denoiser in a picture reused its blocks")
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    """The steps that reused blocks, in the call before the last, because the last one is profiled and has few steps."""
+    calls, reused = (getattr(parts.denoiser(pipe), "cached_calls", None) or [(0, 0)])[0]
+    return Effect(count=reused, what=f"of {calls} calls of the denoiser in a picture reused its blocks")
 
 
 def _kind(value: Value) -> str:
+    """ "none", "deepcache" or "first_block"."""
     return str(value).partition(":")[0]
 
 
-def _deepcache(pipe: Any, *, interval: int) -> Effect:
+def _deepcache(pipe: "DiffusionPipeline", *, interval: int) -> Effect:
     from autotune.knobs.denoising._deepcache import Helper
 
     helper = Helper(pipe, Calls(pipe))
@@ -80,7 +86,7 @@ def _deepcache(pipe: Any, *, interval: int) -> Effect:
     return Effect(count=len(helper.function_dict) - 1, what=f"layers of the UNet computed in one step of {interval}")
 
 
-def _first_block(pipe: Any, *, threshold: float) -> Effect:
+def _first_block(pipe: "DiffusionPipeline", *, threshold: float) -> Effect:
     from diffusers import FirstBlockCacheConfig
     from diffusers.hooks.first_block_cache import _FBC_BLOCK_HOOK, _FBC_LEADER_BLOCK_HOOK
 
@@ -90,7 +96,7 @@ def _first_block(pipe: Any, *, threshold: float) -> Effect:
     [leader] = filter(None, (registry.get_hook(_FBC_LEADER_BLOCK_HOOK) for registry in registries))
 
     def before(*_: Any) -> None:
-        if calls.new():
+        if calls.is_new():
             context = leader.state_manager.context
             leader.state_manager.reset()
             leader.state_manager.set_context(context)
@@ -107,11 +113,9 @@ def _first_block(pipe: Any, *, threshold: float) -> Effect:
 def script(config: Config, target: Target) -> Script:
     kind, _, number = str(config["cache"]).partition(":")
     if kind == "first_block":
-        return Script(
-            why_not="diffusers keeps what one call has left for the next, which autotune drops with hooks of its own"
-        )
+        return Script(why_not="diffusers keeps cached outputs for the next call; autotune drops them by its own hooks")
     if scheduler_of(config, target) == "PNDMScheduler" or target.pipeline.known.inputs:
-        return Script(why_not="DeepCache counts steps by their timesteps, which autotune mends with a class of its own")
+        return Script(why_not="DeepCache counts steps by timesteps, which is wrong here; autotune has its own class")
     lines = (
         "deepcache = DeepCacheSDHelper(pipe=pipe)",
         f"deepcache.set_params(cache_interval={number}, cache_branch_id=0)",
@@ -126,7 +130,7 @@ KNOB = Knob(
     values=("none", "deepcache:3", "deepcache:5", "first_block:0.05", "first_block:0.12"),
     changes_output=True,
     summary="blocks reused from one step to the next",
-    in_graphs=lambda value: str(value).partition(":")[0],  # how often blocks are reused is not compiled
+    in_graphs=lambda value: str(value).partition(":")[0],  # the numbers are not part of compiled graphs
     also=also,
     why_not=why_not,
     clash=clash,

@@ -1,18 +1,23 @@
-"""Classifier-free guidance for the first part of the steps only. Each guided step runs the denoiser on a batch twice as
-large, with and without the prompt; late steps change little by it, and cost half without it.
+"""guidance_cutoff: classifier-free guidance for the first share of the steps only.
 
-Through the pipeline's callback at the end of a step, as diffusers' own cut-off callbacks do it; those keep one picture
-of the batch, this keeps all. The share is of the steps of the call at hand, whatever their number.
+A guided step runs the denoiser on a batch of double size, with and without the prompt. Late steps without guidance cost
+half and change the picture little.
+
+The knob uses the pipeline's callback at the end of a step, as diffusers' own cut-off callbacks do. Those keep one
+picture of the batch, this one keeps all. The share is taken of the steps of each call, whatever their number.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.denoising._schedulers import scheduler_of
 from autotune.target import Target
 
-# What guidance doubles, of what a callback may change. Halved: the second half is the one with the prompt.
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+# The tensors that guidance doubles and a callback may change. Their second half is the one with the prompt.
 DOUBLED = (
     "prompt_embeds",
     "pooled_prompt_embeds",
@@ -23,7 +28,7 @@ DOUBLED = (
     "image",
     "control_image",
 )
-GUIDED = (  # pipelines in which this is all that guidance doubles, and which take it back from the callback
+GUIDED = (  # pipelines in which guidance doubles nothing else, and which take these tensors back from the callback
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
@@ -49,20 +54,20 @@ def why_not(value: Value, target: Target) -> str | None:
     if not traits.callback_tensors:
         return f"{traits.class_name} has no callback at the end of a step"
     if traits.class_name not in GUIDED:
-        return f"{traits.class_name} is not among the pipelines whose guidance can be dropped half-way"
+        return f"{traits.class_name} is not among the pipelines whose guidance can end early"
     if target.workload.guidance_scale <= 1:
-        return f"with guidance {target.workload.guidance_scale:g} there is none to drop"
+        return f"the workload has no guidance to end: its guidance scale is {target.workload.guidance_scale:g}"
     return None
 
 
 def clash(config: Config, target: Target) -> str | None:
     graphs = config.get("compile_mode") in ("reduce-overhead", "max-autotune")
     if config["guidance_cutoff"] != 1.0 and graphs and scheduler_of(config, target) == "PNDMScheduler":
-        return "without guidance PNDM keeps the denoiser's own output, which the next CUDA graph overwrites"
+        return "PNDM keeps the denoiser's output of a step without guidance, which the next CUDA graph overwrites"
     return None
 
 
-def call(value: Value, pipe: Any) -> dict[str, Any]:
+def call(value: Value, pipe: "DiffusionPipeline") -> dict[str, Any]:
     if value == 1.0:
         return {}
     names = [name for name in getattr(pipe, "_callback_tensor_inputs", ()) if name in ("latents", *DOUBLED)]
@@ -70,12 +75,12 @@ def call(value: Value, pipe: Any) -> dict[str, Any]:
 
 
 class Cutoff:
-    """The callback: ends guidance after this share of a call's steps, but never before the first one is done."""
+    """The callback that ends guidance after this share of a call's steps, and at least one step."""
 
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, pipe: "DiffusionPipeline", step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         done, steps = step + 1, pipe.num_timesteps
         if done < max(1, round(self.share * steps)) or done == steps or not pipe.do_classifier_free_guidance:
             return tensors
@@ -86,7 +91,7 @@ class Cutoff:
         return tensors | halved
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
     return Effect(count=getattr(pipe, "unguided_steps", 0), what="steps without guidance, so far")
 
 
@@ -116,7 +121,7 @@ KNOB = Knob(
     values=(1.0, 0.8, 0.6, 0.4),
     changes_output=True,
     summary="share of the steps that are guided",
-    in_graphs=lambda value: value == 1.0,  # if not, half the batch has a graph, too, however late it is called
+    in_graphs=lambda value: value == 1.0,  # below 1, the batch of half size has a graph, too
     also=also,
     why_not=why_not,
     clash=clash,

@@ -1,8 +1,10 @@
-"""The scheduler, which takes the steps from noise to picture. A better one needs fewer of them; the knob `steps` says
-how many. It is made from the configuration of the pipeline's own, so it draws from the same noise levels.
+"""scheduler: the scheduler that takes the steps from noise to picture. A better one needs fewer steps.
+
+The new scheduler gets the configuration of the pipeline's own, so it has the same noise levels. The knob `steps` sets
+the number of steps.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
@@ -10,8 +12,11 @@ from autotune.knobs.denoising._schedulers import CLASSES, own_scheduler
 from autotune.pipelines import parts
 from autotune.target import Target
 
-FLOW = ("unipc", "dpm++_2m")  # those that know the straight paths of flow-matching models
-THRESHOLD = ("unipc", "dpm++_2m")  # models of pixels need it; DDIM goes on with the noise from before it
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+FLOW = ("unipc", "dpm++_2m")  # the schedulers that support flow-matching models
+THRESHOLD = ("unipc", "dpm++_2m")  # the schedulers for models of pixels, which need thresholding
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -19,37 +24,37 @@ def why_not(value: Value, target: Target) -> str | None:
     if value == "own":
         return None
     if CLASSES[str(value)] == own_scheduler(target):
-        return "is the pipeline's own"
+        return "is the pipeline's own scheduler"
     if traits.flow_matching:
         if value not in FLOW:
-            return f"{CLASSES[str(value)]} can't step a flow-matching model"
+            return f"{CLASSES[str(value)]} does not support flow-matching models"
         if value == "dpm++_2m" and "Flux" in traits.class_name:
-            return f"{CLASSES[str(value)]} does not take the shift that {traits.class_name} gives"
+            return f"{CLASSES[str(value)]} does not accept the timestep shift of {traits.class_name}"
         return None
     if CLASSES[str(value)] not in traits.compatible_schedulers and not target.pipeline.scheduler:
-        return f"{CLASSES[str(value)]} is not among the schedulers that can step {traits.class_name}"
+        return f"{CLASSES[str(value)]} is not among the schedulers compatible with {traits.class_name}"
     if traits.vae_class is None and value not in THRESHOLD:
-        return f"{CLASSES[str(value)]} does not keep pixels in their range, as this model's thresholding does"
+        return f"{CLASSES[str(value)]} does not keep pixels in their range, which this model needs"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import diffusers
 
     own, kind = pipe.scheduler, CLASSES[str(config["scheduler"])]
     pipe.scheduler = getattr(diffusers, kind).from_config(_configuration(pipe))
     changed = type(pipe.scheduler).__name__ == kind != type(own).__name__
-    return Effect(count=int(changed), what=f"scheduler exchanged, {type(own).__name__} for {kind}")
+    return Effect(count=int(changed), what=f"scheduler replaced, {type(own).__name__} by {kind}")
 
 
-def _configuration(pipe: Any) -> dict[str, Any]:
-    """The configuration of the own scheduler, and what it does not say or says for itself alone."""
+def _configuration(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    """The configuration of the pipeline's own scheduler, adapted for another class."""
     own = dict(pipe.scheduler.config)
     if "FlowMatch" in type(pipe.scheduler).__name__:
         return own | {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own["shift"]}
     if parts.vae(pipe) is not None:
-        return {"clip_sample": False, **own}  # DDIM clips by itself, but latents have no such range
-    # A variance that the model has learned is for DDPM's noise: with "fixed_small" the pipeline cuts it off.
+        return {"clip_sample": False, **own}  # DDIM clips by default, but latents have no fixed range
+    # A learned variance is for DDPM's noise. With "fixed_small" the pipeline drops it from the model's output.
     return own | ({"variance_type": "fixed_small"} if "learned" in str(own.get("variance_type")) else {})
 
 
@@ -63,7 +68,7 @@ def script(config: Config, target: Target) -> Script:
     elif target.pipeline.known.vae_class is not None:
         made = f'{{"clip_sample": False, {own}}}'
     else:
-        return Script(why_not="what a model of pixels has learned of its variance is read off its own scheduler")
+        return Script(why_not="for a model of pixels, the variance type is known only when its scheduler is loaded")
     return Script(imports=(f"from diffusers import {kind}",), lines=(f"pipe.scheduler = {kind}.from_config({made})",))
 
 

@@ -1,24 +1,30 @@
-"""Does the scheduler wait for the GPU? DDIM, PNDM, DDPM and LCM look up each timestep in a table on the host, but the
-timestep lies on the device: at every step the host waits until the GPU has caught up, and launches nothing meanwhile.
+"""scheduler_sync: whether the scheduler waits for the GPU at each step.
 
-"avoided": they are given the same timesteps from a copy on the host, made once for each call of the pipeline. Which of
-them is meant, the position of the pipeline's own in its storage tells, so nothing is read from the device. Schedulers
-that count their steps ask at most once a picture, for the first one. What waits elsewhere stays: noise that is drawn on
-the host, inpainting with a UNet that was not made for it, UniPC's little system of equations.
+DDIM, PNDM, DDPM and LCM look up each timestep in a table on the host, but the timestep is on the device. So at every
+step the host waits until the GPU has finished, and launches nothing meanwhile.
+
+"avoided" gives them the same timesteps from a copy on the host, which is made once per call of the pipeline. The offset
+of the device's timestep in its storage tells which one it is, so nothing is read from the device. Schedulers that count
+their steps read at most the first timestep of a picture. Other waits remain: noise that is drawn on the host,
+inpainting with a UNet that was not trained for it, UniPC's system of equations.
 """
 
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.denoising._schedulers import scheduler_of
 from autotune.target import Target
 
-LOOK_UP = ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler", "LCMScheduler", "TCDScheduler")  # others count steps
-ASKED_FOR_THE_FIRST = (  # pipelines that don't say where the counting begins
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+LOOK_UP = ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler", "LCMScheduler", "TCDScheduler")  # the others count steps
+READS_FIRST_TIMESTEP = (  # pipelines that don't tell the scheduler where to begin counting
     "StableDiffusionPipeline",
     "StableDiffusionControlNetPipeline",
     "StableDiffusionUpscalePipeline",
@@ -30,9 +36,9 @@ ASKED_FOR_THE_FIRST = (  # pipelines that don't say where the counting begins
 def why_not(value: Value, target: Target) -> str | None:
     traits = target.pipeline.known
     if value == "avoided" and target.device.kind != "cuda":
-        return "there is no GPU to wait for"
-    if value == "avoided" and traits.flow_matching and traits.class_name not in ASKED_FOR_THE_FIRST:
-        return f"{traits.scheduler_class} counts its steps and never asks the GPU"
+        return "needs an NVIDIA GPU: there is none to wait for"
+    if value == "avoided" and traits.flow_matching and traits.class_name not in READS_FIRST_TIMESTEP:
+        return f"{traits.scheduler_class} counts its steps and never waits for the GPU"
     return None
 
 
@@ -41,46 +47,46 @@ def clash(config: Config, target: Target) -> str | None:
     if config["scheduler_sync"] == "default" or kind in LOOK_UP:
         return None
     if kind == "UniPCMultistepScheduler":
-        return f"{kind} solves equations on the GPU at every step, and waits for them anyway"
-    if pipeline not in ASKED_FOR_THE_FIRST:
-        return f"{kind} counts its steps and never asks the GPU"
+        return f"{kind} solves equations on the GPU at every step, which it waits for anyway"
+    if pipeline not in READS_FIRST_TIMESTEP:
+        return f"{kind} counts its steps and never waits for the GPU"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
-    """The scheduler becomes an instance of a subclass of the same name. Its `step` attribute stays free for others."""
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
+    """Make the scheduler an instance of a subclass of the same name. Its `step` attribute can still be replaced."""
     scheduler, kind = pipe.scheduler, cast(Any, type(pipe.scheduler))
     scheduler.waits_avoided = 0
     scheduler.__class__ = _unwaiting(kind)
     return Effect(count=1, what=f"scheduler given its timesteps on the host, {kind.__name__}")
 
 
-def verify(pipe: Any, config: Config, kernels: dict[str, int]) -> Effect:
-    return Effect(count=pipe.scheduler.waits_avoided, what="timesteps looked up without asking the GPU, so far")
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    return Effect(count=pipe.scheduler.waits_avoided, what="timesteps looked up without waiting for the GPU, so far")
 
 
 @functools.cache
 def _unwaiting(cls: Any) -> Any:
-    """The class, but what it reads of the timesteps it reads on the host."""
+    """A subclass that reads timesteps on the host."""
 
-    @functools.wraps(cls.set_timesteps)  # pipelines look into the signatures
+    @functools.wraps(cls.set_timesteps)  # pipelines inspect the signatures
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         cls.set_timesteps(self, *args, **kwargs)
         self.timesteps_on_device, self.timesteps_on_host = self.timesteps, self.timesteps.to("cpu", copy=True)
 
     @functools.wraps(cls.step)
     def step(self: Any, model_output: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        with _on_host(self, timestep, looks_up=not hasattr(self, "sigmas")) as here:
-            return cls.step(self, model_output, here, *args, **kwargs)
+        with _on_host(self, timestep, looks_up=not hasattr(self, "sigmas")) as on_host:
+            return cls.step(self, model_output, on_host, *args, **kwargs)
 
     def scale_model_input(self: Any, sample: Any, timestep: Any = None, *args: Any, **kwargs: Any) -> Any:
-        with _on_host(self, timestep, looks_up=False) as here:
-            return cls.scale_model_input(self, sample, here, *args, **kwargs)
+        with _on_host(self, timestep, looks_up=False) as on_host:
+            return cls.scale_model_input(self, sample, on_host, *args, **kwargs)
 
     def scalings(self: Any, timestep: Any) -> Any:
-        """LCM makes factors of a timestep: on the device as before, or they would be rounded otherwise."""
-        there = _same_place(timestep, self.timesteps_on_host, self.timesteps_on_device)
-        return cls.get_scalings_for_boundary_condition_discrete(self, timestep if there is None else there)
+        """LCM computes factors from a timestep. On the host they would be rounded differently."""
+        on_device = _same_place(timestep, self.timesteps_on_host, self.timesteps_on_device)
+        return cls.get_scalings_for_boundary_condition_discrete(self, timestep if on_device is None else on_device)
 
     changed = {"set_timesteps": set_timesteps, "step": step, "__module__": cls.__module__}
     if hasattr(cls, "scale_model_input"):
@@ -92,38 +98,41 @@ def _unwaiting(cls: Any) -> Any:
 
 @contextmanager
 def _on_host(scheduler: Any, timestep: Any, *, looks_up: bool) -> Iterator[Any]:
-    """The scheduler's timesteps are meanwhile those on the host; gives the one that `timestep` stands for.
+    """Replace the scheduler's timesteps by those on the host for a while; gives the copy of `timestep` on the host.
 
-    A timestep that is no view of the scheduler's own is left as it is, and so are the scheduler's.
+    Nothing is replaced if `timestep` is no view of the scheduler's timesteps; then it is given unchanged.
+
+    looks_up  does the scheduler's method look up every timestep? Otherwise a wait is avoided only where it had to find
+              its first step
     """
-    known, here = getattr(scheduler, "timesteps_on_device", None), None
-    if known is not None and scheduler.timesteps is known:
-        here = _same_place(timestep, known, scheduler.timesteps_on_host)
-    if here is None:
+    on_device, on_host = getattr(scheduler, "timesteps_on_device", None), None
+    if on_device is not None and scheduler.timesteps is on_device:
+        on_host = _same_place(timestep, on_device, scheduler.timesteps_on_host)
+    if on_host is None:
         yield timestep
         return
-    lost = hasattr(scheduler, "sigmas") and scheduler.step_index is None and scheduler.begin_index is None
+    uncounted = hasattr(scheduler, "sigmas") and scheduler.step_index is None and scheduler.begin_index is None
     scheduler.timesteps = scheduler.timesteps_on_host
     try:
-        yield here
+        yield on_host
     finally:
-        scheduler.timesteps = known
-    scheduler.waits_avoided += looks_up or (lost and scheduler.step_index is not None)
+        scheduler.timesteps = on_device
+    scheduler.waits_avoided += looks_up or (uncounted and scheduler.step_index is not None)
 
 
-def _same_place(timestep: Any, these: Any, those: Any) -> Any:
-    """If `timestep` is a view of one of these timesteps, the same of those; otherwise None. Reads no value."""
+def _same_place(timestep: Any, timesteps: "torch.Tensor", others: "torch.Tensor") -> "torch.Tensor | None":
+    """The element of `others` at the position of `timestep`, if that is a view of `timesteps`. Reads no value."""
     import torch
 
-    if not isinstance(timestep, torch.Tensor) or timestep.dim() or timestep.dtype != these.dtype:
+    if not isinstance(timestep, torch.Tensor) or timestep.dim() or timestep.dtype != timesteps.dtype:
         return None
-    if timestep.untyped_storage().data_ptr() != these.untyped_storage().data_ptr():
+    if timestep.untyped_storage().data_ptr() != timesteps.untyped_storage().data_ptr():
         return None
-    return those[(timestep.storage_offset() - these.storage_offset()) // these.stride(0)]
+    return others[(timestep.storage_offset() - timesteps.storage_offset()) // timesteps.stride(0)]
 
 
 def script(config: Config, target: Target) -> Script:
-    return Script(why_not="the scheduler that does not wait for the GPU is a class of autotune's own")
+    return Script(why_not="the scheduler that does not wait for the GPU is autotune's own class")
 
 
 KNOB = Knob(
@@ -131,7 +140,7 @@ KNOB = Knob(
     stage=Stage.PATCH,
     values=("default", "avoided"),
     changes_output=False,
-    summary="does the scheduler wait for the GPU",
+    summary="whether the scheduler waits for the GPU at each step",
     why_not=why_not,
     clash=clash,
     apply=apply,

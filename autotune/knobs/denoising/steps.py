@@ -1,10 +1,13 @@
-"""Denoising steps. "workload" is the number that the workload asks for; a space file offers fewer. Quality decides."""
+"""steps: the number of denoising steps. "workload": that of the workload; a space file can offer fewer."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Knob, Script, Stage
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def also(value: Value) -> bool:
@@ -13,11 +16,11 @@ def also(value: Value) -> bool:
 
 def why_not(value: Value, target: Target) -> str | None:
     if value == target.workload.steps:
-        return "is the workload's own number"
+        return "is the workload's number of steps"
     return None
 
 
-def call(value: Value, pipe: Any) -> dict[str, Any]:
+def call(value: Value, pipe: "DiffusionPipeline") -> dict[str, Any]:
     return {} if value == "workload" else {"num_inference_steps": value}
 
 
@@ -30,8 +33,8 @@ KNOB = Knob(
     stage=Stage.CALL,
     values=("workload",),
     changes_output=True,
-    summary="denoising steps",
-    in_graphs=lambda value: "any",  # a step is a step
+    summary="number of denoising steps",
+    in_graphs=lambda value: "any",  # the number of steps is not part of compiled graphs
     also=also,
     why_not=why_not,
     call=call,

@@ -1,1 +1,1 @@
-"""Knobs that change where tensors lie and how much memory they need at once: layout, offload, VAE tiling."""
+"""Memory: knobs for memory layout, offloading, VAE slicing and tiling."""

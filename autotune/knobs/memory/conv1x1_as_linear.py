@@ -1,15 +1,19 @@
-"""Compute the denoiser's 1x1 convolutions as the matrix products that they are, so that quantization sees them too.
+"""conv1x1_as_linear: the denoiser's 1x1 convolutions become linear layers, so that quantization covers them, too.
 
-Exact but for rounding. Each one is put between two permutations of the axes, which cost nothing channels last. Only
-convolutions that look at every cell once: torchao's function would drop a stride, padding or groups without a word.
+The result is the same except for rounding. Each layer is put between two permutations of the axes, which cost nothing
+with memory_format=channels_last. Convolutions with a stride, padding or groups are left as they are, because torchao's
+function would drop these silently.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -18,7 +22,7 @@ def why_not(value: Value, target: Target) -> str | None:
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     from torchao.quantization import swap_conv2d_1x1_to_linear
 
     denoiser = parts.denoiser(pipe)

@@ -1,11 +1,14 @@
-"""How the weights of convolutions lie in memory. channels_last is what tensor cores read; some CPUs lose by it."""
+"""memory_format: the memory layout of convolutions. Tensor cores need channels_last; some CPUs are slower with it."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -14,7 +17,7 @@ def why_not(value: Value, target: Target) -> str | None:
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
     changed = 0

@@ -1,28 +1,33 @@
-"""Keep the weights in host memory and move them to the device when they are needed: whole models, single layers in
-sequence, or groups of layers on a stream of their own that runs ahead of the computation."""
+"""offload: the weights stay in host memory and move to the device when they are needed.
 
-from typing import Any
+"model" moves whole models, "sequential" single layers, "group" prefetches layers on a CUDA stream of its own.
+"""
+
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 def why_not(value: Value, target: Target) -> str | None:
     if value != "none" and target.device.kind == "cpu":
-        return "there is no accelerator to offload from"
+        return "needs a GPU to offload from"
     return None
 
 
 def clash(config: Config, target: Target) -> str | None:
     if config["offload"] in ("sequential", "group") and config["compile"] != "off":
-        return f"the hooks of {config['offload']} offload break compiled graphs"
+        return f"the hooks of {config['offload']} offloading break compiled graphs"
     if config["offload"] == "group" and config["vae_tiling"]:
-        return "streams of group offload run ahead by an order of layers that tiles break"
+        return "group offloading prefetches layers in a fixed order, which VAE tiling breaks"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
     models = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]

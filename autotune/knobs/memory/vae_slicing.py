@@ -1,21 +1,24 @@
-"""Decode a batch of latents one picture at a time: less memory at the peak."""
+"""vae_slicing: the VAE decodes a batch one picture at a time, which lowers the peak memory."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def why_not(value: Value, target: Target) -> str | None:
     if value and target.pipeline.known.vae_class is None:
         return f"{target.pipeline.known.class_name} has no VAE"
     if value and all(shape.batch == 1 for shape in target.workload.shapes):
-        return "a batch of 1 has nothing to slice"
+        return "needs a batch of at least 2; this workload has 1"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     pipe.vae.enable_slicing()
     return Effect(count=int(pipe.vae.use_slicing), what="VAE set to slicing")
 

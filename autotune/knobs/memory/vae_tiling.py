@@ -1,10 +1,13 @@
-"""Decode large pictures in overlapping tiles: bounded memory, slightly other pixels at the seams."""
+"""vae_tiling: the VAE decodes large pictures in overlapping tiles: bounded memory, small differences at the seams."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -13,13 +16,13 @@ def why_not(value: Value, target: Target) -> str | None:
     tile = target.pipeline.known.vae_tile_px
     largest = max(target.workload.shapes, key=lambda shape: max(shape.width, shape.height))
     if value and tile is None:
-        return f"{target.pipeline.known.vae_class} has no tiles"
+        return f"{target.pipeline.known.vae_class} does not support tiling"
     if value and tile is not None and max(largest.width, largest.height) <= tile:
         return f"{largest.width}x{largest.height} fits in one tile of {tile} pixels"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     pipe.vae.enable_tiling()
     return Effect(count=int(pipe.vae.use_tiling), what="VAE set to tiling")
 

@@ -1,1 +1,1 @@
-"""Knobs that change number formats: dtype, TF32, quantization, casting."""
+"""Precision: knobs for number formats: dtype, TF32, quantization, casting."""

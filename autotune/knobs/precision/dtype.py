@@ -1,25 +1,28 @@
-"""The number format of the weights and of the arithmetic.
+"""dtype: the number format of the weights and of the arithmetic.
 
-The default is float32, said aloud: left out, diffusers loads its own models in float32, while transformers takes
-whatever a checkpoint was saved in. SDXL's VAE overflows in float16: its pipeline casts it to float32 and back itself.
+The default, float32, is passed explicitly: without it, diffusers loads its models in float32, but transformers in the
+format of the checkpoint. SDXL's VAE overflows in float16; its pipeline casts it to float32 and back by itself.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    device = target.device
-    if value == "fp16" and device.kind == "cpu":
+    if value == "fp16" and target.device.kind == "cpu":
         return "diffusers does not support float16 on a CPU"
-    if value == "bf16" and device.kind == "cuda" and not device.at_least(8):
-        return "needs compute capability 8.0; below it bfloat16 is emulated"
+    fault = target.device.capability_fault(8) if target.device.kind == "cuda" else None
+    if value == "bf16" and fault:
+        return f"{fault}, which would emulate bfloat16"
     return None
 
 
@@ -29,13 +32,13 @@ def load(value: Value) -> dict[str, Any]:
     return {"dtype": getattr(torch, TORCH_NAMES[str(value)])}
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
-    """Changes nothing: a pipe keeps the format that it was loaded in. Counts the denoiser's weights that have it."""
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
+    """Change nothing, as the pipe was loaded in this format. Counts the denoiser's weights that have it."""
     import torch
 
     denoiser = parts.denoiser(pipe)
-    wanted = getattr(torch, TORCH_NAMES[str(config["dtype"])])
-    count = sum(p.numel() for p in denoiser.parameters() if p.dtype == wanted)
+    dtype = getattr(torch, TORCH_NAMES[str(config["dtype"])])
+    count = sum(p.numel() for p in denoiser.parameters() if p.dtype == dtype)
     return Effect(count=count, what=f"weights of the denoiser in {TORCH_NAMES[str(config['dtype'])]}")
 
 
@@ -50,7 +53,7 @@ KNOB = Knob(
     changes_output=True,
     rounds=True,
     summary="number format of weights and arithmetic",
-    nearest={"fp16": ("bf16",)},  # not the other way round: what was made for bfloat16's range overflows in float16
+    nearest={"fp16": ("bf16",)},  # not the reverse: values of a bfloat16 model overflow in float16
     why_not=why_not,
     load=load,
     apply=apply,

@@ -1,28 +1,31 @@
-"""Store the denoiser's weights in 8 bits and cast each layer back to its own format just before it computes.
+"""layerwise_casting: the denoiser's weights are stored in 8 bits, and each layer is cast back before it computes.
 
-Half the memory of bfloat16 weights on any device, slower arithmetic, a little quality. Norms and the embeddings that
-diffusers names keep their format. The computation is that of before, unlike with `quantization`.
+The weights take half the memory of bfloat16 on any device. Calls are slower and the quality is a little lower. Norms
+and the embeddings that diffusers names keep their format. Unlike with `quantization`, the arithmetic does not change.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 def clash(config: Config, target: Target) -> str | None:
     if config["layerwise_casting"] == "none":
         return None
     if config["quantization"] != "none":
-        return "weights that are quantized and then stored in 8 bits lose twice"
+        return "layerwise_casting would store quantized weights in 8 bits, which loses precision twice"
     if config["compile"] != "off":
-        return "layerwise casting exchanges every layer's weights at every call, which breaks compiled graphs"
+        return "layerwise casting replaces every layer's weights at every call, which breaks compiled graphs"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
     denoiser = parts.denoiser(pipe)

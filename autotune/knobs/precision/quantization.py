@@ -1,20 +1,23 @@
-"""Quantize the linear layers of the denoiser with torchao. Which of them, `quantization_filter` says.
+"""quantization: the denoiser's linear layers in 8 or 4 bits, by torchao. `quantization_filter` selects the layers.
 
-Dynamic int8 and fp8 quantize activations on the fly and compute in 8 bits; they pay only together with compilation.
-Weight-only saves memory and computes as before. Convolutions are left alone.
+Dynamic int8 and fp8 quantize activations during the call and compute in 8 bits; they are faster only when compiled.
+Weight-only quantization saves memory and computes as before. Convolutions are not quantized.
 
-int4 is packed for the kernel that computes with it: "tile_packed_to_4d" on a GPU, torchao's prototype for a CPU. (Its
-plain packing needs the package mslk.) It has one scale for every 64 inputs; torchao skips layers where that leaves a
-rest without a word, so only layers that were really quantized are counted.
+int4 weights are packed for a kernel: "tile_packed_to_4d" on a GPU, torchao's prototype on a CPU. (torchao's plain
+packing needs the package mslk.) 64 inputs share a scale. torchao silently skips layers whose inputs are not a multiple
+of 64, so only layers that were really quantized are counted.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.precision._linear_layers import selected
 from autotune.pipelines import parts
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 CONFIGS = {
     "int8_dynamic": "Int8DynamicActivationInt8WeightConfig",
@@ -24,35 +27,34 @@ CONFIGS = {
     "int4_weight_only": "Int4WeightOnlyConfig",
 }
 GROUP = 64  # inputs that share a scale in int4
-CPU_OUTPUTS = 16  # the CPU's int4 kernel computes so many outputs at a time
+CPU_OUTPUTS = 16  # the CPU's int4 kernel computes this many outputs at a time
 
 
 def why_not(value: Value, target: Target) -> str | None:
     device = target.device
     if not target.pipeline.known.linear_shapes and value != "none":
         return f"{target.pipeline.known.denoiser_class} has no linear layers"
-    if value == "fp8_dynamic" and device.kind == "cpu":
-        return "fp8 arithmetic needs a GPU of compute capability 8.9"
     if value == "fp8_dynamic" and not device.at_least(8, 9):
-        have = ".".join(map(str, device.compute_capability or ()))
-        return f"fp8 arithmetic needs compute capability 8.9, this is {have}"
+        return device.capability_fault(8, 9)
     if value == "int8_dynamic" and device.kind == "cuda" and not device.at_least(7, 5):
-        return "int8 arithmetic needs compute capability 7.5"
+        return device.capability_fault(7, 5)
     if value == "int4_weight_only" and device.kind == "cuda" and not device.at_least(8):
-        return "int4's kernel needs compute capability 8.0"
+        return device.capability_fault(8)
     fits = any(_fits(str(value), shape, device.kind) for shape in target.pipeline.known.linear_shapes)
     if value == "int4_weight_only" and not fits:
-        return f"no linear layer of {target.pipeline.known.denoiser_class} divides into int4's groups of {GROUP} inputs"
+        return (
+            f"no linear layer of {target.pipeline.known.denoiser_class} has a multiple of {GROUP} inputs, as int4 needs"
+        )
     return None
 
 
 def clash(config: Config, target: Target) -> str | None:
     if config["quantization"] == "int4_weight_only" and target.device.kind == "cuda" and config["dtype"] != "bf16":
-        return "int4's kernel computes in bfloat16 only"
+        return "the int4 kernel supports bfloat16 only"
     return None
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
     from torchao import quantization
 
@@ -65,7 +67,7 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
             if selected(layers, shape) and _fits(value, shape, kind):
                 chosen[name] = module
     total = sum(p.numel() for p in denoiser.parameters())
-    # int4 is packed by the GPU itself; the others wherever the weights are.
+    # int4 weights are packed on the GPU, others where the weights are.
     where = device if value == "int4_weight_only" and kind == "cuda" else None
     quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, name: name in chosen, device=where)
     done = [module for module in chosen.values() if type(module.weight.data).__module__.startswith("torchao")]
@@ -74,14 +76,17 @@ def apply(pipe: Any, config: Config, device: str) -> Effect:
 
 
 def _fits(value: str, shape: tuple[int, int], kind: str) -> bool:
-    """Can a layer of this (in, out) shape be int4 on this kind of device? The limits of the others torchao knows."""
+    """Does a layer of this (in, out) shape fit the int4 kernel of this kind of device? Other values fit any layer."""
     if value != "int4_weight_only":
         return True
     return shape[0] % GROUP == 0 and (kind != "cpu" or shape[1] % CPU_OUTPUTS == 0)
 
 
 def _how(value: str, kind: str) -> Any:
-    """torchao's description. Without set_inductor_config=False it changes Inductor's settings for the whole process."""
+    """torchao's config for this value.
+
+    set_inductor_config=False: otherwise torchao changes Inductor's settings for the whole process.
+    """
     from torchao import quantization
 
     if value != "int4_weight_only":
@@ -100,7 +105,7 @@ def script(config: Config, target: Target) -> Script:
     value, kind = str(config["quantization"]), target.device.kind
     denoiser, layers = f"pipe.{target.pipeline.known.denoiser}", str(config["quantization_filter"])
     if value == "int4_weight_only" and kind == "cpu":
-        return Script(why_not="int4 on a CPU is a prototype of torchao, which may move any day")
+        return Script(why_not="int4 on a CPU is a prototype of torchao, whose module may move in any version")
     limits = 'group_size=64, int4_packing_format="tile_packed_to_4d", ' if value == "int4_weight_only" else ""
     made = f"{CONFIGS[value]}({limits}set_inductor_config=False)"
     wanted = ["isinstance(module, torch.nn.Linear)"]
@@ -110,7 +115,7 @@ def script(config: Config, target: Target) -> Script:
         wanted.append(f"min(module.in_features, module.out_features) >= {layers.partition(':')[2]}")
     before: tuple[str, ...] = ()
     if layers == "sdxl":
-        before = (f"left_out = {sorted(SDXL_LEFT_OUT)}  # (inputs, outputs): too small to pay for quantizing",)
+        before = (f"left_out = {sorted(SDXL_LEFT_OUT)}  # (inputs, outputs): too small to gain by it",)
         wanted += ["module.in_features > 16", "(module.in_features, module.out_features) not in left_out"]
     where = ', device="cuda"' if value == "int4_weight_only" else ""
     lines = (

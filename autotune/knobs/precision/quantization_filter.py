@@ -1,6 +1,7 @@
-"""Which linear layers are quantized: all of them, those of a least width, or the list of the PyTorch team's SDXL guide.
+"""quantization_filter: which linear layers are quantized: all, those of a minimum width, or those of the SDXL guide.
 
-Small layers lose more time to quantizing activations than they win in the matrix product.
+"sdxl" is the list of the PyTorch team's guide. In small layers, quantizing the activations takes more time than the
+matrix product saves.
 """
 
 from autotune.config import Value
@@ -16,13 +17,13 @@ def also(value: Value) -> bool:
 
 def why_not(value: Value, target: Target) -> str | None:
     shapes = target.pipeline.known.linear_shapes
-    taken = [shape for shape in shapes if selected(str(value), shape)]
-    if not taken:
-        return "takes none of this denoiser's linear layers"
-    if len(taken) == len(shapes) and value != "all":
-        return "takes every linear layer, as 'all' does"
+    chosen = [shape for shape in shapes if selected(str(value), shape)]
+    if not chosen:
+        return "selects none of this denoiser's linear layers"
+    if len(chosen) == len(shapes) and value != "all":
+        return "selects every linear layer, as 'all' does"
     if value == "sdxl" and "XL" not in target.pipeline.known.class_name:
-        return "its list of shapes is SDXL's"
+        return "is a list of layer shapes of SDXL"
     return None
 
 

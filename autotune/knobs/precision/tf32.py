@@ -1,27 +1,25 @@
-"""Where float32 products are rounded to TF32, ten bits of mantissa, on tensor cores: in the convolutions only, as torch
-does it by itself, nowhere ("off", a true float32 baseline), or in matrix products as well ("on").
+"""tf32: where float32 arithmetic is rounded to TF32 (10 bits of mantissa) on tensor cores.
 
-These are settings of the whole process, not of the pipe: other models in it compute with them too. Set through torch's
-older names alone, because reading either family fails once both were used.
+"convolutions" is torch's default, "off" is true float32, "on" rounds matrix products as well.
+
+These settings belong to the process, not to the pipe: they change other models in the process, too. They are set by
+torch's older names only, because torch raises an error when a setting is read after both families of names were used.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.target import Target
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 def why_not(value: Value, target: Target) -> str | None:
     if value == "convolutions":
         return None
-    if target.device.kind != "cuda":
-        return "TF32 is a format of NVIDIA's tensor cores, and this is no such GPU"
-    if not target.device.at_least(8):
-        have = ".".join(map(str, target.device.compute_capability or ()))
-        lacking = "there is no TF32 to turn off" if value == "off" else "there is no TF32"
-        return f"{lacking} below compute capability 8.0, this is {have}"
-    return None
+    return target.device.capability_fault(8)
 
 
 def clash(config: Config, target: Target) -> str | None:
@@ -29,16 +27,16 @@ def clash(config: Config, target: Target) -> str | None:
         return None
     if config["dtype"] == "fp16" and config["vae"] == "own" and target.pipeline.known.vae_upcasts_fp16:
         return None  # the VAE decodes in float32
-    return f"nothing computes in float32 with dtype={config['dtype']}, so TF32 takes no part"
+    return f"TF32 concerns float32 only, and nothing is computed in float32 with dtype={config['dtype']}"
 
 
-def apply(pipe: Any, config: Config, device: str) -> Effect:
+def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
     products, convolutions = config["tf32"] == "on", config["tf32"] != "off"
     torch.set_float32_matmul_precision("high" if products else "highest")
     torch.backends.cudnn.allow_tf32 = convolutions
-    # Read back: what is as asked, and not as torch has it by itself.
+    # Read back: the settings that are as requested and not torch's default.
     changed = [
         products and torch.get_float32_matmul_precision() == "high",
         not convolutions and not torch.backends.cudnn.allow_tf32,

@@ -154,13 +154,13 @@ def test_a_kernel_that_torch_has_not_here_is_refused() -> None:
 
 
 def test_the_default_by_another_name_is_refused() -> None:
-    assert KNOB.why_not("sdpa_flash", make_target(CPU)) == "is what SDPA runs on a CPU anyway"
+    assert KNOB.why_not("sdpa_flash", make_target(CPU)) == "is the kernel that SDPA chooses on a CPU anyway"
     assert KNOB.why_not("sdpa_flash", make_target(gpu(8, 0))) is None
 
 
 def test_a_denoiser_that_cannot_slice_refuses() -> None:
     refusal = KNOB.why_not("sliced", make_target(slices_attention=False))
-    assert refusal == "UNet2DConditionModel can't slice its attention"
+    assert refusal == "UNet2DConditionModel does not support attention slicing"
 
 
 @pytest.mark.parametrize("value", ["vanilla", "sliced"])
@@ -174,7 +174,7 @@ def test_clash_of_processors_that_ignore_fused_projections(value: str) -> None:
 @pytest.mark.parametrize("compile", ["regional", "denoiser", "denoiser+vae"])
 def test_clash_of_the_math_kernel_with_compilation(compile: str) -> None:
     said = KNOB.clash(complete({"attention": "sdpa_math", "compile": compile}), make_target())
-    assert said == "compiled, Inductor's fuse_attention pass turns the math kernel back into a fused one"
+    assert said == "Inductor's fuse_attention pass replaces the math kernel by a fused one"
     assert KNOB.clash(complete({"attention": "sdpa_math"}), make_target()) is None
     assert KNOB.clash(complete({"attention": "vanilla", "compile": compile}), make_target()) is None
 
@@ -182,7 +182,7 @@ def test_clash_of_the_math_kernel_with_compilation(compile: str) -> None:
 @pytest.mark.parametrize("value", ["sdpa_flash", "sdpa_cudnn", "flash_attn", "sage"])
 def test_clash_of_half_precision_kernels_with_float32(value: str) -> None:
     target = make_target(gpu(8, 0))
-    assert KNOB.clash(complete({"attention": value}), target) == f"{value} takes float16 and bfloat16 only"
+    assert KNOB.clash(complete({"attention": value}), target) == f"{value} supports float16 and bfloat16 only"
     assert KNOB.clash(complete({"attention": value, "dtype": "bf16"}), target) is None
     assert KNOB.clash(complete({"attention": "sdpa_efficient"}), target) is None
 
@@ -233,7 +233,7 @@ def test_what_the_dispatcher_does_not_reach_is_refused(value: str, root: Path) -
     for family in IN_FAMILIES:
         said = KNOB.why_not(value, target_of(family, root, gpu(9, 0), **versions))
         kind = tiny_traits(family, root).denoiser_class
-        unreached = f"diffusers' attention dispatcher does not reach {kind}"
+        unreached = f"diffusers' attention dispatcher does not support {kind}"
         assert said == (None if family == "FluxPipeline" else unreached)
 
 
@@ -249,12 +249,12 @@ def test_a_package_must_be_there_and_new_enough(value: str, package: str, old: s
     def said(device: Any, **versions: str) -> str | None:
         return KNOB.why_not(value, target_of("FluxPipeline", root, device, **versions))
 
-    assert said(CPU, **{package: new}) == f"the kernels of {package} need an NVIDIA GPU"
+    assert said(CPU, **{package: new}) == "needs an NVIDIA GPU"
     assert said(gpu(9, 0)) == f"the package {package} is not installed"
     assert str(said(gpu(9, 0), **{package: old})).startswith(f"diffusers needs {package} ")
     assert str(said(gpu(9, 0), **{package: old})).endswith(f", {old} is installed")
     assert said(gpu(9, 0), **{package: new}) is None
-    turing = None if value == "xformers" else f"the kernels of {package} need compute capability 8.0"
+    turing = None if value == "xformers" else "needs compute capability 8.0; this GPU has 7.5"
     assert said(gpu(7, 5), **{package: new}) == turing
 
 
@@ -320,13 +320,13 @@ def test_a_missing_package_is_an_error_and_no_other_kernel(root: Path) -> None:
 
 def test_clash_of_flex_with_running_uncompiled() -> None:
     config = complete({"attention": "flex"})
-    assert KNOB.clash(config, make_target()) == "uncompiled, flex attention is no kernel but a slow formula"
+    assert KNOB.clash(config, make_target()) == "flex attention is a slow formula unless it is compiled"
     assert KNOB.clash(config.replace(compile="regional"), make_target()) is None
 
 
 def test_clash_of_a_forced_kernel_with_tracing() -> None:
     config = complete({"attention": "sdpa_cudnn", "compile": "trace", "dtype": "fp16"})
-    said = "a traced graph does not keep which kernel was forced while it was traced"
+    said = "a traced graph does not keep the attention kernel that was forced while it was traced"
     assert KNOB.clash(config, make_target()) == said
     assert KNOB.clash(config.replace(attention="vanilla"), make_target()) is None
 

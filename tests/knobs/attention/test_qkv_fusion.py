@@ -32,4 +32,4 @@ def test_fusing_does_not_change_the_picture() -> None:
 
 def test_a_pipeline_without_fused_projections_refuses() -> None:
     refusal = find_knob("qkv_fusion").why_not(True, make_target(fuses_qkv=False))
-    assert refusal == "UNet2DConditionModel can't fuse its projections"
+    assert refusal == "UNet2DConditionModel does not support fused projections"

@@ -10,8 +10,8 @@ KNOB = find_knob("tome_max_downsample")
 
 def test_a_level_without_attention_is_refused() -> None:
     sdxl = make_target(attention_downsamples=(2, 4))
-    assert KNOB.why_not(1, sdxl) == "this UNet has attention at downsampling 2, 4 only"
-    assert KNOB.why_not(8, sdxl) == "this UNet has attention at downsampling 2, 4 only"
+    assert KNOB.why_not(1, sdxl) == "this UNet has attention at the downsampling factors 2, 4 only"
+    assert KNOB.why_not(8, sdxl) == "this UNet has attention at the downsampling factors 2, 4 only"
     assert KNOB.why_not(2, sdxl) is None
     assert KNOB.why_not(4, sdxl) is None
 

@@ -118,7 +118,7 @@ def test_only_ratios_that_tomesd_can_merge_are_values() -> None:
 
 def test_a_denoiser_without_transformer_blocks_refuses() -> None:
     refusal = KNOB.why_not(0.5, make_target(attention_downsamples=()))
-    assert refusal == "UNet2DConditionModel has no blocks that tomesd can patch"
+    assert refusal == "UNet2DConditionModel has no transformer blocks that tomesd supports"
 
 
 def test_a_pipe_without_merging_is_left_as_it_was() -> None:

@@ -251,7 +251,7 @@ def test_a_pipe_in_which_no_graph_was_made_is_no_effect() -> None:
 
 def test_a_denoiser_that_names_no_repeated_blocks_refuses_regional_compilation() -> None:
     target = make_target(repeated_blocks=())
-    assert KNOB.why_not("regional", target) == "UNet2DConditionModel names no repeated blocks"
+    assert KNOB.why_not("regional", target) == "UNet2DConditionModel has no repeated blocks"
     assert KNOB.why_not("denoiser", target) is None
 
 
@@ -265,14 +265,14 @@ def test_a_pipeline_without_a_vae_refuses_to_compile_it() -> None:
 def test_families_without_repeated_blocks_refuse_regional_compilation(family: str, root: Path) -> None:
     traits = tiny_traits(family, root)
     target = make_target(**traits.model_dump())
-    assert KNOB.why_not("regional", target) == f"{traits.denoiser_class} names no repeated blocks"
+    assert KNOB.why_not("regional", target) == f"{traits.denoiser_class} has no repeated blocks"
     no_vae = "IFPipeline has no VAE" if family == "IFPipeline" else None
     assert KNOB.why_not("denoiser+vae", target) == no_vae
     assert KNOB.why_not("everything", target) is None
 
 
 def test_a_pipeline_without_text_encoders_refuses_to_compile_them() -> None:
-    said = "StableDiffusionPipeline has no text encoder here"
+    said = "StableDiffusionPipeline has no text encoder"
     assert KNOB.why_not("everything", make_target(text_encoders=())) == said
     assert KNOB.why_not("everything", make_target(text_encoders=("text_encoder",))) is None
 
@@ -280,7 +280,7 @@ def test_a_pipeline_without_text_encoders_refuses_to_compile_them() -> None:
 @pytest.mark.parametrize("value", ["denoiser", "denoiser+vae", "everything", "trace"])
 def test_clash_of_token_merging_with_a_whole_denoiser(value: str) -> None:
     said = KNOB.clash(complete({"compile": value, "tome_ratio": 0.5}), make_target())
-    assert said == "token merging's hook breaks the graph of a whole denoiser; regional compilation goes with it"
+    assert said == "the hook of token merging breaks the graph of a whole denoiser; regional compilation supports it"
     assert KNOB.clash(complete({"compile": "regional", "tome_ratio": 0.5}), make_target()) is None
     assert KNOB.clash(complete({"compile": value}), make_target()) is None
 

@@ -21,13 +21,13 @@ def test_the_modes_named_for_cuda_graphs_are_those_that_use_them(mode: str) -> N
 
 
 def test_cuda_graphs_are_refused_without_a_gpu() -> None:
-    assert KNOB.why_not("reduce-overhead", make_target(CPU)) == "its CUDA graphs need a GPU"
+    assert KNOB.why_not("reduce-overhead", make_target(CPU)) == "uses CUDA graphs, which need an NVIDIA GPU"
     assert KNOB.why_not("reduce-overhead", make_target(gpu(7, 5))) is None
 
 
 def test_autotuning_is_refused_where_inductor_would_silently_skip_it() -> None:
     small, large = make_target(gpu(8, 9, multiprocessors=60)), make_target(gpu(8, 9, multiprocessors=68))
-    refusal = "Inductor tunes matrix products on 68 multiprocessors and more, this has 60"
+    refusal = "Inductor tunes matrix products on GPUs with 68 multiprocessors or more; this GPU has 60"
     assert KNOB.why_not("max-autotune", small) == refusal
     assert KNOB.why_not("max-autotune-no-cudagraphs", small) == refusal
     assert KNOB.why_not("max-autotune", large) is None
@@ -39,7 +39,7 @@ def test_clash_of_cuda_graphs_with_weights_that_move(mode: str, offload: str) ->
     target = make_target(gpu(8, 0))
     moving = complete({"compile": "regional", "compile_mode": mode, "offload": offload})
     staying = moving.replace(compile_mode="max-autotune-no-cudagraphs")
-    assert KNOB.clash(moving, target) == "weights that move at every call can't be in CUDA graphs"
+    assert KNOB.clash(moving, target) == "CUDA graphs do not support offloading, which moves the weights at every call"
     assert KNOB.clash(staying, target) is None
 
 

@@ -23,6 +23,6 @@ def test_inductor_has_every_flag() -> None:
 
 def test_the_flags_are_refused_without_a_gpu() -> None:
     assert KNOB.why_not("fast_diffusion", make_target(CPU)) == (
-        "these settings act on Triton's kernels, which need a GPU"
+        "sets options of Triton kernels, which need an NVIDIA GPU"
     )
     assert KNOB.why_not("fast_diffusion", make_target(gpu(8, 0))) is None

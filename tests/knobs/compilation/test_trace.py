@@ -59,12 +59,12 @@ def test_it_is_offered_by_name_only() -> None:
 def test_transformers_refuse_it(family: str, root: Path) -> None:
     traits = tiny_traits(family, root)
     said = KNOB.why_not("trace", make_target(**traits.model_dump()))
-    assert said == f"torch.jit.trace is offered for UNets, not for {traits.denoiser_class}"
+    assert said == f"torch.jit.trace is supported for UNets, not for {traits.denoiser_class}"
     assert KNOB.why_not("trace", make_target()) is None
 
 
 @pytest.mark.parametrize("values", [{"offload": "model"}, {"quantization": "int8_weight_only"}], ids=str)
 def test_clash_with_hooks_and_with_quantized_weights(values: dict[str, str]) -> None:
     said = KNOB.clash(complete({"compile": "trace", **values}), make_target())
-    assert said == "torch.jit.trace can't see through offload's hooks or quantized weights"
+    assert said == "torch.jit.trace does not support the hooks of offloading or quantized weights"
     assert KNOB.clash(TRACED, make_target()) is None

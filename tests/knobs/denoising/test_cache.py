@@ -214,14 +214,14 @@ def test_what_is_offered_to_whom(family: str, root: Path) -> None:
     traits = tiny_traits(family, root)
     target, kind = make_target(**traits.model_dump()), traits.denoiser_class
     deep, first = KNOB.why_not("deepcache:3", target), KNOB.why_not("first_block:0.05", target)
-    assert deep == (None if family == "StableDiffusionPipeline" else f"DeepCache is for UNets, not for {kind}")
-    assert first == (None if family == FLUX else f"diffusers has no cache of blocks for {kind} in {family}")
+    assert deep == (None if family == "StableDiffusionPipeline" else f"DeepCache supports UNets, not {kind}")
+    assert first == (None if family == FLUX else f"diffusers has no block cache for {kind} in {family}")
 
 
 def test_a_single_step_has_nothing_to_reuse() -> None:
     target = make_target()
     target = target.model_copy(update={"workload": target.workload.model_copy(update={"steps": 1})})
-    assert KNOB.why_not("deepcache:3", target) == "a single step has no step before it"
+    assert KNOB.why_not("deepcache:3", target) == "needs at least 2 steps; this workload has 1"
     assert KNOB.why_not("none", target) is None
 
 
@@ -231,7 +231,7 @@ def said(**values: Any) -> str | None:
 
 def test_clash_of_deepcache_with_guidance_that_ends_half_way() -> None:
     assert said(guidance_cutoff=0.6) == (
-        "what DeepCache keeps has the size of a guided batch, so guidance can't end half-way"
+        "DeepCache keeps outputs of a guided batch, so guidance can't end before the last step"
     )
     assert said(guidance_cutoff=0.6, cache="first_block:0.05") is None
     assert said() is None
@@ -240,18 +240,18 @@ def test_clash_of_deepcache_with_guidance_that_ends_half_way() -> None:
 @pytest.mark.parametrize("compile", ["denoiser", "denoiser+vae", "everything", "trace"])
 def test_clash_with_graphs_of_a_whole_denoiser(compile: str) -> None:
     assert said(compile=compile) == (
-        "a cache decides step by step what to compute; of compiled graphs only regional ones go with it"
+        "a cache decides at each step what to compute, which only regional compilation supports"
     )
     assert said(compile="regional") is None
 
 
 def test_clash_with_cuda_graphs_and_with_streams() -> None:
     assert said(compile="regional", compile_mode="reduce-overhead") == (
-        "what a cache keeps lies in the memory of CUDA graphs, which the next one overwrites"
+        "a cache would keep outputs in the memory of a CUDA graph, which the next graph overwrites"
     )
     assert said(compile="regional", compile_mode="max-autotune-no-cudagraphs") is None
     assert said(offload="group") == (
-        "streams of group offload run ahead by an order of layers that skipped blocks break"
+        "group offloading prefetches layers in a fixed order, which a cache breaks by skipping blocks"
     )
     assert said(offload="model") is None
 

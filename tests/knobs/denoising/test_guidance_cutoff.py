@@ -85,7 +85,7 @@ def test_what_cannot_be_halved_is_refused(root: Path) -> None:
         ("IFPipeline", "has no callback at the end of a step"),
         ("PixArtSigmaPipeline", "has no callback at the end of a step"),
         ("StableDiffusionUpscalePipeline", "has no callback at the end of a step"),
-        ("FluxPipeline", "is not among the pipelines whose guidance can be dropped half-way"),
+        ("FluxPipeline", "is not among the pipelines whose guidance can end early"),
     ):
         target = make_target()
         pipeline = target.pipeline.model_copy(update={"traits": tiny_traits(family, root)})
@@ -99,7 +99,7 @@ def test_without_guidance_there_is_none_to_drop() -> None:
     target = make_target(callback_tensors=("latents", "prompt_embeds"))
     assert KNOB.why_not(0.6, target) is None
     unguided = target.model_copy(update={"workload": target.workload.model_copy(update={"guidance_scale": 1.0})})
-    assert KNOB.why_not(0.6, unguided) == "with guidance 1 there is none to drop"
+    assert KNOB.why_not(0.6, unguided) == "the workload has no guidance to end: its guidance scale is 1"
     assert KNOB.why_not(1.0, unguided) is None
 
 

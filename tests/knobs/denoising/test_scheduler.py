@@ -115,10 +115,10 @@ def test_the_noise_levels_are_the_pipelines_own(root: Path) -> None:
 
 def test_the_own_one_by_its_name_is_refused() -> None:
     target = make_target(scheduler_class="DDIMScheduler", compatible_schedulers=tuple(CLASSES.values()))
-    assert KNOB.why_not("ddim", target) == "is the pipeline's own"
+    assert KNOB.why_not("ddim", target) == "is the pipeline's own scheduler"
     assert KNOB.why_not("euler", target) is None
     named = target.model_copy(update={"pipeline": target.pipeline.model_copy(update={"scheduler": CLASSES["euler"]})})
-    assert KNOB.why_not("euler", named) == "is the pipeline's own"
+    assert KNOB.why_not("euler", named) == "is the pipeline's own scheduler"
     assert KNOB.why_not("ddim", named) is None
 
 
@@ -126,7 +126,7 @@ def test_strangers_are_refused() -> None:
     target = make_target(scheduler_class="CogVideoXDPMScheduler", compatible_schedulers=("DDIMScheduler",))
     assert KNOB.why_not("ddim", target) is None
     said = KNOB.why_not("euler", target)
-    assert said == "EulerDiscreteScheduler is not among the schedulers that can step StableDiffusionPipeline"
+    assert said == "EulerDiscreteScheduler is not among the schedulers compatible with StableDiffusionPipeline"
 
 
 def test_pixels_need_a_scheduler_that_thresholds() -> None:

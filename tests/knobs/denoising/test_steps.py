@@ -27,7 +27,7 @@ def test_the_denoiser_runs_once_a_step(value: str | int, steps: int) -> None:
 
 def test_the_workload_is_not_offered_twice() -> None:
     target = make_target()
-    assert KNOB.why_not(target.workload.steps, target) == "is the workload's own number"
+    assert KNOB.why_not(target.workload.steps, target) == "is the workload's number of steps"
     assert KNOB.why_not(target.workload.steps - 1, target) is None
     assert KNOB.why_not("workload", target) is None
 

@@ -211,7 +211,7 @@ def test_the_fixed_vae_is_for_those_that_overflow_in_float16(root: Path) -> None
 def test_any_hub_id_or_folder_is_a_value(another: str) -> None:
     assert [KNOB.accepts(v) for v in ("own", "tiny", "fp16_fix", "owner/name", another)] == [True] * 5
     assert [KNOB.accepts(v) for v in ("other", "", "/", 1, True)] == [False] * 5
-    assert KNOB.why_not("/not/there", make_target()) == "there is no folder /not/there"
+    assert KNOB.why_not("/not/there", make_target()) == "the folder /not/there does not exist"
     assert KNOB.why_not(another, make_target()) is None
 
 
@@ -253,7 +253,7 @@ def test_a_tiny_vae_decodes_large_latents_in_tiles() -> None:
 def test_clash_of_tiles_that_a_tiny_vae_would_not_need_or_not_cut() -> None:
     both = complete({"vae": "tiny", "vae_tiling": True})
     small, large = make_target(side=512), make_target(side=1024)
-    assert KNOB.clash(both, small) == "a picture of 512 pixels fits in one tile of the tiny VAE, 512 pixels"
+    assert KNOB.clash(both, small) == "a picture of 512 pixels fits into one tile of the tiny VAE, which has 512 pixels"
     assert KNOB.clash(both, large) is None
     wide = make_target(side=1024, flow_matching=True, inputs={"image": "photo"})
     assert "four channels only" in str(KNOB.clash(both, wide))

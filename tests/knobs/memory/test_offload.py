@@ -53,7 +53,7 @@ def test_an_offloaded_pipe_is_not_moved_as_a_whole(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("value", OFFLOADS)
 def test_it_is_refused_without_an_accelerator(value: str) -> None:
-    assert KNOB.why_not(value, make_target(CPU)) == "there is no accelerator to offload from"
+    assert KNOB.why_not(value, make_target(CPU)) == "needs a GPU to offload from"
     assert KNOB.why_not(value, make_target(gpu(7, 0))) is None
 
 
@@ -62,8 +62,8 @@ def test_clash_of_hooks_in_every_layer_with_compiled_graphs(compile: str) -> Non
     said = {v: KNOB.clash(complete({"compile": compile, "offload": v}), make_target(gpu(8, 0))) for v in OFFLOADS}
     assert said == {
         "model": None,
-        "sequential": "the hooks of sequential offload break compiled graphs",
-        "group": "the hooks of group offload break compiled graphs",
+        "sequential": "the hooks of sequential offloading break compiled graphs",
+        "group": "the hooks of group offloading break compiled graphs",
     }
 
 
@@ -72,5 +72,5 @@ def test_clash_of_streams_with_tiles() -> None:
     assert said == {
         "model": None,
         "sequential": None,
-        "group": "streams of group offload run ahead by an order of layers that tiles break",
+        "group": "group offloading prefetches layers in a fixed order, which VAE tiling breaks",
     }

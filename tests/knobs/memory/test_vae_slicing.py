@@ -26,7 +26,7 @@ def test_the_decoder_sees_one_latent_at_a_time() -> None:
 
 
 def test_it_is_refused_where_there_is_nothing_to_slice() -> None:
-    assert KNOB.why_not(True, make_target(batch=1)) == "a batch of 1 has nothing to slice"
+    assert KNOB.why_not(True, make_target(batch=1)) == "needs a batch of at least 2; this workload has 1"
     assert KNOB.why_not(True, make_target(batch=2)) is None
     assert KNOB.why_not(True, make_target(batch=2, vae_class=None)) == "StableDiffusionPipeline has no VAE"
 

@@ -36,7 +36,7 @@ def test_it_is_refused_where_one_tile_holds_the_picture() -> None:
 
 
 def test_it_is_refused_without_a_vae_or_without_tiles() -> None:
-    assert KNOB.why_not(True, make_target(side=128, vae_tile_px=None)) == "AutoencoderKL has no tiles"
+    assert KNOB.why_not(True, make_target(side=128, vae_tile_px=None)) == "AutoencoderKL does not support tiling"
     assert KNOB.why_not(True, make_target(side=128, vae_class=None)) == "StableDiffusionPipeline has no VAE"
 
 

@@ -61,7 +61,7 @@ def test_it_goes_after_what_changes_the_layers() -> None:
 
 def test_clash_with_quantized_weights() -> None:
     config = complete({"layerwise_casting": "float8_e5m2", "quantization": "int8_weight_only"})
-    said = "weights that are quantized and then stored in 8 bits lose twice"
+    said = "layerwise_casting would store quantized weights in 8 bits, which loses precision twice"
     assert KNOB.clash(config, make_target()) == said
     assert KNOB.clash(config.replace(layerwise_casting="none"), make_target()) is None
 
@@ -69,5 +69,5 @@ def test_clash_with_quantized_weights() -> None:
 @pytest.mark.parametrize("compile", ["regional", "denoiser", "denoiser+vae", "everything", "trace"])
 def test_clash_with_compiled_graphs(compile: str) -> None:
     said = KNOB.clash(complete({"layerwise_casting": "float8_e4m3fn", "compile": compile}), make_target())
-    assert said == "layerwise casting exchanges every layer's weights at every call, which breaks compiled graphs"
+    assert said == "layerwise casting replaces every layer's weights at every call, which breaks compiled graphs"
     assert KNOB.clash(complete({"layerwise_casting": "float8_e4m3fn", "offload": "model"}), make_target()) is None

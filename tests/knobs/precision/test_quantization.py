@@ -114,29 +114,27 @@ def test_int4_is_packed_for_the_kernel_of_the_device() -> None:
 
 
 def test_int4_is_refused_where_its_kernel_is_missing_or_takes_no_layer() -> None:
-    assert KNOB.why_not("int4_weight_only", make_target(gpu(7, 5))) == "int4's kernel needs compute capability 8.0"
+    assert KNOB.why_not("int4_weight_only", make_target(gpu(7, 5))) == "needs compute capability 8.0; this GPU has 7.5"
     assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0))) is None
     assert KNOB.why_not("int4_weight_only", make_target(CPU)) is None
-    odd = "no linear layer of UNet2DConditionModel divides into int4's groups of 64 inputs"
+    odd = "no linear layer of UNet2DConditionModel has a multiple of 64 inputs, as int4 needs"
     assert KNOB.why_not("int4_weight_only", make_target(CPU, linear_shapes=((32, 64), (64, 8)))) == odd
     assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0), linear_shapes=((32, 64), (64, 8)))) is None
 
 
 def test_clash_of_int4_on_a_gpu_with_all_but_bfloat16() -> None:
     config = complete({"quantization": "int4_weight_only", "dtype": "fp16"})
-    assert KNOB.clash(config, make_target(gpu(8, 0))) == "int4's kernel computes in bfloat16 only"
+    assert KNOB.clash(config, make_target(gpu(8, 0))) == "the int4 kernel supports bfloat16 only"
     assert KNOB.clash(config.replace(dtype="bf16"), make_target(gpu(8, 0))) is None
     assert KNOB.clash(config.replace(dtype="fp32"), make_target(CPU)) is None
     assert KNOB.clash(config.replace(quantization="int8_dynamic"), make_target(gpu(8, 0))) is None
 
 
 def test_eight_bit_arithmetic_is_refused_where_the_hardware_has_none() -> None:
-    assert KNOB.why_not("fp8_dynamic", make_target(CPU)) == "fp8 arithmetic needs a GPU of compute capability 8.9"
-    assert KNOB.why_not("fp8_dynamic", make_target(gpu(8, 0))) == (
-        "fp8 arithmetic needs compute capability 8.9, this is 8.0"
-    )
+    assert KNOB.why_not("fp8_dynamic", make_target(CPU)) == "needs an NVIDIA GPU of compute capability 8.9"
+    assert KNOB.why_not("fp8_dynamic", make_target(gpu(8, 0))) == ("needs compute capability 8.9; this GPU has 8.0")
     assert KNOB.why_not("fp8_dynamic", make_target(gpu(8, 9))) is None
-    assert KNOB.why_not("int8_dynamic", make_target(gpu(7, 0))) == "int8 arithmetic needs compute capability 7.5"
+    assert KNOB.why_not("int8_dynamic", make_target(gpu(7, 0))) == "needs compute capability 7.5; this GPU has 7.0"
     assert KNOB.why_not("int8_dynamic", make_target(gpu(7, 5))) is None
     assert KNOB.why_not("int8_weight_only", make_target(gpu(7, 0))) is None
 

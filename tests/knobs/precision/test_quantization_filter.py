@@ -38,15 +38,15 @@ def test_the_sdxl_filter_takes_some_of_sdxl_and_leaves_some() -> None:
 
 def test_a_filter_that_makes_no_difference_is_refused() -> None:
     target = make_target(linear_shapes=((64, 64), (128, 1024)))
-    assert KNOB.why_not("min_features:512", target) == "takes none of this denoiser's linear layers"
-    assert KNOB.why_not("min_features:64", target) == "takes every linear layer, as 'all' does"
+    assert KNOB.why_not("min_features:512", target) == "selects none of this denoiser's linear layers"
+    assert KNOB.why_not("min_features:64", target) == "selects every linear layer, as 'all' does"
     assert KNOB.why_not("min_features:128", target) is None
     assert KNOB.why_not("all", target) is None
 
 
 def test_the_list_of_sdxl_is_for_sdxl() -> None:
     target = make_target(linear_shapes=((640, 640), (1280, 1280)))
-    assert KNOB.why_not("sdxl", target) == "its list of shapes is SDXL's"
+    assert KNOB.why_not("sdxl", target) == "is a list of layer shapes of SDXL"
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_switching_between_them_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("value", ["off", "on"])
 def test_it_is_refused_where_there_is_no_tf32(value: str) -> None:
-    assert "no such GPU" in str(KNOB.why_not(value, make_target(CPU)))
-    assert "below compute capability 8.0, this is 7.5" in str(KNOB.why_not(value, make_target(gpu(7, 5))))
+    assert "needs an NVIDIA GPU" in str(KNOB.why_not(value, make_target(CPU)))
+    assert "needs compute capability 8.0; this GPU has 7.5" in str(KNOB.why_not(value, make_target(gpu(7, 5))))
     assert KNOB.why_not(value, make_target(gpu(8, 0))) is None
 
 
@@ -58,7 +58,7 @@ def test_clash_where_nothing_computes_in_float32(value: str) -> None:
     target, upcasting = make_target(gpu(8, 0)), make_target(gpu(8, 0), vae_upcasts_fp16=True)
     for dtype in ("fp16", "bf16"):
         said = KNOB.clash(complete({"tf32": value, "dtype": dtype}), target)
-        assert said == f"nothing computes in float32 with dtype={dtype}, so TF32 takes no part"
+        assert said == f"TF32 concerns float32 only, and nothing is computed in float32 with dtype={dtype}"
     assert KNOB.clash(complete({"tf32": value}), target) is None
     assert KNOB.clash(complete({"tf32": value, "dtype": "fp16"}), upcasting) is None
     assert KNOB.clash(complete({"tf32": value, "dtype": "bf16"}), upcasting)
