@@ -134,8 +134,8 @@ def test_a_config_of_an_h200_loads_on_this_processor_and_every_replacement_is_to
     here = find_device("cpu").name
     assert logged_warnings(caplog) == [
         f"this config was measured on NVIDIA H200, this is {here}: its numbers don't hold here.",
-        "quantization=fp8_weight_only instead of quantization=fp8_dynamic: fp8 arithmetic needs a GPU of compute "
-        "capability 8.9.",
+        "quantization=fp8_weight_only instead of quantization=fp8_dynamic: needs an NVIDIA GPU of compute capability "
+        "8.9.",
         "scheduler_sync=default instead of scheduler_sync=avoided: needs an NVIDIA GPU: there is none to wait for.",
         "attention=sdpa instead of attention=sdpa_cudnn: torch has no cudnn kernel for this device.",
     ]

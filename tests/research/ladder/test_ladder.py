@@ -174,7 +174,7 @@ def test_of_several_choices_the_one_nearest_to_the_first_values_is_used() -> Non
 
 def test_a_rung_that_is_not_available_says_why() -> None:
     space = SearchSpace(make_target(CPU), {})
-    assert "no accelerator" in str(place(rung(offload="model"), complete({}), space))
+    assert "needs a GPU to offload from" in str(place(rung(offload="model"), complete({}), space))
 
 
 def test_a_rung_that_changes_nothing_is_not_available() -> None:
@@ -332,7 +332,7 @@ def test_later_rungs_do_not_build_on_a_rung_that_is_not_available(climb: Climb) 
     record, runner = climb()
     offload = row_of(record, "offload")
     assert offload.trial is None
-    assert offload.notes == ("not available here: offload=model: there is no accelerator to offload from",)
+    assert offload.notes == ("not available here: offload=model: needs a GPU to offload from",)
     assert row_of(record, "SDPA").notes == ("builds on rung 1, because rung 2 is not available here",)
     assert "none" in {config["offload"] for _, config, _ in runner.calls}
 
@@ -475,7 +475,7 @@ def test_the_spread_of_the_first_rung_is_shown() -> None:
     record = LadderRecord(created="now", command="autotune ladder", target=make_target(), recipe=recipe)
     runs = tuple(runs_of([(0, 1.0), (0, 1.25)]))
     assert record.model_copy(update={"runs": runs}).moved == 0.25
-    assert "moved by 25.0% over the ladder (2 runs)" in markdown(record.model_copy(update={"runs": runs}))
+    assert "varied by 25.0% over the ladder (2 runs)" in markdown(record.model_copy(update={"runs": runs}))
     assert record.model_copy(update={"runs": runs[:1]}).moved is None
 
 
@@ -485,7 +485,9 @@ def test_a_speed_between_two_ratios_that_disagree_is_shown_with_both() -> None:
     for after, doubtful in ((1.02, False), (2.0, True)):
         runs = tuple(runs_of([(0, 1.0), (1, 0.5), (0, after)]))
         text = markdown(record.model_copy(update={"runs": runs}))
-        assert ("rung 1: 2.00x against the run of rung 0 before it, 4.00x against the one after" in text) == doubtful
+        assert (
+            "rung 1: 2.00x relative to the run of rung 0 before it, 4.00x relative to the one after" in text
+        ) == doubtful
 
 
 # --- the command line
