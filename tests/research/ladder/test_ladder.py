@@ -485,9 +485,8 @@ def test_a_speed_between_two_ratios_that_disagree_is_shown_with_both() -> None:
     for after, doubtful in ((1.02, False), (2.0, True)):
         runs = tuple(runs_of([(0, 1.0), (1, 0.5), (0, after)]))
         text = markdown(record.model_copy(update={"runs": runs}))
-        assert (
-            "rung 1: 2.00x relative to the run of rung 0 before it, 4.00x relative to the one after" in text
-        ) == doubtful
+        both = "rung 1: 2.00x relative to the run of rung 0 before it, 4.00x relative to the one after"
+        assert (both in text) == doubtful
 
 
 # --- the command line
