@@ -110,7 +110,7 @@ def test_a_value_outside_the_space_is_judged_by_the_same_rules() -> None:
 def test_a_clash_is_an_objection() -> None:
     made = space()
     assert made.objection(complete({"attention": "vanilla", "qkv_fusion": True})) == (
-        "vanilla attention reads the separate projections, so fusing them would be wasted"
+        "vanilla attention uses the separate projections, so qkv_fusion would have no effect"
     )
 
 
