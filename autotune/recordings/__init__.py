@@ -1,1 +1,1 @@
-"""Recordings: measured search spaces as tables (Parquet), and earlier studies read for a warm start."""
+"""Recordings: measured search spaces as Parquet tables, and earlier studies for a warm start."""

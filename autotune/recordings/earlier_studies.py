@@ -1,4 +1,4 @@
-"""Earlier studies for a warm start, read from study folders and from tables that `autotune record` has written.
+"""Earlier studies for a warm start, read from study folders and recorded tables.
 
 An earlier study must be of the same family: the same pipeline class and the same denoiser class, which knobs act on.
 The checkpoint, the size of the pictures, the device and the versions may differ.

@@ -1,7 +1,8 @@
-"""Recording: a search space measured config by config, as a table with a header, for research and replay.
+"""Recording: a search space measured config by config, as a table with a header.
 
-from_study.py makes it from a study folder; parquet.py reads and writes it. A row keeps the latency samples as they were
-timed, and the drift by which to divide them (statistics/drift.py). Other figures are derived from these.
+It is for research and replay. from_study.py makes it from a study folder; parquet.py reads and writes it. A row keeps
+the latency samples as they were timed, and the drift by which to divide them (statistics/drift.py). Other figures are
+derived from these.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""AutoSampler: an Optuna sampler for a few categorical parameters, expensive trials and several objectives.
+"""AutoSampler: an Optuna sampler for categorical parameters, expensive trials, several objectives.
 
 It uses what generic samplers don't know:
 

@@ -1,4 +1,4 @@
-"""Faults: the probability that a config fails, learned from the trials that failed and those that worked.
+"""Faults: the probability that a config fails, learned from failed and successful trials.
 
 Single values and pairs of values cause failures. Each is a suspect with a small probability to break a config that has
 it, and a config fails if any of its suspects breaks it (a noisy-or model). Expectation maximisation shares the blame

@@ -1,4 +1,4 @@
-"""Observations: the trials of a study and of earlier studies, as the arrays that models are fitted to."""
+"""Observations: the trials of a study and of earlier ones, as arrays to fit models to."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Statistics: paired differences, verdicts with intervals, drift, interleaved measurements, hypervolume."""
+"""Statistics: paired differences, verdicts, drift, interleaved measurement, hypervolume."""

@@ -1,4 +1,7 @@
-"""Dominance: is a config slower and larger than an earlier one, beyond the noise? Then it can't reach the front."""
+"""Dominance: is a config slower and larger than an earlier one, beyond the noise?
+
+Then it can't reach the Pareto front, and its trial may stop early.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Hypervolume: the part of the unit box that a set of points dominates, with all objectives minimised."""
+"""Hypervolume: the part of the unit box that points dominate, with all objectives minimised."""
 
 from collections.abc import Sequence
 

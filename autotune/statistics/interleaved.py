@@ -1,6 +1,7 @@
-"""Interleaved measurement: two configs by turns, each in fresh processes, until their difference is known well enough.
+"""Interleaved measurement: two configs by turns until their difference is known well enough.
 
-The order changes from pair to pair (AB, BA, AB ...), so that slow drift of the device cancels.
+Each run is a fresh process. The order changes from pair to pair (AB, BA, AB ...), so that slow drift of the device
+cancels.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Paired: the mean of paired differences with its confidence interval, and the smallest difference that can be seen.
+"""Paired: the mean of paired differences, its confidence interval, its smallest detectable value.
 
 Baseline and candidate draw the same prompts from the same noise, so only the differences within pairs scatter. The
 intervals come from a studentised bootstrap, which keeps its level where a few pairs differ much and most hardly at all.

@@ -1,8 +1,9 @@
-"""Verdict: are two latencies different, and by how much? It comes from pairs of runs, each in a fresh process.
+"""Verdict: are two latencies different, and by how much?
 
-Calls within one process agree better than two processes of the same config do, so the processes are repeated and
-counted (as pyperf does). A pair, or round, is two processes that run one after the other. Their order changes from pair
-to pair, so that slow drift cancels. The interval is Student's, of the mean log ratio.
+A verdict comes from pairs of runs, each in a fresh process. Calls within one process agree better than two processes of
+the same config do, so the processes are repeated and counted (as pyperf does). A pair, or round, is two processes that
+run one after the other. Their order changes from pair to pair, so that slow drift cancels. The interval is Student's,
+of the mean log ratio.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""AutoSampler for a study: its candidates, the knobs that can't change the quality, the memory limit."""
+"""AutoSampler for a study: candidates, knobs that can't change the quality, the memory limit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Importance of knobs: how much each decides whether a config is fast, estimated by Optuna from a study's trials."""
+"""Importance of knobs: how much each decides whether a config is fast, as Optuna estimates."""
 
 import warnings
 from collections.abc import Sequence

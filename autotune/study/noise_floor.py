@@ -1,4 +1,4 @@
-"""NoiseFloor: how far pictures differ from the baseline's although nothing that should change them was changed.
+"""NoiseFloor: how much pictures differ from the baseline's although no change should show.
 
 A likeness below 1 means something only in comparison with it. Two kinds of pictures show it: those of the baseline
 itself, drawn again, and those of equivalent configs, which compute the same in another way (another kernel, another

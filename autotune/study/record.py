@@ -1,7 +1,8 @@
-"""Record: what makes a study this study, and the study's files: study.json, its trials, its anchors. Needs no Optuna.
+"""Record: what makes a study this study; its files are read and written here, without Optuna.
 
-The trials are `trials/*/trial.json`, the anchors `anchors/*/anchor.json`. Each file is written whole or not at all, and
-a trial before Optuna is told of it: these files are the truth, Optuna's database is made from them.
+The record is `study.json`, the trials are `trials/*/trial.json`, the anchors `anchors/*/anchor.json`. Each file is
+written whole or not at all, and a trial before Optuna is told of it: these files are the truth, Optuna's database is
+made from them.
 """
 
 from autotune.config import Config, Value

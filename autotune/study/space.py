@@ -1,4 +1,4 @@
-"""SearchSpace: the configs that are allowed on a target, from its knobs, a space file and the user's options.
+"""SearchSpace: the configs that are allowed, by target, space file and the user's options.
 
 A value that is missing has one of three reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
 can't be combined with another value (`Knob.clash`), or a trial showed that it changes nothing ("had no effect here").

@@ -1,4 +1,4 @@
-"""Store: where a study keeps its trials and Optuna's database: in a folder, or in memory only (a replay)."""
+"""Store: where a study keeps its trials and Optuna's database, in a folder or in memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
