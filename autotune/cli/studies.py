@@ -1,4 +1,4 @@
-"""Commands about studies: report, watch, table, merge, score, and ablate, which measures each knob of the pick."""
+"""Commands about studies: report, watch, table, merge, score, ablate (measure each knob of the pick)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Markdown: report.md, a study in short for a pull request or a model card, and several studies side by side."""
+"""Markdown: report.md, a study in short for a pull request or model card, and the Markdown of a merge."""
 
 import json
 import re

@@ -1,1 +1,1 @@
-"""Tuning: what runs configs to answer a question: search, confirm, ablate, compare, verify, selftest. See search.py."""
+"""Tuning: runs configs to answer a question: search, confirm, ablate, compare, verify. Read search.py first."""

@@ -1,4 +1,4 @@
-"""save_with_artifacts(): compile an exported config in a child process and save the compiled code beside its JSON.
+"""save_with_artifacts(): compile an exported config in a child process; save the code beside its JSON.
 
 `autotune export --with-artifacts` calls it. It must run on the machine that will load the code: torch's caches depend
 on the device, the versions of the libraries and every flag.

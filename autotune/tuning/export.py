@@ -1,4 +1,4 @@
-"""Export: a trial of a study becomes the TunedConfig that production loads, with a sentence that sums it up."""
+"""Export: turns a trial of a study into the TunedConfig that production loads, with a sentence about it."""
 
 from datetime import UTC, datetime
 from pathlib import Path

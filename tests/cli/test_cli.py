@@ -89,7 +89,7 @@ SEARCHES = [
     (["--lora", "prompts.txt"], "'prompts.txt' is not a .safetensors file"),
     (["--lora", "no_pipeline"], "it has no .safetensors file"),
     (["--lora", "gone.safetensors"], "--lora takes a hub id (owner/name), a folder or a .safetensors file"),
-    (["--pipeline", "demo", "--weights", "random"], "demo ships its own"),
+    (["--pipeline", "demo", "--weights", "random"], "--weights random is not available for demo"),
     (["--fix", "dtipe=bf16"], "unknown knob 'dtipe': did you mean 'dtype'?"),
     (["--fix", "dtype=bf61"], "dtype can't be 'bf61': did you mean 'bf16'?"),
     (["--fix", "dtype"], "--fix takes KNOB=VALUE"),
