@@ -167,7 +167,7 @@ def test_a_denoiser_that_cannot_slice_refuses() -> None:
 def test_clash_of_processors_that_ignore_fused_projections(value: str) -> None:
     config = complete({"attention": value, "qkv_fusion": True})
     said = KNOB.clash(config, make_target())
-    assert said == f"{value} attention reads the separate projections, so fusing them would be wasted"
+    assert said == f"{value} attention uses the separate projections, so qkv_fusion would have no effect"
     assert KNOB.clash(config.replace(qkv_fusion=False), make_target()) is None
 
 
@@ -252,7 +252,7 @@ def test_a_package_must_be_there_and_new_enough(value: str, package: str, old: s
     assert said(CPU, **{package: new}) == "needs an NVIDIA GPU"
     assert said(gpu(9, 0)) == f"the package {package} is not installed"
     assert str(said(gpu(9, 0), **{package: old})).startswith(f"diffusers needs {package} ")
-    assert str(said(gpu(9, 0), **{package: old})).endswith(f", {old} is installed")
+    assert str(said(gpu(9, 0), **{package: old})).endswith(f"; {old} is installed")
     assert said(gpu(9, 0), **{package: new}) is None
     turing = None if value == "xformers" else "needs compute capability 8.0; this GPU has 7.5"
     assert said(gpu(7, 5), **{package: new}) == turing
@@ -333,6 +333,6 @@ def test_clash_of_a_forced_kernel_with_tracing() -> None:
 
 def test_clash_of_xformers_with_fused_projections_where_its_processors_replace_those_that_read_them() -> None:
     config = complete({"attention": "xformers", "qkv_fusion": True})
-    said = "xformers attention reads the separate projections, so fusing them would be wasted"
+    said = "xformers attention uses the separate projections, so qkv_fusion would have no effect"
     assert KNOB.clash(config, make_target()) == said
     assert KNOB.clash(config, make_target(dispatches_attention=True)) is None
