@@ -1,7 +1,7 @@
 """Tree: the listings of rooms and files in the docs, made from the first docstring line of each file.
 
-    python -m tools.tree           write README.md (the rooms) and docs/architecture.md (every file)
-    python -m tools.tree --check   only say which of them is out of date; exit code 1 if one is
+python -m tools.tree           write README.md (the rooms) and docs/architecture.md (every file)
+python -m tools.tree --check   only say which of them is out of date; exit code 1 if one is
 """
 
 import ast

@@ -38,9 +38,7 @@ def reused(
     compiled_s = 0.0 if reuse.compiler is None else (1 - FROM_CACHE) * (row.compile_s or 0.0)
     before_s = row.seconds - sum(samples_s) - score_s - compiled_s
     draw_s = calls * statistics.median(samples_s)
-    timed_first = reuse.source is not None or (
-        outcome.also and reuse.incumbents
-    )  # see measure/reuse.py
+    timed_first = reuse.source is not None or (outcome.also and reuse.incumbents)  # see measure/reuse.py
     timed = calls_needed(samples_s, 0 if timed_first else calls, reuse.precision)
     timed = LEAST_CALLS if _stops_early(outcome, reuse) else timed
     reduced = outcome.model_copy(update={"latency_samples_s": outcome.latency_samples_s[:timed]})
