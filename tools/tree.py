@@ -21,7 +21,7 @@ def first_line(path: Path) -> str:
     line = text.partition("\n")[0].rstrip(".")
     name = path.parent.name if path.name == "__init__.py" else path.stem.replace("_", "[ _]?")
     said, named = re.subn(rf"^{name}: ", "", line, flags=re.I)
-    return said[:1].upper() + said[1:] if named else line
+    return said[:1].upper() + said[1:] if named and said.partition(" ")[0].isalpha() else said
 
 
 def rooms() -> list[Path]:

@@ -72,6 +72,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     earlier      returns the trials of each earlier study; called for every proposal
     primary      the indices of the objectives whose minimum matters most; of several, their mean as modelled
     cost         the user attribute that holds what a trial cost, such as its seconds
+    lead         the former name of `primary`
 
     `excluded` holds, by objective, which candidates the ceilings excluded from the last proposal.
     """
@@ -87,12 +88,13 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         earlier: Callable[[], Sequence[Sequence[TransferredTrial]]] = lambda: (),
         primary: Sequence[int] = (),
         cost: str | None = None,
+        lead: Sequence[int] = (),
     ) -> None:
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
         self._candidates, self._fails_count, self._earlier = candidates, fails_count, earlier
-        self._ceilings, self._primary, self._cost = dict(ceilings or {}), list(primary), cost
+        self._ceilings, self._primary, self._cost = dict(ceilings or {}), list(primary or lead), cost
         self.excluded: dict[int, Excluded] = {}
         self._last_theta: dict[int | str, Floats] = {}  # of each model: where its last fit ended
         self.set_irrelevant(irrelevant or {})

@@ -1,4 +1,4 @@
-"""Measured: how a study was measured, as lines for a report: device, workload, noise, health, versions ..."""
+"""Measured: how a study was measured, as lines for a report: device, workload, noise, health, versions."""
 
 import statistics
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Search: its header, the live view while it runs, the table of the Pareto front, and how it ended."""
+"""A search in a terminal: its header, the live view while it runs, the table of the Pareto front, and how it ended."""
 
 import shlex
 import time
