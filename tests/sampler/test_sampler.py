@@ -146,3 +146,12 @@ def test_nothing_is_learned_from_a_value_that_was_not_measured_and_the_others_co
         return found
 
     assert sum(proposals(marked=True)) > sum(proposals(marked=False))
+
+
+def test_the_former_name_of_primary_still_works() -> None:
+    def proposals(sampler: AutoSampler) -> list[dict[str, int]]:
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        study.optimize(lambda t: (t.suggest_categorical("a", (1, 2, 3)), t.suggest_categorical("b", (3, 1, 2))), 8)
+        return [trial.params for trial in study.trials]
+
+    assert proposals(AutoSampler(seed=1, lead=[0])) == proposals(AutoSampler(seed=1, primary=[0]))
