@@ -233,7 +233,7 @@ def test_the_child_can_not_see_the_search() -> None:
 
 
 def test_production_can_not_see_the_search_or_the_terminal() -> None:
-    seen = reached("production.tuned_config")
+    seen = reached("production.tuned_config") | reached("production.chain")  # TunedConfig and load()
     assert {room(m) for m in seen} & {"study", "tuning", "execution", "cli", "report", "worker", "measure"} == set()
     assert not [m for m in seen if {"optuna", "typer", "rich"} & foreign(m)]
 

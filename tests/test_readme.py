@@ -1,4 +1,4 @@
-"""The README tells the truth: its list of files is the disk's, and its commands exist with their options."""
+"""README and CONTRIBUTING tell the truth: listings are made from the code, commands exist with their options."""
 
 import re
 import shlex
@@ -12,6 +12,7 @@ from autotune.knobs import all_knobs, check_value
 from autotune.pipelines import presets
 from autotune.production.tuned_config import TunedConfig
 from autotune.tuning.export import export_from
+from tools.tree import documents, first_line
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,26 +31,33 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"^```\w*\n(.*?)^```$", text, re.M | re.S)
 
 
-def listed() -> dict[str, str]:
-    """Path -> its line in the architecture section."""
-    lines = [line for block in blocks(section("Architecture")) for line in block.splitlines() if line.strip()]
-    found = [re.fullmatch(r"(\S+)  +(\S.*)", line) for line in lines]
-    assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
-    pairs = [(match[1], match[2]) for match in found if match]
-    assert len({path for path, _ in pairs}) == len(pairs), "a file is listed twice"
-    return dict(pairs)
-
-
-def test_the_architecture_section_lists_every_file_and_nothing_else() -> None:
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "autotune").rglob("*.py")}
-    spaces = {str(path.relative_to(ROOT)) for path in (ROOT / "search_spaces").iterdir()}
-    assert set(listed()) == code | spaces
+def test_the_listings_of_rooms_and_files_are_those_of_the_code() -> None:
+    """`python -m tools.tree` makes them."""
+    made = documents()
+    assert {path.name for path in made} == {"README.md", "architecture.md"}
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python -m tools.tree"
 
 
 def test_every_file_has_its_own_words() -> None:
-    words = listed().values()
-    assert all(len(word) >= 8 for word in words)
+    code = [path for path in (ROOT / "autotune").rglob("*.py") if path.name != "__init__.py"]
+    words = [first_line(path) for path in code]
+    assert all(len(word.split()) >= 3 for word in words), [w for w in words if len(w.split()) < 3]
     assert len(set(words)) == len(words)
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    for document in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "glossary.md", ROOT / "docs" / "architecture.md"):
+        targets = re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8"))
+        here = [target for target in targets if not target.startswith("http")]
+        assert [t for t in here if not (document.parent / t.split("#")[0]).exists()] == []
+
+
+def test_contributing_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:autotune|tests|tools|docs)/[\w./]+\.(?:py|md))`", text))
+    assert len(named) > 10
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def spoken() -> list[str]:
@@ -88,7 +96,8 @@ def test_a_command_in_the_readme_can_be_read_by_the_command_line(words: list[str
 
 
 def test_the_readme_names_every_option_of_search_and_only_real_ones() -> None:
-    real = {name for option in COMMANDS["search"].params for name in option.opts if name.startswith("--")}
+    shown = [option for option in COMMANDS["search"].params if not getattr(option, "hidden", False)]
+    real = {name for option in shown for name in option.opts if name.startswith("--")}
     options = [option for command in COMMANDS.values() for option in command.params]
     everywhere = {name for option in options for name in (*option.opts, *option.secondary_opts)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", section("Use")))
