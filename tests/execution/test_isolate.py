@@ -269,7 +269,7 @@ def test_a_checkpoint_that_is_not_there_is_the_users_fault(tmp_path: Path) -> No
     job = MeasureJob(target=target.model_copy(update={"pipeline": pipeline}), values={"dtype": "fp32"}, pictures=True)
     found = failure(isolate.run(tmp_path / "job", job, timeout_s=100, isolation="spawn"))
     assert found.cause == "bad_input"
-    assert "is not there" in found.reason
+    assert "does not exist" in found.reason
 
 
 def wait_until(condition, patience_s: float) -> None:

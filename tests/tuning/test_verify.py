@@ -96,7 +96,7 @@ def test_the_machine_that_made_it_says_that_it_holds(machine: Machine, tmp_path:
     assert seen.word == "holds"
     assert seen.picture_differences == (0.0, 0.0)
     assert machine.configs == [TunedConfig.load(tmp_path / "best.json").config] * 3
-    assert verification_words(seen).endswith("holds: it does here what its file says")
+    assert verification_words(seen).endswith("holds: it keeps the figures in its file")
 
 
 def test_a_hog_makes_it_slower_and_the_interval_says_by_how_much(machine: Machine, tmp_path: Path) -> None:

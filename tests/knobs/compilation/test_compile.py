@@ -221,7 +221,7 @@ def test_a_function_that_was_given_up_is_not_called_compiled() -> None:
         hooked = build.verify(loaded(), config.replace(offload="model"), {"flash": 28})
     said = "graphs compiled, 0 graph breaks, 7 recompilations"
     assert str(caught.value) == (
-        f"compile=regional had no effect here: 0 {said}, and 1 functions given up that then ran uncompiled"
+        f"compile=regional had no effect here: 0 {said}, and 1 functions that failed to compile and ran uncompiled"
     )
     assert str(hooked["compile"]) == f"8 {said}"
 
