@@ -35,6 +35,7 @@ from autotune.workload import Workload
 CLOSE = 2e-3  # of 1: float32, summed in another order
 SEARCHED = os.pathsep.join(map(str, Path(__file__).parents[:2]))
 STEPS = 4  # one is left from a picture at a strength of 0.3
+PROFILED = {"attention", "compile"}  # whose `verify` reads which attention kernels ran
 STEPS_TO_SKIP = 7  # enough for a cache to skip one, from a picture too
 
 
@@ -69,7 +70,7 @@ class Family:
         effects: dict[str, Any] = build.apply(pipe, config, workload, "cpu")
         with torch.no_grad():
             pixels, kernels = self.call(pipe, workload), dict[str, int]()
-            if any(all_knobs()[name].verify for name, _ in build.acting(config)):  # the profiler is slow
+            if PROFILED & {name for name, _ in build.acting(config)}:  # the profiler is slow
                 kernels = attention_kernels(pipe, lambda: self.call(pipe, workload, **short_call(pipe)))
         effects |= build.verify(pipe, config, kernels)
         return pixels, effects
@@ -158,13 +159,17 @@ COMPILED = {  # one of each kind of denoiser -> what is compiled
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_it_draws_the_eager_picture(name: str, root: Path, tmp_path: Path) -> None:
-    """In a process of its own, in whole graphs, none of them given up. Some graphs are run as Dynamo captured them."""
+    """In whole graphs, none of them given up. Inductor compiles in a process of its own."""
     tiny = family(name, root)
     config = complete({"compile": COMPILED[name]})
     assert not find_knob("compile").why_not(COMPILED[name], tiny.target)
-    np.save(tmp_path / "eager.npy", default_picture(name, root, "fp32"))
-    function = "compile_here" if name in BY_INDUCTOR else "capture_here"
-    script = f"import sys; from test_families import {function}; {function}(*sys.argv[1:])"
+    eager = default_picture(name, root, "fp32")
+    if name not in BY_INDUCTOR:
+        with captured():
+            check_compiled(compiled_picture(tiny, config, eager))
+        return
+    np.save(tmp_path / "eager.npy", eager)
+    script = "import sys; from test_families import compile_here; compile_here(*sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", script, tiny.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
         env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": SEARCHED},
@@ -172,26 +177,27 @@ def test_compiled_it_draws_the_eager_picture(name: str, root: Path, tmp_path: Pa
         text=True,
         check=True,
     )
-    seen = json.loads(done.stdout.splitlines()[-1])
+    check_compiled(json.loads(done.stdout.splitlines()[-1]))
+
+
+def check_compiled(seen: dict[str, Any]) -> None:
     assert seen["difference"] < CLOSE + 1 / 255
     assert seen["graphs"] > 0
     assert seen["fallbacks"] == 0
 
 
-def capture_here(folder: str, values: str, place: str) -> None:
-    """What the child does where Inductor is left out."""
-    with captured():
-        compile_here(folder, values, place)
-
-
 def compile_here(folder: str, values: str, place: str) -> None:
     """What the child of the test does."""
+    eager = np.load(Path(place) / "eager.npy")
+    print(json.dumps(compiled_picture(Family(Path(folder)), complete(json.loads(values)), eager)))
+
+
+def compiled_picture(tiny: Family, config: Config, eager: np.ndarray) -> dict[str, Any]:
+    """How far its picture lies from the eager one, and what torch.compile did."""
     from autotune.measure.compilation import compilation
 
-    tiny, config = Family(Path(folder)), complete(json.loads(values))
     pixels, effects = tiny.drawn(config)
     made = compilation()
     assert made is not None
     assert effects["compile"].count > 0
-    eager = np.load(Path(place) / "eager.npy")
-    print(json.dumps({"difference": difference(pixels, eager), **made.to_json()}))
+    return {"difference": difference(pixels, eager), **made.to_json()}
