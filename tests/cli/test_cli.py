@@ -1,7 +1,8 @@
 """The command line: bad input is one sentence and exit code 2, before torch is loaded, with nothing left behind.
 
-Real processes. In their path lie a torch, a diffusers and a transformers that can't be imported, so that a command
-that loads one of them fails, and a pynvml of a machine without a driver.
+Real processes: forks of one that has its imports done (run), or fresh interpreters (run_fresh). In their path lie a
+torch, a diffusers and a transformers that can't be imported, so that a command that loads one of them fails, and a
+pynvml of a machine without a driver.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import HEAVY, NO_DRIVER, check_refused, run, snapshot
+from command_line import HEAVY, NO_DRIVER, check_refused, run, run_fresh, snapshot
 from made_up import measured, record
 
 from autotune import demo
@@ -72,6 +73,13 @@ def test_the_trap_catches_whoever_loads_torch(here: Path, trap: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "torch was loaded" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["serch"], ["search", "--help"], ["search", "--budget", "0"]])
+def test_a_fork_does_what_a_fresh_interpreter_does(here: Path, trap: Path, words: list[str]) -> None:
+    """A command line that can't be read, a help text, and bad input."""
+    fork, fresh = run(here, *words, path=trap), run_fresh(here, *words, path=trap)
+    assert (fork.returncode, fork.stdout, fork.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
 
 
 SEARCHES = [
@@ -225,7 +233,7 @@ def test_what_only_a_look_at_the_pipeline_can_show_is_one_sentence_too_and_leave
     here: Path, words: list[str], says: str
 ) -> None:
     before = snapshot(here)
-    done = run(here, "search", *words, "--device", "cpu", HF_HUB_OFFLINE="1", HF_HOME=str(here / "hub"))
+    done = run_fresh(here, "search", *words, "--device", "cpu", HF_HUB_OFFLINE="1", HF_HOME=str(here / "hub"))
     check_refused(done, says)
     assert {path: text for path, text in snapshot(here).items() if not path.startswith(str(here / "hub"))} == before
 
@@ -256,7 +264,7 @@ def test_help_is_instant(here: Path, trap: Path) -> None:
     seconds = []
     for _ in range(5):
         start = os.times()
-        done = run(here, "--help", path=trap)
+        done = run_fresh(here, "--help", path=trap)
         end = os.times()
         seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
         assert done.returncode == 0
@@ -265,7 +273,7 @@ def test_help_is_instant(here: Path, trap: Path) -> None:
 
 
 def test_no_words_at_all_show_the_help(here: Path, trap: Path) -> None:
-    done = run(here, path=trap)
+    done = run_fresh(here, path=trap)
     assert "search" in done.stdout + done.stderr
     assert done.returncode == 2
 

@@ -1,5 +1,6 @@
 """The capability table: GPUs that this machine does not have, and the search space on them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from command_line import HEAVY, NO_DRIVER, check_refused, run
 
 from autotune.devices.specs import EVIDENCE, SPECS, find_spec
 from autotune.errors import UserError
+from autotune.execution.probe import probe
 from autotune.knobs import complete
 from autotune.report.terminal.machine import knobs_table
 from autotune.study.space import SearchSpace
@@ -46,8 +48,23 @@ def test_an_unknown_gpu_is_refused_with_the_nearest(word: str, meant: str) -> No
         find_spec(word)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_probes() -> Iterator[None]:
+    """Equal probes are one: each loads a real pipeline in a child."""
+    answers: dict[str, Target] = {}
+
+    def once(folder: Path, *asked: object) -> Target:
+        if repr(asked) not in answers:
+            answers[repr(asked)] = probe(folder, *asked)
+        return answers[repr(asked)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autotune.tuning.probe_space.probe", once)
+        yield
+
+
 @pytest.fixture(scope="module")
-def demo() -> tuple[Target, SearchSpace]:
+def demo(shared_probes: None) -> tuple[Target, SearchSpace]:
     """The demo on a T4, which this machine does not have."""
     return probe_space_of("demo", "pretrained", find_spec("t4"))
 
@@ -93,6 +110,16 @@ def test_a_preset_needs_no_weights_and_no_network(monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "hub").exists()
 
 
+@pytest.fixture(scope="module")
+def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH with a torch, a diffusers and a transformers that can't be imported."""
+    folder = tmp_path_factory.mktemp("trap")
+    for name in HEAVY:
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('{name} was loaded')\n")
+    (folder / "pynvml.py").write_text(NO_DRIVER)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -101,8 +128,7 @@ def test_a_preset_needs_no_weights_and_no_network(monkeypatch: pytest.MonkeyPatc
         (["--device-spec", "a100", "--pipeline", "demoo"], "did you mean 'demo'?"),
     ],
 )
-def test_bad_input_is_one_sentence_before_torch_is_loaded(tmp_path: Path, words: list[str], says: str) -> None:
-    for name in HEAVY:
-        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('{name} was loaded')\n")
-    (tmp_path / "pynvml.py").write_text(NO_DRIVER)
-    check_refused(run(tmp_path, "knobs", *words, path=tmp_path), says)
+def test_bad_input_is_one_sentence_before_torch_is_loaded(
+    tmp_path: Path, trap: Path, words: list[str], says: str
+) -> None:
+    check_refused(run(tmp_path, "knobs", *words, path=trap), says)
