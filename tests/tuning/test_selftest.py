@@ -6,6 +6,7 @@ import random
 import pytest
 
 from autotune.errors import UserError
+from autotune.execution.runner import Runner
 from autotune.report.terminal.trust import selftest_words
 from autotune.tuning.selftest import SelfTest, selftest
 
@@ -63,7 +64,9 @@ def test_too_few_pairs_are_refused() -> None:
         selftest("demo", pairs=2)
 
 
-def test_the_demo_is_measured_against_itself() -> None:
+def test_the_demo_is_measured_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ten processes are forked here: test_compare.py measures in spawned ones."""
+    monkeypatch.setattr("autotune.tuning.selftest.Runner", lambda *args, **_: Runner(*args, isolation="fork"))
     heard: list[int] = []
     seen = selftest(
         "demo", pairs=5, steps=2, device="cpu", listen=lambda number, first_s, second_s: heard.append(number)
