@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from autotune.config import Value
 from autotune.device import Device
-from autotune.frozen_model import FrozenModel
+from autotune.frozen_model import FrozenModel, renamed
 from autotune.pipeline import Pipeline
 from autotune.reuse import Reuse
 from autotune.target import Target
@@ -50,7 +50,7 @@ class MeasureJob(FrozenModel):
     values: dict[str, Value]
     pictures: bool
     max_memory_bytes: int | None = None
-    reuse: Reuse | None = None
+    reuse: Reuse | None = renamed("reuse", "thrift", default=None)
 
 
 class DrawJob(FrozenModel):

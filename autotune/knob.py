@@ -9,17 +9,22 @@ knows no knob by name. A complete example, FreeU for UNets:
     from autotune.target import Target
 
     def why_not(value: Value, target: Target) -> str | None:
-        if value and target.pipeline.known.denoiser_class != "UNet2DConditionModel":
-            return f"FreeU is for UNets, not for {target.pipeline.known.denoiser_class}"
+        if value and not target.pipeline.known.attention_downsamples:
+            return f"{target.pipeline.known.denoiser_class} has no upsampling blocks that read FreeU's factors"
         return None
 
     def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
-        pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.3, b2=1.4)
-        blocks = [block for block in parts.denoiser(pipe).up_blocks if getattr(block, "b1", None)]
+        from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
+
+        unet = parts.denoiser(pipe)
+        unet.enable_freeu(s1=0.9, s2=0.2, b1=1.3, b2=1.4)
+        # diffusers sets the factors in every block, but only these classes read them, in the first two blocks: count
+        # what acts, not what was set.
+        blocks = [block for block in unet.up_blocks[:2] if isinstance(block, CrossAttnUpBlock2D | UpBlock2D)]
         return Effect(count=len(blocks), what="upsampling blocks with FreeU")
 
     def script(config: Config, target: Target) -> Script:
-        return Script(lines=("pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.3, b2=1.4)",))
+        return Script(lines=("pipe.unet.enable_freeu(s1=0.9, s2=0.2, b1=1.3, b2=1.4)",))
 
     KNOB = Knob(
         name="freeu",
