@@ -36,7 +36,7 @@ CLOSE = 2e-3  # of 1: float32, summed in another order
 SEARCHED = os.pathsep.join(map(str, Path(__file__).parents[:2]))
 STEPS = 4  # one is left from a picture at a strength of 0.3
 PROFILED = {"attention", "compile"}  # whose `verify` reads which attention kernels ran
-STEPS_TO_SKIP = 7  # enough for a cache to skip one, from a picture too
+STEPS_OF = {"cache": 7, "guidance_cutoff": 14}  # enough to skip one, or to leave one unguided, from a picture too
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_technique_acts_or_is_refused_with_a_sentence(knob: Knob, value: Value
     if isinstance(config, str):
         assert len(config.split()) >= 3, config
         return
-    steps = STEPS_TO_SKIP if knob.name in ("cache", "guidance_cutoff") else STEPS
+    steps = STEPS_OF.get(knob.name, STEPS)
     pixels, effects = tiny.drawn(config, steps)
     assert np.isfinite(pixels).all()
     acting = knob.name if knob.apply or knob.verify else knob.modifies
