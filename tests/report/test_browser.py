@@ -148,11 +148,18 @@ def click_point(browser: Any, plot: str, number: int) -> None:
           if (own[0] === arguments[1])
             return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]), box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
     """
-    x, y = browser.execute_script(script, plot, number)
+    wait(browser, f"document.querySelectorAll('#{plot} .scatterlayer .points path').length")
+    hovered = f"(document.getElementById('{plot}')._hoverdata ?? []).some((point) => point.customdata[0] === {number})"
+    end = time.monotonic() + 30
+    while not browser.execute_script(f"return {hovered}"):  # the plot takes a click where it has seen the mouse
+        assert time.monotonic() < end, f"the mouse never reached trial {number} in {plot}"
+        x, y = browser.execute_script(script, plot, number)
+        for offset in (3, 0):  # a mouse that stays where it was sends nothing
+            actions = ActionChains(browser)
+            actions.w3c_actions.pointer_action.move_to_location(round(x) + offset, round(y))
+            actions.perform()
+        time.sleep(0.2)
     actions = ActionChains(browser)
-    actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
-    actions.perform()
-    time.sleep(0.2)  # the plot looks which point is below the mouse
     actions.w3c_actions.pointer_action.click()
     actions.perform()
 
