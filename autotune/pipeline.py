@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from autotune.footprint import Component
 from autotune.frozen_model import FrozenModel
 
 Weights = Literal["pretrained", "random"]
@@ -30,10 +31,10 @@ class Traits(FrozenModel):
     vae_tile_px: int | None  # pictures up to this side are decoded in one tile; None: the VAE has no tiling
     vae_upcasts_fp16: bool  # the pipeline casts the VAE to float32 and back, as it overflows in float16 (SDXL)
     size_multiple: int  # width and height must be multiples of this
-    default_width: int
-    default_height: int
+    default_width: int | None  # None: see `unknown`
+    default_height: int | None
     default_steps: int
-    default_guidance_scale: float
+    default_guidance_scale: float | None  # None: the call names none, and decides itself
     prompt_tokens: int  # the length of the text encoder's context, with the start and end tokens
     inputs: dict[str, str] = Field(default_factory=dict)  # picture arguments: name -> kind, see inputs.PICTURES
     size_arguments: tuple[str, ...] | None = None  # see inputs.SIZE_ARGUMENTS; None: a file of an earlier version
@@ -48,7 +49,15 @@ class Traits(FrozenModel):
     flow_matching: bool = False
     callback_tensors: tuple[str, ...] = ()  # that callback_on_step_end may change; empty: no such callback
     conv1x1_shapes: tuple[tuple[int, int], ...] = ()  # (in, out) of the denoiser's 1x1 convolutions, without repeats
+    guidance_argument: str | None = "guidance_scale"  # of the call; None: it takes no guidance
+    guidance_fault: str | None = None  # why guidance acts at no scale; None: it acts
+    guided_above: float | None = 1.0  # above this scale the denoiser runs with and without the prompt; None: never
+    takes_negative_prompt: bool = False
+    default_negative_prompt: str | None = None  # of a guided call that does not act without one
+    call_arguments: tuple[str, ...] = ()  # the other arguments of the call that a workload may set
+    unknown: dict[str, str] = Field(default_factory=dict)  # trait -> why it can't be known
     vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it is not available
+    components: tuple[Component, ...] = ()  # those with weights; empty: a file of an earlier version
 
 
 class Pipeline(FrozenModel):

@@ -7,12 +7,13 @@ digest of their pixels.
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PROMPTS = Path(__file__).parent / "prompts"
+ArgumentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Json = bool | int | float | str | None | list[bool | int | float | str | list[float]]  # a value of `--call`
+
+
+CALL_OPTIONS = {  # arguments of a pipe's call that have an option of their own
+    "prompt": "--prompts",
+    "width": "--size",
+    "height": "--size",
+    "max_area": "--size",
+    "num_inference_steps": "--steps",
+    "negative_prompt": "--negative-prompt",
+    "generator": "--seed",
+    "num_images_per_prompt": "--batch",
+}
+CALL: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ArgumentName, Json])
 
 
 class Shape(FrozenModel):
@@ -41,6 +57,9 @@ class Workload(FrozenModel):
                 size, which is the first.
     seed        prompt i is drawn with the seed `seed + i`, unless `seeds` are given
     seeds       the seed of each prompt, or empty
+    guidance_scale   of the pipe's own argument for it; None: the call decides itself
+    negative_prompt  of every picture; None: the call is made without one
+    call             further arguments of the pipe's call, by name
     references  the user's own pictures of the prompts, by digest ("": none), which `autotune score` compares with
     """
 
@@ -49,11 +68,13 @@ class Workload(FrozenModel):
     height: int
     batch: int = 1
     steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     seed: int = 0
     also: tuple[Shape, ...] = ()
     seeds: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
+    negative_prompt: str | None = None
+    call: dict[ArgumentName, Json] = Field(default_factory=dict)
 
     def seed_of(self, index: int) -> int:
         """The seed of the initial noise of the prompt with this index."""
@@ -83,7 +104,10 @@ class Workload(FrozenModel):
         sizes = " and ".join(map(str, self.shapes)) if self.also else f"{self.width}x{self.height}, batch {self.batch}"
         own = "seeds of their own" if self.seeds else f"seed {self.seed}"
         prompts = f"{len(self.prompts)} prompts, {own}"
-        return f"{sizes}, {self.steps} steps, guidance {self.guidance_scale:g}, {prompts}"
+        guidance = "the call's own guidance" if self.guidance_scale is None else f"guidance {self.guidance_scale:g}"
+        negative = f", negative prompt {self.negative_prompt!r}" if (self.negative_prompt or "").strip() else ""
+        more = "".join(f", {name}={json.dumps(value)}" for name, value in self.call.items())
+        return f"{sizes}, {self.steps} steps, {guidance}{negative}{more}, {prompts}"
 
 
 class Prompts(FrozenModel):
@@ -236,6 +260,8 @@ class WorkloadRequest:
     batch  pictures per call
     also   further sizes
     seed   of the initial noise, see Workload
+
+    guidance, negative_prompt, call  see Workload; None or empty: the preset's or the pipeline's
     """
 
     prompts: Prompts
@@ -244,6 +270,44 @@ class WorkloadRequest:
     batch: int = 1
     also: tuple[Shape, ...] = ()
     seed: int = 0
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    call: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_call(words: Sequence[str]) -> dict[str, Any]:
+    """`["max_sequence_length=256", "call.toml"]` -> the arguments; later words win. Values are JSON, else text.
+
+    Raises UserError for a word that is neither NAME=VALUE nor a TOML file, and for a value that is no plain data.
+    """
+    call: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if equals and name.isidentifier():
+            call[name] = _json_or_text(text)
+        elif word.endswith(".toml"):
+            call |= _read_call_file(Path(word))
+        else:
+            raise UserError(f"--call takes NAME=VALUE such as max_sequence_length=256, or a FILE.toml, not {word!r}.")
+    try:
+        return CALL.validate_python(call)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UserError(f"--call {fault['loc'][0]}: give a number, a text, true, false or a list of these.") from None
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _read_call_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"the file {str(path)!r} of --call can't be read: {error}.") from None
 
 
 def request_workload(
@@ -254,15 +318,23 @@ def request_workload(
     batch: int | None,
     workloads: Sequence[tuple[int, int, int]] = (),
     seed: int = 0,
+    guidance: float | None = None,
+    negative_prompt: str | None = None,
+    call: Mapping[str, Any] | None = None,
 ) -> WorkloadRequest:
     """The checked request. Raises UserError.
 
     workloads  (width, height, batch) of each size, the main one first; then `size` and `batch` must be None
+    guidance, negative_prompt, call  see Workload
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
+    if guidance is not None and not 0 <= guidance < float("inf"):
+        raise UserError(f"--guidance {guidance}: give a number that is 0 or more.")
+    how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": dict(call or {})}
+    how |= {"prompts": prompts, "steps": steps, "seed": seed}
     if not workloads:
-        return WorkloadRequest(prompts=prompts, steps=steps, size=size, batch=batch or 1, seed=seed)
+        return WorkloadRequest(size=size, batch=batch or 1, **how)
     if size is not None or batch is not None:
         raise UserError("--workload gives the size and the batch: omit --size and --batch.")
     shapes = [Shape(width=width, height=height, batch=pictures) for width, height, pictures in workloads]
@@ -272,5 +344,4 @@ def request_workload(
         if shape in shapes[:number]:
             raise UserError(f"--workload {shape} is given twice: give every size once.")
     main, *others = shapes
-    size = (main.width, main.height)
-    return WorkloadRequest(prompts=prompts, steps=steps, size=size, batch=main.batch, also=tuple(others), seed=seed)
+    return WorkloadRequest(size=(main.width, main.height), batch=main.batch, also=tuple(others), **how)

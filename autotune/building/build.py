@@ -2,14 +2,18 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from autotune.building.changes import REPLACE_WEIGHTS
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
+from autotune.pipelines.running import running
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
     from autotune.pipelines.chain import Chain
 
+MOST_GRAPHS = 512  # of one function, for all sizes that are ever called (production bounds the sizes)
 CALLBACK, CALLBACK_TENSORS = "callback_on_step_end", "callback_on_step_end_tensor_inputs"
 
 
@@ -89,14 +94,15 @@ def apply(
     Raises NoEffect for a knob that changed nothing (by default). Raises UserError for a knob that acts only while
     loading, and for one that changes weights to which peft has attached a LoRA.
     """
+    replacing = [(name, value) for name, value in acting(config) if all_knobs()[name].stage in REPLACE_WEIGHTS]
+    if replacing and _has_live_lora(pipe):
+        (name, value), hint = replacing[0], "pipe.fuse_lora(); pipe.unload_lora_weights()"
+        raise UserError(f"{name}={value} would lose the LoRA that is on this pipe: fuse the LoRA first: {hint}.")
     effects: dict[str, Effect] = {}
     for name, value in acting(config):
         knob = all_knobs()[name]
         if knob.apply is None:
             continue
-        if knob.stage in (Stage.SURGERY, Stage.QUANTIZE) and _has_live_lora(pipe):
-            hint = "pipe.fuse_lora(); pipe.unload_lora_weights()"
-            raise UserError(f"{name}={value} would lose the LoRA that is on this pipe: fuse the LoRA first: {hint}.")
         effects[name] = knob.apply(pipe, config, device)
         if effects[name].count == 0 and knob.load is not None:
             raise UserError(f"{name}={value} must act while loading: {_how_to_load(name, config)}.")
@@ -127,14 +133,13 @@ def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -
 
 
 def call_arguments(pipe: "DiffusionPipeline", config: Config, workload: Workload) -> dict[str, Any]:
-    """The default arguments of the pipe's call: those of the workload, then those of the knobs that act on calls."""
-    arguments: dict[str, Any] = {
-        "width": workload.width,
-        "height": workload.height,
-        "use_resolution_binning": False,  # PixArt and others would draw another size than the measured one
-        "num_inference_steps": workload.steps,
-        "guidance_scale": workload.guidance_scale,
-    }
+    """The default arguments of the pipe's call: those of the workload, then those of the knobs that act on calls.
+
+    Raises UserError where the call does not take an argument of the workload.
+    """
+    from autotune.pipelines.call import workload_values
+
+    arguments = workload_values(pipe, workload)
     for name, value in acting(config):
         call = all_knobs()[name].call
         if call is not None:
@@ -145,19 +150,47 @@ def call_arguments(pipe: "DiffusionPipeline", config: Config, workload: Workload
 def set_call_defaults(pipe: "DiffusionPipeline", arguments: dict[str, Any]) -> None:
     """Make these the defaults of `pipe(...)`. Arguments that the caller passes override them.
 
+    A single text is the prompt, also where the call has another first parameter. Lists are handed on as copies.
+
     The pipe becomes an instance of a subclass with the same name. It is an ordinary pipeline in every other respect.
     """
+    from autotune.pipelines.call import with_prompt
+
     cls = type(pipe)
     signature = inspect.signature(cls.__call__)
     defaults = {name: value for name, value in arguments.items() if name in signature.parameters}
 
     @functools.wraps(cls.__call__)
     def call(self: "DiffusionPipeline", *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = with_prompt(cls, args, kwargs)
         bound = signature.bind_partial(self, *args, **kwargs)
         missing = {name: value for name, value in defaults.items() if name not in bound.arguments}
-        return cls.__call__(self, *args, **(missing | kwargs | _both_callbacks(defaults, kwargs)))
+        missing = _for_these_prompts(missing, bound.arguments)
+        with running(self), _graphs_of_many_shapes():
+            return cls.__call__(self, *args, **(missing | kwargs | _both_callbacks(defaults, kwargs)))
 
     pipe.__class__ = type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
+
+
+def _graphs_of_many_shapes() -> AbstractContextManager[Any]:
+    """Let a function have a graph for each of many shapes, in this call.
+
+    Every size, batch and level of a UNet makes a graph of its own of one block. Above torch's limit of 8 it would raise
+    an error, as graphs must be whole. Set for each call, because torch keeps such settings apart for each thread.
+    """
+    dynamo = sys.modules.get("torch._dynamo.config")  # importing it takes a second and memory: only where it is used
+    limits = {"recompile_limit": MOST_GRAPHS, "accumulated_recompile_limit": 8 * MOST_GRAPHS}
+    return dynamo.patch(**limits) if dynamo is not None else nullcontext()
+
+
+def _for_these_prompts(missing: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults for a call with these arguments: lists are copied, negative prompts as many as prompts."""
+    values = {name: list(value) if type(value) is list else value for name, value in missing.items()}
+    if "negative_prompt" in values and "negative_prompt_embeds" in given:
+        del values["negative_prompt"]
+    elif "negative_prompt" in values and isinstance(given.get("prompt"), list):
+        values["negative_prompt"] = [values["negative_prompt"]] * len(given["prompt"])
+    return values
 
 
 def _both_callbacks(defaults: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -2,39 +2,46 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from autotune.device import Device
 from autotune.devices import find_devices
-from autotune.errors import UserError
+from autotune.errors import UserError, nearest
 from autotune.execution import isolate
 from autotune.job import DeviceJob, ProbeJob
-from autotune.pipeline import Pipeline
+from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import presets
 from autotune.target import Target
 from autotune.trial import Failure
-from autotune.workload import Workload, WorkloadRequest
+from autotune.workload import CALL_OPTIONS, Workload, WorkloadRequest
 
 PROBE_TIMEOUT_S = 4 * 3600.0  # the child may have to download the weights
 
 
-def probe(folder: Path, pipeline: Pipeline, device: Device, request: WorkloadRequest) -> Target:
+def probe(
+    folder: Path,
+    pipeline: Pipeline,
+    device: Device,
+    request: WorkloadRequest,
+    *,
+    configurations_only: bool = False,
+) -> Target:
     """The target of a search: pipeline and device as a child sees them, and the workload with its defaults filled in.
 
-    folder  of the probe job
+    folder               of the probe job
+    configurations_only  download no weights, see ProbeJob
 
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
     prompts, also = request.prompts, request.also
-    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts)
+    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts, configurations_only=configurations_only)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
     if isinstance(answer, Failure):
         log = "" if answer.cause == "bad_input" else f"; see {folder / 'log.txt'}"
         raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
     known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
     preset, traits = presets().get(pipeline.name), known.known
-    width, height = request.size or (
-        (preset.width, preset.height) if preset else (traits.default_width, traits.default_height)
-    )
+    width, height = request.size or ((preset.width, preset.height) if preset else _default_size(pipeline, traits))
     for wide, high in ((width, height), *((shape.width, shape.height) for shape in also)):
         if wide % traits.size_multiple or high % traits.size_multiple:
             option = "--workload" if also else "--size"
@@ -45,7 +52,8 @@ def probe(folder: Path, pipeline: Pipeline, device: Device, request: WorkloadReq
         height=height,
         batch=request.batch,
         steps=request.steps or (preset.steps if preset else traits.default_steps),
-        guidance_scale=preset.guidance_scale if preset else traits.default_guidance_scale,
+        **_guidance(pipeline, traits, request),
+        call=_checked_call(pipeline, traits, request),
         seed=request.seed,
         also=also,
         seeds=prompts.seeds_from(request.seed),
@@ -53,6 +61,42 @@ def probe(folder: Path, pipeline: Pipeline, device: Device, request: WorkloadReq
     )
     found = Device.parse(answer["device"], "the probe's device")
     return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
+
+
+def _default_size(pipeline: Pipeline, traits: Traits) -> tuple[int, int]:
+    """Width and height, in pixels. Raises UserError where the probe could not find them."""
+    if traits.default_width is None or traits.default_height is None:
+        reason = traits.unknown.get("default_width", "the probe could not find it")
+        raise UserError(f"the size that {pipeline.name} draws is unknown: {reason}. Give it by --size.")
+    return traits.default_width, traits.default_height
+
+
+def _guidance(pipeline: Pipeline, traits: Traits, request: WorkloadRequest) -> dict[str, Any]:
+    """The workload's guidance and negative prompt. Raises UserError for guidance that the call can't take."""
+    preset = presets().get(pipeline.name)
+    if request.guidance is not None and traits.guidance_argument is None:
+        raise UserError(f"--guidance {request.guidance:g}: the call of {traits.class_name} takes no guidance.")
+    negative = request.negative_prompt
+    if negative is not None and not traits.takes_negative_prompt:
+        raise UserError(f"--negative-prompt: the call of {traits.class_name} takes no negative prompt.")
+    asked = request.guidance if request.guidance is not None else preset.guidance_scale if preset else None
+    scale = asked if asked is not None else traits.default_guidance_scale
+    if negative is None and traits.guidance_argument == "true_cfg_scale" and scale is not None and scale > 1:
+        negative = traits.default_negative_prompt
+    return {"guidance_scale": scale, "negative_prompt": negative}
+
+
+def _checked_call(pipeline: Pipeline, traits: Traits, request: WorkloadRequest) -> dict[str, Any]:
+    """The arguments of `--call`. Raises UserError for a name that the call does not take, or that an option sets."""
+    for name in request.call:
+        if option := CALL_OPTIONS.get(name):
+            raise UserError(f"--call {name}: {option} sets this argument.")
+        if name == traits.guidance_argument:
+            raise UserError(f"--call {name}: --guidance sets this argument.")
+        if name not in traits.call_arguments:
+            known = nearest(name, traits.call_arguments)
+            raise UserError(f"--call {name}: the call of {traits.class_name} has no such argument to set, {known}")
+    return dict(request.call)
 
 
 def probe_devices() -> list[Device]:

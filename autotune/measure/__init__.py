@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Images = list[Image.Image]
 Dominated = Callable[[Sequence[float], int], bool]  # (seconds of the first calls, peak memory in bytes so far)
+RESULTS = ("images", "image")  # where a pipe's output has its pictures (Kandinsky 5 has `image`)
 TimeCalls = Callable[["DiffusionPipeline", Workload], latency.Sampled[Images]]
 
 
@@ -50,10 +51,11 @@ def call_pipe(
     arguments = call_arguments(pipe, workload, prompts, seeds, given) | more
     with health.no_silent_nan():
         output = pipe(**arguments, output_type="pil")
-    if not hasattr(output, "images"):
+    images = next((getattr(output, name) for name in RESULTS if hasattr(output, name)), None)
+    if images is None:
         name, kind = type(pipe).__name__, type(output).__name__
         raise UserError(f"{name} returns {kind} instead of pictures, so autotune can't tune it.")
-    return list(output.images)
+    return list(images)
 
 
 def measure_pipe(
@@ -85,7 +87,7 @@ def measure_pipe(
     first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
     meter.stop()
     with meter.aside():
-        kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe)))
+        kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe, first.steps)))
     check(kernels)
     peak_bytes = max(peak.device_bytes for peak in meter.peaks.values())
     stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from autotune.pipelines.call import steps_values
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch.profiler import profile
@@ -29,10 +31,13 @@ GPU_KERNELS = {  # the first match wins
 PROFILED_STEPS = 3
 
 
-def short_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
-    """The arguments for a call of PROFILED_STEPS steps. A pipe that starts from a picture skips some unless told."""
+def short_call(pipe: "DiffusionPipeline", steps: int = PROFILED_STEPS) -> dict[str, Any]:
+    """The arguments for a call of PROFILED_STEPS steps, or of the workload's `steps` where these are fewer.
+
+    A pipe that starts from a picture skips some unless told.
+    """
     full = {"strength": 1.0} if "strength" in inspect.signature(type(pipe).__call__).parameters else {}
-    return {"num_inference_steps": PROFILED_STEPS, **full}
+    return {**steps_values(pipe, min(steps, PROFILED_STEPS)), **full}
 
 
 def attention_kernels(pipe: "DiffusionPipeline", call: Callable[[], object]) -> dict[str, int]:

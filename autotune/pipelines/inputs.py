@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from autotune.errors import UserError
-from autotune.pipelines import parts, pictures
+from autotune.pipelines import call, parts, pictures
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -19,23 +19,17 @@ if TYPE_CHECKING:
 
 # Kind of picture -> the function that draws it. A "small" picture is one to upscale.
 PICTURES = {"photo": pictures.photo, "small": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
-SIZE_ARGUMENTS = ("width", "height", "use_resolution_binning")  # binning is switched off: it would change the size
 EMBEDDING_TOKENS = 77  # the length of random prompt embeddings, as that of DeepFloyd IF's T5
 
 
 def picture_arguments(pipe: "DiffusionPipeline") -> dict[str, str]:
     """The arguments of the call that take pictures: name -> kind, a key of PICTURES."""
-    parameters = _parameters(pipe)
+    parameters = call.parameters(pipe)
     kinds = {name: kind for name, kind in (("mask_image", "mask"), ("control_image", "edges")) if name in parameters}
     if "image" in parameters and (parameters["image"].default is inspect.Parameter.empty or _needs_picture(pipe)):
         controlled = parts.controlnet(pipe) is not None and "control_image" not in parameters
         kinds["image"] = "small" if "noise_level" in parameters else "edges" if controlled else "photo"
     return kinds
-
-
-def size_arguments(pipe: "DiffusionPipeline") -> list[str]:
-    """Those of SIZE_ARGUMENTS that the call takes. Some pipelines use the size of their input picture instead."""
-    return [name for name in SIZE_ARGUMENTS if name in _parameters(pipe)]
 
 
 def _needs_picture(pipe: "DiffusionPipeline") -> bool:
@@ -49,16 +43,14 @@ def _needs_picture(pipe: "DiffusionPipeline") -> bool:
     }
     only_text = {cls.__name__ for cls in auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
     name = type(pipe).__name__
-    return name in listed - only_text or parts.controlnet(pipe) is not None or "noise_level" in _parameters(pipe)
-
-
-def _parameters(pipe: "DiffusionPipeline") -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(type(pipe).__call__).parameters
+    if name in listed - only_text or parts.controlnet(pipe) is not None:
+        return True
+    return any(extra in call.parameters(pipe) for extra in ("noise_level", "mask_image"))
 
 
 def check_call(pipe: "DiffusionPipeline") -> None:
     """Raises UserError where the pipeline needs an argument that we can't provide, or makes no pictures."""
-    parameters, name = _parameters(pipe), type(pipe).__name__
+    parameters, name = call.parameters(pipe), type(pipe).__name__
     if "prompt" not in parameters or "num_inference_steps" not in parameters or "num_frames" in parameters:
         raise UserError(f"{name} does not make pictures from a prompt, so autotune can't tune it.")
     known = {"self", "prompt", "height", "width", "args", "kwargs", *picture_arguments(pipe)}
@@ -76,6 +68,8 @@ def call_arguments(
 ) -> dict[str, Any]:
     """The arguments of one call. The noise comes from CPU generators, so it is the same on every device.
 
+    Lists are made anew for each call: some pipelines (Z-Image) write into those that they are given.
+
     given  the user's pictures, by argument name, in place of synthetic ones
     """
     import torch
@@ -84,9 +78,9 @@ def call_arguments(
     if reads_no_prompt(pipe):
         arguments |= _random_embeddings(pipe, prompts)
     else:
-        arguments["prompt"] = prompts
-    size = dict(zip(SIZE_ARGUMENTS, (workload.width, workload.height, False), strict=True))
-    arguments |= {name: size[name] for name in size_arguments(pipe)}
+        arguments["prompt"] = list(prompts)
+    size = call.size_values(workload.width, workload.height)
+    arguments |= {name: size[name] for name in call.size_arguments(pipe)}
     for name, kind in picture_arguments(pipe).items():
         if given and name in given:
             arguments[name] = [given[name]] * len(prompts)

@@ -1,13 +1,12 @@
 """Inspect: the traits of a pipeline, read off its real classes, built without weights on torch's "meta" device."""
 
 import inspect
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autotune.pipeline import Pipeline, Traits
-from autotune.pipelines import inputs, loading, parts
+from autotune.pipelines import call, inputs, loading, parts
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
 
@@ -23,26 +22,56 @@ def traits_of(pipeline: Pipeline) -> Traits:
     pipe = assemble(pipeline, dtype=torch.float32, device="meta")
     loading.set_scheduler(pipe, pipeline)
     inputs.check_call(pipe)
-    call = inspect.signature(type(pipe).__call__).parameters
-    side = _side(pipe)
     return Traits(
         class_name=type(pipe).__name__,
-        default_width=side,
-        default_height=side,
-        default_steps=_default(call, "num_inference_steps", 50),
-        default_guidance_scale=float(_default(call, "guidance_scale", 1.0)),
+        default_steps=call.default(pipe, "num_inference_steps") or 50,
         size_multiple=_size_multiple(pipe),
         fuses_qkv=_fuses_qkv(pipe),
-        prompt_tokens=pipe.tokenizer.model_max_length if getattr(pipe, "tokenizer", None) else inputs.EMBEDDING_TOKENS,
+        prompt_tokens=_prompt_tokens(pipe),
         inputs=inputs.picture_arguments(pipe),
-        size_arguments=tuple(inputs.size_arguments(pipe)),
+        size_arguments=tuple(call.size_arguments(pipe)),
         random_prompt_embeds=inputs.reads_no_prompt(pipe),
         text_encoders=tuple(parts.text_encoders(pipe)),
-        callback_tensors=tuple(pipe._callback_tensor_inputs) if "callback_on_step_end" in call else (),
+        callback_tensors=_callback_tensors(pipe),
+        **_of_call(pipe),
         **_of_denoiser(pipe),
         **_of_vae(pipe, pipeline),
         **_of_scheduler(pipe),
     )
+
+
+def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    size, guidance = call.default_size(pipe), call.guidance_argument(pipe)
+    fault = call.guidance_fault(pipe)
+    scale = call.default(pipe, guidance) if guidance else None
+    if fault is not None and guidance is not None:
+        scale = 1.0  # no guidance, as the model cards of distilled checkpoints say
+    width, height = (None, None) if isinstance(size, str) else size
+    return {
+        "default_width": width,
+        "default_height": height,
+        "unknown": {"default_width": size} if isinstance(size, str) else {},
+        "guidance_argument": guidance,
+        "guidance_fault": fault,
+        "guided_above": call.guided_above(pipe),
+        "default_guidance_scale": None if scale is None else float(scale),
+        "takes_negative_prompt": "negative_prompt" in call.parameters(pipe),
+        "default_negative_prompt": call.negative_prompt(pipe),
+        "call_arguments": call.settable(pipe),
+    }
+
+
+def _callback_tensors(pipe: "DiffusionPipeline") -> tuple[str, ...]:
+    """The tensors that callback_on_step_end may change; empty where the call takes no such callback."""
+    taken = "callback_on_step_end" in call.parameters(pipe)
+    return tuple(getattr(pipe, "_callback_tensor_inputs", ())) if taken else ()
+
+
+def _prompt_tokens(pipe: "DiffusionPipeline") -> int:
+    """The length of a prompt that the call reads: the tokenizer's context, or the call's own limit if that is less."""
+    tokenizer, limit = parts.tokenizer(pipe), call.default(pipe, "max_sequence_length")
+    context = None if tokenizer is None else int(tokenizer.model_max_length)
+    return min((n for n in (context, limit) if n is not None), default=inputs.EMBEDDING_TOKENS)
 
 
 def _of_denoiser(pipe: "DiffusionPipeline") -> dict[str, Any]:
@@ -84,10 +113,14 @@ def _of_vae(pipe: "DiffusionPipeline", pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _of_scheduler(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    if getattr(pipe, "scheduler", None) is None:
+        return {}
     kind = type(pipe.scheduler)
     return {
         "scheduler_class": kind.__name__,
-        "compatible_schedulers": tuple(sorted({cls.__name__ for cls in pipe.scheduler.compatibles} - {kind.__name__})),
+        "compatible_schedulers": tuple(
+            sorted({cls.__name__ for cls in getattr(pipe.scheduler, "compatibles", ())} - {kind.__name__})
+        ),
         "flow_matching": "FlowMatch" in kind.__name__ or bool(getattr(pipe.scheduler.config, "use_flow_sigmas", False)),
     }
 
@@ -136,23 +169,16 @@ def _size_multiple(pipe: "DiffusionPipeline") -> int:
     if parts.vae(pipe) is None:
         return 8
     scale = int(getattr(pipe, "vae_scale_factor", 8))
-    patch = int(getattr(parts.denoiser(pipe).config, "patch_size", None) or 1)
+    patch = _patch_side(parts.denoiser(pipe).config)
     processor = getattr(pipe, "image_processor", None)
     return max(scale * patch, int(processor.config.vae_scale_factor) if processor is not None else 1)
 
 
-def _side(pipe: "DiffusionPipeline") -> int:
-    """The default side of the pipeline's pictures, in pixels."""
-    size = getattr(pipe, "default_sample_size", None) or parts.denoiser(pipe).config.sample_size
-    cells = int(size if isinstance(size, int) else size[0])
-    return cells * (int(getattr(pipe, "vae_scale_factor", 8)) if parts.vae(pipe) is not None else 1)
+def _patch_side(config: Any) -> int:
+    """The side of a transformer's patch in latent cells; 1 where the configuration names none."""
+    patch = getattr(config, "patch_size", None) or getattr(config, "all_patch_size", None) or 1
+    return int(max(patch) if isinstance(patch, list | tuple) else patch)
 
 
 def _all(module: Any, cls: type) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, cls)]
-
-
-def _default(call: Mapping[str, inspect.Parameter], name: str, otherwise: Any) -> Any:
-    """The default of this argument; `otherwise` if there is none."""
-    known = name in call and call[name].default not in (None, inspect.Parameter.empty)
-    return call[name].default if known else otherwise

@@ -2,22 +2,46 @@
 
 from typing import TYPE_CHECKING, Any
 
+from autotune.errors import UserError
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-DENOISERS = ("unet", "transformer")  # diffusers' names of the component that runs once a step
+DENOISERS = ("unet", "transformer")  # diffusers' usual names of the component that runs once a step
+VAES = ("vae", "movq", "vqvae", "vqgan")  # and of the one that decodes latents
 
 
 def denoiser_name(pipe: "DiffusionPipeline") -> str | None:
-    """ "unet" or "transformer"; None: the pipe has neither."""
-    return next((name for name in DENOISERS if getattr(pipe, name, None) is not None), None)
+    """The name of the component that runs once a step; None: the pipe has none.
+
+    Where none has a usual name, it is the first model of diffusers that neither decodes nor only adds to another one
+    (StableCascade's `decoder`).
+    """
+    usual = next((name for name in DENOISERS if getattr(pipe, name, None) is not None), None)
+    if usual is not None:
+        return usual
+    models = {name: part for name, part in _components(pipe).items() if hasattr(part, "parameters")}
+    others = {*VAES, "controlnet"}
+    return next((n for n, m in models.items() if hasattr(m, "load_config") and n not in others and _steps(m)), None)
+
+
+def _steps(model: Any) -> bool:
+    """Can this model of diffusers be the one that runs once a step? A VAE encodes and decodes instead."""
+    return not (hasattr(model, "encode") or hasattr(model, "decode"))
+
+
+def find_denoiser(pipe: "DiffusionPipeline") -> Any | None:
+    """The model that runs once a step; None: the pipe has none."""
+    name = denoiser_name(pipe)
+    return None if name is None else getattr(pipe, name)
 
 
 def denoiser(pipe: "DiffusionPipeline") -> Any:
-    """The UNet or the transformer."""
-    name = denoiser_name(pipe)
-    assert name is not None, f"{type(pipe).__name__} has neither a UNet nor a transformer"
-    return getattr(pipe, name)
+    """The model that runs once a step: the UNet or the transformer. Raises UserError where there is none."""
+    found = find_denoiser(pipe)
+    if found is None:
+        raise UserError(f"{type(pipe).__name__} has no model that autotune knows to run once a step.")
+    return found
 
 
 def controlnet(pipe: "DiffusionPipeline") -> Any | None:
@@ -26,8 +50,8 @@ def controlnet(pipe: "DiffusionPipeline") -> Any | None:
 
 
 def vae(pipe: "DiffusionPipeline") -> Any | None:
-    """The VAE; None: the pipe has none, because it works on pixels."""
-    return getattr(pipe, "vae", None)
+    """The VAE, whatever its name; None: the pipe has none, because it works on pixels."""
+    return next((part for name in VAES if (part := getattr(pipe, name, None)) is not None), None)
 
 
 def step_models(pipe: "DiffusionPipeline") -> dict[str, Any]:
@@ -37,7 +61,26 @@ def step_models(pipe: "DiffusionPipeline") -> dict[str, Any]:
 
 
 def text_encoders(pipe: "DiffusionPipeline") -> dict[str, Any]:
-    """Name -> model, for the models that encode the prompt."""
-    return {
-        name: part for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None
-    }
+    """Name -> model, for the models that encode the prompt: text encoders, those of a prior, language models."""
+    return {name: part for name, part in _components(pipe).items() if "text_encoder" in name or _reads_tokens(part)}
+
+
+def tokenizer(pipe: "DiffusionPipeline") -> Any | None:
+    """The first tokenizer of the pipe, also where it is a part of a processor; None: the pipe has none."""
+    readers = (part for name, part in _components(pipe).items() if "tokenizer" in name or "processor" in name)
+    found = (getattr(part, "tokenizer", part) for part in readers)
+    return next((part for part in found if hasattr(part, "model_max_length")), None)
+
+
+def _reads_tokens(part: Any) -> bool:
+    """Is this a model of transformers whose input are tokens?"""
+    if not hasattr(part, "get_input_embeddings"):
+        return False
+    try:
+        return hasattr(part.get_input_embeddings(), "num_embeddings")
+    except NotImplementedError:
+        return False
+
+
+def _components(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    return {name: part for name, part in pipe.components.items() if part is not None}

@@ -3,12 +3,14 @@
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from autotune.building.build import acting
 from autotune.errors import UserError
 from autotune.knob import Script
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
+from autotune.pipelines.call import size_values, steps_of
 from autotune.production.tuned_config import TunedConfig
 
 WIDTH = 100  # characters of a line of prose in the script
@@ -36,10 +38,11 @@ def draw(prompts, seeds):
     """PIL pictures, one for each prompt. The noise comes from the CPU, so that a seed means the same everywhere."""
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     return pipe(
-        prompts,
+        prompt=list(prompts),
         generator=generators,
 {call}
-    ).images
+        return_dict=False,
+    )[0]
 
 
 if __name__ == "__main__":
@@ -198,15 +201,28 @@ def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
     """The arguments of the call: name -> expression. Of the size arguments, those that the pipeline takes."""
     workload = tuned.workload
     names = _size_arguments(tuned)
-    size = {"width": str(workload.width), "height": str(workload.height), "use_resolution_binning": "False"}
-    call = {name: size[name] for name in (("width", "height") if names is None else names)}
+    size = size_values(workload.width, workload.height)
+    call = {name: repr(size[name]) for name in (("width", "height") if names is None else names)}
     for name, what in tuned.inputs.items():
         mode = "L" if what == "mask" else "RGB"
         call[name] = f"[picture({_picture_file(name)!r}, {mode!r})] * len(prompts)"
-    call |= {"num_inference_steps": str(workload.steps), "guidance_scale": str(workload.guidance_scale)}
+    call |= {name: repr(value) for name, value in _from_workload(tuned).items()}
+    if workload.negative_prompt is not None:
+        call["negative_prompt"] = f"[{workload.negative_prompt!r}] * len(prompts)"
     for part in parts.values():
         call |= part.call
     return call
+
+
+def _from_workload(tuned: TunedConfig) -> dict[str, Any]:
+    """The arguments for steps and guidance, and those that the user gave by `--call`."""
+    workload, traits = tuned.workload, tuned.pipeline.traits
+    if traits is None:
+        return {"num_inference_steps": workload.steps, "guidance_scale": workload.guidance_scale, **workload.call}
+    values = steps_of(workload.steps, traits.call_arguments, traits.default_steps)
+    if traits.guidance_argument is not None and workload.guidance_scale is not None:
+        values[traits.guidance_argument] = workload.guidance_scale
+    return values | workload.call
 
 
 def markdown(tuned: TunedConfig, name: str) -> str:

@@ -55,8 +55,14 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"{traits.class_name} has no callback at the end of a step"
     if traits.class_name not in GUIDED:
         return f"{traits.class_name} is not among the pipelines whose guidance can end early"
-    if target.workload.guidance_scale <= 1:
-        return f"the workload has no guidance to end: its guidance scale is {target.workload.guidance_scale:g}"
+    if traits.guided_above is None:
+        return traits.guidance_fault or f"{traits.class_name} never runs its denoiser without the prompt"
+    scale = target.workload.guidance_scale
+    if scale is None or scale <= traits.guided_above:
+        given = "unknown" if scale is None else f"{scale:g}"
+        return f"the workload has no guidance to end: its guidance scale is {given}"
+    if target.workload.steps < 2:
+        return "a call of one step has no later step that could be unguided"
     return None
 
 

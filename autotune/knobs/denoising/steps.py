@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Knob, Script, Stage
+from autotune.pipelines.call import steps_of, steps_values
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -21,11 +22,14 @@ def why_not(value: Value, target: Target) -> str | None:
 
 
 def call(value: Value, pipe: "DiffusionPipeline") -> dict[str, Any]:
-    return {} if value == "workload" else {"num_inference_steps": value}
+    return steps_values(pipe, value) if isinstance(value, int) else {}
 
 
 def script(config: Config, target: Target) -> Script:
-    return Script(call={"num_inference_steps": str(config["steps"])})
+    traits, steps = target.pipeline.known, config["steps"]
+    assert isinstance(steps, int), "the default has no script"
+    call = steps_of(steps, traits.call_arguments, traits.default_steps)
+    return Script(call={name: repr(value) for name, value in call.items()})
 
 
 KNOB = Knob(
