@@ -28,13 +28,16 @@ class DeviceJob(FrozenModel):
 class ProbeJob(FrozenModel):
     """Read the traits of this pipeline and find out what torch supports on this device. Downloads missing weights.
 
-    prompts  are checked against the length that the scorer's text encoder can read
+    prompts              are checked against the length that the scorer's text encoder can read
+    configurations_only  download no weights: a pipeline that is not on this disk is described by its configurations,
+                         and a preset by those that ship with autotune
     """
 
     kind: Literal["probe"] = "probe"
     pipeline: Pipeline
     device: Device
     prompts: tuple[str, ...]
+    configurations_only: bool = False
 
 
 class MeasureJob(FrozenModel):

@@ -44,13 +44,17 @@ A knob file imports torch and diffusers inside functions only, because the paren
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from autotune.config import Config, Value
+from autotune.footprint import Footprint
 from autotune.frozen_model import FrozenModel
 from autotune.target import Target
+
+# What people do to a pipe that is tuned: put a LoRA or an IP-Adapter on it, set attention processors, save_pretrained.
+Change = Literal["lora", "ip_adapter", "processors", "save"]
 
 
 class Stage(IntEnum):
@@ -159,6 +163,16 @@ class Knob:
              Return the effect that only a finished call shows. Called after the measured calls, for a knob that is not
              at its default. `kernels` counts the attention kernels that the profiler saw in the denoiser during a short
              call: {"flash": 16}. A count of 0 fails the trial, as with `apply`.
+    weighs(footprint, config, target) -> Footprint
+             What the knob makes of the weights: how many bytes they take, and which of them must be on the device at
+             the same time. Called in the parent process for every config that has the knob, in the order of the
+             stages, to predict what fits before anything is loaded. Example: offload. Return the footprint as it is
+             where nothing changes.
+    undone_by(value, change) -> reason or None
+             Why this value would be lost or would fail where the user changes the tuned pipe: "lora" or "ip_adapter"
+             (it is put on later), "processors" (attention processors are set), "save" (save_pretrained). It follows
+             "NAME=VALUE ". Such a change is then refused. Never called for the default. The stages SURGERY and
+             QUANTIZE refuse "lora" and "save" without it. Example: "acts in the attention processors".
     script(config, target) -> Script
              The same change as source text, for `autotune export --as python`. The script of a knob includes that of
              the knobs that modify it.
@@ -186,6 +200,8 @@ class Knob:
     apply: Callable[[Any, Config, str], Effect] | None = None  # Any: DiffusionPipeline, which is not imported here
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
     call: Callable[[Value, Any], dict[str, Any]] | None = None
+    weighs: Callable[[Footprint, Config, Target], Footprint] | None = None
+    undone_by: Callable[[Value, Change], str | None] = no_objection
     script: Callable[[Config, Target], Script] | None = None
     nearest: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
 

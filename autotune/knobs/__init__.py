@@ -16,7 +16,9 @@ from pkgutil import walk_packages
 
 from autotune.config import Config, Value
 from autotune.errors import UserError, nearest, shown
+from autotune.footprint import Footprint
 from autotune.knob import Knob
+from autotune.target import Target
 
 LONGEST_VALUE = 1024  # characters of a word
 LARGEST_VALUE = 2**31  # of a number
@@ -73,6 +75,15 @@ def different(config: Config, other: Config) -> dict[str, Value]:
     """
     values, others = complete(config), complete(other)
     return {name: value for name, value in values.items() if others.get(name, value) != value}
+
+
+def footprint(config: Config, target: Target) -> Footprint:
+    """The weights of the target's pipeline under this config, predicted before anything is loaded."""
+    held = Footprint.of(target.pipeline.known.components)
+    for knob in all_knobs().values():
+        if knob.weighs is not None and knob.name in config:
+            held = knob.weighs(held, config, target)
+    return held
 
 
 def is_active(knob: Knob, values: Mapping[str, Value]) -> bool:

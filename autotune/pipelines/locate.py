@@ -76,7 +76,8 @@ def controlnet_folder(pipeline: Pipeline) -> Path:
     preset = presets().get(pipeline.name)
     if pipeline.weights == "random" and preset and preset.controlnet_architecture:
         return ARCHITECTURES / preset.controlnet_architecture
-    folder = part_folder(pipeline.controlnet)
+    needed = CONFIGURATIONS if pipeline.weights == "random" else WEIGHTS
+    folder = part_folder(pipeline.controlnet, only=needed)
     try:
         kind = json.loads((folder / "config.json").read_text()).get("_class_name")
     except (OSError, ValueError):
@@ -118,6 +119,18 @@ def fetch(pipeline: Pipeline) -> None:
         controlnet_folder(pipeline)
     if pipeline.lora is not None:
         part_folder(pipeline.lora)
+
+
+def is_on_disk(pipeline: Pipeline) -> bool:
+    """Can the pipeline be loaded without a network?"""
+    try:
+        folder_of(pipeline, local_files_only=True, configurations_only=pipeline.weights == "random")
+        for part in (pipeline.controlnet, pipeline.lora):
+            if part is not None and pipeline.weights == "pretrained":
+                part_folder(part, local_files_only=True)
+    except UserError:
+        return False
+    return True
 
 
 def revisions(pipeline: Pipeline) -> dict[str, Any]:

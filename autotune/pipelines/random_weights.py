@@ -34,7 +34,7 @@ def assemble(
     left_out = _without_vocabulary(folder, specs) if pipeline.weights == "random" else ()
     components = dict.fromkeys(left_out) | dict(given or {})
     components |= {
-        name: _component(folder / name, spec, dtype, device) for name, spec in specs.items() if name not in components
+        name: component(folder / name, spec, dtype, device) for name, spec in specs.items() if name not in components
     }
     if pipeline.controlnet is not None:
         components["controlnet"] = _controlnet(pipeline, dtype, device)
@@ -57,7 +57,7 @@ def _controlnet(pipeline: Pipeline, dtype: "torch.dtype", device: str) -> Any:
     return randomize(lambda: ControlNetModel.from_config(ControlNetModel.load_config(folder)), dtype, device)
 
 
-def _component(folder: Path, spec: list[str | None], dtype: "torch.dtype", device: str) -> Any:
+def component(folder: Path, spec: list[str | None], dtype: "torch.dtype", device: str) -> Any:
     """The component of this folder. `spec`: its library and class, as in model_index.json; null: there is none."""
     library, class_name = spec
     if library is None or class_name is None:
@@ -92,10 +92,11 @@ def randomize(make: "Callable[[], torch.nn.Module]", dtype: "torch.dtype", devic
     import torch
     from accelerate import init_empty_weights
 
+    if device == "meta":
+        with torch.device("meta"):  # at once; init_empty_weights() initializes every layer on the CPU first
+            return _tied(make().eval().requires_grad_(False))
     with init_empty_weights(include_buffers=False):
         module = make().eval().requires_grad_(False)
-    if device == "meta":
-        return _tied(module)
     generator = torch.Generator(device).manual_seed(0)
     for owner in module.modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):

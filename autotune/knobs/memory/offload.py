@@ -6,7 +6,8 @@
 from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Script, Stage
+from autotune.footprint import Footprint
+from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -40,6 +41,16 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return Effect(count=len(models), what="models offloaded to host memory")
 
 
+def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
+    value = str(config["offload"])
+    return footprint if value == "none" else footprint.offloaded(value)
+
+
+def undone_by(value: Value, change: Change) -> str | None:
+    moved_apart = change == "save" and value == "sequential"
+    return "keeps the weights where diffusers does not find them" if moved_apart else None
+
+
 def script(config: Config, target: Target) -> Script:
     value = config["offload"]
     if value == "group":
@@ -57,5 +68,7 @@ KNOB = Knob(
     why_not=why_not,
     clash=clash,
     apply=apply,
+    weighs=weighs,
+    undone_by=undone_by,
     script=script,
 )

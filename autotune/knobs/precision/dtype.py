@@ -7,6 +7,7 @@ format of the checkpoint. SDXL's VAE overflows in float16; its pipeline casts it
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
+from autotune.footprint import Footprint
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -42,6 +44,11 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return Effect(count=count, what=f"weights of the denoiser in {TORCH_NAMES[str(config['dtype'])]}")
 
 
+def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
+    value = str(config["dtype"])
+    return footprint.in_format(value, BYTES[value])
+
+
 def script(config: Config, target: Target) -> Script:
     return Script(load={"dtype": f"torch.{TORCH_NAMES[str(config['dtype'])]}"})
 
@@ -57,5 +64,6 @@ KNOB = Knob(
     why_not=why_not,
     load=load,
     apply=apply,
+    weighs=weighs,
     script=script,
 )

@@ -6,8 +6,9 @@ and the embeddings that diffusers names keep their format. Unlike with `quantiza
 
 from typing import TYPE_CHECKING
 
-from autotune.config import Config
-from autotune.knob import Effect, Knob, Script, Stage
+from autotune.config import Config, Value
+from autotune.footprint import Footprint
+from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -37,6 +38,18 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return Effect(count=count, what=f"weights stored in 8 bits, {share:.0%} of the denoiser's")
 
 
+def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
+    if config["layerwise_casting"] == "none":
+        return footprint
+    return footprint.of_denoiser(lambda p: p.stored_smaller(p.component.cast, 8), target.pipeline.known.denoiser)
+
+
+def undone_by(value: Value, change: Change) -> str | None:
+    if change == "ip_adapter":
+        return "stores weights in 8 bits, and an IP-Adapter casts all weights of the denoiser back"
+    return "stores weights in 8 bits, which can't be restored" if change == "save" else None
+
+
 def script(config: Config, target: Target) -> Script:
     denoiser, stored = f"pipe.{target.pipeline.known.denoiser}", f"torch.{config['layerwise_casting']}"
     how = f"storage_dtype={stored}, compute_dtype={denoiser}.dtype"
@@ -52,5 +65,7 @@ KNOB = Knob(
     summary="weights of the denoiser stored in 8 bits",
     clash=clash,
     apply=apply,
+    weighs=weighs,
+    undone_by=undone_by,
     script=script,
 )

@@ -8,10 +8,12 @@ packing needs the package mslk.) 64 inputs share a scale. torchao silently skips
 of 64, so only layers that were really quantized are counted.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Script, Stage
+from autotune.footprint import Footprint, Part
+from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.knobs.precision._linear_layers import selected
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -26,6 +28,7 @@ CONFIGS = {
     "fp8_weight_only": "Float8WeightOnlyConfig",
     "int4_weight_only": "Int4WeightOnlyConfig",
 }
+BITS = {name: 4 if name == "int4_weight_only" else 8 for name in CONFIGS}
 GROUP = 64  # inputs that share a scale in int4
 CPU_OUTPUTS = 16  # the CPU's int4 kernel computes this many outputs at a time
 
@@ -99,6 +102,28 @@ def _how(value: str, kind: str) -> Any:
     return quantization.Int4WeightOnlyConfig(**packed, set_inductor_config=False)
 
 
+def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
+    value, layers, kind = str(config["quantization"]), str(config.get("quantization_filter")), target.device.kind
+    if value == "none":
+        return footprint
+
+    def quantized(part: Part) -> Part:
+        fits = [s for s in part.component.linear if selected(layers, s[:2]) and _fits(value, s[:2], kind)]
+        smaller = part.stored_smaller(sum(wide * high * count for wide, high, count in fits), BITS[value])
+        scales = sum(
+            high * count * (2 * wide / GROUP if value == "int4_weight_only" else 1) for wide, high, count in fits
+        )
+        return replace(smaller, bytes=smaller.bytes + int(scales * part.weight_bytes))
+
+    return footprint.of_denoiser(quantized, target.pipeline.known.denoiser)
+
+
+def undone_by(value: Value, change: Change) -> str | None:
+    if change == "ip_adapter":
+        return "has packed weights, and an IP-Adapter casts all weights of the denoiser"
+    return "has packed weights, which only torchao can read" if change == "save" else None
+
+
 def script(config: Config, target: Target) -> Script:
     from autotune.knobs.precision._linear_layers import SDXL_LEFT_OUT
 
@@ -144,5 +169,7 @@ KNOB = Knob(
     why_not=why_not,
     clash=clash,
     apply=apply,
+    weighs=weighs,
+    undone_by=undone_by,
     script=script,
 )

@@ -1,0 +1,111 @@
+"""Footprint: the bytes of a pipeline's weights under a config, predicted before anything is loaded.
+
+What a call needs beside the weights (activations, workspaces, the CUDA context) is not predicted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import Field
+
+from autotune.frozen_model import FrozenModel
+
+FLOAT32_BYTES = 4
+
+
+class Component(FrozenModel):
+    """The weights of one component, counted on its class without weights. All counts are of floating-point weights.
+
+    weights         all, shared ones once
+    largest_layer   of the module that has the most of its own: what offloading by layers holds at once
+    linear          (in, out, number) of the linear layers, without biases
+    cast            that layerwise casting stores in 8 bits
+    kept_float32    number format ("fp16", "bf16") -> that the libraries keep in float32 where this format is asked for
+    runs_each_step  the denoiser, a ControlNet
+    offloaded       by model offloading: "in turn" (one at a time), "at the end" (stays until the call ends), "never"
+    stored          number format of the weights' files (as safetensors calls it) -> that they hold; empty: not known
+    """
+
+    name: str
+    weights: int
+    largest_layer: int
+    linear: tuple[tuple[int, int, int], ...] = ()
+    cast: int = 0
+    kept_float32: dict[str, int] = Field(default_factory=dict)
+    runs_each_step: bool = False
+    offloaded: str = "in turn"
+    stored: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def stored_format(self) -> str | None:
+        """The format of most of the weights in the files; None: not known."""
+        return max(self.stored, key=lambda name: self.stored[name], default=None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component under a config: the bytes of all its weights, of a plain weight, and of its largest layer."""
+
+    component: Component
+    bytes: int
+    weight_bytes: int
+    layer_bytes: int
+
+    def stored_smaller(self, weights: int, bits: float) -> "Part":
+        """The same with so many of its plain weights in `bits` each."""
+        return replace(self, bytes=self.bytes - int(weights * (self.weight_bytes - bits / 8)))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """All components under a config. Each knob that changes the weights returns another one (`Knob.weighs`).
+
+    device_bytes  of the weights that must be on the device at the same time; None: all of them
+    """
+
+    parts: tuple[Part, ...]
+    device_bytes: int | None = None
+
+    @staticmethod
+    def of(components: Sequence[Component]) -> "Footprint":
+        """As loaded, in float32."""
+        return Footprint(
+            tuple(
+                Part(c, FLOAT32_BYTES * c.weights, FLOAT32_BYTES, FLOAT32_BYTES * c.largest_layer) for c in components
+            )
+        )
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of all weights, wherever they are. Offloaded ones are in host memory."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of the weights that must be on the device at the same time."""
+        return self.weights_bytes if self.device_bytes is None else self.device_bytes
+
+    def of_denoiser(self, change: Callable[[Part], Part], denoiser: str) -> "Footprint":
+        """The same with the part of this name changed."""
+        return replace(self, parts=tuple(change(p) if p.component.name == denoiser else p for p in self.parts))
+
+    def in_format(self, name: str, weight_bytes: int) -> "Footprint":
+        """All weights in this number format, but for those that the libraries keep in float32."""
+
+        def converted(part: Part) -> Part:
+            kept = part.component.kept_float32.get(name, 0)
+            held = weight_bytes * (part.component.weights - kept) + FLOAT32_BYTES * kept
+            return Part(part.component, held, weight_bytes, weight_bytes * part.component.largest_layer)
+
+        return replace(self, parts=tuple(converted(part) for part in self.parts))
+
+    def offloaded(self, how: str) -> "Footprint":
+        """The weights in host memory: whole models ("model"), or layers ("sequential", "group") move to the device."""
+        always = sum(p.bytes for p in self.parts if p.component.offloaded == "never" and how != "group")
+        moving = [p for p in self.parts if p.component.offloaded != "never" or how == "group"]
+        if how == "model":
+            in_turn = max((p.bytes for p in moving), default=0)
+            each_step = sum(p.bytes for p in moving if p.component.runs_each_step)
+            return replace(self, device_bytes=always + max(in_turn, each_step))
+        layer = max((p.layer_bytes for p in moving), default=0)
+        return replace(self, device_bytes=always + layer * (2 if how == "group" else 1))

@@ -1,0 +1,118 @@
+"""Components: how many weights each component of a pipeline has, counted on its class without weights ("meta")."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotune.footprint import Component
+from autotune.pipeline import Pipeline
+from autotune.pipelines import locate, parts
+from autotune.pipelines.loading import hub_revision
+from autotune.pipelines.random_weights import assemble, component
+from autotune.pipelines.weight_files import Counts, stored_formats
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+
+def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tuple[Component, ...]:
+    """The components that have weights, as the pipeline would be loaded. Raises UserError as locate.folder_of() does.
+
+    configured  the pipeline whose configurations are read, where the weights of `pipeline` are not on this disk
+    """
+    import torch
+
+    configured = configured or pipeline
+    pipe: Any = assemble(configured, dtype=torch.float32, device="meta")
+    models = {name: m for name, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+    if pipeline.weights == "pretrained":
+        models |= _left_out(pipe, locate.folder_of(configured, configurations_only=configured.weights == "random"))
+    stored = _stored(pipeline, list(models)) if pipeline.weights == "pretrained" else {}
+    at_random = pipeline.weights == "random"
+    each_step, in_turn = parts.step_models(pipe), pipe.model_cpu_offload_seq.split("->")
+    return tuple(
+        Component(
+            name=name,
+            weights=sum(size for _, size in _weights(model)),
+            largest_layer=max((_own(module) for module in model.modules()), default=0),
+            linear=_linear(model),
+            kept_float32={} if at_random else _kept_float32(model),
+            cast=_cast(model) if name == parts.denoiser_name(pipe) else 0,
+            runs_each_step=name in each_step,
+            offloaded="never"
+            if name in pipe._exclude_from_cpu_offload
+            else "in turn"
+            if name in in_turn
+            else "at the end",
+            stored=stored.get(name, {}),
+        )
+        for name, model in models.items()
+    )
+
+
+def _left_out(pipe: "DiffusionPipeline", folder: Path) -> dict[str, "torch.nn.Module"]:
+    """The models that the folder names and the pipe lacks, without weights."""
+    import torch
+
+    index = json.loads((folder / "model_index.json").read_text())
+    lost = [n for n, spec in index.items() if isinstance(spec, list) and None not in spec and not hasattr(pipe, n)]
+    lost += [name for name, part in pipe.components.items() if part is None]
+    models = [name for name in lost if (folder / name / "config.json").is_file()]
+    return {name: component(folder / name, index[name], torch.float32, "meta") for name in models}
+
+
+def _stored(pipeline: Pipeline, names: list[str]) -> dict[str, Counts]:
+    """Component -> the number formats in its files."""
+    if pipeline.source == "demo":
+        found = stored_formats(str(locate.folder_of(pipeline)), None, names)
+    else:
+        found = stored_formats(pipeline.source, pipeline.revision, [name for name in names if name != "controlnet"])
+    if pipeline.controlnet is not None and "controlnet" in names:
+        revision = hub_revision(pipeline.part_revisions.get("controlnet"))
+        own = stored_formats(pipeline.controlnet, revision, [""])
+        found |= {"controlnet": own[""]} if own else {}
+    return found
+
+
+def _weights(model: "torch.nn.Module") -> list[tuple[str, int]]:
+    """(name, number of weights) of the floating-point parameters and buffers; shared ones once."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, tensor.numel()) for name, tensor in named if tensor.is_floating_point()]
+
+
+def _own(module: "torch.nn.Module") -> int:
+    return sum(p.numel() for p in module.parameters(recurse=False) if p.is_floating_point())
+
+
+def _linear(model: "torch.nn.Module") -> tuple[tuple[int, int, int], ...]:
+    import torch
+
+    shapes = Counter((m.in_features, m.out_features) for m in model.modules() if isinstance(m, torch.nn.Linear))
+    return tuple((wide, high, count) for (wide, high), count in sorted(shapes.items()))
+
+
+def _kept_float32(model: Any) -> dict[str, int]:
+    """Number format -> weights that stay in float32. transformers keeps some in float16, others in any 16-bit format;
+    diffusers keeps its own in both."""
+    strict = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    plain = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    both = strict if hasattr(model, "_keep_in_fp32_modules_strict") else plain
+
+    def count(words: set[str]) -> int:
+        return sum(size for name, size in _weights(model) if words & set(name.split(".")))
+
+    kept = {"fp16": count(plain | strict), "bf16": count(both)}
+    return {name: number for name, number in kept.items() if number}
+
+
+def _cast(denoiser: Any) -> int:
+    """The weights that layerwise casting stores in 8 bits. Asked by casting; the denoiser can't be used afterwards."""
+    import torch
+
+    if not hasattr(denoiser, "enable_layerwise_casting"):
+        return 0
+    stored = torch.float8_e4m3fn
+    denoiser.enable_layerwise_casting(storage_dtype=stored, compute_dtype=torch.float32)
+    return sum(p.numel() for p in denoiser.parameters() if p.dtype == stored)
