@@ -10,9 +10,10 @@ from autotune.building import build
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, write_json
 from autotune.measurement import ChainCost
-from autotune.production import fingerprint
+from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
 from autotune.production.tuned_config import Confirmation, TunedConfig
+from autotune.production.turns import LOADING
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -66,7 +67,13 @@ class ChainConfig(FrozenModel):
         )
 
     def pipeline_on(
-        self, device: str | None = None, *, local_files_only: bool = False, strict: bool = False, warmup: bool = False
+        self,
+        device: str | None = None,
+        *,
+        local_files_only: bool = False,
+        strict: bool = False,
+        warmup: bool = False,
+        thread_safe: bool = False,
     ) -> "Chain":
         """Load the chain. Called with a prompt, it returns the last stage's pictures; `.stages` are its pipelines.
 
@@ -84,7 +91,10 @@ class ChainConfig(FrozenModel):
         stages = [
             (stage.pipeline, place.config, stage.workload) for stage, place in zip(self.stages, places, strict=True)
         ]
-        chain: Chain = build.chain(stages, places[0].device.torch_name, local_files_only=local_files_only)
+        with LOADING:
+            chain: Chain = build.chain(stages, places[0].device.torch_name, local_files_only=local_files_only)
+            for pipe, (_, config, workload) in zip(chain.stages, stages, strict=True):
+                serving.serve(pipe, config, workload, thread_safe=thread_safe)
         if warmup:
             chain(next(self.stages[0].workload.calls())[0])
         return chain
@@ -105,6 +115,7 @@ def load(
     strict: bool = False,
     warmup: bool = False,
     artifacts: bool = False,
+    thread_safe: bool = False,
 ) -> "DiffusionPipeline | Chain":
     """Load the diffusers pipeline of an exported config: `pipe = autotune.load("best.json")`.
 
@@ -118,13 +129,21 @@ def load(
     warmup            call the pipeline once at each measured size before returning, so that all compilation is done
     artifacts         use the compiled code beside the file. torch reads it with pickle: whoever wrote it can run any
                       code in this process. Use it only for files that you or somebody you trust made
+    thread_safe       calls from several threads wait for one another. Otherwise calls that overlap are logged, as their
+                      pictures may be wrong
 
     Raises UserError where the file or the device can't be used.
     """
     exported = read_exported(path)
     if isinstance(exported, ChainConfig):
-        return exported.pipeline_on(device, local_files_only=local_files_only, strict=strict, warmup=warmup)
-    folder = Path(path).resolve().parent if artifacts else None
+        return exported.pipeline_on(
+            device, local_files_only=local_files_only, strict=strict, warmup=warmup, thread_safe=thread_safe
+        )
     return exported.pipeline_on(
-        device, local_files_only=local_files_only, strict=strict, warmup=warmup, artifacts_in=folder
+        device,
+        local_files_only=local_files_only,
+        strict=strict,
+        warmup=warmup,
+        artifacts_in=Path(path).resolve().parent if artifacts else None,
+        thread_safe=thread_safe,
     )

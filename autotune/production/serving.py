@@ -1,4 +1,4 @@
-"""Serving: the sizes that a config was measured at, a warm-up call at each, and a warning for any other size.
+"""Serving: what a loaded pipe does around each call, the sizes that it was measured at, and a warm-up at each.
 
 A call of another size works, but code is compiled again for it, and its speed is unknown.
 """
@@ -9,7 +9,11 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from autotune.config import Config
 from autotune.frozen_model import FrozenModel
+from autotune.production.compiled_shapes import CompiledShapes
+from autotune.production.guard import Installed, guard
+from autotune.production.turns import Turns
 from autotune.workload import Shape, Workload
 
 if TYPE_CHECKING:
@@ -45,30 +49,41 @@ def warm_up(pipe: "DiffusionPipeline", workload: Workload) -> None:
             pipe(**call_arguments(pipe, at_shape, *next(at_shape.calls())))
 
 
-def warn_of_other_shapes(pipe: "DiffusionPipeline", workload: Workload) -> None:
-    """Make the pipe log a warning, once per size, when it is called at a size that was not measured.
+def serve(pipe: "DiffusionPipeline", config: Config, workload: Workload, *, thread_safe: bool) -> None:
+    """Make the tuned pipe survive what people do with pipes. Its class becomes a subclass of the same name.
 
-    The pipe's class becomes a subclass of the same name. Otherwise the pipe is unchanged.
+    Each call: a size that was not measured is logged, once per size; calls that overlap are logged, or wait for one
+    another (`thread_safe`); parts that were replaced are logged; after many sizes nothing more is compiled.
+    Changes that would undo the config's settings raise UserError, see guard.py.
     """
+    guard(pipe, config)
     cls = type(pipe)
     signature = inspect.signature(cls.__call__)
-    warned: set[Shape] = set()
+    turns, shapes = Turns(thread_safe=thread_safe), CompiledShapes(len(workload.shapes))
+    installed, warned = Installed(pipe, config), set[Shape]()
 
     @functools.wraps(cls.__call__)
     def call(self: Any, *args: Any, **given: Any) -> Any:
-        shape = shape_of(signature.bind_partial(self, *args, **given).arguments, workload)
-        if shape not in workload.shapes and shape not in warned:
-            warned.add(shape)
-            measured = ", ".join(map(str, workload.shapes))
-            LOG.warning(
-                "this config was not tuned for a call of size %s (measured: %s): its speed is unknown, and code is "
-                "compiled again for it.",
-                shape,
-                measured,
-            )
-        return cls.__call__(self, *args, **given)
+        arguments = signature.bind_partial(self, *args, **given).arguments
+        _warn_of_other_shape(shape_of(arguments, workload), workload, warned)
+        with turns.take():
+            installed.check(self)
+            with shapes.one_call():
+                return cls.__call__(self, *args, **given)
 
     pipe.__class__ = type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
+
+
+def _warn_of_other_shape(shape: Shape, workload: Workload, warned: set[Shape]) -> None:
+    """Log a size that was not measured, unless it is in `warned`, to which it is added."""
+    if shape not in workload.shapes and shape not in warned:
+        warned.add(shape)
+        LOG.warning(
+            "this config was not tuned for a call of size %s (measured: %s): its speed is unknown, and code is "
+            "compiled again for it.",
+            shape,
+            ", ".join(map(str, workload.shapes)),
+        )
 
 
 def shape_of(arguments: Mapping[str, Any], workload: Workload) -> Shape:

@@ -21,9 +21,11 @@ from autotune.production import untrusted_input as untrusted
 from autotune.production.artifacts import Artifacts, use
 from autotune.production.serving import Serving
 from autotune.production.thumbnail import Thumbnail
+from autotune.production.turns import LOADING
 from autotune.statistics.paired import Paired
 from autotune.statistics.verdict import Verdict, judge
 from autotune.target import Target
+from autotune.trial import BaselineChoice
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ class TunedConfig(FrozenModel):
     versions: dict[str, str]
     tuned: Evidence
     baseline_knobs: dict[str, Value]
+    baseline_choice: BaselineChoice | None = None  # why it is the baseline; None: it was named, or an older file
     baseline: Evidence
     confirmation: Confirmation | None
     evidence_of: str | None = None  # digest of the measured config; None: an older file
@@ -198,6 +201,7 @@ class TunedConfig(FrozenModel):
         strict: bool = False,
         warmup: bool = False,
         artifacts_in: Path | None = None,
+        thread_safe: bool = False,
     ) -> "DiffusionPipeline":
         """Load an ordinary diffusers pipeline, built by the same code that the measurement used.
 
@@ -207,27 +211,34 @@ class TunedConfig(FrozenModel):
 
         The other arguments are those of autotune.load(). Raises UserError where the pipeline or device can't be used.
         """
-        place = fingerprint.find_place(self.target, self.config, device, local_files_only=local_files_only)
-        differences = [*self.edited, *place.differences]
-        fingerprint.report(differences, strict=strict)
-        if artifacts_in is not None:
-            use(self.artifacts, artifacts_in, differences)
-        pipe = fingerprint.load(self.target, place, strict=strict, local_files_only=local_files_only)
-        serving.warn_of_other_shapes(pipe, self.workload)
+        with LOADING:
+            place = fingerprint.find_place(self.target, self.config, device, local_files_only=local_files_only)
+            differences = [*self.edited, *place.differences]
+            fingerprint.report(differences, strict=strict)
+            if artifacts_in is not None:
+                use(self.artifacts, artifacts_in, differences)
+            pipe = fingerprint.load(self.target, place, strict=strict, local_files_only=local_files_only)
+            serving.serve(pipe, place.config, self.workload, thread_safe=thread_safe)
         if warmup:
             serving.warm_up(pipe, self.workload)
         return pipe
 
     def apply(
-        self, pipe: "DiffusionPipeline", device: str | None = None, *, strict: bool = False
+        self,
+        pipe: "DiffusionPipeline",
+        device: str | None = None,
+        *,
+        strict: bool = False,
+        thread_safe: bool = False,
     ) -> "DiffusionPipeline":
         """Apply the config to a pipeline that is already loaded, in place; returns the pipeline.
 
         Raises UserError where a knob can only act while the pipeline is loaded, such as the number format, and where a
-        LoRA that is not fused would be lost.
+        LoRA that is not fused, or an IP-Adapter, would be lost.
         """
-        place = fingerprint.find_place(self.target, self.config, device, files=False)
-        fingerprint.report([*self.edited, *place.differences], strict=strict)
-        fingerprint.apply(pipe, self.target, place, strict=strict)
-        serving.warn_of_other_shapes(pipe, self.workload)
+        with LOADING:
+            place = fingerprint.find_place(self.target, self.config, device, files=False)
+            fingerprint.report([*self.edited, *place.differences], strict=strict)
+            fingerprint.apply(pipe, self.target, place, strict=strict)
+            serving.serve(pipe, place.config, self.workload, thread_safe=thread_safe)
         return pipe

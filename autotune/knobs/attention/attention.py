@@ -14,7 +14,8 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Script, Stage
+from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.attention._processors import weighted_processors, would_replace
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -94,6 +95,8 @@ def clash(config: Config, target: Target) -> str | None:
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     value, denoiser = str(config["attention"]), parts.denoiser(pipe)
+    if value in ("sliced", "vanilla") and weighted_processors(denoiser):
+        raise would_replace(f"attention={value}")
     if value == "sliced":
         pipe.enable_attention_slicing("auto")
         return Effect(count=len(denoiser.attn_processors), what="attention blocks sliced")
@@ -196,6 +199,11 @@ def _forced(cls: Any, backend_name: str) -> Any:
     return Forced
 
 
+def undone_by(value: Value, change: Change) -> str | None:
+    replaced = change in ("ip_adapter", "processors")
+    return "acts in the attention processors, which would be replaced" if replaced else None
+
+
 def script(config: Config, target: Target) -> Script:
     value, traits = str(config["attention"]), target.pipeline.known
     if value in BACKENDS:
@@ -232,5 +240,6 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    undone_by=undone_by,
     script=script,
 )

@@ -3,10 +3,11 @@
 diffusers keeps the separate weights beside the fused ones, so memory grows a little. Fusing comes before quantization.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Script, Stage
+from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.attention._processors import weighted_processors, would_replace
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -26,9 +27,27 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     vae = parts.vae(pipe)
     fused = [parts.denoiser(pipe), *([vae] if isinstance(vae, AutoencoderKL) else [])]
     for model in fused:
-        model.fuse_qkv_projections()
+        _fuse(model)
     blocks = [m for model in fused for m in model.modules()]
     return Effect(count=sum(getattr(m, "fused_projections", False) for m in blocks), what="attention blocks fused")
+
+
+def _fuse(model: Any) -> None:
+    """Raises UserError, with the model as it was, where fusing replaces attention processors that hold weights."""
+    processors, weighted = dict(model.attn_processors), weighted_processors(model)
+    model.fuse_qkv_projections()
+    if len(weighted_processors(model)) < len(weighted):
+        model.unfuse_qkv_projections()
+        model.set_attn_processor(processors)
+        raise would_replace("qkv_fusion=True")
+
+
+def undone_by(value: Value, change: Change) -> str | None:
+    if change == "lora":
+        return "computes with fused weights, which a LoRA does not change"
+    if change == "save":
+        return "has added fused weights, which diffusers would not load again"
+    return "acts in the attention processors, which would be replaced"
 
 
 def script(config: Config, target: Target) -> Script:
@@ -47,5 +66,6 @@ KNOB = Knob(
     summary="one matrix product for query, key and value",
     why_not=why_not,
     apply=apply,
+    undone_by=undone_by,
     script=script,
 )

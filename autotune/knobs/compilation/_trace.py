@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+MOST_GRAPHS = 64  # each keeps memory; calls of further shapes run untraced
+
 
 def trace_on_first_call(unet: Any) -> None:
     """Make the UNet run as traced: one graph for each set of input shapes and types, traced when they first occur."""
@@ -31,6 +33,8 @@ class _Traced:
         timestep = torch.as_tensor(timestep, device=sample.device)
         leaves = [sample, timestep, encoder_hidden_states, *_leaves(tensors)]
         key = (tuple((t.shape, t.dtype) for t in leaves), tuple(tensors), repr(plain))
+        if key not in self.graphs and len(self.graphs) >= MOST_GRAPHS:
+            return self.forward(sample, timestep, encoder_hidden_states, **more)
         if key not in self.graphs:
             self.graphs[key] = self._trace(leaves, tensors, plain)
         output = self.graphs[key](*leaves)

@@ -11,7 +11,7 @@ it is available only where a space file or --fix names it.
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
-from autotune.knob import Effect, Knob, Script, Stage
+from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.knobs.compilation._trace import trace_on_first_call
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -158,6 +158,11 @@ def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -
     return Effect(count=counters["stats"]["unique_graphs"], what=what)
 
 
+def undone_by(value: Value, change: Change) -> str | None:
+    traced = value == "trace" and change != "save"
+    return "keeps the layers of its first call in a traced graph" if traced else None
+
+
 def script(config: Config, target: Target) -> Script:
     value, traits = str(config["compile"]), target.pipeline.known
     if value == "off":
@@ -216,5 +221,6 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    undone_by=undone_by,
     script=script,
 )

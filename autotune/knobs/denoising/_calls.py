@@ -4,6 +4,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from autotune.pipelines import parts
+from autotune.pipelines.running import running_pipe
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -16,16 +17,21 @@ class Calls:
     """
 
     def __init__(self, pipe: "DiffusionPipeline") -> None:
-        self.pipe = pipe
         self.counts: deque[tuple[int, int]] = deque(maxlen=2)
         self.timesteps: Any = None
         parts.denoiser(pipe).cached_calls = self.counts
 
     def is_new(self) -> bool:
-        """Did a new call of the pipe begin since the last question? Each call sets new timesteps in the scheduler."""
-        if self.pipe.scheduler.timesteps is self.timesteps:
+        """Did a new call of the pipe begin since the last question? Each call sets new timesteps in the scheduler.
+
+        Other pipelines may share the denoiser, and where their calls begin is not known. There each call of the
+        denoiser is the first of a call, so that nothing of another picture is reused: the cache is then of no effect.
+        """
+        pipe = running_pipe()
+        timesteps = None if pipe is None else pipe.scheduler.timesteps
+        if timesteps is not None and timesteps is self.timesteps:
             return False
-        self.timesteps = self.pipe.scheduler.timesteps
+        self.timesteps = timesteps
         self.counts.append((0, 0))
         return True
 
