@@ -67,6 +67,14 @@ class StudyFolder:
     def anchor(self, before: int) -> Path:
         return self.path / "anchors" / f"{before:04d}"
 
+    def put_aside_baseline(self, index: int) -> None:
+        """Keep the run of a config that was tried as the baseline and does not fit: baselines/INDEX, with its log."""
+        aside = self.path / "baselines" / f"{index:04d}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        if self.trial(0).exists():
+            self.trial(0).rename(aside)
+
     def confirmation(self, number: int) -> Path:
         return self.path / "confirm" / f"{number:04d}" / "confirmation.json"
 

@@ -55,6 +55,31 @@ class Anchor(FrozenModel):
         return self.outcome if isinstance(self.outcome, Measurement) else None
 
 
+class Rejected(FrozenModel):
+    """A config that is plainer than the baseline and does not fit on the device.
+
+    values        in which it differs from the pipeline as loaded
+    weight_bytes  that its weights take on the device at the same time, predicted; it was not tried. None: it was
+    limit_bytes   what they would have to fit in; None: it was tried
+    reason        in words
+    """
+
+    values: dict[str, Value]
+    weight_bytes: int | None = None
+    limit_bytes: int | None = None
+    reason: str
+
+
+class BaselineChoice(FrozenModel):
+    """Why the baseline of a study is the config that it is: the plainest that fits on the device.
+
+    rejected  the plainer ones, the plainest first; empty: the pipeline as loaded fits
+    """
+
+    reason: str
+    rejected: tuple[Rejected, ...] = ()
+
+
 class Trial(FrozenModel):
     """One config of a study and its outcome. Trial 0 is the baseline.
 

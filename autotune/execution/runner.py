@@ -32,7 +32,8 @@ class Runner:
 
     timeout_s         the user's limit for one trial
     max_memory_bytes  a GPU's allocator is capped so that a trial stays within it
-    baseline          the config that is not capped: the others are compared with it, whatever it needs
+    baseline          a config that is not capped: the user has named it, and the others are compared with it, whatever
+                      it needs
     isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
                       children: forks share the layout of their memory, so they differ less than processes in use do
     """

@@ -14,7 +14,7 @@ from autotune.statistics.drift import corrected
 from autotune.study.earlier import EarlierStudy
 from autotune.study_folder import StudyFolder
 from autotune.target import Target
-from autotune.trial import Anchor, Trial
+from autotune.trial import Anchor, BaselineChoice, Trial
 
 SCHEMA_VERSION = 1
 
@@ -25,6 +25,8 @@ class Record(FrozenModel):
     isolation     how the trials' processes are started; studies of earlier versions have none and used "spawn"
     warm_start    earlier studies, with those of their trials that are in this space
     more_prompts  prompts that the search has no time for: only the pick is judged by them
+    baseline_choice
+                  why this is the baseline; None: the user named it, or the study is of an earlier version
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -36,6 +38,7 @@ class Record(FrozenModel):
     isolation: Isolation = "spawn"
     warm_start: tuple[EarlierStudy, ...] = ()
     more_prompts: tuple[str, ...] = ()
+    baseline_choice: BaselineChoice | None = None
 
     @property
     def all_prompts(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from autotune.study.earlier import EarlierStudy
 from autotune.study.record import Untried
 from autotune.study.space import SearchSpace
 from autotune.target import Target
-from autotune.trial import Anchor, Trial
+from autotune.trial import Anchor, BaselineChoice, Rejected, Trial
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,21 @@ class Probed:
     folder: Path
     trials: Sequence[Trial]  # finished earlier, where this search continues a study
     anchors: Sequence[Anchor] = ()
+
+
+@dataclass(frozen=True)
+class BaselineRejected:
+    """A config that is plainer than the baseline does not fit: predicted, or tried."""
+
+    rejected: Rejected
+
+
+@dataclass(frozen=True)
+class BaselineChosen:
+    """The baseline was measured, and it is not the pipeline as loaded, which does not fit."""
+
+    config: Config
+    choice: BaselineChoice
 
 
 @dataclass(frozen=True)
@@ -65,5 +80,15 @@ class Confirming:
     round: int  # from 1; 0: its pictures are being drawn
 
 
-Event = Probed | WarmStarted | TrialStarted | TrialEnded | Anchored | Skipped | Confirming
+Event = (
+    Probed
+    | BaselineRejected
+    | BaselineChosen
+    | WarmStarted
+    | TrialStarted
+    | TrialEnded
+    | Anchored
+    | Skipped
+    | Confirming
+)
 Listener = Callable[[Event], None]

@@ -53,34 +53,50 @@ class Explorer:
         self.folder, self.study, self.runner, self.listen, self.clock = folder, study, runner, listen, clock
         self.reuse = reuse
 
-    def explore(self, budget: Budget) -> bool:
+    def explore(self, budget: Budget, *, began: float | None = None) -> bool:
         """Ask, run, tell until the trials, the time or the space is used up. True: the space is.
 
         Trial 0 is the baseline. Raises UserError where it fails: there is then nothing to compare with.
+
+        began  when the time of the budget began, by the clock; None: now
         """
-        exhausted = self._explore(budget)
+        end = (self.clock() if began is None else began) + (budget.time_s or float("inf"))
+        failure = self.run_baseline()
+        if failure is not None:
+            raise self.baseline_failed(failure)
+        exhausted = self._explore(budget, end)
         if self.study.untried is not None:
             self.listen(Skipped(self.study.untried))
         return exhausted
 
-    def _explore(self, budget: Budget) -> bool:
-        end = self.clock() + (budget.time_s or float("inf"))
-        if not self.study.trials:
-            self._run_next()
+    def _explore(self, budget: Budget, end: float) -> bool:
         warm_start = self.study.record.warm_start
         while len(self.study.trials) < budget.trials and self._has_time(end):
             if warm_start:
                 self.listen(WarmStarted(warm_start, len(self.study.warm.first)))
                 warm_start = ()
-            if not self._run_next():
+            if self._run_next() is None:
                 return True
         return False
 
-    def _run_next(self) -> bool:
-        """Ask for the next config, run it and tell the outcome; False where every allowed config was tried."""
+    def run_baseline(self) -> Failure | None:
+        """Run trial 0, unless it is measured already. Returns why it could not be measured: it is then no trial."""
+        outcome = None if self.study.trials else self._run_next()
+        return outcome if isinstance(outcome, Failure) else None
+
+    def baseline_failed(self, failure: Failure) -> UserError:
+        """The error that ends the search."""
+        log = self.folder.trial(0) / "log.txt"
+        return UserError(f"the baseline itself failed ({failure.cause}): {failure.reason}; see {log}.")
+
+    def _run_next(self) -> Outcome | None:
+        """Ask for the next config, run it and tell the outcome, which is returned. None: every config was tried.
+
+        A baseline that fails is not told.
+        """
         proposal = self.study.ask()
         if proposal is None:
-            return False
+            return None
         number, config, origin = proposal
         self.anchor()
         self.listen(TrialStarted(number, config, origin))
@@ -88,12 +104,11 @@ class Explorer:
         outcome = self._run(number, config)
         seconds = self.clock() - started
         if number == 0 and isinstance(outcome, Failure):
-            log = self.folder.trial(0) / "log.txt"
-            raise UserError(f"the baseline itself failed ({outcome.cause}): {outcome.reason}; see {log}.")
+            return outcome
         trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
         self.study.tell(trial)
         self.listen(TrialEnded(self.study.trials[-1]))
-        return True
+        return outcome
 
     def _run(self, number: int, config: Config) -> Outcome:
         place, trials = self.folder.trial(number), self.study.trials

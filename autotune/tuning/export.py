@@ -86,6 +86,7 @@ def export(
         knobs=trial.values,
         tuned=evidence(trial, baseline, target.workload),
         baseline_knobs=baseline.values,
+        baseline_choice=record.baseline_choice,
         baseline=evidence(baseline, baseline, target.workload),
         confirmation=confirmation,
         device=target.device,

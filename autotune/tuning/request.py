@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from autotune.config import Config, Value
+from autotune.config import Config, Value, read_value
 from autotune.device import Device
 from autotune.errors import UserError
 from autotune.goal import Budget, Goal
 from autotune.isolation import Isolation
-from autotune.knobs import complete
+from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline
 from autotune.pipelines import requested_options
 from autotune.production.tuned_config import TunedConfig
@@ -27,6 +27,7 @@ class Request:
     """What search() was called with, in the types that its steps take.
 
     prompts   all of them; `workload` has those of the search, the confirmation draws the others as well
+    baseline  None: the plainest config that fits, see baseline.py
     fixed     knob -> the value at which it is held
     excluded  the knobs that keep the baseline's value
     earlier   paths of earlier studies for a warm start
@@ -35,7 +36,7 @@ class Request:
     pipeline: Pipeline
     device: Device
     space_file: SpaceFile
-    baseline: Config
+    baseline: Config | None
     fixed: Mapping[str, Value]
     excluded: frozenset[str]
     sampler: str
@@ -71,10 +72,31 @@ def read_quality_drop(limit: float | None, pipeline: Pipeline) -> float:
     return limit
 
 
-def read_baseline(word: str) -> Config:
-    """The config that `--baseline` names: default, fp16, bf16 or an exported file. Raises UserError."""
-    if word in ("default", "fp16", "bf16"):
-        return complete({} if word == "default" else {"dtype": word})
-    if not word.endswith(".json"):
-        raise UserError(f"--baseline takes default, fp16, bf16 or an exported config (FILE.json), not {word!r}.")
-    return TunedConfig.load(word).config
+def read_baseline(word: str) -> Config | None:
+    """The config that `--baseline` names; None for "default", the plainest that fits. Raises UserError.
+
+    word  "default", number formats and KNOB=VALUE pairs ("bf16,offload=model"), or an exported file
+    """
+    if word == "default":
+        return None
+    if word.endswith(".json"):
+        return TunedConfig.load(word).config
+    values: dict[str, Value] = {}
+    for part in (part.strip() for part in word.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals and part in find_knob("dtype").values:
+            name, value = "dtype", part
+        if not (name and value):
+            raise UserError(
+                f"--baseline takes default, fp16, bf16, KNOB=VALUE pairs such as bf16,offload=model, or an exported "
+                f"config (FILE.json), not {word!r}."
+            )
+        if name in values:
+            raise UserError(f"--baseline {word}: {name} is given twice.")
+        values[name] = check_value(name, read_value(value))
+    config = complete(values)
+    idle = next((name for name in values if name not in config), None)
+    if idle is not None:
+        modified = find_knob(idle).modifies
+        raise UserError(f"--baseline {word}: {idle} acts only where {modified} is not at its default.")
+    return config

@@ -6,12 +6,14 @@ Nothing is printed: `listen` is called with the events (see events.py).
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from autotune.config import Value
+from autotune.config import Config, Value
 from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
@@ -30,16 +32,17 @@ from autotune.study.earlier import EarlierStudy
 from autotune.study.noise_floor import NoiseFloor, noise_floor
 from autotune.study.pareto_front import pareto_front
 from autotune.study.proposals import check_sampler
-from autotune.study.record import Record, read_record
+from autotune.study.record import Record, read_record, read_trials
 from autotune.study.space import SearchSpace, make_space
 from autotune.study.space_file import read_space_file
 from autotune.study.study import Study
 from autotune.study.warm_start import fitting
 from autotune.study_folder import StudyFolder
 from autotune.target import Target
-from autotune.trial import Trial
+from autotune.trial import BaselineChoice, Trial
+from autotune.tuning.baseline import Baselines
 from autotune.tuning.confirm import ConfirmationPlan, Confirmer
-from autotune.tuning.events import Listener, Probed
+from autotune.tuning.events import BaselineChosen, BaselineRejected, Listener, Probed
 from autotune.tuning.explore import Explorer
 from autotune.tuning.export import export, read_thumbnails
 from autotune.tuning.probe_space import PROMPTS_IN_SEARCH, default_prompts, default_space
@@ -112,7 +115,8 @@ def search(
     lora              a LoRA to fuse: a hub id, a folder or a .safetensors file
     weights           "pretrained", or "random": the full architecture with random weights
     device            "cuda", "cuda:N" or "cpu"; None: the first GPU, else the CPU
-    baseline          the config to compare with: "default" (float32), "fp16", "bf16" or the path of an exported config
+    baseline          the config to compare with: "default" (as loaded, in float32, or else the plainest config that
+                      fits on the device), values ("bf16", "bf16,offload=model") or the path of an exported config
 
     The workload:
     prompts           a file with one prompt a line, or JSON lines (.jsonl) with seeds; None: the shipped prompts
@@ -196,22 +200,14 @@ def run(request: Request, listen: Listener) -> Result:
     folder.create()
     with folder.lock():
         # Probe: what can be tuned here?
-        target, space, warm = _probe(request, earlier)
-        study = _open_study(request, target, space, warm)
-        record = study.record
-        listen(Probed(target, space, folder.path, tuple(study.trials), tuple(study.anchors)))
+        target, began = _probe(request), time.monotonic()
 
-        # Baseline and explore: trial 0 is the baseline, each further trial is a config that the sampler proposes.
-        runner = partial(
-            Runner,
-            folder,
-            target,
-            request.budget.trial_timeout_s,
-            max_memory_bytes=record.goal.max_vram_bytes,
-            baseline=record.baseline_config,
-        )
-        explorer = Explorer(folder, study, runner(isolation=record.isolation), listen, reuse=request.reuse)
-        exhausted = explorer.explore(request.budget)
+        # Baseline: trial 0, the config that the user named or the plainest that fits.
+        study, explorer, runner = _with_baseline(request, target, earlier, listen)
+        record = study.record
+
+        # Explore: each further trial is a config that the sampler proposes.
+        exhausted = explorer.explore(request.budget, began=began)
         explorer.anchor(last=True)
         isolate.close()  # nothing is forked from here on: free the fork server's half a gigabyte
 
@@ -227,38 +223,98 @@ def run(request: Request, listen: Listener) -> Result:
         return _result(study, best, tuned, exhausted=exhausted)
 
 
-def _probe(request: Request, earlier: Sequence[WarmStartStudy]) -> tuple[Target, SearchSpace, tuple[EarlierStudy, ...]]:
-    """The target, the configs that are allowed for it, and the trials of earlier studies that lie in this space.
+def _probe(request: Request) -> Target:
+    """What can be tuned here. Raises UserError, and then removes the folder if it is new."""
+    with _discarding(request.folder):
+        request.prompts.save_pictures(request.folder.references)
+        return probe(request.folder.probe, request.pipeline, request.device, request.workload)
 
-    Raises UserError, and then removes the folder if it is new.
-    """
-    folder = request.folder
+
+@contextmanager
+def _discarding(folder: StudyFolder) -> Iterator[None]:
+    """Remove the folder, if it is new, where a UserError is raised: there is no study."""
     try:
-        request.prompts.save_pictures(folder.references)
-        target = probe(folder.probe, request.pipeline, request.device, request.workload)
-        space = make_space(
-            target, request.space_file, fix=request.fixed, exclude=request.excluded, baseline=request.baseline
-        )
-        for found in earlier:
-            found.check_family(target)
-        warm = fitting([found.study for found in earlier], space)
-        objection = space.objection(request.baseline)
-        if objection:
-            raise UserError(f"the baseline can't run here: {objection}.")
+        yield
     except UserError as error:
         if str(folder.probe / "log.txt") not in str(error):  # a message that names the log needs the folder
             folder.discard()
         raise
-    return target, space, warm
 
 
-def _open_study(request: Request, target: Target, space: SearchSpace, warm: tuple[EarlierStudy, ...]) -> Study:
+def _with_baseline(
+    request: Request, target: Target, earlier: Sequence[WarmStartStudy], listen: Listener
+) -> tuple[Study, Explorer, "partial[Runner]"]:
+    """The study with its baseline measured. Without a named baseline, the plainest config that fits becomes it.
+
+    Raises UserError where no baseline can be measured.
+    """
+    folder = request.folder
+    with _discarding(folder):
+        baselines = Baselines(target, request.goal, request.baseline, request.fixed, folder)
+    first = True
+    while True:
+        with _discarding(folder):
+            baseline, choice = baselines.next()
+            space, warm = _space(request, target, baseline, earlier)
+            study = _open_study(request, target, space, warm, baseline, choice)
+        if first:
+            listen(Probed(target, space, folder.path, tuple(study.trials), tuple(study.anchors)))
+        first = False
+        is_new = not study.trials
+        for rejected in baselines.news() if is_new else ():  # a search that goes on has told it before
+            listen(BaselineRejected(rejected))
+        runner = _runner(request, study.record)
+        explorer = Explorer(folder, study, runner(isolation=study.record.isolation), listen, reuse=request.reuse)
+        failure = explorer.run_baseline()
+        if failure is None:
+            if is_new and choice is not None and choice.rejected:
+                listen(BaselineChosen(baseline, choice))
+            return study, explorer, runner
+        if not baselines.may_follow(baseline, failure):
+            raise explorer.baseline_failed(failure)
+        folder.put_aside_baseline(len(baselines.rejected) - 1)
+
+
+def _runner(request: Request, record: Record) -> "partial[Runner]":
+    """A Runner but for its isolation. A baseline that the user named is not held to the limit on memory."""
+    return partial(
+        Runner,
+        request.folder,
+        record.target,
+        request.budget.trial_timeout_s,
+        max_memory_bytes=record.goal.max_vram_bytes,
+        baseline=None if record.baseline_choice else record.baseline_config,
+    )
+
+
+def _space(
+    request: Request, target: Target, baseline: Config, earlier: Sequence[WarmStartStudy]
+) -> tuple[SearchSpace, tuple[EarlierStudy, ...]]:
+    """The configs that are allowed, and the trials of earlier studies that lie among them. Raises UserError."""
+    space = make_space(target, request.space_file, fix=request.fixed, exclude=request.excluded, baseline=baseline)
+    for found in earlier:
+        found.check_family(target)
+    objection = space.objection(baseline)
+    if objection:
+        raise UserError(f"the baseline can't run here: {objection}.")
+    return space, fitting([found.study for found in earlier], space)
+
+
+def _open_study(
+    request: Request,
+    target: Target,
+    space: SearchSpace,
+    warm: tuple[EarlierStudy, ...],
+    baseline: Config,
+    choice: BaselineChoice | None,
+) -> Study:
     """The study in the request's folder, which is written now if it is new. Raises UserError for another study."""
     folder = request.folder
     record = Record(
         target=target,
         goal=request.goal,
-        baseline=dict(request.baseline),
+        baseline=dict(baseline),
+        baseline_choice=choice,
         space=space.values,
         command=request.command,
         isolation=_isolation(folder, request.isolation),
@@ -276,14 +332,17 @@ def _isolation(folder: StudyFolder, requested: Isolation | None) -> Isolation:
 
 def _agree(folder: StudyFolder, record: Record) -> Record:
     """The record of the study in this folder, written now if it is new. Raises UserError where it is another study."""
-    if not folder.study.exists():
-        write_json(folder.study, record.to_json())
-        return record
-    old = read_record(folder)
-    difference = old.difference(record)
+    old = read_record(folder) if folder.study.exists() else None
+    choosing = old is not None and old.baseline_choice is not None and not read_trials(folder)
+    if old is not None and choosing:  # until it is measured, another baseline may take its place
+        chosen = ("baseline", "baseline_choice", "space")
+        old = old.model_copy(update={name: getattr(record, name) for name in chosen})
+    difference = old.difference(record) if old is not None else None
     if difference:
         raise UserError(f"{str(folder.path)!r} holds a study of another kind ({difference}); use another --study.")
-    return old
+    if old is None or choosing:
+        write_json(folder.study, (old or record).to_json())
+    return old or record
 
 
 def _result(study: Study, best: Trial, tuned: TunedConfig, *, exhausted: bool) -> Result:

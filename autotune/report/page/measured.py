@@ -24,7 +24,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("device", f"{device.name}, {words.memory(device.memory_bytes)}"),
         ("evidence", "; ".join(device.evidence)),
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
-        ("baseline", words.config(Config(record.baseline))),
+        ("baseline", _baseline(summary)),
         ("limits", _limits(summary)),
         ("warm start", _warm_start(summary)),
         ("not tried", _not_tried(summary)),
@@ -38,6 +38,13 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("scorer", _scorer(summary)),
     ]
     return [(what, line) for what, line in lines if line]
+
+
+def _baseline(summary: StudySummary) -> str:
+    """The config of the baseline, and why it is not the pipeline as loaded."""
+    record, choice = summary.record, summary.record.baseline_choice
+    config = words.config(Config(record.baseline))
+    return f"{config}, {choice.reason}" if choice and choice.rejected else config
 
 
 def _revision(summary: StudySummary) -> str:

@@ -144,6 +144,9 @@ def search_result(result: Result) -> RenderableType:
     """How a search ended: the front, the sentence about the pick, the path of the report."""
     failed = [t for t in result.trials if isinstance(t.outcome, Failure)]
     lines = [f"\nbest.json is trial {result.best.number}: {result.tuned.about}"]
+    choice = result.record.baseline_choice
+    if choice is not None and choice.rejected:
+        lines.append(f"The baseline is {words.config(result.record.baseline_config)}, {choice.reason}.")
     if result.best.number == 0:
         lines.append("No other config that keeps the limits was better beyond the noise.")
     lines += noise_floor_words(result.noise_floor)

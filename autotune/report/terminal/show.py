@@ -15,7 +15,18 @@ from autotune.report.terminal.search import LiveView, front_table, header, searc
 from autotune.report.terminal.theme import show_steps
 from autotune.statistics.drift import process_spread
 from autotune.trial import Anchor, Trial
-from autotune.tuning.events import Anchored, Confirming, Event, Probed, Skipped, TrialEnded, TrialStarted, WarmStarted
+from autotune.tuning.events import (
+    Anchored,
+    BaselineChosen,
+    BaselineRejected,
+    Confirming,
+    Event,
+    Probed,
+    Skipped,
+    TrialEnded,
+    TrialStarted,
+    WarmStarted,
+)
 from autotune.tuning.search import Result
 
 
@@ -85,6 +96,10 @@ class PlainLines:
         if isinstance(event, Anchored):
             self.anchors.append(event.anchor)
             return [f"baseline again: {words.anchor(event.anchor, self.trials[0])}"]
+        if isinstance(event, BaselineRejected):
+            return [f"baseline: {event.rejected.reason}"]
+        if isinstance(event, BaselineChosen):
+            return [f"baseline: {words.config(event.config)} is the plainest config that fits"]
         if isinstance(event, WarmStarted):
             return [words.warm_start(event.studies, event.first)]
         if isinstance(event, Skipped):
@@ -106,6 +121,10 @@ def as_data(event: Event) -> dict[str, Any]:
         return {"event": "ended", **event.trial.to_json()}
     if isinstance(event, Anchored):
         return {"event": "anchored", **event.anchor.to_json()}
+    if isinstance(event, BaselineRejected):
+        return {"event": "baseline_rejected", **event.rejected.to_json()}
+    if isinstance(event, BaselineChosen):
+        return {"event": "baseline_chosen", "config": dict(event.config), **event.choice.to_json()}
     if isinstance(event, WarmStarted):
         studies = [
             {"name": s.name, "digest": s.digest, "device": s.device, "trials": len(s.trials)} for s in event.studies

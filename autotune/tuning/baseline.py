@@ -1,0 +1,186 @@
+"""Baseline: the plainest config that fits on the device, which is what a search compares with unless another is named.
+
+The steps, each plainer than the next: the pipeline as loaded; in the checkpoint's own 16-bit format; with model
+offload, VAE tiling and slicing; with group offload; with sequential offload. A step whose weights alone are larger than
+the memory is not tried. Any other is tried, and runs out of memory or is the baseline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autotune.config import Config, Value
+from autotune.errors import UserError
+from autotune.goal import Goal
+from autotune.knobs import all_knobs, complete, different, find_knob, footprint
+from autotune.study.record import read_record
+from autotune.study.space import SearchSpace
+from autotune.study_folder import StudyFolder
+from autotune.target import Target
+from autotune.trial import BaselineChoice, Failure, Rejected
+
+OWN_FORMATS = {"F16": "fp16", "BF16": "bf16"}  # safetensors' names of the 16-bit formats -> values of dtype
+OFFLOADS = ("model", "group", "sequential")
+SAVERS: dict[str, Value] = {"vae_tiling": True, "vae_slicing": True}  # with an offload, where they are possible
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The weights of a config in the memory of a device: bytes at the same time, and those that the device has."""
+
+    weight_bytes: int
+    limit_bytes: int
+
+    @property
+    def left_bytes(self) -> int:
+        """For activations and the CUDA context. Negative: not even the weights fit."""
+        return self.limit_bytes - self.weight_bytes
+
+
+def limit_bytes(target: Target, goal: Goal) -> int:
+    """The memory in which the baseline must fit: that of the device, or less by --max-vram, which a GPU enforces."""
+    enforced = goal.max_vram_bytes if target.device.kind != "cpu" else None
+    return min(target.device.memory_bytes, enforced or target.device.memory_bytes)
+
+
+def predict(config: Config, target: Target, memory_bytes: int) -> Prediction:
+    return Prediction(footprint(config, target).resident_bytes, memory_bytes)
+
+
+def steps(target: Target, fixed: Mapping[str, Value] | None = None) -> list[Config]:
+    """The configs that may become the baseline, the plainest first. What is not possible here is left out.
+
+    fixed  values that the user holds; every step but the pipeline as loaded has those that save memory
+    """
+    held = _for_memory(fixed or {})
+    dtype = _sixteen_bits(target)
+    smaller: dict[str, Value] = {} if dtype is None else {"dtype": dtype}
+    wanted = [smaller | held, *(smaller | {"offload": how} | SAVERS | held for how in OFFLOADS)]
+    found = [complete({}), *(_possible(values, target, held) for values in wanted)]
+    return list(dict.fromkeys(config for config in found if config is not None))
+
+
+def _for_memory(fixed: Mapping[str, Value]) -> dict[str, Value]:
+    """Those of the values that change what the weights take, or how much a VAE takes, with their modifiers."""
+    saving = {name for name in fixed if find_knob(name).weighs is not None or name in SAVERS}
+    return {name: value for name, value in fixed.items() if name in saving or find_knob(name).modifies in saving}
+
+
+def _sixteen_bits(target: Target) -> Value | None:
+    """The 16-bit format of the denoiser's files, where the device computes in it. Otherwise bf16, which overflows no
+    earlier than float32, then fp16. None: the device has neither."""
+    pipeline = target.pipeline.known
+    denoiser = next((part for part in pipeline.components if part.name == pipeline.denoiser), None)
+    own = OWN_FORMATS.get(denoiser.stored_format or "") if denoiser else None
+    order = dict.fromkeys(value for value in (own, "bf16", "fp16") if value is not None)
+    return next((value for value in order if find_knob("dtype").why_not(value, target) is None), None)
+
+
+def _possible(values: Mapping[str, Value], target: Target, held: Mapping[str, Value]) -> Config | None:
+    """The config of these values, without those of SAVERS that don't go with the others. None: it can't run here."""
+    space, values = SearchSpace(target, {}), dict(values)
+    for name in (None, *(name for name in SAVERS if name not in held)):
+        values = {n: v for n, v in values.items() if n in held or n not in SAVERS or not _fault(n, v, target)}
+        values.pop(name or "", None)
+        config = complete(values)
+        if space.objection(config) is None:
+            return config
+    return None
+
+
+def _fault(name: str, value: Value, target: Target) -> str | None:
+    return all_knobs()[name].why_not(value, target)
+
+
+class Baselines:
+    """The configs that may become the baseline of a study, in turn. Those that are predicted not to fit are skipped.
+
+    rejected  the plainer ones that don't fit, from this search and from the one that it continues
+    """
+
+    def __init__(
+        self, target: Target, goal: Goal, named: Config | None, fixed: Mapping[str, Value], folder: StudyFolder
+    ) -> None:
+        """named: by the user, and then the only one. Raises UserError where its weights can't fit."""
+        self.target, self.limit_bytes, self.named = target, limit_bytes(target, goal), named
+        self.rejected: list[Rejected] = []
+        self._told = 0
+        begun = _begun(folder) if named is None else None
+        if named is not None:
+            _check_named(named, target)
+        self._left = steps(target, fixed) if named is None else [named]
+        if begun is not None:
+            config, self.rejected = begun
+            later = self._left[self._left.index(config) + 1 :] if config in self._left else []
+            self._left = [config, *later]
+        self._settled = begun is not None or named is not None  # the first one is not to be skipped
+
+    def next(self) -> tuple[Config, BaselineChoice | None]:
+        """The plainest config that may fit, and why it is the baseline if it does. Raises UserError: none is left."""
+        while self._left:
+            config = self._left.pop(0)
+            predicted = predict(config, self.target, self.limit_bytes)
+            if predicted.left_bytes >= 0 or self._settled:
+                self._settled = False
+                return config, None if self.named else self._choice()
+            self.rejected.append(_too_large(config, predicted))
+        raise UserError(
+            f"{self.target.pipeline.name} does not fit on {self.target.device.name}: {self._why()}. Take a smaller "
+            "--size or pipeline, or name a smaller baseline, such as --baseline "
+            "bf16,quantization=int8_weight_only,offload=sequential."
+        )
+
+    def may_follow(self, config: Config, failure: Failure) -> bool:
+        """The config failed: may another one take its place? Only where it was not named and ran out of memory."""
+        if self.named is not None or failure.cause != "out_of_memory":
+            return False
+        reason = f"{words(config)} ran out of memory ({failure.reason.rstrip('.')})"
+        self.rejected.append(Rejected(values=different(config, complete({})), reason=reason))
+        return True
+
+    def news(self) -> list[Rejected]:
+        """Those that were rejected since this was last asked."""
+        new, self._told = self.rejected[self._told :], len(self.rejected)
+        return new
+
+    def _choice(self) -> BaselineChoice:
+        reason = f"the plainest config that fits: {self._why()}" if self.rejected else "the pipeline as loaded fits"
+        return BaselineChoice(reason=reason, rejected=tuple(self.rejected))
+
+    def _why(self) -> str:
+        return "; ".join(one.reason for one in self.rejected)
+
+
+def _begun(folder: StudyFolder) -> tuple[Config, list[Rejected]] | None:
+    """The baseline of the study in this folder, and what was rejected before; None: it is new, or it was named."""
+    if not folder.study.exists():
+        return None
+    record, choice = read_record(folder), read_record(folder).baseline_choice
+    if choice is None and record.baseline_config != complete({}):  # studies of earlier versions have no choice
+        return None
+    return record.baseline_config, list(choice.rejected if choice else ())
+
+
+def _check_named(config: Config, target: Target) -> None:
+    predicted = predict(config, target, target.device.memory_bytes)
+    if predicted.left_bytes < 0:
+        raise UserError(
+            f"the baseline can't run here: its weights alone take {predicted.weight_bytes / 1e9:.1f} GB, and "
+            f"{target.device.name} has {predicted.limit_bytes / 1e9:.1f} GB; without --baseline, the plainest config "
+            "that fits is chosen."
+        )
+
+
+def _too_large(config: Config, predicted: Prediction) -> Rejected:
+    weights, memory = (f"{size / 1e9:.1f} GB" for size in (predicted.weight_bytes, predicted.limit_bytes))
+    return Rejected(
+        values=different(config, complete({})),
+        weight_bytes=predicted.weight_bytes,
+        limit_bytes=predicted.limit_bytes,
+        reason=f"{words(config)} was not tried, as its weights alone take {weights} of {memory}",
+    )
+
+
+def words(config: Config) -> str:
+    """ "the pipeline as loaded", or "dtype=bf16 offload=model"."""
+    changed = different(config, complete({}))
+    return " ".join(f"{name}={value}" for name, value in changed.items()) or "the pipeline as loaded"
