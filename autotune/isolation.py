@@ -3,6 +3,7 @@
 A process inherits these variables, so they also identify every process that a child starts.
 """
 
+import sys
 from typing import Literal
 
 # "fork": forked off the fork server, which has imported the libraries and done nothing else.
@@ -16,5 +17,10 @@ MARK = "AUTOTUNE_JOB"  # the job that this process belongs to, see execution/tra
 LIFELINE = "AUTOTUNE_LIFELINE"  # the file descriptor of a pipe whose other end closes when the parent dies
 STARTED_BY = "AUTOTUNE_ISOLATION"  # the Isolation of this child
 REQUESTED_AT = "AUTOTUNE_REQUESTED_AT"  # when the parent requested it: time.monotonic(), which all processes share
+
+# -P: code in the working directory, which may be a downloaded checkpoint, is never imported. The variable says the same
+# to the interpreters that a child starts, such as Inductor's compile workers.
+INTERPRETER = (sys.executable, "-P")
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 BLANK_MARK = "-" * 64  # MARK's value in the fork server, which belongs to no job: as long as the longest mark

@@ -23,6 +23,8 @@ Cause = Literal[
     "bad_input",  # the user's fault: the command ends with the reason
 ]
 
+Memory = Literal["device", "host"]  # a GPU's own, or that of the machine
+
 # Causes that may be gone at another time: such a config is tried again, and the sampler is not told of the failure.
 NOT_THE_CONFIG: frozenset[Cause] = frozenset({"throttled", "contended", "noisy"})
 
@@ -31,11 +33,16 @@ NO_RECIPE = ("baseline", "sampler", "interrupted", WARM_START)  # every origin t
 
 
 class Failure(FrozenModel):
-    """Why there is no measurement. `knob` is the knob to blame, if there is one: its value leaves the search space."""
+    """Why there is no measurement.
+
+    knob    the knob to blame, if there is one: its value leaves the search space
+    memory  which memory was too small; None: it was not that, or not known
+    """
 
     cause: Cause
     reason: str
     knob: str | None = None
+    memory: Memory | None = None
 
 
 class Anchor(FrozenModel):

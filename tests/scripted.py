@@ -12,12 +12,13 @@ from autotune.trial import Failure
 
 ANY_JOB = ScoreJob(images="", baseline="", prompts=("a",), scorer=None)  # of a kind that may be forked
 SERVER = """
-import os, socket, sys
+import os, signal, socket, sys
 from pathlib import Path
 from autotune.worker import fork_server
 from autotune.worker import main as worker
 connection = socket.socket(fileno=int(sys.argv[1]))
 worker.die_with_parent()
+if os.getppid() == int(sys.argv[3]): worker.when_the_parent_dies(signal.SIGKILL)
 {first}
 sys.argv = ["-c", str(fork_server.serve(connection))]
 exec(os.environ["TEST_SCRIPT"])

@@ -11,8 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from autotune.execution.traces import copy_log, kill_marked, mark_of
+from autotune.execution.traces import copy_log, kill_marked, mark_of, state_of
 from autotune.isolation import LIFELINE, MARK
+
+KILL_PATIENCE_S = 60.0  # the kernel may take so long to end a process
+LOG_PATIENCE_S = 2.0
+
+
+class Stuck(Exception):
+    """Processes of a job that the kernel can't end: they wait in a driver. The message is a clause about them."""
 
 
 class Child(Protocol):
@@ -51,7 +58,7 @@ def supervise(start: Start, folder: Path, timeout_s: float, env: Mapping[str, st
     """Start a child, wait until it ends or its time is up, and kill whatever is left of it.
 
     Returns the exit status as Child.reap does, or None after a timeout. Ctrl-C ends the child early. It is held back
-    while the child is being started or killed, so that no child is lost.
+    while the child is being started or killed, so that no child is lost. Raises Stuck where it can't be killed.
     """
     mark = mark_of(folder)
     (log_read, log_write), (lifeline_read, lifeline_write) = os.pipe(), os.pipe()
@@ -69,7 +76,11 @@ def supervise(start: Start, folder: Path, timeout_s: float, env: Mapping[str, st
         in_time = _ends_within(child.pid, timeout_s)
     finally:
         with _uninterrupted():
-            status = _kill(child, mark, lifeline_write)
+            try:
+                status = _kill(child, mark, lifeline_write)
+            except Stuck:
+                log.join(LOG_PATIENCE_S)  # the process that is left holds the log's pipe open
+                raise
             log.join()
     return status if in_time else None
 
@@ -81,8 +92,13 @@ def _kill(child: Child | None, mark: str, lifeline: int) -> int | None:
             with contextlib.suppress(ProcessLookupError):
                 kill(child.pid, signal.SIGKILL)
     os.close(lifeline)
+    # Freeing all of a GPU's memory and all pinned memory takes seconds. A driver that hangs never gives it back.
+    if child is not None and not _ends_within(child.pid, KILL_PATIENCE_S):
+        raise Stuck(f"process {child.pid} {state_of(child.pid)}")
     status = child.reap() if child is not None else None
-    kill_marked(mark)
+    left = kill_marked(mark)
+    if left:
+        raise Stuck(", ".join(f"process {pid} {state_of(pid)}" for pid in left))
     return status
 
 

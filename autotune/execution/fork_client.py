@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from autotune.execution.child import Child
-from autotune.isolation import BLANK_MARK, LIFELINE, MARK, REQUESTED_AT, STARTED_BY
+from autotune.isolation import BLANK_MARK, INTERPRETER, LIFELINE, MARK, REQUESTED_AT, STARTED_BY
 
-SERVER = (sys.executable, "-m", "autotune.worker.fork_server")
+SERVER = (*INTERPRETER, "-m", "autotune.worker.fork_server")
 START_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 60.0
 # Environment variables that are read when they are needed, by autotune or by Inductor: jobs that differ in them can
@@ -49,10 +48,13 @@ class ForkServer:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - what the libraries print while they are loaded
         self._socket, server_end = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
+        # The kernel ends the server with the thread that starts it: only the main thread lives as long as the process.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        ends_with = os.getpid() if in_main_thread else 0
         checked_by_nvml = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # otherwise asking for a GPU would start CUDA
         with server_end:
             self._process = subprocess.Popen(
-                [*SERVER, str(server_end.fileno()), str(folder)],
+                [*SERVER, str(server_end.fileno()), str(folder), str(ends_with)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,

@@ -7,6 +7,7 @@ signal, the lifeline closes and the child's watcher kills the group (worker/main
 """
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,23 +18,25 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import fork_client
-from autotune.execution.child import Child, SpawnedChild, supervise
+from autotune.execution.child import Child, SpawnedChild, Stuck, supervise
 from autotune.execution.traces import marked
 from autotune.frozen_model import read_json, write_json
-from autotune.isolation import REQUESTED_AT, STARTED_BY, Isolation
-from autotune.job import DISK_FULL_STATUS, Job, JobOutcome
+from autotune.isolation import INTERPRETER, REQUESTED_AT, SAFE_PATH, STARTED_BY, Isolation
+from autotune.job import DISK_FULL_STATUS, Job, JobOutcome, device_of
 from autotune.study_folder import require_free_space
 from autotune.trial import Failure
 
 __all__ = ["WORKER", "choose", "close", "marked", "run"]
 
-WORKER = (sys.executable, "-m", "autotune.worker")
-FOR_ALL = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # torch counts GPUs as NVML does, not by their speed
+WORKER = (*INTERPRETER, "-m", "autotune.worker")
 # The jobs that a search runs many times. The others run once, and always in a new interpreter: some of them use the
 # device directly, download, fork, or run the user's code.
 FORKED_KINDS = {"measure", "draw", "score"}
+
+NO_HOST_MEMORY = re.compile(r"std::bad_alloc|memory allocation of \d+ bytes failed", re.IGNORECASE)
 
 
 def run(
@@ -53,8 +56,10 @@ def run(
     isolation  None: see choose(). With "fork", a child is still spawned where the fork server can't fork safely
     command    starts a new interpreter that runs the job
 
-    Raises UserError where the folder can't be written or the disk is full.
+    Raises UserError where the folder can't be written, the disk is full, this system can't watch a child, or the child
+    can't be killed: what it holds of the device would disturb every later measurement.
     """
+    _require_system()
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
@@ -64,9 +69,26 @@ def run(
         raise UserError(f"{str(folder)!r} can't be written: {error.strerror or error}.") from None
     kills_before = _kernel_oom_kills()
     how = choose(isolation) if job.kind in FORKED_KINDS else "spawn"
-    child_env = {**os.environ, **FOR_ALL, **(env or {}), REQUESTED_AT: str(time.monotonic())}
-    status = _run_child(how, command, folder, timeout_s, child_env)
+    device = device_of(job)
+    alone = environment(device) if device is not None else {}  # a child sees its own GPU only, as torch's GPU 0
+    child_env = {**os.environ, **SAFE_PATH, **alone, **(env or {}), REQUESTED_AT: str(time.monotonic())}
+    try:
+        status = _run_child(how, command, folder, timeout_s, child_env)
+    except Stuck as stuck:
+        raise UserError(
+            f"a child process can't be ended: {stuck}; a driver holds it, and nothing can be measured beside it. "
+            "Restart the machine, then run the same command to continue: what has finished is kept."
+        ) from None
     return _read_outcome(folder, status, timeout_s, oom_killed=_kernel_oom_kills() > kills_before)
+
+
+def _require_system() -> None:
+    """Raises UserError where this system has not what a child is watched and ended by, such as macOS."""
+    if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists():
+        raise UserError(
+            f"autotune measures in child processes, which it watches by pidfd_open and /proc; {sys.platform} has not "
+            "both: run this on Linux (a container or WSL2 will do). An exported config loads on this machine, too."
+        )
 
 
 def choose(requested: Isolation | None) -> Isolation:
@@ -120,10 +142,22 @@ def _read_outcome(folder: Path, status: int | None, timeout_s: float, *, oom_kil
         return Failure(cause="crash", reason=f"exited with status {status} and no outcome; log at {log}")
     name = signal.Signals(-status).name
     if status == -signal.SIGKILL and oom_killed:
-        return Failure(cause="out_of_memory", reason=f"the kernel killed it for lack of memory; log at {log}")
+        reason = f"the kernel killed it for lack of host memory; log at {log}"
+        return Failure(cause="out_of_memory", reason=reason, memory="host")
+    if status == -signal.SIGABRT and (last := _last_words(log)):
+        return Failure(cause="out_of_memory", reason=f"{last}; log at {log}", memory="host")
     if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         return Failure(cause="environment", reason=f"another program or a user killed it ({name}); log at {log}")
     return Failure(cause="crash", reason=f"{name}; log at {log}")
+
+
+def _last_words(log: Path) -> str | None:
+    """What a library printed when it gave up for lack of host memory: Rust's allocator, or an exception of C++.
+
+    Such a library ends the process by SIGABRT. None: there is no such line at the log's end.
+    """
+    lines = log.read_bytes()[-4096:].decode(errors="replace").splitlines() if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if NO_HOST_MEMORY.search(line)), None)
 
 
 def _kernel_oom_kills() -> int:

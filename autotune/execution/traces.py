@@ -37,16 +37,28 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def kill_marked(mark: str, *, patience_s: float = 10) -> None:
-    """Kill every process of a job, again and again until none is left. Raises RuntimeError after `patience_s`."""
+def kill_marked(mark: str, *, patience_s: float = 10) -> list[int]:
+    """Kill every process of a job, again and again until none is left. Returns those left after `patience_s`."""
     deadline = time.monotonic() + patience_s
     while left := marked(mark):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
-            raise RuntimeError(f"processes {left} of a finished job can't be killed; they would disturb every timing")
+            return left
         time.sleep(0.02)
+    return []
+
+
+def state_of(pid: int) -> str:
+    """What a process that does not end is doing, as a clause: "waits in the kernel (state D, in nvidia_close)"."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        where = Path(f"/proc/{pid}/wchan").read_text()
+    except OSError:
+        return "does not end"
+    inside = f", in {where}" if where not in ("", "0") else ""
+    return f"waits in the kernel (state D{inside})" if state == "D" else f"does not end (state {state}{inside})"
 
 
 def copy_log(source: BufferedReader, path: Path) -> None:

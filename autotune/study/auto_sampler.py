@@ -71,7 +71,8 @@ def untried(sampler: AutoSampler, record: Record, measured: int) -> Untried | No
 
 def _ran_out_of_memory(trial: FrozenTrial) -> bool:
     """Did this Optuna trial fail for lack of GPU memory? Then its config needs more than the GPU has."""
-    return bool(trial.user_attrs.get("outcome") == "out_of_memory")
+    attributes = trial.user_attrs
+    return bool(attributes.get("outcome") == "out_of_memory" and attributes.get("memory") != "host")
 
 
 def _never(trial: FrozenTrial) -> bool:

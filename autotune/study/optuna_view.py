@@ -49,11 +49,13 @@ class OptunaView:
         failure = self.trial.outcome if isinstance(self.trial.outcome, Failure) else None
         stopped = self.trial.measured.stopped if self.trial.measured else None
         missing = {NOT_MEASURED: [self.record.latencies + 1, "max_quality_drop"]} if stopped else {}
+        memory = {"memory": failure.memory} if failure and failure.memory else {}
         return {
             "config": dict(self.trial.config),
             "origin": self.trial.origin,
             "outcome": failure.cause if failure else "stopped" if stopped else "measured",
             "reason": failure.reason if failure else stopped or "",
             "seconds": self.trial.seconds,
+            **memory,
             **missing,
         }

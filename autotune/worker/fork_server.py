@@ -12,6 +12,7 @@ import atexit
 import gc
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -43,6 +44,8 @@ LIBRARIES = (
 def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     worker.die_with_parent()
+    if os.getppid() == int(sys.argv[3]):
+        worker.when_the_parent_dies(signal.SIGKILL)
     prepare(Path(sys.argv[2]))
     sys.argv = ["autotune.worker", str(serve(connection))]
     try:

@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autotune.isolation import BLANK_MARK, LIFELINE, MARK
+from autotune.worker.main import when_the_parent_dies
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PR_SET_PDEATHSIG = 1
 
 Span = tuple[int, int]  # a range of memory: first address, number of bytes
 
@@ -57,7 +57,7 @@ def begin(server: int, log: int, lifeline: int, env: Mapping[str, str], files: l
     env            the child's whole environment
     files          the file pages that the server had in memory
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    when_the_parent_dies(signal.SIGKILL)
     if os.getppid() != server:  # the server ended before prctl was called
         os.kill(os.getpid(), signal.SIGKILL)
     os.setsid()

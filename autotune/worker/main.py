@@ -4,10 +4,12 @@ Repeat any trial by hand: python -m autotune.worker FOLDER
 
 The child knows nothing of the search. execution/isolate.py starts it in a process group of its own. It passes the read
 end of a pipe, the lifeline (AUTOTUNE_LIFELINE), and keeps the write end. When the parent dies, for whatever reason, the
-write end closes, and a watcher process kills the group.
+write end closes, and a watcher process kills the group. Where the group was stopped (SIGSTOP), the kernel kills the
+child, which wakes the watcher.
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -18,10 +20,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune.isolation import LIFELINE
+from autotune.isolation import LIFELINE, MARK
 
 if TYPE_CHECKING:
     from autotune.job import Job
+
+PR_SET_PDEATHSIG = 1
 
 # kind of job -> module:function. function(job, folder) runs the job and returns its result as JSON. It lives in the
 # room that the job is about. Only the module of the current job is imported.
@@ -42,12 +46,17 @@ def main() -> None:
     folder = Path(sys.argv[1])
     die_with_parent()
     # Imported late: die_with_parent() forks, so this process must be small and have one thread until then.
+    from autotune.devices import environment
     from autotune.frozen_model import read_json, write_json
-    from autotune.job import DISK_FULL_STATUS, JOB, JobOutcome
+    from autotune.job import DISK_FULL_STATUS, JOB, JobOutcome, device_of
     from autotune.worker.classify import classify
 
     try:
-        report = JobOutcome(result=run(JOB.validate_python(read_json(folder / "job.json", "job")), folder))
+        job = JOB.validate_python(read_json(folder / "job.json", "job"))
+        device = device_of(job)
+        if device is not None:  # the parent has set the same; this is for a job that is repeated by hand
+            os.environ.update(environment(device))
+        report = JobOutcome(result=run(job, folder))
     except Exception as error:
         traceback.print_exc()
         report = JobOutcome(failure=classify(error))
@@ -77,13 +86,27 @@ def fork(work: Callable[[], None]) -> int:
         os._exit(1)  # after any exception: the fork must not go on as a second worker
 
 
+def when_the_parent_dies(send: signal.Signals) -> None:
+    """Let the kernel send this process a signal when its parent dies; SIGCONT and SIGKILL reach a stopped one, too.
+
+    The parent is the thread that started this process, so it must wait for the process.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, send)
+
+
 def die_with_parent() -> None:
-    """Fork a watcher that kills this process group when the parent's end of the lifeline closes."""
+    """Fork a watcher that kills this process group when the parent's end of the lifeline closes.
+
+    The kernel is asked to kill this process as well, which does not depend on a watcher that may have been stopped.
+    """
     variable = os.environ.pop(LIFELINE, None)
     if variable is None:
         return  # run by hand
     lifeline = int(variable)
+    if os.environ.get(MARK, "").startswith(f"{os.getppid()}:"):  # the mark names the parent; see also forked.py
+        when_the_parent_dies(signal.SIGKILL)
     if os.fork() == 0:
+        when_the_parent_dies(signal.SIGCONT)
         for descriptor in map(int, os.listdir("/dev/fd")):
             if descriptor > 2 and descriptor != lifeline:  # otherwise readers of these pipes would wait for the watcher
                 with contextlib.suppress(OSError):  # os.listdir's own descriptor is closed by now

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 from conftest import make_target
-from scripted import run_script, with_tests_importable
+from scripted import ANY_JOB, run_script, with_tests_importable
 
 from autotune.errors import UserError
-from autotune.execution import isolate
+from autotune.execution import child, fork_client, isolate
 from autotune.execution.child import SpawnedChild, supervise
-from autotune.execution.traces import mark_of
-from autotune.isolation import ISOLATIONS, Isolation
+from autotune.execution.traces import mark_of, state_of
+from autotune.isolation import INTERPRETER, ISOLATIONS, Isolation
 from autotune.job import MeasureJob, ScoreJob
 from autotune.trial import Failure
 
@@ -127,6 +127,63 @@ def test_a_child_that_the_kernel_killed_for_memory_is_out_of_memory(
     monkeypatch.setattr(isolate, "_kernel_oom_kills", lambda: next(kills))
     found = failure(run_script(tmp_path, how, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
     assert found.cause == "out_of_memory"
+    assert found.memory == "host"
+
+
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'", "out_of_memory"),
+        ("memory allocation of 5242880000 bytes failed", "out_of_memory"),
+        ("Fatal glibc error: assertion failed", "crash"),
+    ],
+)
+def test_a_library_that_gives_up_for_lack_of_memory_is_out_of_memory(tmp_path: Path, printed: str, cause: str) -> None:
+    script = f"import os; print({printed!r}, flush=True); os.abort()"
+    found = failure(run_script(tmp_path, "spawn", script))
+    assert (found.cause, found.memory) == (cause, "host" if cause == "out_of_memory" else None)
+
+
+def test_no_code_in_the_working_directory_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint's folder may hold a json.py or a random.py. Neither a child nor what it starts imports them."""
+    for name in ("json", "random", "accelerate", "torch", "autotune"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    script = "import autotune.isolation, json, random, subprocess, sys\n"
+    script += "sys.exit(5 + subprocess.call([sys.executable, '-c', 'import autotune, random, json']))"
+    command = [*isolate.WORKER[:-2], "-c", script]
+    found = failure(isolate.run(tmp_path / "job", ANY_JOB, timeout_s=60, isolation="spawn", command=command))
+    assert "status 5" in found.reason
+    assert not (tmp_path / "ran").exists()
+
+
+def test_every_interpreter_that_is_started_leaves_the_working_directory_out() -> None:
+    for command in (isolate.WORKER, fork_client.SERVER):
+        assert command[:2] == INTERPRETER == (sys.executable, "-P")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Popen, which is left behind
+def test_a_child_that_can_not_be_killed_ends_the_command_with_what_holds_it(
+    tmp_path: Path, how: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that hangs keeps a process in state D. Here the signal is lost instead: no test can hang a driver."""
+    monkeypatch.setattr(child, "KILL_PATIENCE_S", 0.2)
+    pids: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda pid, number: pids.append(pid))
+        patched.setattr(os, "kill", lambda pid, number: None)
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"can't be ended: process \d+ does not end .*Restart the machine"):
+            run_script(tmp_path, how, "import time; time.sleep(600)", timeout_s=0.5)
+        assert time.monotonic() - began < 30
+    os.killpg(pids[0], signal.SIGKILL)
+    wait_until(lambda: living(tmp_path) == [], 10)
+
+
+def test_a_process_that_waits_in_the_kernel_is_described_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {"stat": "7 (python) D 1 7 7 0", "wchan": "nvidia_ioctl"}
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: shown[path.name])
+    assert state_of(7) == "waits in the kernel (state D, in nvidia_ioctl)"
 
 
 def test_a_gigabyte_of_output_leaves_a_small_log_with_its_start_and_its_end(tmp_path: Path, how: Isolation) -> None:
@@ -191,10 +248,10 @@ def test_a_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, when: str) -> Non
             return super().reap()
 
     def start(log: int, lifeline: int, env: Mapping[str, str]) -> SpawnedChild:
-        child = Interrupted([sys.executable, "-c", script], log, lifeline, env)
+        started = Interrupted([sys.executable, "-c", script], log, lifeline, env)
         if when != "as it is reaped":
             os.kill(os.getpid(), signal.SIGINT)
-        return child
+        return started
 
     (tmp_path / "job").mkdir()
     began = time.monotonic()
@@ -217,6 +274,20 @@ def test_when_the_parent_is_killed_its_children_and_theirs_die_within_10_s(
     os.kill(parent.pid, signal_)
     parent.wait()
     wait_until(lambda: living(tmp_path, parent.pid) == [] and carrying(f"TEST_OF={tmp_path}") == [], 10)
+
+
+def test_children_that_were_stopped_die_with_a_killed_parent(tmp_path: Path, how: Isolation) -> None:
+    """All of them are stopped: the child, what it started, its watcher, the fork server and the server's watcher."""
+    env = {**with_tests_importable(), "TEST_OF": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), how], env=env)
+    log = tmp_path / "job" / "log.txt"
+    wait_until(lambda: log.exists() and "ready" in log.read_text(), 60)
+    for pid in carrying(f"TEST_OF={tmp_path}"):
+        if pid != parent.pid:
+            os.kill(pid, signal.SIGSTOP)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    wait_until(lambda: carrying(f"TEST_OF={tmp_path}") == [], 10)
 
 
 def test_a_full_disk_is_the_environments_fault_and_no_outcome_is_half_written(tmp_path: Path, how: Isolation) -> None:
