@@ -12,7 +12,7 @@ from autotune.cli.app import app
 from autotune.cli.exits import BAD_INPUT
 from autotune.errors import UserError
 
-for group in ("search", "production", "studies", "trust", "research", "machine"):  # the order of --help
+for group in ("search", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
     import_module(f"autotune.cli.{group}")
 
 

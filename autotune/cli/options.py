@@ -10,6 +10,7 @@ from autotune.isolation import ISOLATIONS, Isolation
 
 if TYPE_CHECKING:
     from autotune.config import Value
+    from autotune.device import Device
     from autotune.pipeline import Weights as WeightsWord
 
 # What is tuned
@@ -23,11 +24,18 @@ ControlNet = Annotated[str | None, typer.Option(help="A ControlNet to load with 
 LoRA = Annotated[str | None, typer.Option(help="A LoRA to fuse: a hub id, a folder or a .safetensors file.")]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
 DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
+DeviceSpec = Annotated[
+    str | None, typer.Option(help="A GPU of another machine, such as a100, t4 or 4090, instead of --device.")
+]
 SameDevice = Annotated[
     str | None, typer.Option("--device", help="cuda, cuda:N or cpu. Default: the one most like the measured device.")
 ]
 Baseline = Annotated[
-    str, typer.Option(help="The config to compare with: default (float32), fp16, bf16 or an exported config.")
+    str,
+    typer.Option(
+        help="The config to compare with: default (as loaded, or else the plainest that fits), values such as bf16 or "
+        "bf16,offload=model, or an exported config."
+    ),
 ]
 
 # The workload
@@ -115,6 +123,17 @@ def read_weights(word: str) -> "WeightsWord":
     if word == "random":
         return "random"
     raise UserError(f"--weights takes pretrained or random, not {word!r}.")
+
+
+def one_device(device: str | None, device_spec: str | None) -> "str | Device | None":
+    """`--device` or `--device-spec`, which is a device of another machine. Raises UserError for both."""
+    from autotune.devices.specs import find_spec
+
+    if device_spec is None:
+        return device
+    if device is not None:
+        raise UserError(f"--device {device} and --device-spec {device_spec} are two devices: give one of them.")
+    return find_spec(device_spec)
 
 
 def read_isolation(word: str | None) -> Isolation | None:

@@ -43,5 +43,19 @@ def find_spec(word: str) -> Device:
     )
 
 
+def card_of(memory_bytes: int) -> Device:
+    """A GPU of this memory that does not exist: it supports everything that the GPUs of the table do."""
+    capability = max(row[2] for row in _TABLE.values())
+    return Device(
+        kind="cuda",
+        name=f"a GPU of {memory_bytes / 1e9:.1f} GB",
+        memory_bytes=memory_bytes,
+        compute_capability=capability,
+        multiprocessors=max(row[3] for row in _TABLE.values()),
+        sdpa_kernels=_sdpa_kernels(capability),
+        evidence=("made up from its memory alone, able to do what any GPU can",),
+    )
+
+
 def _sdpa_kernels(capability: tuple[int, int]) -> tuple[str, ...]:
     return ("flash", "efficient", "cudnn", "math") if capability >= (8, 0) else ("efficient", "math")

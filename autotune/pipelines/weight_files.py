@@ -89,6 +89,9 @@ def _loaded(here: Mapping[str, str], text: Callable[[str], str]) -> list[str]:
 
 def _on_hub(source: str, revision: str | None, components: Iterable[str]) -> dict[str, Counts]:
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    unreachable: Any = HfHubHTTPError.__bases__  # the errors of the client for HTTP, which is another one by version
 
     hub: Any = HfApi()
 
@@ -101,5 +104,5 @@ def _on_hub(source: str, revision: str | None, components: Iterable[str]) -> dic
     try:
         files = [file.rfilename for file in hub.model_info(source, revision=revision).siblings or ()]
         return _formats(components, files, text, counts)
-    except (OSError, ValueError):  # no network, no such repository, no permission: nothing is known of its files
+    except (*unreachable, OSError, ValueError):  # no network, no permission: nothing is known of its files
         return {}

@@ -6,7 +6,6 @@ the memory is not tried. Any other is tried, and runs out of memory or is the ba
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from autotune.config import Config, Value
 from autotune.errors import UserError
@@ -23,27 +22,21 @@ OFFLOADS = ("model", "group", "sequential")
 SAVERS: dict[str, Value] = {"vae_tiling": True, "vae_slicing": True}  # with an offload, where they are possible
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The weights of a config in the memory of a device: bytes at the same time, and those that the device has."""
-
-    weight_bytes: int
-    limit_bytes: int
-
-    @property
-    def left_bytes(self) -> int:
-        """For activations and the CUDA context. Negative: not even the weights fit."""
-        return self.limit_bytes - self.weight_bytes
+def limit_bytes(target: Target, goal: Goal) -> int | None:
+    """The memory in which the baseline must fit: the device's, or the user's limit on that of a GPU; None: unknown."""
+    limits = [target.device.memory_bytes, goal.max_vram_bytes if target.device.is_gpu else None]
+    return min((limit for limit in limits if limit), default=None)
 
 
-def limit_bytes(target: Target, goal: Goal) -> int:
-    """The memory in which the baseline must fit: that of the device, or less by --max-vram, which a GPU enforces."""
-    enforced = goal.max_vram_bytes if target.device.kind != "cpu" else None
-    return min(target.device.memory_bytes, enforced or target.device.memory_bytes)
+def first_fitting(target: Target, memory_bytes: int | None) -> Config | None:
+    """The baseline of a search, as far as the weights tell; None: the weights fit in no way."""
+    return next((config for config in steps(target) if _excess(config, target, memory_bytes) is None), None)
 
 
-def predict(config: Config, target: Target, memory_bytes: int) -> Prediction:
-    return Prediction(footprint(config, target).resident_bytes, memory_bytes)
+def _excess(config: Config, target: Target, memory_bytes: int | None) -> int | None:
+    """The bytes of the weights that must be on the device at the same time, if they are more than this; else None."""
+    needed = footprint(config, target).resident_bytes
+    return needed if memory_bytes is not None and needed > memory_bytes else None
 
 
 def steps(target: Target, fixed: Mapping[str, Value] | None = None) -> list[Config]:
@@ -52,7 +45,7 @@ def steps(target: Target, fixed: Mapping[str, Value] | None = None) -> list[Conf
     fixed  values that the user holds; every step but the pipeline as loaded has those that save memory
     """
     held = _for_memory(fixed or {})
-    dtype = _sixteen_bits(target)
+    dtype = sixteen_bits(target)
     smaller: dict[str, Value] = {} if dtype is None else {"dtype": dtype}
     wanted = [smaller | held, *(smaller | {"offload": how} | SAVERS | held for how in OFFLOADS)]
     found = [complete({}), *(_possible(values, target, held) for values in wanted)]
@@ -65,7 +58,7 @@ def _for_memory(fixed: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in fixed.items() if name in saving or find_knob(name).modifies in saving}
 
 
-def _sixteen_bits(target: Target) -> Value | None:
+def sixteen_bits(target: Target) -> Value | None:
     """The 16-bit format of the denoiser's files, where the device computes in it. Otherwise bf16, which overflows no
     earlier than float32, then fp16. None: the device has neither."""
     pipeline = target.pipeline.known
@@ -118,11 +111,11 @@ class Baselines:
         """The plainest config that may fit, and why it is the baseline if it does. Raises UserError: none is left."""
         while self._left:
             config = self._left.pop(0)
-            predicted = predict(config, self.target, self.limit_bytes)
-            if predicted.left_bytes >= 0 or self._settled:
-                self._settled = False
+            needed = None if self._settled else _excess(config, self.target, self.limit_bytes)
+            self._settled = False
+            if needed is None:
                 return config, None if self.named else self._choice()
-            self.rejected.append(_too_large(config, predicted))
+            self._reject(config, needed)
         raise UserError(
             f"{self.target.pipeline.name} does not fit on {self.target.device.name}: {self._why()}. Take a smaller "
             "--size or pipeline, or name a smaller baseline, such as --baseline "
@@ -136,6 +129,19 @@ class Baselines:
         reason = f"{words(config)} ran out of memory ({failure.reason.rstrip('.')})"
         self.rejected.append(Rejected(values=different(config, complete({})), reason=reason))
         return True
+
+    def _reject(self, config: Config, needed: int) -> None:
+        """Not tried: it needs so many bytes."""
+        memory_bytes = self.limit_bytes or 0
+        reason = f"its weights alone take {needed / 1e9:.1f} GB of {memory_bytes / 1e9:.1f} GB"
+        self.rejected.append(
+            Rejected(
+                values=different(config, complete({})),
+                weight_bytes=needed,
+                limit_bytes=memory_bytes,
+                reason=f"{words(config)} was not tried, as {reason}",
+            )
+        )
 
     def news(self) -> list[Rejected]:
         """Those that were rejected since this was last asked."""
@@ -161,23 +167,13 @@ def _begun(folder: StudyFolder) -> tuple[Config, list[Rejected]] | None:
 
 
 def _check_named(config: Config, target: Target) -> None:
-    predicted = predict(config, target, target.device.memory_bytes)
-    if predicted.left_bytes < 0:
+    memory_bytes = target.device.memory_bytes
+    needed = _excess(config, target, memory_bytes or None)
+    if needed is not None:
         raise UserError(
-            f"the baseline can't run here: its weights alone take {predicted.weight_bytes / 1e9:.1f} GB, and "
-            f"{target.device.name} has {predicted.limit_bytes / 1e9:.1f} GB; without --baseline, the plainest config "
-            "that fits is chosen."
+            f"the baseline can't run here: its weights alone take {needed / 1e9:.1f} GB, and {target.device.name} has "
+            f"{memory_bytes / 1e9:.1f} GB; without --baseline, the plainest config that fits is chosen."
         )
-
-
-def _too_large(config: Config, predicted: Prediction) -> Rejected:
-    weights, memory = (f"{size / 1e9:.1f} GB" for size in (predicted.weight_bytes, predicted.limit_bytes))
-    return Rejected(
-        values=different(config, complete({})),
-        weight_bytes=predicted.weight_bytes,
-        limit_bytes=predicted.limit_bytes,
-        reason=f"{words(config)} was not tried, as its weights alone take {weights} of {memory}",
-    )
 
 
 def words(config: Config) -> str:

@@ -20,35 +20,31 @@ from autotune.workload import PROMPTS, Prompts, WorkloadRequest, read_prompts
 PROMPTS_IN_SEARCH = 16  # of the shipped prompts; the confirmation uses all of them
 
 
-def probe_space(
-    word: str, weights: Weights, device: str | None, space: Path | None = None, **options: str | None
-) -> tuple[Target, SearchSpace]:
-    """The space that a search of this pipeline would have on this machine. Raises UserError.
+def probe_target(word: str, weights: Weights, device: str | Device | None, **options: str | None) -> Target:
+    """What a search of this pipeline would tune. Downloads no weights. Raises UserError.
 
     word     the pipeline: a preset, a hub id or a folder
-    space    a space file; None: the one that ships for the pipeline
+    device   `--device`, or a device of another machine, known from the table of GPUs
     options  task, controlnet, lora, see resolve()
     """
-    file = read_space_file(space) if space else None
     # Without the scorer: it does not change the space, and might have to be downloaded.
     pipeline = resolve(word, weights, **options).model_copy(update={"scorer": None})
+    here = find_device("cpu" if isinstance(device, Device) else device)
     with tempfile.TemporaryDirectory() as folder:
-        target = probe(Path(folder) / "probe", pipeline, find_device(device), _default_request(pipeline))
-    return target, _whole_space(target, file)
+        place, request = Path(folder) / "probe", _default_request(pipeline)
+        target = probe(place, pipeline, here, request, configurations_only=True)
+    return target.model_copy(update={"device": device}) if isinstance(device, Device) else target
 
 
-def probe_space_of(
-    word: str, weights: Weights, device: Device, space: Path | None = None, **options: str | None
+def probe_space(
+    word: str, weights: Weights, device: str | Device | None, space: Path | None = None, **options: str | None
 ) -> tuple[Target, SearchSpace]:
-    """The space on a device of another machine, known from the table of GPUs. Downloads no weights of a preset."""
+    """The space that a search of this pipeline would have, as probe_target(). Raises UserError.
+
+    space  a space file; None: the one that ships for the pipeline
+    """
     file = read_space_file(space) if space else None
-    preset = presets().get(word)
-    shipped = "random" if preset and preset.architecture else weights  # a preset's configurations ship with autotune
-    pipeline = resolve(word, shipped, **options).model_copy(update={"scorer": None})
-    with tempfile.TemporaryDirectory() as folder:
-        target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), _default_request(pipeline))
-    known = target.pipeline.model_copy(update={"weights": weights})
-    target = target.model_copy(update={"pipeline": known, "device": device})
+    target = probe_target(word, weights, device, **options)
     return target, _whole_space(target, file)
 
 

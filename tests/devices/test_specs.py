@@ -13,7 +13,7 @@ from autotune.knobs import complete
 from autotune.report.terminal.machine import knobs_table
 from autotune.study.space import SearchSpace
 from autotune.target import Target
-from autotune.tuning.probe_space import probe_space_of
+from autotune.tuning.probe_space import probe_space
 
 
 def test_every_gpu_of_the_table_is_a_complete_device_that_was_not_probed() -> None:
@@ -53,9 +53,9 @@ def shared_probes() -> Iterator[None]:
     """Equal probes are one: each loads a real pipeline in a child."""
     answers: dict[str, Target] = {}
 
-    def once(folder: Path, *asked: object) -> Target:
+    def once(folder: Path, *asked: object, **how: bool) -> Target:
         if repr(asked) not in answers:
-            answers[repr(asked)] = probe(folder, *asked)
+            answers[repr(asked)] = probe(folder, *asked, **how)
         return answers[repr(asked)]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +66,7 @@ def shared_probes() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def demo(shared_probes: None) -> tuple[Target, SearchSpace]:
     """The demo on a T4, which this machine does not have."""
-    return probe_space_of("demo", "pretrained", find_spec("t4"))
+    return probe_space("demo", "pretrained", find_spec("t4"))
 
 
 def test_the_space_is_that_of_the_gpu_not_of_this_machine(demo: tuple[Target, SearchSpace]) -> None:
@@ -82,7 +82,7 @@ def test_the_space_is_that_of_the_gpu_not_of_this_machine(demo: tuple[Target, Se
 
 def test_a_space_file_restricts_the_values(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('[knobs]\ndtype = ["fp32", "fp16", "bf16"]\ncompile = "off"\n')
-    _, space = probe_space_of("demo", "pretrained", find_spec("t4"), tmp_path / "mine.toml")
+    _, space = probe_space("demo", "pretrained", find_spec("t4"), tmp_path / "mine.toml")
     assert space.values["compile"] == ("off",)
     assert space.values["dtype"] == ("fp32", "fp16")
     assert "compute capability 8.0" in space.impossible["dtype", "bf16"]
@@ -101,7 +101,7 @@ def test_the_table_says_that_no_real_gpu_was_probed(demo: tuple[Target, SearchSp
 def test_a_preset_needs_no_weights_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    target, space = probe_space_of("sdxl", "pretrained", find_spec("a100"))
+    target, space = probe_space("sdxl", "pretrained", find_spec("a100"))
     assert target.pipeline.weights == "pretrained"
     assert target.pipeline.known.class_name == "StableDiffusionXLPipeline"
     assert "sdxl" in space.values["quantization_filter"]

@@ -1,0 +1,61 @@
+"""Command fit: does a pipeline fit on a GPU? Which formats and offload modes can hold its weights."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from autotune.cli.app import app
+from autotune.cli.options import (
+    ControlNet,
+    DeviceName,
+    DeviceSpec,
+    JsonObject,
+    LoRA,
+    PipelineName,
+    Task,
+    Weights,
+    one_device,
+    read_weights,
+)
+
+
+@app.command()
+def fit(
+    pipeline: PipelineName = "demo",
+    task: Task = None,
+    controlnet: ControlNet = None,
+    lora: LoRA = None,
+    weights: Weights = "pretrained",
+    device: DeviceName = None,
+    device_spec: DeviceSpec = None,
+    vram: Annotated[
+        str | None, typer.Option(help="A GPU with this memory, such as 12GB; with a device, at most so much of it.")
+    ] = None,
+    as_json: JsonObject = False,
+) -> None:
+    """Print which number formats and offload modes can hold the weights, and what is left for activations.
+
+    Nothing is loaded or downloaded but configurations and the headers of the weights' files.
+    """
+    from autotune.devices import find_device
+    from autotune.devices.specs import card_of
+    from autotune.goal import read_bytes
+    from autotune.report.terminal.fit import fit_answer, fit_data, fit_notes, fit_table
+    from autotune.report.terminal.theme import plain_console, show_heading
+    from autotune.tuning.probe_space import probe_target
+
+    kind, limit_bytes = read_weights(weights), read_bytes(vram) if vram else None
+    where = one_device(device, device_spec)
+    if where is None and limit_bytes is not None and not find_device(None).is_gpu:
+        where = card_of(limit_bytes)
+    target = probe_target(pipeline, kind, where, task=task, controlnet=controlnet, lora=lora)
+    memory_bytes = min(target.device.memory_bytes, limit_bytes or target.device.memory_bytes)
+    if as_json:
+        print(json.dumps(fit_data(target, memory_bytes)))
+        return
+    console = plain_console()
+    about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
+    show_heading(console, "fit", about)
+    console.print(fit_answer(target, memory_bytes), soft_wrap=True)
+    console.print("", fit_table(target, memory_bytes), "", *fit_notes(target), sep="\n")
