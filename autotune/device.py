@@ -6,9 +6,12 @@ from autotune.frozen_model import FrozenModel
 class Device(FrozenModel):
     """One place where a pipeline can run. Studies of different devices are never mixed.
 
-    kind                "cuda" or "cpu"
-    index               of the GPU, as torch counts them
-    memory_bytes        of the GPU; of a CPU, the machine's memory
+    kind                "cuda" (NVIDIA), "rocm" (AMD), "xpu" (Intel), "mps" (Apple) or "cpu"
+    index               of the GPU, as `--device` counts them: in the order of the PCI bus, the visible ones only
+    uuid                of the GPU or MIG slice, as CUDA_VISIBLE_DEVICES takes it: what tells two cards apart. None: not
+                        known, or a processor
+    memory_bytes        of the GPU; of a CPU, the machine's memory; 0: only torch can tell
+    shares_memory       the GPU has no memory of its own and uses the machine's
     compute_capability  (major, minor); None: no NVIDIA GPU
     multiprocessors     of the GPU
     driver              its version
@@ -20,8 +23,10 @@ class Device(FrozenModel):
 
     kind: str
     index: int = 0
+    uuid: str | None = None
     name: str
     memory_bytes: int
+    shares_memory: bool = False
     compute_capability: tuple[int, int] | None = None
     multiprocessors: int | None = None
     driver: str | None = None
@@ -31,14 +36,28 @@ class Device(FrozenModel):
     evidence: tuple[str, ...] = ()
 
     @property
+    def is_gpu(self) -> bool:
+        return self.kind != "cpu"
+
+    @property
+    def torch_type(self) -> str:
+        """The type of its tensors' device in torch, which calls AMD's GPUs "cuda", too."""
+        return "cuda" if self.kind == "rocm" else self.kind
+
+    @property
     def torch_name(self) -> str:
-        """The device's name in torch: "cuda:0", "cpu"."""
-        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
+        """Its name in torch in a child process, which sees this GPU alone: "cuda:0", "cpu". See devices.torch_name."""
+        return f"{self.torch_type}:0" if self.kind in ("cuda", "rocm", "xpu") else self.torch_type
+
+    @property
+    def word(self) -> str:
+        """The word that `--device` takes: "cuda:1", "cpu"."""
+        return f"{self.torch_type}:{self.index}" if self.kind in ("cuda", "rocm", "xpu") else self.torch_type
 
     @property
     def slug(self) -> str:
         """The device's name as a part of a folder's name."""
-        if self.kind == "cpu":
+        if not self.is_gpu:
             return "cpu"
         return "-".join(word for word in self.name.lower().split() if word not in ("nvidia", "geforce"))
 

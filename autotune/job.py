@@ -135,6 +135,7 @@ class RescoreJob(FrozenModel):
     images      trial number -> the folder of its pictures
     references  the files of the pictures to compare with, one for each prompt
     device      torch's name
+    card        the device itself, which the child is shown alone; None: the processor, or a job of an earlier version
     run_code    the user allows their own functions (FILE.py:FUNCTION) to run
     """
 
@@ -144,6 +145,7 @@ class RescoreJob(FrozenModel):
     references: tuple[str, ...]
     prompts: tuple[str, ...]
     device: str
+    card: Device | None = None
     run_code: bool
 
 
@@ -152,6 +154,21 @@ Job = Annotated[
     Field(discriminator="kind"),
 ]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+def device_of(job: Job) -> Device | None:
+    """The device that the job runs on; None: it needs none but the processor."""
+    match job:
+        case DeviceJob() | ProbeJob():
+            return job.device
+        case ChainJob():
+            return job.stages[0].target.device
+        case RescoreJob():
+            return job.card
+        case ScoreJob():
+            return None
+        case _:
+            return job.target.device
 
 
 class JobOutcome(FrozenModel):

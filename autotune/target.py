@@ -17,15 +17,23 @@ class Target(FrozenModel):
     device: Device
     versions: dict[str, str]
 
+    def on_card(self, device: Device) -> "Target":
+        """This target on another device of the same model: it changes only which of them it is."""
+        own = self.device.model_copy(update={"index": device.index, "uuid": device.uuid})
+        return self.model_copy(update={"device": own})
+
     def difference(self, other: "Target") -> str | None:
         """The first difference between two targets, such as "workload: steps 20, not 30"; None: they are the same.
 
-        The evidence of a device may differ.
+        The evidence of a device may differ, and the number under which the same GPU is found. Studies of earlier
+        versions don't know their GPU's UUID.
         """
+        known = None not in (self.device.uuid, other.device.uuid)
+        ignored = {"evidence", "index" if known else "uuid"}
         for part in ("pipeline", "workload", "device", "versions"):
             own, others = dict(getattr(self, part)), dict(getattr(other, part))
             for name in sorted(own.keys() | others.keys()) if part == "versions" else own:
-                if name != "evidence" and own.get(name) != others.get(name):
+                if name not in ignored and own.get(name) != others.get(name):
                     return f"{part}: {name} {_short(own.get(name))}, not {_short(others.get(name))}"
         return None
 

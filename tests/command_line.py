@@ -18,7 +18,8 @@ from pathlib import Path
 HEAVY = ("torch", "diffusers", "transformers")
 # A module pynvml for a machine without an NVIDIA driver.
 NO_DRIVER = """
-class NVMLError(Exception): pass
+NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIBRARY_NOT_FOUND = 9, 12
+class NVMLError(Exception): value = NVML_ERROR_DRIVER_NOT_LOADED
 def nvmlInit(): raise NVMLError("Driver Not Loaded")
 """
 COMMAND = "autotune.cli"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.device import Device
-from autotune.devices import find_devices
+from autotune.devices import find_devices, kind_of
 from autotune.errors import UserError, nearest
 from autotune.execution import isolate
 from autotune.job import DeviceJob, ProbeJob
@@ -33,6 +33,8 @@ def probe(
 
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
+    if untuned := kind_of(device).untuned:
+        raise UserError(f"{device.name} is a {kind_of(device).what}: {untuned}; use --device cpu.")
     prompts, also = request.prompts, request.also
     job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts, configurations_only=configurations_only)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)

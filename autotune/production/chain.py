@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autotune.building import build
+from autotune.devices import current_device, torch_name
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, write_json
 from autotune.measurement import ChainCost
@@ -92,7 +93,9 @@ class ChainConfig(FrozenModel):
             (stage.pipeline, place.config, stage.workload) for stage, place in zip(self.stages, places, strict=True)
         ]
         with LOADING:
-            chain: Chain = build.chain(stages, places[0].device.torch_name, local_files_only=local_files_only)
+            name = torch_name(places[0].device)
+            with current_device(name):
+                chain: Chain = build.chain(stages, name, local_files_only=local_files_only)
             for pipe, (_, config, workload) in zip(chain.stages, stages, strict=True):
                 serving.serve(pipe, config, workload, thread_safe=thread_safe)
         if warmup:

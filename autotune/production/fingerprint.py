@@ -13,7 +13,7 @@ from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.config import Config
 from autotune.device import Device
-from autotune.devices import find_device, find_devices
+from autotune.devices import current_device, device_at, find_device, find_devices, torch_name
 from autotune.devices.probe import probe_device, versions
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
@@ -48,49 +48,67 @@ def find_place(
     """Choose a device, compare it and the versions with those of the measurement, and fit the config to the device.
 
     measured  the pipeline, workload, device and versions that the config was measured with
-    device    "cuda:0", "cpu" ...; None: see choose_device()
+    device    "cuda:0" as torch counts in this process, "cpu", or a GPU's UUID; None: see choose_device()
     files     compare the files of the weights as well (which may download them)
 
     Raises UserError where there is no such device, or where no config near this one is available on it.
     """
-    current, current_versions = choose_device(measured.device, device), versions()
+    chosen = device_at(device) if device is not None else choose_device(measured.device, None)
+    current_versions = versions()
     differences = [
-        *device_differences(measured.device, current),
+        *device_differences(measured.device, chosen),
         *version_differences(measured.versions, current_versions),
     ]
     of_files = _file_differences(measured, local_files_only) if files else []
     if not differences:
-        return Place(device=current, values=dict(config), differences=tuple(of_files))
-    fitted, replacements = fallback.fit(config, _current_target(measured, current, current_versions))
+        return Place(device=chosen, values=dict(config), differences=tuple(of_files))
+    fitted, replacements = fallback.fit(config, _current_target(measured, chosen, current_versions))
     sentences = (*differences, *of_files, *(f"{replacement}." for replacement in replacements))
-    return Place(device=current, values=dict(fitted), differences=sentences)
+    return Place(device=chosen, values=dict(fitted), differences=sentences)
 
 
 def choose_device(measured: Device, name: str | None) -> Device:
-    """The device of this name ("cuda:0", "cpu" ...); without a name the one that is most like the measured device.
+    """The device of this name (as `--device` takes it); without a name the one that is most like the measured device.
 
-    That is a device with the measured device's name, otherwise one of its kind, otherwise the best one of this machine.
+    That is the very same GPU (by its UUID), otherwise a device of the same name, otherwise one of its kind, otherwise
+    the best one of this machine.
     """
     if name is not None:
         return find_device(name)
     devices = find_devices()
-    same_name = [d for d in devices if (d.kind, d.name) == (measured.kind, measured.name)]
+    return next(iter([*_alike(measured, devices), *devices]))
+
+
+def choose_same_kind(measured: Device, name: str | None) -> Device:
+    """As choose_device(), but without a name only a device of the measured kind. Raises UserError without one."""
+    alike = _alike(measured, find_devices()) if name is None else []
+    return alike[0] if alike else find_device(name or measured.torch_type)
+
+
+def _alike(measured: Device, devices: Sequence[Device]) -> list[Device]:
+    """The devices of the measured kind, those that are most like the measured one first."""
     same_kind = [d for d in devices if d.kind == measured.kind]
-    return next(iter([*same_name, *same_kind, *devices]))
+    return sorted(same_kind, key=lambda d: (d.uuid is None or d.uuid != measured.uuid, d.name != measured.name))
 
 
 def device_differences(measured: Device, current: Device) -> list[str]:
-    """One sentence where the devices differ in what decides which settings work and how fast, otherwise none."""
+    """One sentence where the devices differ in what decides which settings work and how fast, otherwise none.
+
+    Two cards of one model don't differ in that. The size of a memory that NVML does not tell is not compared.
+    """
+    if measured.uuid is not None and measured.uuid == current.uuid:
+        return []
     if (measured.kind, measured.name) != (current.kind, current.name):
         return [f"this config was measured on {measured.name}, this is {current.name}: its numbers don't hold here."]
     capabilities = (measured.compute_capability, current.compute_capability)
     if None not in capabilities and capabilities[0] != capabilities[1]:
         old, new = (".".join(map(str, capability or ())) for capability in capabilities)
         return [f"this {current.name} has compute capability {new}, the one that was measured {old}."]
-    if abs(current.memory_bytes / max(1, measured.memory_bytes) - 1) > SAME_MEMORY_WITHIN:
+    memories = (measured.memory_bytes, current.memory_bytes)
+    if all(memories) and abs(memories[1] / memories[0] - 1) > SAME_MEMORY_WITHIN:
         old, new = (f"{d.memory_bytes / 1e9:.1f} GB" for d in (measured, current))
         return [f"this {current.name} has {new} of memory, the one that was measured {old}."]
-    if current.kind == "cpu" and None not in (measured.cores, current.cores) and measured.cores != current.cores:
+    if None not in (measured.cores, current.cores) and measured.cores != current.cores:
         return [
             f"this config was measured on {measured.cores} cores, here {current.cores} can be used: its numbers don't "
             "hold."
@@ -116,16 +134,18 @@ def load(measured: Target, place: Place, *, strict: bool, local_files_only: bool
 
     Raises UserError where it can't be loaded; with `strict` also where a knob has no effect.
     """
-    device = place.device.torch_name
-    pipe = build.load(measured.pipeline, place.config, device, local_files_only=local_files_only)
-    build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
+    device = torch_name(place.device)
+    with current_device(device):
+        pipe = build.load(measured.pipeline, place.config, device, local_files_only=local_files_only)
+        build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
     return pipe
 
 
 def apply(pipe: "DiffusionPipeline", measured: Target, place: Place, *, strict: bool) -> None:
     """Apply the config to a loaded pipeline, in place. Raises UserError as load() does."""
-    device = place.device.torch_name
-    build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
+    device = torch_name(place.device)
+    with current_device(device):
+        build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
 
 
 def report(differences: Sequence[str], *, strict: bool) -> None:

@@ -86,8 +86,8 @@ def draw(
     _check(pictures)
     first = exported if isinstance(exported, TunedConfig) else exported.stages[0]
     given = _given(first, image, mask)
-    if device is not None:
-        find_device(device)
+    if device is not None and (found := find_device(device)).uuid is not None:
+        device = found.uuid  # torch may count the GPUs in another order than `--device` does
     _make(pictures.folder)
     _silence_libraries()
     started = time.perf_counter()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config
+from autotune.devices import current_device
 from autotune.frozen_model import FrozenModel
 from autotune.production.compiled_shapes import CompiledShapes
 from autotune.production.guard import Installed, guard
@@ -66,7 +67,7 @@ def serve(pipe: "DiffusionPipeline", config: Config, workload: Workload, *, thre
     def call(self: Any, *args: Any, **given: Any) -> Any:
         arguments = signature.bind_partial(self, *args, **given).arguments
         _warn_of_other_shape(shape_of(arguments, workload), workload, warned)
-        with turns.take():
+        with turns.take(), current_device(str(getattr(self, "_execution_device", "cpu"))):
             installed.check(self)
             with shapes.one_call():
                 return cls.__call__(self, *args, **given)

@@ -88,17 +88,18 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
         raise UserError(f"the study {str(study)!r} has no measured baseline yet.")
     metrics = [_request(word, record, run_code=run_code) for word in words]
     earlier = {name: read_scores(path) for name in _names(metrics) if (path := folder.scores(name)).exists()}
-    torch_name = find_device(device).torch_name if device else "cpu"
+    card = find_device(device or "cpu")
     job = RescoreJob(
         metrics=tuple(metrics),
         images={trial.number: str(_pictures(folder, trial, record)) for trial in trials},
         references=tuple(str(_reference(folder, record, i)) for i in range(len(record.target.workload.prompts))),
         prompts=record.target.workload.prompts,
-        device=torch_name,
+        device=card.torch_name,
+        card=card,
         run_code=run_code,
     )
     with folder.lock():  # scoring would disturb a search that is timing calls
-        new = [_scores(data, record, torch_name) for data in _run(folder, job)]
+        new = [_scores(data, record, card.word) for data in _run(folder, job)]
         for scores in new:
             write_json(folder.scores(scores.metric), scores.to_json())
     judged = trials[0].measured.quality if trials[0].measured else None

@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autotune.config import Config, Value
-from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
 from autotune.knobs import all_knobs, complete, find_knob
-from autotune.production.fingerprint import device_differences
+from autotune.production.fingerprint import choose_same_kind, device_differences
 from autotune.production.tuned_config import TunedConfig
 from autotune.study.record import Record, read_record, read_trials
 from autotune.study_folder import StudyFolder
@@ -58,10 +57,10 @@ def ablate(
     trial = chosen_trial(folder, record, trials, pick) if pick else _exported(folder, trials)
     if trial.config == trials[0].config:
         raise UserError("the pick is the baseline itself: there is no knob to take out.")
-    _check_device(record.target)
+    target = _target_here(record.target)
     with folder.lock():
         limit = record.goal.max_vram_bytes
-        chosen = runner or Runner(folder, record.target, timeout_s, max_memory_bytes=limit, isolation="spawn")
+        chosen = runner or Runner(folder, target, timeout_s, max_memory_bytes=limit, isolation="spawn")
         work = _Ablating(Bench(folder, record, trials, trial, chosen, rounds, listen))
         made = work.minimal(work.left_out(), folder.best if pick is None else folder.path / "minimal.json")
     shutil.rmtree(folder.cache, ignore_errors=True)
@@ -79,11 +78,16 @@ def _exported(folder: StudyFolder, trials: list[Trial]) -> Trial:
     return found
 
 
-def _check_device(target: Target) -> None:
-    """Raises UserError where this is not the device of the study: another config may be the best here."""
-    differences = device_differences(target.device, find_device(target.device.torch_name))
+def _target_here(target: Target) -> Target:
+    """The target on this machine's device of the same model. Raises UserError where there is none.
+
+    On another device, another config may be the best.
+    """
+    device = choose_same_kind(target.device, None)
+    differences = device_differences(target.device, device)
     if differences:
         raise UserError(f"{' '.join(differences)} Ablate it where the study was made.")
+    return target.on_card(device)
 
 
 class _Ablating:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from autotune.device import Device
 from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
@@ -16,6 +17,7 @@ from autotune.execution.runner import ENVIRONMENT_RETRIES
 from autotune.job import ChainJob, Stage
 from autotune.measurement import ChainCost
 from autotune.production.chain import ChainConfig
+from autotune.production.fingerprint import choose_same_kind
 from autotune.production.tuned_config import TunedConfig
 from autotune.trial import NOT_THE_CONFIG, Failure
 
@@ -40,14 +42,14 @@ def chain(
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give at least 2.")
     tuned = tuple(TunedConfig.load(path) for path in stages)
-    current = find_device(device or (tuned[0].device.kind if tuned else None))
+    current = choose_same_kind(tuned[0].device, device) if tuned else find_device(device)
     _check(tuned, current.name)
     costs: dict[str, list[ChainCost]] = {"baseline": [], "tuned": []}
     for number in range(rounds):
         order = list(costs.items())
         for which, measured in order if number % 2 == 0 else reversed(order):  # slow drift cancels
             listen(number + 1, which)
-            measured.append(_measure(_job(tuned, which), which, timeout_s))
+            measured.append(_measure(_job(tuned, which, current), which, timeout_s))
     config = ChainConfig(
         about="",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -88,9 +90,10 @@ def _check(stages: Sequence[TunedConfig], device: str) -> None:
             )
 
 
-def _job(tuned: Sequence[TunedConfig], which: str) -> ChainJob:
+def _job(tuned: Sequence[TunedConfig], which: str, device: Device) -> ChainJob:
     knobs = [config.knobs if which == "tuned" else config.baseline_knobs for config in tuned]
-    return ChainJob(stages=tuple(Stage(target=config.target, values=v) for config, v in zip(tuned, knobs, strict=True)))
+    targets = [config.target.on_card(device) for config in tuned]
+    return ChainJob(stages=tuple(Stage(target=t, values=v) for t, v in zip(targets, knobs, strict=True)))
 
 
 def _measure(job: ChainJob, which: str, timeout_s: float) -> ChainCost:

@@ -4,11 +4,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
+from autotune.production.fingerprint import choose_same_kind
 from autotune.production.tuned_config import TunedConfig
 from autotune.statistics.interleaved import Pair, Side, interleave
 from autotune.statistics.paired import Paired, paired
@@ -85,7 +85,7 @@ def _target(first: TunedConfig, second: TunedConfig, device: str | None) -> Targ
     target = Target(
         pipeline=first.pipeline.model_copy(update={"traits": None}),  # older files lack them; the weights decide them
         workload=first.workload,
-        device=find_device(device or first.device.kind),
+        device=choose_same_kind(first.device, device),
         versions=first.versions,
     )
     difference = target.difference(

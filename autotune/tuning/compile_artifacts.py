@@ -14,6 +14,7 @@ from autotune.job import ArtifactsJob
 from autotune.production.artifacts import Artifacts, artifacts_of
 from autotune.production.fingerprint import find_place
 from autotune.production.tuned_config import TunedConfig
+from autotune.target import Target
 from autotune.trial import Failure
 
 TIMEOUT_S = 4 * 3600.0
@@ -29,18 +30,18 @@ def save_with_artifacts(tuned: TunedConfig, path: Path) -> None:
     place = find_place(tuned.target, tuned.config, files=False)
     if place.differences:
         raise UserError(f"artifacts must be made where the config was measured: {place.differences[0]}")
-    artifacts = compile_artifacts(tuned, path.with_suffix(".artifacts"))
+    artifacts = compile_artifacts(tuned, tuned.target.on_card(place.device), path.with_suffix(".artifacts"))
     tuned.model_copy(update={"artifacts": artifacts}).save(path)
 
 
-def compile_artifacts(tuned: TunedConfig, file: Path) -> Artifacts:
-    """Compile in a child process and write the compiled code to `file`.
+def compile_artifacts(tuned: TunedConfig, target: Target, file: Path) -> Artifacts:
+    """Compile for this target in a child process and write the compiled code to `file`.
 
     The child's caches are empty at first, so that the file holds the code of this config alone. Raises UserError.
     """
     with tempfile.TemporaryDirectory(prefix="autotune-artifacts-") as temporary:
         folder = Path(temporary)
-        job = ArtifactsJob(target=tuned.target, values=dict(tuned.config))
+        job = ArtifactsJob(target=target, values=dict(tuned.config))
         env = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
         answer = isolate.run(folder / "job", job, timeout_s=TIMEOUT_S, env=env)
         if isinstance(answer, Failure):

@@ -1,10 +1,9 @@
 """Which devices are found, with and without NVML, and which values of --device are refused."""
 
 import re
-import sys
-from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
 
+import machines
+import pynvml
 import pytest
 from conftest import gpu
 
@@ -13,43 +12,15 @@ from autotune.devices import find_device, find_devices
 from autotune.errors import UserError
 
 
-class NVMLError(Exception):
-    """As in pynvml."""
-
-
-def fake_pynvml(cards: list[tuple[str, int, tuple[int, int]]] | None) -> ModuleType:
-    """A pynvml of these (name, bytes, compute capability); None: a machine without a driver."""
-    module = ModuleType("pynvml")
-
-    def init() -> None:
-        if cards is None:
-            raise NVMLError("Driver Not Loaded")
-
-    known = cards or []
-    functions: dict[str, Callable[..., object]] = {
-        "nvmlInit": init,
-        "nvmlShutdown": lambda: None,
-        "nvmlSystemGetDriverVersion": lambda: "575.57.08",
-        "nvmlDeviceGetCount": lambda: len(known),
-        "nvmlDeviceGetHandleByIndex": lambda index: known[index],
-        "nvmlDeviceGetName": lambda card: card[0],
-        "nvmlDeviceGetUUID": lambda card: f"GPU-{known.index(card)}c0ffee",
-        "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(total=card[1]),
-        "nvmlDeviceGetCudaComputeCapability": lambda card: card[2],
-    }
-    module.__dict__.update(functions, NVMLError=NVMLError)
-    return module
-
-
 @pytest.fixture
 def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(None))
+    nvml, _ = machines.Machine([], "").install(monkeypatch)
+    nvml.fails = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
 
 
 @pytest.fixture
 def rtx_4090(monkeypatch: pytest.MonkeyPatch) -> None:
-    cards = [("NVIDIA GeForce RTX 4090", 24564 * 2**20, (8, 9))]
-    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(cards))
+    machines.desktop_4090().install(monkeypatch)
 
 
 @pytest.mark.usefixtures("rtx_4090")
@@ -58,6 +29,7 @@ def test_a_gpu_is_described_by_what_nvml_says() -> None:
     assert found == Device(
         kind="cuda",
         index=0,
+        uuid="GPU-40900000-1111-2222-3333-444444444444",
         name="NVIDIA GeForce RTX 4090",
         memory_bytes=24564 * 2**20,
         compute_capability=(8, 9),
@@ -87,13 +59,16 @@ def test_cuda_without_a_driver_is_refused_with_what_nvml_says(word: str) -> None
 
 
 def test_cuda_with_a_driver_but_no_card_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml([]))
+    machines.Machine([], "575.57.08").install(monkeypatch)
     with pytest.raises(UserError, match="NVML lists none"):
         find_device("cuda")
 
 
 @pytest.mark.usefixtures("no_driver")
-@pytest.mark.parametrize("word", ["tpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "CUDA", "gpu", "cpu:1"])
+@pytest.mark.parametrize(
+    "word",
+    ["tpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "CUDA", "gpu", "cpu:1", "mps:1", "cudaa", "GPU-", "GPU-a b"],
+)
 def test_a_word_that_names_no_device_is_refused(word: str) -> None:
     with pytest.raises(UserError, match=f"takes cuda, cuda:N or cpu, not {re.escape(repr(word))}"):
         find_device(word)
@@ -124,14 +99,23 @@ def test_compute_capabilities_compare_by_number() -> None:
 
 @pytest.mark.parametrize(
     ("visible", "names"),
-    [("1", ["B"]), ("1,0", ["B", "A"]), ("GPU-1c0", ["B"]), ("", []), ("0,7,1", ["A"]), ("-1", [])],
+    [
+        ("1", ["4090"]),
+        ("1,0", ["4090", "3060"]),
+        ("GPU-4090", ["4090"]),
+        ("GPU-4090, GPU-306", ["4090", "3060"]),
+        ("", []),
+        ("0,7,1", ["3060"]),
+        ("-1", []),
+        ("0,0", []),
+        ("GPU-", []),
+    ],
 )
 def test_gpus_are_counted_as_torch_counts_those_that_are_visible(
     monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str]
 ) -> None:
-    cards = [("A", 2**34, (8, 0)), ("B", 2**34, (9, 0))]
-    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(cards))
+    machines.two_cards().install(monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = [device for device in find_devices() if device.kind == "cuda"]
-    assert [device.name for device in found] == names
+    assert [device.name[-4:] for device in found] == names
     assert [device.index for device in found] == list(range(len(names)))

@@ -18,8 +18,9 @@ def device_table(devices: list[Device]) -> Table:
     for name in ("device", "name", "memory", "supports", "evidence"):
         table.add_column(name, overflow="fold")
     for device in devices:
-        memory, evidence = words.memory(device.memory_bytes), "\n".join(device.evidence)
-        table.add_row(device.torch_name, device.name, memory, "\n".join(_features(device)), evidence)
+        memory = words.memory(device.memory_bytes) if device.memory_bytes else "unknown"
+        evidence = "\n".join([*([device.uuid] if device.uuid else []), *device.evidence])
+        table.add_row(device.word, device.name, memory, "\n".join(_features(device)), evidence)
     return table
 
 
@@ -27,7 +28,7 @@ def _features(device: Device) -> list[str]:
     capability = ".".join(map(str, device.compute_capability)) if device.compute_capability else ""
     features = [f"compute capability {capability}"] if capability else []
     features += [f"SDPA: {', '.join(device.sdpa_kernels)}"] if device.sdpa_kernels else []
-    if device.kind == "cuda":
+    if device.compute_capability:
         features.append("bf16, TF32" if device.at_least(8) else "fp16")
         features.append("fp8" if device.at_least(8, 9) else "no fp8")
     return features
