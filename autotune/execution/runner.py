@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autotune.config import Config
+from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.execution.reused import with_compilation_of, with_quality_of
@@ -21,6 +22,8 @@ from autotune.workload import Workload
 
 SCORE_TIMEOUT_S = 1800.0
 LEAST_TIMEOUT_S = 300.0
+LEAST_COMPILE_TIMEOUT_S = 900.0  # max-autotune of a large model takes minutes, however fast the calls are then
+UNCOMPILED = ("off", "trace")  # values of the knob `compile`
 ENVIRONMENT_RETRIES = 2
 OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the probe has downloaded everything that a job loads
 
@@ -137,7 +140,7 @@ class Runner:
         """
         target = self.target.model_copy(update={"workload": workload})
         factor = 1 + len(workload.prompts) / len(self.target.workload.prompts)
-        job, limit_s = DrawJob(target=target, values=dict(config)), factor * self.time_limit_s(earlier)
+        job, limit_s = DrawJob(target=target, values=dict(config)), factor * self.time_limit_s(config, earlier)
         env, how = _environment(self._cache(config)), self.isolation
         answer = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how)
         if not isinstance(answer, Failure):
@@ -151,7 +154,7 @@ class Runner:
         return (self.folder.cache / config.digest).resolve()
 
     def _run_once(self, place: Path, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
-        limit_s, env = self.time_limit_s(earlier), _environment(cache)
+        limit_s, env = self.time_limit_s(Config(job.values), earlier), _environment(cache)
         fields = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=self.isolation)
         if isinstance(fields, Failure):
             return fields
@@ -183,17 +186,35 @@ class Runner:
             prompts=workload.prompts,
             scorer=self.target.pipeline.scorer,
         )
-        where, how = place / "score", self.isolation
-        fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=OFFLINE, isolation=how)
+        # As if it ran on the target's device, which it does not: with one environment, one fork server serves both.
+        where, env = place / "score", {**environment(self.target.device), **OFFLINE}
+        fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=env, isolation=self.isolation)
         if isinstance(fields, Failure):  # the pictures are drawn, so this is not the config's fault
             return Failure(cause="environment", reason=f"scoring its pictures failed: {fields.reason}")
         return Quality.parse(fields, f"the score in {str(place)!r}")
 
-    def time_limit_s(self, earlier: Sequence[Trial]) -> float:
-        """Five times the longest trial so far, at least LEAST_TIMEOUT_S for each size, at most the user's limit."""
-        longest = max((t.seconds for t in earlier if t.measured), default=self.timeout_s)
-        least = LEAST_TIMEOUT_S * len(self.target.workload.shapes)  # each size is compiled anew
-        return min(self.timeout_s, max(least, 5 * longest))
+    def time_limit_s(self, config: Config, earlier: Sequence[Trial]) -> float:
+        """The longest that a trial of this config may take, in seconds; at most the user's limit.
+
+        Five times the longest trial so far, at least LEAST_TIMEOUT_S for each size. Configs that are compiled and those
+        that are not learn from their own kind: how long compiling takes can't be told from trials without it. A
+        compiled trial that was stopped at its limit gives the next one twice its time.
+        """
+        compiles = _compiles(config)
+        alike = [trial for trial in earlier if _compiles(trial.config) == compiles]
+        longest_s = max((trial.seconds for trial in alike if trial.measured), default=self.timeout_s)
+        least_s = LEAST_COMPILE_TIMEOUT_S if compiles else LEAST_TIMEOUT_S
+        taught_s = max((trial.seconds for trial in alike if compiles and _was_stopped(trial)), default=0.0)
+        return min(self.timeout_s, max(least_s * len(self.target.workload.shapes), 5 * longest_s, 2 * taught_s))
+
+
+def _compiles(config: Config) -> bool:
+    return config.get("compile", "off") not in UNCOMPILED
+
+
+def _was_stopped(trial: Trial) -> bool:
+    """Did the trial end at its time limit?"""
+    return isinstance(trial.outcome, Failure) and trial.outcome.cause == "timeout"
 
 
 def _environment(cache: Path) -> dict[str, str]:

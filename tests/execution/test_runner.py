@@ -11,7 +11,7 @@ from PIL import Image
 from autotune.config import Value
 from autotune.errors import UserError
 from autotune.execution import isolate
-from autotune.execution.runner import LEAST_TIMEOUT_S, Runner
+from autotune.execution.runner import LEAST_COMPILE_TIMEOUT_S, LEAST_TIMEOUT_S, Runner
 from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.measurement import Compilation, CompiledAs, Measurement, Peaks
@@ -39,7 +39,37 @@ def test_a_trial_may_take_five_times_the_longest_and_time_to_compile_for_each_si
     tmp_path: Path, earlier: list[Trial], sizes: int, limit_s: float
 ) -> None:
     runner = Runner(StudyFolder(tmp_path), make_target(sizes=sizes), timeout_s=1800.0)
-    assert runner.time_limit_s(earlier) == limit_s
+    assert runner.time_limit_s(complete({}), earlier) == limit_s
+
+
+COMPILED = {"compile": "regional", "compile_mode": "max-autotune"}
+
+
+def compiling(seconds: float, *, works: bool = True, cause: Cause = "timeout") -> Trial:
+    outcome = {} if works else {"outcome": Failure(cause=cause, reason="no result")}
+    return measured(1, COMPILED).model_copy(update={"seconds": seconds, **outcome})
+
+
+@pytest.mark.parametrize(
+    ("earlier", "sizes", "limit_s"),
+    [
+        ([], 1, 7200.0),
+        ([took(4.0)], 1, 7200.0),  # a fast pipeline says nothing of max-autotune
+        ([took(4.0), compiling(20.0)], 1, LEAST_COMPILE_TIMEOUT_S),
+        ([took(4.0), compiling(20.0)], 2, 2 * LEAST_COMPILE_TIMEOUT_S),
+        ([took(4.0), compiling(400.0)], 1, 2000.0),
+        ([took(4.0), compiling(20.0), compiling(900.0, works=False)], 1, 1800.0),
+        ([took(4.0), compiling(20.0), compiling(1800.0, works=False)], 1, 3600.0),
+        ([took(4.0), compiling(20.0), compiling(5000.0, works=False)], 1, 7200.0),
+        ([took(4.0), compiling(20.0), compiling(1800.0, works=False, cause="crash")], 1, LEAST_COMPILE_TIMEOUT_S),
+    ],
+)
+def test_a_compiled_config_has_a_limit_of_its_own_and_one_that_was_stopped_teaches_the_next(
+    tmp_path: Path, earlier: list[Trial], sizes: int, limit_s: float
+) -> None:
+    runner = Runner(StudyFolder(tmp_path), make_target(sizes=sizes), timeout_s=7200.0)
+    assert runner.time_limit_s(complete(COMPILED), earlier) == limit_s
+    assert runner.time_limit_s(complete({}), [took(10.0), compiling(1000.0)]) == LEAST_TIMEOUT_S * sizes
 
 
 class Attempts:
