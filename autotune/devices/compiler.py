@@ -37,7 +37,7 @@ def fault_on_gpu(device: str) -> str | None:
         with _empty_caches():
             _compile_and_run(device)
     except Exception as error:
-        return f"torch.compile needs {missing()}" if missing() else f"torch.compile fails here: {_last_line(error)}"
+        return f"torch.compile needs {missing()}" if missing() else f"torch.compile fails here: {_what(error)}"
     return None
 
 
@@ -79,8 +79,8 @@ def _empty_caches() -> Iterator[None]:
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _last_line(error: Exception) -> str:
+def _what(error: Exception) -> str:
     """The line of a compiler's long message that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("Set TORCHDYNAMO", "Set TORCH_LOGS", "For even more"))]
+    lines = [line for line in lines if not line.endswith(" raised:")]  # "backend='inductor' raised:"
     return f"{type(error).__name__}: {(lines or ['no message'])[0]}"[:LONGEST_ERROR]
