@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
-.PHONY: demo check test test-browser gpu lint clean
+.PHONY: demo check test all-pipelines test-browser gpu lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
 	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
@@ -19,6 +19,9 @@ check: $(VENV)/installed  ## before every commit, in under 20 s: format, lint, t
 
 test: $(VENV)/installed  ## two files at a time, one thread each: most of a test's time is a child that imports torch
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+all-pipelines: $(VENV)/installed  ## a tiny checkpoint of every class of diffusers; `make test` draws with a third of them a day
+	AUTOTUNE_CLASSES=all OMP_NUM_THREADS=1 $(RUN) -m pytest tests/pipelines/test_all_classes.py
 
 test-browser: $(VENV)/installed  ## the report in a real browser, headless
 	@command -v chromium > /dev/null && command -v chromedriver > /dev/null || \

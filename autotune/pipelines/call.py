@@ -167,11 +167,13 @@ class _Found(Exception):
     """The call has decided on its size: width, height."""
 
 
-def default_size(pipe: "DiffusionPipeline") -> tuple[int, int] | str:
+def default_size(pipe: "DiffusionPipeline", given: Mapping[str, Any] | None = None) -> tuple[int, int] | str:
     """Width and height, in pixels, of the pictures that a call draws by default, or why they can't be known.
 
     They are the defaults of the call, else what the pipe's attributes or the denoiser's configuration say, else what a
     call decides: it is begun, and stopped at its first method. Nothing is drawn, so that the pipe needs no weights.
+
+    given  the pictures that the call needs, by argument name
     """
     sides = default(pipe, "width"), default(pipe, "height")
     if all(isinstance(side, int) for side in sides):
@@ -183,15 +185,21 @@ def default_size(pipe: "DiffusionPipeline") -> tuple[int, int] | str:
         return cells * scale, cells * scale
     if isinstance(cells, list | tuple) and len(cells) > 1:
         return int(cells[-1]) * scale, int(cells[-2]) * scale
-    return _size_of_a_begun_call(pipe)
+    found = _size_of_a_begun_call(pipe, given or {})
+    if isinstance(found, tuple) and any(
+        [found] == [picture.size for picture in each] for each in (given or {}).values()
+    ):
+        return f"{type(pipe).__name__} draws the size of the picture that it starts from"
+    return found
 
 
-def _size_of_a_begun_call(pipe: "DiffusionPipeline") -> tuple[int, int] | str:
+def _size_of_a_begun_call(pipe: "DiffusionPipeline", given: Mapping[str, Any]) -> tuple[int, int] | str:
     """The local variables `width` and `height` of a call that is stopped as soon as both are known."""
 
     def stop(otherwise: Callable[..., Any] | None) -> Callable[..., Any]:
         def watch(*args: Any, **kwargs: Any) -> Any:
-            seen = [sys._getframe(1).f_locals.get(name) for name in ("width", "height")]
+            frame = sys._getframe(1)  # of the pipe's __call__
+            seen = [frame.f_locals.get(name) for name in ("width", "height")]
             if all(isinstance(side, int) for side in seen):
                 raise _Found(*seen)
             if otherwise is None:
@@ -204,7 +212,7 @@ def _size_of_a_begun_call(pipe: "DiffusionPipeline") -> tuple[int, int] | str:
     hooks = {name: hook for name, hook in hooks.items() if hasattr(pipe, name)}
     vars(pipe).update(hooks)
     try:
-        pipe(prompt=["a"])
+        pipe(prompt=["a"], **given)
     except _Found as found:
         return found.args[0], found.args[1]
     except Exception as error:

@@ -5,6 +5,7 @@ The signature of the pipeline's `__call__` decides which of them it gets, not th
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 # Kind of picture -> the function that draws it. A "small" picture is one to upscale.
 PICTURES = {"photo": pictures.photo, "small": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
+NAMED = {"mask_image": "mask", "control_image": "edges", "control_mask": "mask"}  # argument -> kind of its picture
 EMBEDDING_TOKENS = 77  # the length of random prompt embeddings, as that of DeepFloyd IF's T5
 
 
 def picture_arguments(pipe: "DiffusionPipeline") -> dict[str, str]:
     """The arguments of the call that take pictures: name -> kind, a key of PICTURES."""
     parameters = call.parameters(pipe)
-    kinds = {name: kind for name, kind in (("mask_image", "mask"), ("control_image", "edges")) if name in parameters}
+    kinds = {name: kind for name, kind in NAMED.items() if name in parameters}
     if "image" in parameters and (parameters["image"].default is inspect.Parameter.empty or _needs_picture(pipe)):
         controlled = parts.controlnet(pipe) is not None and "control_image" not in parameters
         kinds["image"] = "small" if "noise_level" in parameters else "edges" if controlled else "photo"
@@ -33,7 +35,10 @@ def picture_arguments(pipe: "DiffusionPipeline") -> dict[str, str]:
 
 
 def _needs_picture(pipe: "DiffusionPipeline") -> bool:
-    """Does the pipeline need its optional argument `image`? Some text-to-image pipelines take one as an extra."""
+    """Does the pipeline need its optional argument `image`? Some text-to-image pipelines take one as an extra.
+
+    diffusers' own lists say so. A class that is in none of them needs a picture where its call never asks for None.
+    """
     from diffusers.pipelines import auto_pipeline as auto
 
     listed = {
@@ -45,13 +50,23 @@ def _needs_picture(pipe: "DiffusionPipeline") -> bool:
     name = type(pipe).__name__
     if name in listed - only_text or parts.controlnet(pipe) is not None:
         return True
-    return any(extra in call.parameters(pipe) for extra in ("noise_level", "mask_image"))
+    if any(extra in call.parameters(pipe) for extra in ("noise_level", "mask_image")):
+        return True
+    known = listed | only_text
+    unlisted = not known & {cls.__name__ for cls in type(pipe).__mro__}
+    return unlisted and not re.search(r"(?<!\w)image is not None", _source(pipe))
+
+
+def _source(pipe: "DiffusionPipeline") -> str:
+    """The source text of the pipe's call."""
+    return inspect.getsource(inspect.unwrap(type(pipe).__call__))
 
 
 def check_call(pipe: "DiffusionPipeline") -> None:
     """Raises UserError where the pipeline needs an argument that we can't provide, or makes no pictures."""
     parameters, name = call.parameters(pipe), type(pipe).__name__
-    if "prompt" not in parameters or "num_inference_steps" not in parameters or "num_frames" in parameters:
+    other = any(word in name for name in parameters for word in ("frames", "video", "audio"))
+    if "prompt" not in parameters or "num_inference_steps" not in parameters or other:
         raise UserError(f"{name} does not make pictures from a prompt, so autotune can't tune it.")
     known = {"self", "prompt", "height", "width", "args", "kwargs", *picture_arguments(pipe)}
     unknown = sorted(n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in known)
