@@ -1,7 +1,7 @@
 """tiny_of(): a tiny checkpoint of any pipeline class, its components made by the classes that its constructor names.
 
-A new pipeline of diffusers whose components are known here needs no line. TINY has the classes whose components must fit
-together in a way of their own.
+A new pipeline of diffusers whose components are known here needs no line. TINY has the classes whose components must
+fit together in a way of their own.
 """
 
 import inspect

@@ -45,6 +45,19 @@ Prompts = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps of a call. Default: the pipeline's.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, such as 512x768. Default: the pipeline's.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="How strongly the prompt guides; turbo checkpoints are called with 0. Default: the pipeline's."),
+]
+NegativePrompt = Annotated[str | None, typer.Option(help="What the pictures should not show.")]
+CallArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--call",
+        help="NAME=VALUE: a further argument of the pipeline's call, such as max_sequence_length=256, or a FILE.toml "
+        "of them. Can be repeated.",
+    ),
+]
 Batch = Annotated[int, typer.Option(help="Pictures a call.")]
 BatchOrNone = Annotated[int | None, typer.Option("--batch", help="Pictures a call. Default: 1.")]
 Workloads = Annotated[

@@ -13,14 +13,17 @@ from autotune.cli.options import (
     Baseline,
     Batch,
     BatchOrNone,
+    CallArguments,
     ControlNet,
     DeviceName,
     Exclude,
     Fix,
+    Guidance,
     IsolationWord,
     JsonLines,
     LoRA,
     MaxQualityDrop,
+    NegativePrompt,
     PipelineName,
     Prompts,
     ReuseFlag,
@@ -55,6 +58,13 @@ def search(
     space: Space = None,
     fix: Fix = None,
     exclude: Exclude = None,
+    lora_later: Annotated[
+        bool, typer.Option("--lora-later", help="Only settings that survive a LoRA put on the loaded pipe.")
+    ] = False,
+    ip_adapter_later: Annotated[
+        bool,
+        typer.Option("--ip-adapter-later", help="Only settings that survive an IP-Adapter put on the loaded pipe."),
+    ] = False,
     max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
     max_latency: Annotated[
         str | None,
@@ -67,6 +77,9 @@ def search(
     prompts: Prompts = None,
     steps: Steps = None,
     size: Size = None,
+    guidance: Guidance = None,
+    negative_prompt: NegativePrompt = None,
+    call: CallArguments = None,
     batch: BatchOrNone = None,
     workload: Workloads = None,
     minimise: Annotated[
@@ -105,7 +118,7 @@ def search(
     """
     from autotune.goal import read_bytes, read_seconds
     from autotune.report.terminal.show import show_search
-    from autotune.workload import read_size, read_workload
+    from autotune.workload import read_call, read_size, read_workload
 
     time_budget_s = read_seconds(time_budget) if time_budget else None
     at_least_one({"--steps": steps, "--batch": batch})
@@ -122,12 +135,17 @@ def search(
             space=space,
             fix=read_fixes(fix or []),
             exclude=exclude or [],
+            lora_later=lora_later,
+            ip_adapter_later=ip_adapter_later,
             max_vram_bytes=read_bytes(max_vram) if max_vram else None,
             max_latency_s=read_seconds(max_latency) if max_latency else None,
             max_quality_drop=max_quality_drop,
             prompts=prompts,
             steps=steps,
             size=read_size(size) if size else None,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
+            call=read_call(call or []),
             batch=batch,
             workloads=[read_workload(text) for text in workload or []],
             minimise=minimise,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from autotune.config import Config, Value
 from autotune.devices import find_device
@@ -79,12 +80,17 @@ def search(
     prompts: str | Path | None = None,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
+    guidance: float | None = None,
+    negative_prompt: str | None = None,
+    call: Mapping[str, Any] | None = None,
     batch: int | None = None,
     workloads: Sequence[tuple[int, int, int]] = (),
     seed: int = 0,
     space: str | Path | None = None,
     fix: Mapping[str, Value] | None = None,
     exclude: Iterable[str] = (),
+    lora_later: bool = False,
+    ip_adapter_later: bool = False,
     minimise: str = "sum",
     max_vram_bytes: int | None = None,
     max_latency_s: float | None = None,
@@ -122,6 +128,9 @@ def search(
     prompts           a file with one prompt a line, or JSON lines (.jsonl) with seeds; None: the shipped prompts
     steps             denoising steps of a call; None: the pipeline's default
     size              (width, height) in pixels; None: the pipeline's default
+    guidance          how strongly the prompt guides, by the argument that the call has for it; None: the default
+    negative_prompt   what the pictures should not show
+    call              further arguments of the pipeline's call, by name
     batch             pictures a call; None: 1
     workloads         several (width, height, batch) instead of size and batch; pictures are judged at the first
     seed              of the start noise and of the sampler
@@ -130,6 +139,8 @@ def search(
     space             a space file (TOML): which values of which knobs; None: the one shipped for the pipeline
     fix               knob -> the value at which it is held
     exclude           knobs that keep the baseline's value
+    lora_later        only settings that survive a LoRA that is put on the loaded pipe, as services do that swap them
+    ip_adapter_later  only settings that survive an IP-Adapter that is put on the loaded pipe
 
     The goal:
     minimise          of several workloads: "sum" of their latencies, or "each" latency as an objective of its own
@@ -173,11 +184,22 @@ def search(
         baseline=read_baseline(baseline),
         fixed={name: check_value(name, value) for name, value in (fix or {}).items()},
         excluded=frozenset(find_knob(name).name for name in exclude),
+        later=(*(("lora",) if lora_later else ()), *(("ip_adapter",) if ip_adapter_later else ())),
         sampler=check_sampler(sampler),
         confirmation=ConfirmationPlan(confirm_rounds, confirm_pairs),
         budget=Budget(trials=budget, time_s=time_budget_s, trial_timeout_s=timeout_s),
         prompts=all_prompts,
-        workload=request_workload(in_search, steps=steps, size=size, batch=batch, workloads=workloads, seed=seed),
+        workload=request_workload(
+            in_search,
+            steps=steps,
+            size=size,
+            batch=batch,
+            workloads=workloads,
+            seed=seed,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
+            call=call,
+        ),
         goal=Goal(
             minimise=read_minimise(minimise),
             max_vram_bytes=max_vram_bytes,
@@ -291,7 +313,14 @@ def _space(
     request: Request, target: Target, baseline: Config, earlier: Sequence[WarmStartStudy]
 ) -> tuple[SearchSpace, tuple[EarlierStudy, ...]]:
     """The configs that are allowed, and the trials of earlier studies that lie among them. Raises UserError."""
-    space = make_space(target, request.space_file, fix=request.fixed, exclude=request.excluded, baseline=baseline)
+    space = make_space(
+        target,
+        request.space_file,
+        fix=request.fixed,
+        exclude=request.excluded,
+        baseline=baseline,
+        later=request.later,
+    )
     for found in earlier:
         found.check_family(target)
     objection = space.objection(baseline)

@@ -1,7 +1,7 @@
 """Every pipeline of the installed diffusers is drawn with, refused with a sentence, or named in docs/pipelines.md.
 
-A third of the classes is drawn on one day, the next third on the next. AUTOTUNE_CLASSES=all (`make all-pipelines`) draws
-with all of them.
+A third of the classes is drawn on one day, the next third on the next. AUTOTUNE_CLASSES=all (`make all-pipelines`)
+draws with all of them.
 """
 
 import os
@@ -72,6 +72,7 @@ def test_a_refusal_says_what_the_class_lacks() -> None:
         assert "does not make pictures from a prompt" in why or "needs the argument" in why
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of diffusers, about its own classes and configurations
 @pytest.mark.parametrize("name", DRAWN if os.environ.get("AUTOTUNE_CLASSES") == "all" else TODAY)
 def test_the_probe_reads_the_traits_and_a_call_draws_the_requested_size(name: str, tmp_path: Path) -> None:
     pipeline = resolve(str(tiny_of(name, tmp_path / name))).model_copy(update={"scorer": None})
