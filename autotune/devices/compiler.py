@@ -23,16 +23,21 @@ def fault_on_processor() -> str | None:
     return None
 
 
-def fault_on_gpu(device: str) -> str | None:
+def fault_on_gpu(device: str, *, by_trial: bool) -> str | None:
     """Why Inductor can't compile for this GPU (torch's name), or None.
 
-    Compiles and runs one small kernel, in a few seconds. Triton builds a part of its own with the C compiler and
-    Python's headers, which slim containers lack: then no config that compiles would run.
+    by_trial  compile and run one small kernel, in a few seconds; for a process of its own, as torch forgets what this
+              process has compiled. False: only look whether what Triton usually needs is here
+
+    Triton builds a part of its own with the C compiler and Python's headers, which slim containers lack: then no config
+    that compiles would run.
     """
     from torch.utils._triton import has_triton
 
     if not has_triton():
         return "torch.compile needs Triton, which does not work here"
+    if not by_trial:
+        return f"torch.compile needs {missing()}" if missing() else None
     try:
         with _empty_caches():
             _compile_and_run(device)

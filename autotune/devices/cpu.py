@@ -31,7 +31,7 @@ def machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
-def _probe(device: Device) -> Device:
+def _probe(device: Device, by_trial: bool) -> Device:
     import torch
 
     return device.model_copy(

@@ -65,7 +65,7 @@ def _environment(device: Device) -> dict[str, str]:
     return {ORDER: "PCI_BUS_ID", VISIBLE: entry}
 
 
-def _probe(device: Device) -> Device:
+def _probe(device: Device, by_trial: bool) -> Device:
     import torch
 
     if not torch.cuda.is_available():
@@ -80,7 +80,7 @@ def _probe(device: Device) -> Device:
         update={
             "compute_capability": capability,
             "sdpa_kernels": tuple(kernels),
-            "compile_fault": fault_on_gpu(name),
+            "compile_fault": fault_on_gpu(name, by_trial=by_trial),
             "evidence": (
                 *device.evidence,
                 f"torch {torch.__version__} built for {', '.join(torch.cuda.get_arch_list())}",

@@ -36,7 +36,8 @@ class Kind:
     name         Device.kind
     what         of which the error messages speak: "NVIDIA GPU"
     find         asks the machine; never raises
-    probe        (device) -> the device with what only torch knows; raises UserError where torch can't use it
+    probe        (device, by_trial) -> the device with what only torch knows; raises UserError where torch can't use it.
+                 by_trial: a kernel is compiled, which takes seconds and must not disturb others of this process
     torch_name   (device) -> its name in torch in this process; raises UserError where torch does not see it
     at           (index) -> the device that torch counts so in this process; raises UserError where there is none
     environment  (device) -> the environment variables with which a child process sees this device alone
@@ -46,7 +47,7 @@ class Kind:
     name: str
     what: str
     find: Callable[[], Found]
-    probe: Callable[[Device], Device]
+    probe: Callable[[Device, bool], Device]
     torch_name: Callable[[Device], str]
     at: Callable[[int], Device]
     environment: Callable[[Device], dict[str, str]] = only_device

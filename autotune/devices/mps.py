@@ -38,7 +38,7 @@ def _brand() -> str:
     return "an Apple processor" if declined else brand.value.decode()
 
 
-def _probe(device: Device) -> Device:
+def _probe(device: Device, by_trial: bool) -> Device:
     import torch
 
     if not torch.backends.mps.is_available():

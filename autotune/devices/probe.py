@@ -15,7 +15,7 @@ OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # attention k
 
 def run_device_job(job: DeviceJob, folder: Path) -> dict[str, Any]:
     """The job's device with torch's answers, as JSON. Raises UserError where torch can't use it."""
-    return probe_device(job.device).to_json()
+    return probe_device(job.device, by_trial=True).to_json()
 
 
 def versions() -> dict[str, str]:
@@ -29,6 +29,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def probe_device(device: Device) -> Device:
-    """The device with what only torch knows. Raises UserError where this torch can't use the device."""
-    return kind_of(device).probe(device)
+def probe_device(device: Device, *, by_trial: bool = False) -> Device:
+    """The device with what only torch knows. Raises UserError where this torch can't use the device.
+
+    by_trial  find out by compiling a kernel whether torch.compile works; for a process of its own
+    """
+    return kind_of(device).probe(device, by_trial)

@@ -61,7 +61,7 @@ def _torch_name(device: Device) -> str:
     return f"cuda:{0 if torch.cuda.device_count() == 1 else device.index}"
 
 
-def _probe(device: Device) -> Device:
+def _probe(device: Device, by_trial: bool) -> Device:
     import torch
 
     if not torch.cuda.is_available():
@@ -76,7 +76,7 @@ def _probe(device: Device) -> Device:
             "shares_memory": bool(getattr(told, "is_integrated", False)),
             "multiprocessors": int(told.multi_processor_count),
             "sdpa_kernels": (*flash, "efficient", "math"),
-            "compile_fault": fault_on_gpu(name),
+            "compile_fault": fault_on_gpu(name, by_trial=by_trial),
             "evidence": (
                 *device.evidence,
                 f"torch {torch.__version__}",

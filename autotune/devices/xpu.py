@@ -48,7 +48,7 @@ def _torch_name(device: Device) -> str:
     return f"xpu:{0 if torch.xpu.device_count() == 1 else device.index}"
 
 
-def _probe(device: Device) -> Device:
+def _probe(device: Device, by_trial: bool) -> Device:
     import torch
 
     if not torch.xpu.is_available():
@@ -61,7 +61,7 @@ def _probe(device: Device) -> Device:
             "memory_bytes": int(told.total_memory),
             "shares_memory": bool(getattr(told, "is_integrated_gpu", False)),
             "sdpa_kernels": ("math",),
-            "compile_fault": fault_on_gpu(name),
+            "compile_fault": fault_on_gpu(name, by_trial=by_trial),
             "evidence": (*device.evidence, f"torch {torch.__version__}", "autotune was never run on an Intel GPU"),
         }
     )

@@ -34,7 +34,7 @@ def probe(
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
     if untuned := kind_of(device).untuned:
-        raise UserError(f"{device.name} is a {kind_of(device).what}: {untuned}; use --device cpu.")
+        raise UserError(f"{device.name} is an {kind_of(device).what}: {untuned}; use --device cpu.")
     prompts, also = request.prompts, request.also
     job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts, configurations_only=configurations_only)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)

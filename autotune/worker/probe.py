@@ -16,7 +16,7 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
 
     Raises UserError where the pipeline can't be loaded, torch can't use the device, or a prompt is too long.
     """
-    device = probe_device(job.device)
+    device = probe_device(job.device, by_trial=True)
     # With random weights, configurations are all that is needed, and all that is downloaded.
     unloaded = job.configurations_only and not is_on_disk(job.pipeline)
     readable = job.pipeline.model_copy(update={"weights": "random", "lora": None}) if unloaded else job.pipeline

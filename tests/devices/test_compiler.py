@@ -26,7 +26,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 def test_no_triton_is_a_reason_not_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_triton, "has_triton", lambda: False)
-    assert fault_on_gpu("cuda:0") == "torch.compile needs Triton, which does not work here"
+    assert fault_on_gpu("cuda:0", by_trial=True) == "torch.compile needs Triton, which does not work here"
 
 
 @pytest.mark.usefixtures("triton")
@@ -34,14 +34,14 @@ def test_a_kernel_that_compiles_is_no_fault_whatever_is_missing(monkeypatch: pyt
     """Decided by what works, not by what is usually needed: the next Triton may need no compiler."""
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr(compiler, "_compile_and_run", lambda device: None)
-    assert fault_on_gpu("cuda:0") is None
+    assert fault_on_gpu("cuda:0", by_trial=True) is None
 
 
 @pytest.mark.usefixtures("triton")
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fails(monkeypatch, RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable."))
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert fault_on_gpu("cuda:0") == (
+    assert fault_on_gpu("cuda:0", by_trial=True) == (
         "torch.compile needs a C compiler, and there is no no-such-compiler, which CC names"
     )
     monkeypatch.delenv("CC")
@@ -53,12 +53,21 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("triton")
+def test_without_a_trial_it_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In production: a trial would take seconds, and torch would forget what the process has compiled."""
+    fails(monkeypatch, AssertionError("compiled"))
+    assert fault_on_gpu("cuda:0", by_trial=False) is None
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "there is no no-such-compiler" in str(fault_on_gpu("cuda:0", by_trial=False))
+
+
+@pytest.mark.usefixtures("triton")
 def test_another_fault_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     message = (
         "backend='inductor' raised:\nRuntimeError: ptxas fatal: Value 'sm_121a' is not defined\n\nSet TORCHDYNAMO_"
     )
     fails(monkeypatch, RuntimeError(message))
-    fault = fault_on_gpu("cuda:0")
+    fault = fault_on_gpu("cuda:0", by_trial=True)
     assert fault is not None
     assert fault.startswith("torch.compile fails here: RuntimeError: ")
     assert "ptxas fatal" in fault
@@ -71,7 +80,7 @@ def test_the_kernel_is_compiled_with_empty_caches_which_are_removed(monkeypatch:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     seen = []
     monkeypatch.setattr(compiler, "_compile_and_run", lambda device: seen.append(dict(os.environ)))
-    assert fault_on_gpu("cuda:0") is None
+    assert fault_on_gpu("cuda:0", by_trial=True) is None
     (inside,) = seen
     folders = [Path(inside[name]) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")]
     assert not any(folder.parent.exists() for folder in folders)

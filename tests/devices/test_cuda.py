@@ -21,7 +21,7 @@ ERRORS = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION, pynv
 
 @pytest.fixture(autouse=True)
 def compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "fault_on_gpu", lambda name: None)
+    monkeypatch.setattr(cuda, "fault_on_gpu", lambda name, by_trial: None)
 
 
 def in_a_child(monkeypatch: pytest.MonkeyPatch, device: Device) -> Device:
@@ -225,6 +225,7 @@ def test_a_gpu_that_torch_can_not_use_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_does_not_compile_is_part_of_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     machines.desktop_4090().install(monkeypatch)
-    monkeypatch.setattr(cuda, "fault_on_gpu", lambda name: f"{name} can't")
-    assert probe_device(find_device(None)).compile_fault == "cuda:0 can't"
+    monkeypatch.setattr(cuda, "fault_on_gpu", lambda name, by_trial: f"{name} can't, {by_trial}")
+    assert probe_device(find_device(None), by_trial=True).compile_fault == "cuda:0 can't, True"
+    assert probe_device(find_device(None)).compile_fault == "cuda:0 can't, False", "nothing is compiled in production"
     assert compiler.missing() is None, "this machine has a compiler and Python's headers"

@@ -1,0 +1,34 @@
+"""Targets: which GPU it is belongs to a study, the number under which it is found does not."""
+
+from conftest import gpu, make_target
+
+from autotune.device import Device
+from autotune.target import Target
+
+CARD = gpu(8, 9).model_copy(update={"uuid": "GPU-a", "index": 1})
+
+
+def on(device: Device) -> Target:
+    return make_target(device)
+
+
+def test_the_same_gpu_under_another_number_is_the_same_target() -> None:
+    assert on(CARD).difference(on(CARD.model_copy(update={"index": 0}))) is None
+
+
+def test_another_gpu_of_the_same_model_is_another_target() -> None:
+    other = CARD.model_copy(update={"uuid": "GPU-b"})
+    assert on(CARD).difference(on(other)) == "device: uuid 'GPU-a', not 'GPU-b'"
+
+
+def test_a_study_of_an_earlier_version_does_not_know_its_gpus_uuid() -> None:
+    old = CARD.model_copy(update={"uuid": None})
+    assert on(old).difference(on(CARD)) is None
+    assert on(old).difference(on(CARD.model_copy(update={"index": 0}))) == "device: index 1, not 0"
+
+
+def test_a_target_moves_to_another_gpu_of_its_model_and_keeps_what_was_probed() -> None:
+    here = Device(kind="cuda", name=CARD.name, memory_bytes=0, index=3, uuid="GPU-b")
+    moved = on(CARD).on_card(here)
+    assert (moved.device.uuid, moved.device.index) == ("GPU-b", 3)
+    assert moved.device.model_copy(update={"uuid": CARD.uuid, "index": CARD.index}) == CARD
