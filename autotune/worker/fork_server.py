@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +25,7 @@ from autotune.worker import forked
 from autotune.worker import main as worker
 
 if TYPE_CHECKING:
+    from autotune.device import Device
     from autotune.job import Job
 
 # The modules that a worker imports before it measures, draws or judges. None of them may start a thread or CUDA; that
@@ -46,8 +48,8 @@ def main() -> None:
     worker.die_with_parent()
     if os.getppid() == int(sys.argv[3]):
         worker.when_the_parent_dies(signal.SIGKILL)
-    prepare(Path(sys.argv[2]))
-    sys.argv = ["autotune.worker", str(serve(connection))]
+    starters = prepare(Path(sys.argv[2]))
+    sys.argv = ["autotune.worker", str(serve(connection, starters))]
     try:
         worker.main()
     except SystemExit as end:
@@ -63,16 +65,28 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def prepare(folder: Path) -> None:
-    """Import the modules that the job in this folder and later jobs need."""
+def prepare(folder: Path) -> list[str]:
+    """Import the modules that the job in this folder and later jobs need. Returns those that started CUDA."""
     from autotune.frozen_model import read_json
-    from autotune.job import JOB, DrawJob, MeasureJob
+    from autotune.job import JOB
+
+    job: Job = JOB.validate_python(read_json(folder / "job.json", "job"))
+    cards = _cards(job)
+    from autotune.worker.cuda_answers import answered
+
+    with answered(cards) as starters:
+        _load(job)
+    gc.collect()  # otherwise each child would run the collection that the imports made due, and time it as loading
+    return starters
+
+
+def _load(job: "Job") -> None:
+    from autotune.job import DrawJob, MeasureJob
     from autotune.knobs import all_knobs
 
     for name in LIBRARIES:
         import_module(name)
     all_knobs()
-    job: Job = JOB.validate_python(read_json(folder / "job.json", "job"))
     if isinstance(job, MeasureJob | DrawJob):
         from autotune.pipelines.loading import import_classes
 
@@ -80,12 +94,45 @@ def prepare(folder: Path) -> None:
             import_classes(job.target.pipeline)
         except Exception:  # the job itself will fail in the same way and report it in its outcome
             traceback.print_exc()
-    gc.collect()  # otherwise each child would run the collection that the imports made due, and time it as loading
 
 
-def serve(connection: socket.socket) -> Path:
-    """Fork a child for each request. Returns in the children only, with the folder of the child's job."""
+def _cards(job: "Job") -> list["Device"]:
+    """The NVIDIA cards that CUDA would count here, in its order: the job's own, which its children see alone.
+
+    Of a job that runs on the processor, NVML is asked, in a fork: this process must not open a device. None where NVML
+    tells of several cards: CUDA may count them in another order.
+    """
+    from autotune.job import device_of
+
+    device = device_of(job)
+    if device is not None and device.is_gpu:
+        return [device] if device.compute_capability is not None else []
+    read_end, write_end = os.pipe()
+    process = worker.fork(lambda: _write_cards(write_end))
+    os.close(write_end)
+    with os.fdopen(read_end, encoding="utf-8") as pipe:
+        told = pipe.read()
+    os.waitpid(process, 0)
+    from autotune.device import Device
+
+    cards = [Device.parse(fields, "what NVML says of a card") for fields in json.loads(told or "[]")]
+    return cards if len(cards) == 1 else []
+
+
+def _write_cards(descriptor: int) -> None:
+    from autotune.devices.cuda import find_nvidia_gpus
+
+    os.write(descriptor, json.dumps([card.to_json() for card in find_nvidia_gpus().devices]).encode())
+
+
+def serve(connection: socket.socket, starters: Sequence[str] = ()) -> Path:
+    """Fork a child for each request. Returns in the children only, with the folder of the child's job.
+
+    starters  the modules that started CUDA while they were loaded: this process can't be forked then
+    """
     files, fault = _rehearse()
+    if fault and starters:
+        fault = f"{starters[0]} has started CUDA while it was loaded"
     _send(connection, {"fault": fault} if fault else {"ready": True})
     while True:
         request, descriptors = _receive(connection)

@@ -12,12 +12,13 @@ config needs. So begin() maps in all file pages that the server had. Resident me
 imports of a new interpreter. Pages shared with the server count in full, before and after they are copied.
 """
 
+import contextlib
 import ctypes
 import os
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from autotune.isolation import BLANK_MARK, LIFELINE, MARK
@@ -25,17 +26,31 @@ from autotune.worker.main import when_the_parent_dies
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
+# What the drivers of NVIDIA and AMD open for a process that computes. NVML opens others.
+GPU_FILES = ("/dev/nvidia-uvm", "/dev/kfd")
+
 Span = tuple[int, int]  # a range of memory: first address, number of bytes
 
 
 def fault() -> str | None:
-    """Why this process must not fork: it has threads, or it has started CUDA. None where it may."""
+    """Why this process must not fork: it has threads, or a context on a GPU. None where it may.
+
+    There is no context without an open file of its driver (GPU_FILES), whichever library has made it.
+    """
     threads = [Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     if len(threads) > 1:
         return f"the libraries have started threads ({', '.join(sorted(set(threads)))})"
-    if "/dev/nvidia-uvm" in Path("/proc/self/maps").read_text():
-        return "the libraries have started CUDA"
-    return None
+    opened = [name for name in _open_files() if name in GPU_FILES]
+    return f"the libraries have started a GPU, {opened[0]} is open" if opened else None
+
+
+def _open_files() -> Iterator[str]:
+    """The names of all files that this process has open or mapped."""
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of os.listdir itself is closed by now
+            yield os.readlink(f"/proc/self/fd/{descriptor}")
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        yield line.partition("/")[1] + line.partition("/")[2]
 
 
 def fault_of_fork() -> str | None:
