@@ -59,11 +59,11 @@ def search(
     fix: Fix = None,
     exclude: Exclude = None,
     lora_later: Annotated[
-        bool, typer.Option("--lora-later", help="Only settings that survive a LoRA put on the loaded pipe.")
+        bool, typer.Option("--lora-later", help="Only settings that survive a LoRA put on later.")
     ] = False,
     ip_adapter_later: Annotated[
         bool,
-        typer.Option("--ip-adapter-later", help="Only settings that survive an IP-Adapter put on the loaded pipe."),
+        typer.Option("--ip-adapter-later", help="Only settings that survive an IP-Adapter put on later."),
     ] = False,
     max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
     max_latency: Annotated[

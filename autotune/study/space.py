@@ -9,8 +9,10 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 
+from autotune.building.changes import objection
 from autotune.config import Config, Value
 from autotune.errors import UserError
+from autotune.knob import Change
 from autotune.knobs import all_knobs, check_value, complete, find_knob
 from autotune.study.space_file import SpaceFile
 from autotune.target import Target
@@ -23,20 +25,29 @@ COUNTABLE = 20_000  # combinations up to which a space is counted, which takes a
 class SearchSpace:
     """The values of each knob that are available on the target, and the rules between them.
 
+    later       what users do to the pipe after it is loaded: values that don't survive it are not available
     values      knob -> its available values, the baseline's first
     impossible  (knob, value) -> why it is not available
     no_effect   (knob, value) pairs that trials showed to change nothing
     """
 
-    def __init__(self, target: Target, offered: Mapping[str, tuple[Value, ...]]) -> None:
-        self.target = target
+    def __init__(self, target: Target, offered: Mapping[str, tuple[Value, ...]], later: Iterable[Change] = ()) -> None:
+        self.target, self.later = target, tuple(later)
         self.impossible: dict[tuple[str, Value], str] = {}
         self.values: dict[str, tuple[Value, ...]] = {}
         for name, values in offered.items():
-            why_not = {value: find_knob(name).why_not(value, target) for value in values}
+            why_not = {v: find_knob(name).why_not(v, target) or self._undone(name, v) for v in values}
             self.impossible |= {(name, value): why for value, why in why_not.items() if why}
             self.values[name] = tuple(value for value, why in why_not.items() if not why)
         self.no_effect: set[tuple[str, Value]] = set()
+
+    def _undone(self, name: str, value: Value) -> str | None:
+        """Why this value does not survive what users do to the pipe later, as a clause; None: it does."""
+        for change in self.later:
+            why = objection(change, name, value)
+            if why:
+                return f"{why} (--{change.replace('_', '-')}-later)"
+        return None
 
     @property
     def free(self) -> dict[str, tuple[Value, ...]]:
@@ -51,7 +62,8 @@ class SearchSpace:
     def objection(self, config: Config) -> str | None:
         """Why this config is not to be tried here; None: it is allowed."""
         for name, value in config.items():
-            why = self.impossible.get((name, value)) or find_knob(name).why_not(value, self.target)
+            why = find_knob(name).why_not(value, self.target)
+            why = self.impossible.get((name, value)) or why or self._undone(name, value)
             if why:
                 return f"{name}={value}: {why}"
             if (name, value) in self.no_effect:
@@ -130,12 +142,14 @@ def make_space(
     fix: Mapping[str, Value],
     exclude: Iterable[str],
     baseline: Config,
+    later: Iterable[Change] = (),
 ) -> SearchSpace:
     """The space to search. Raises UserError for options that can't be met here.
 
     fix       knobs held at one value
     exclude   knobs left at the baseline's value
     baseline  its values are always part of the space
+    later     what users do to the pipe after it is loaded, such as putting a LoRA on it
     """
     exclude = set(exclude)
     for name in (*fix, *exclude):
@@ -149,7 +163,7 @@ def make_space(
             offered[name] = (own,)
         else:
             offered[name] = _unique((own, *file.knobs.get(name, knob.values)))
-    space = SearchSpace(target, offered)
+    space = SearchSpace(target, offered, later)
     for name in fix:
         if not space.values[name]:
             raise UserError(f"--fix {name}={fix[name]}: {space.impossible[name, fix[name]]}.")

@@ -10,6 +10,7 @@ from autotune.device import Device
 from autotune.errors import UserError
 from autotune.goal import Budget, Goal
 from autotune.isolation import Isolation
+from autotune.knob import Change
 from autotune.knobs import check_value, complete, find_knob
 from autotune.pipeline import Pipeline
 from autotune.pipelines import requested_options
@@ -30,6 +31,7 @@ class Request:
     baseline  None: the plainest config that fits, see baseline.py
     fixed     knob -> the value at which it is held
     excluded  the knobs that keep the baseline's value
+    later     what users do to the pipe after it is loaded
     earlier   paths of earlier studies for a warm start
     """
 
@@ -39,6 +41,7 @@ class Request:
     baseline: Config | None
     fixed: Mapping[str, Value]
     excluded: frozenset[str]
+    later: tuple[Change, ...]
     sampler: str
     confirmation: ConfirmationPlan
     budget: Budget

@@ -8,6 +8,7 @@ from conftest import CPU, gpu, make_target
 
 from autotune.config import Config, Value
 from autotune.errors import UserError
+from autotune.knob import Change
 from autotune.knobs import all_knobs, complete
 from autotune.study.space import SearchSpace, make_space
 from autotune.study.space_file import SHIPPED, SpaceFile, shipped_space_file
@@ -252,3 +253,24 @@ def test_a_modifier_of_a_knob_that_stays_at_its_default_can_not_be_fixed() -> No
 
 def test_a_whole_number_is_taken_for_a_ratio() -> None:
     assert complete({"tome_ratio": 0}) == complete({"tome_ratio": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("later", "gone", "kept"),
+    [
+        (("lora",), {"qkv_fusion": True, "quantization": "int8_weight_only"}, {"attention": "vanilla"}),
+        (("ip_adapter",), {"qkv_fusion": True, "attention": "vanilla"}, {"conv1x1_as_linear": True}),
+    ],
+)
+def test_what_would_not_survive_an_adapter_put_on_later_is_not_searched(
+    later: tuple[Change, ...], gone: dict[str, Value], kept: dict[str, Value]
+) -> None:
+    made = make_space(make_target(), SpaceFile(), fix={}, exclude=(), baseline=complete({}), later=later)
+    for name, value in gone.items():
+        assert value not in made.values[name]
+        assert f"(--{later[0].replace('_', '-')}-later)" in str(made.objection(complete({name: value})))
+    for name, value in kept.items():
+        assert value in made.values[name]
+    [(name, value), *_] = gone.items()
+    with pytest.raises(UserError, match=f"--fix {name}={value}: .*-later"):
+        make_space(make_target(), SpaceFile(), fix={name: value}, exclude=(), baseline=complete({}), later=later)

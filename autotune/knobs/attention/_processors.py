@@ -8,7 +8,7 @@ from autotune.errors import UserError
 def weighted_processors(model: Any) -> list[Any]:
     """The attention processors of a model that hold weights of their own. No other processor can take their place."""
     processors = [getattr(module, "processor", None) for module in model.modules()]
-    return [processor for processor in processors if any(getattr(processor, "parameters", tuple)())]
+    return [processor for processor in processors if list(getattr(processor, "parameters", tuple)())]
 
 
 def would_replace(setting: str) -> UserError:
