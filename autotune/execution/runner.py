@@ -5,13 +5,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from autotune.config import Config
 from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.execution.reused import with_compilation_of, with_quality_of
+from autotune.frozen_model import read_json
 from autotune.isolation import Isolation
-from autotune.job import DrawJob, MeasureJob, ScoreJob
+from autotune.job import JOB, DrawJob, JobOutcome, MeasureJob, ScoreJob
 from autotune.knobs import different
 from autotune.measurement import Measurement, Quality
 from autotune.reuse import Reuse
@@ -76,14 +79,7 @@ class Runner:
         A failure that is not the config's fault is retried. If it persists, a disturbed device (NOT_THE_CONFIG) is
         returned as the outcome; any other such failure, and bad input, raises UserError.
         """
-        limit = self.max_memory_bytes if config != self.baseline else None
-        job = MeasureJob(
-            target=self.target,
-            values=dict(config),
-            pictures=pictures,
-            max_memory_bytes=limit,
-            reuse=self._with_pictures(reuse) if reuse else None,
-        )
+        job = self._job(config, pictures, self._with_pictures(reuse) if reuse else None)
         compiler = self._compiler(config, reuse, earlier)
         if compiler is not None:
             outcome = self._attempts(place, config, job, earlier, self._cache(compiler.config))
@@ -94,6 +90,25 @@ class Runner:
                     return with_compilation_of(outcome, compiler)
                 self._in_graphs |= set(different(config, compiler.config))
         return self._attempts(place, config, job, earlier, self._cache(config))
+
+    def _job(self, config: Config, pictures: bool, reuse: Reuse | None) -> MeasureJob:
+        limit = self.max_memory_bytes if config != self.baseline else None
+        return MeasureJob(
+            target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=limit, reuse=reuse
+        )
+
+    def finished(self, place: Path, config: Config) -> Measurement | None:
+        """What run() has measured in this folder before, without pictures, for the very same job; None: nothing."""
+        job, outcome = place / "job.json", place / "outcome.json"
+        if not (job.exists() and outcome.exists()):
+            return None
+        try:
+            if JOB.validate_python(read_json(job, "job")) != self._job(config, pictures=False, reuse=None):
+                return None
+            result = JobOutcome.parse(read_json(outcome, "outcome"), str(outcome)).result
+            return Measurement.parse(result, str(outcome)) if result is not None else None
+        except (UserError, ValidationError):  # cut short, or of a version with other jobs: it is measured again
+            return None
 
     def _attempts(self, place: Path, config: Config, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
         """Run the job. Retry after failures that are not the config's fault. Raises UserError as run() does."""

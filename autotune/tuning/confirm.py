@@ -121,17 +121,24 @@ class Confirmer:
         return confirmation
 
     def _interleave(self, trial: Trial) -> list[Pair] | Failure:
-        """Pairs of measurements, the baseline's and the trial's."""
+        """Pairs of measurements, the baseline's and the trial's. A round of a command that was cut short is kept."""
         sides: dict[Side, Trial] = {"first": self.study.baseline, "second": trial}
-        parent, begun = self.folder.confirmation(trial.number).parent, set[int]()
+        parent, kept = self.folder.confirmation(trial.number).parent, dict[int, dict[Side, Measurement]]()
+
+        def place(number: int, side: Side) -> Path:
+            return parent / f"round-{number + 1}-trial-{sides[side].number}"
 
         def run(number: int, side: Side) -> Measurement | Failure:
-            measured = sides[side]
-            if number not in begun:
-                self.listen(Confirming(trial, number + 1))
-            begun.add(number)
-            place = parent / f"round-{number + 1}-trial-{measured.number}"
-            return self.runner.run(place, measured.config, pictures=False, earlier=self.study.trials)
+            if number not in kept:
+                found = {each: self.runner.finished(place(number, each), sides[each].config) for each in sides}
+                whole = {each: measured for each, measured in found.items() if measured is not None}
+                # Half a round is measured again as a whole: its two sides must lie side by side in time.
+                kept[number] = whole if len(whole) == len(sides) else {}
+                if not kept[number]:
+                    self.listen(Confirming(trial, number + 1))
+            if kept[number]:
+                return kept[number][side]
+            return self.runner.run(place(number, side), sides[side].config, pictures=False, earlier=self.study.trials)
 
         return interleave(run, least=self.plan.rounds)
 

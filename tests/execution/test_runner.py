@@ -12,7 +12,8 @@ from autotune.config import Value
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.execution.runner import LEAST_COMPILE_TIMEOUT_S, LEAST_TIMEOUT_S, Runner
-from autotune.job import MeasureJob
+from autotune.frozen_model import write_json
+from autotune.job import JobOutcome, MeasureJob
 from autotune.knobs import complete
 from autotune.measurement import Compilation, CompiledAs, Measurement, Peaks
 from autotune.reuse import Reuse, SourceTrial, SpotCheck
@@ -143,6 +144,24 @@ def test_the_limit_on_memory_goes_with_the_job(tmp_path: Path, monkeypatch: pyte
     attempts = Attempts(monkeypatch, None)
     outcome(tmp_path)
     assert [job.max_memory_bytes for job in attempts.jobs] == [2**33]
+
+
+def test_what_was_measured_before_is_read_for_the_very_same_job_only(tmp_path: Path) -> None:
+    place, config, values = tmp_path / "round", complete({}), measured(0).outcome.to_json()
+    runner = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0)
+    assert runner.finished(place, config) is None
+    place.mkdir()
+    job = MeasureJob(target=make_target(), values=dict(config), pictures=False)
+    write_json(place / "job.json", job.to_json())
+    assert runner.finished(place, config) is None, "it was cut short"
+    write_json(place / "outcome.json", JobOutcome(result=values).to_json())
+    assert runner.finished(place, config) == measured(0).outcome
+    assert runner.finished(place, complete({"dtype": "bf16"})) is None
+    assert Runner(StudyFolder(tmp_path), make_target(batch=2), timeout_s=1800.0).finished(place, config) is None
+    write_json(place / "outcome.json", JobOutcome(failure=Failure(cause="contended", reason="others")).to_json())
+    assert runner.finished(place, config) is None
+    (place / "outcome.json").write_text("{")
+    assert runner.finished(place, config) is None
 
 
 SOURCE = SourceTrial(trial=3, prompt=0, suspects={}, min_psnr_db=None, conclusive=True)

@@ -33,14 +33,24 @@ class Again:
         self, truth: dict[Config, float], also: tuple[float, ...] = (), losses: dict[Config, float] | None = None
     ) -> None:
         self.truth, self.also, self.losses, self.calls = truth, also, losses or {}, 0
+        self.outcomes: dict[Path, Measurement] = {}
+        self.killed_at = 0
         self.drawn: list[tuple[Config, Workload]] = []
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Measurement | Failure:
         self.calls += 1
+        if self.calls == self.killed_at:
+            raise KeyboardInterrupt
         place.mkdir(parents=True, exist_ok=True)
         if self.truth[config] <= 0:
             return failed(0).outcome
-        return measured(0, latency_s=self.truth[config], also=self.also).outcome
+        outcome = measured(0, latency_s=self.truth[config], also=self.also).outcome
+        assert isinstance(outcome, Measurement)
+        self.outcomes[place] = outcome
+        return outcome
+
+    def finished(self, place: Path, config: Config) -> Measurement | None:
+        return self.outcomes.get(place)
 
     def draw(
         self, place: Path, config: Config, workload: Workload, reference: Path, *, earlier: Sequence[Trial]
@@ -97,6 +107,29 @@ def test_a_pick_that_holds_up_is_confirmed_in_turn_with_the_baseline(tmp_path: P
     assert confirmation.verdict.speedup == pytest.approx(2.0)
     assert again.calls == 6
     assert [event.round for event in events if isinstance(event, Confirming)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("killed_at", "rounds_left"), [(1, [1, 2, 3]), (4, [2, 3]), (6, [3])])
+def test_a_confirmation_that_was_killed_goes_on_with_its_first_unfinished_round(
+    tmp_path: Path, killed_at: int, rounds_left: list[int]
+) -> None:
+    """The 2nd, 4th and 6th measurement end a round. Of half a round, both sides are measured again."""
+    configs = [complete(values) for values in CONFIGS]
+    again = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    ours, _ = confirmer(tmp_path, again)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    again.killed_at = killed_at
+    with pytest.raises(KeyboardInterrupt):
+        ours.best()
+    again.calls, again.killed_at = 0, 0
+    ours, events = confirmer(tmp_path, again)
+    best, confirmation = ours.best()
+    assert best.number == 2
+    assert confirmation is not None
+    assert len(confirmation.tuned_latency_s) == 3
+    assert [event.round for event in events] == rounds_left
+    assert again.calls == 2 * len(rounds_left)
 
 
 def test_a_pick_that_was_lucky_gives_way_to_the_next_best(tmp_path: Path) -> None:
