@@ -15,6 +15,21 @@ Task = Literal["text2image", "image2image", "inpainting"]
 TASKS: tuple[Task, ...] = ("text2image", "image2image", "inpainting")
 
 
+class KeptOutput(FrozenModel):
+    """An output that a pipeline reads late: it reads that of `model` after it has called `after` again.
+
+    A CUDA graph of `after` would have overwritten it.
+
+    by_scheduler  does the scheduler read it (PNDM), or the pipeline itself?
+    guided        in calls with guidance, or in those without
+    """
+
+    model: str
+    after: str
+    by_scheduler: bool
+    guided: bool
+
+
 class Traits(FrozenModel):
     """What a pipeline supports, read from its classes and configuration without weights. Knobs decide by these."""
 
@@ -27,7 +42,7 @@ class Traits(FrozenModel):
     repeated_blocks: tuple[str, ...]  # the classes of the denoiser's blocks that regional compilation compiles
     attention_downsamples: tuple[int, ...]  # of a UNet's levels with transformer blocks; 1: full resolution
     linear_shapes: tuple[tuple[int, int], ...]  # (in, out) of the denoiser's linear layers, without repeats
-    convolutions: int  # the number of the denoiser's convolutions
+    convolutions: int  # the number of the denoiser's convolutions of two dimensions
     vae_tile_px: int | None  # pictures up to this side are decoded in one tile; None: the VAE has no tiling
     vae_upcasts_fp16: bool  # the pipeline casts the VAE to float32 and back, as it overflows in float16 (SDXL)
     size_multiple: int  # width and height must be multiples of this
@@ -58,13 +73,23 @@ class Traits(FrozenModel):
     unknown: dict[str, str] = Field(default_factory=dict)  # trait -> why it can't be known
     vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it is not available
     components: tuple[Component, ...] = ()  # those with weights; empty: a file of an earlier version
+    # What calls with empty weights showed, see pipelines/rehearsal; a reason in `unknown` where they failed.
+    step_attention: tuple[tuple[int, bool, bool], ...] = ()  # SDPA each step: head size, masked?, in a processor?
+    kept_outputs: tuple[KeptOutput, ...] = ()
+    whole_graph_fault: str | None = None  # why no whole graph holds the denoiser, as a clause
+    prompt_lengths_vary: bool = False  # what the denoiser is given is as long as the prompt
+    scheduler_faults: dict[str, str] = Field(default_factory=dict)  # see rehearsal/schedulers.py
+    convolutions_3d: int = 0  # of the denoiser
+    vae_convolutions: int = 0  # of two dimensions
 
 
 class Pipeline(FrozenModel):
     """A preset, a hub id or a local folder, with what is loaded on top. The probe sets revisions and traits."""
 
     name: str  # as the user named it
-    source: str  # "demo", a hub id or an absolute folder
+    source: str  # "demo", a hub id, an absolute folder or a single .safetensors file
+    config: str | None = None  # the hub id or folder whose configurations a single file is loaded with
+    variant: str | None = None  # of the weights, such as "fp16"; None: the plain ones. The probe looks which there are
     revision: str | None = None  # the hub's commit, or a digest of a local folder's names and sizes; set by the probe
     weights: Weights = "pretrained"
     scorer: str | None = None  # the CLIP model that scores the pictures: "demo" or a hub id; None: no CLIP scores

@@ -8,6 +8,7 @@ import torch
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import call, inputs, loading, parts
 from autotune.pipelines.random_weights import assemble
+from autotune.pipelines.rehearsal.facts import facts_of
 from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def traits_of(pipeline: Pipeline) -> Traits:
     pipe = assemble(pipeline, dtype=torch.float32, device="meta")
     loading.set_scheduler(pipe, pipeline)
     inputs.check_call(pipe)
+    seen, of_call = facts_of(pipe), _of_call(pipe)
+    seen["unknown"] |= of_call.pop("unknown")
     return Traits(
         class_name=type(pipe).__name__,
         default_steps=call.default(pipe, "num_inference_steps") or 50,
@@ -33,7 +36,8 @@ def traits_of(pipeline: Pipeline) -> Traits:
         random_prompt_embeds=inputs.reads_no_prompt(pipe),
         text_encoders=tuple(parts.text_encoders(pipe)),
         callback_tensors=_callback_tensors(pipe),
-        **_of_call(pipe),
+        **seen,
+        **of_call,
         **_of_denoiser(pipe),
         **_of_vae(pipe, pipeline),
         **_of_scheduler(pipe),
@@ -41,7 +45,8 @@ def traits_of(pipeline: Pipeline) -> Traits:
 
 
 def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
-    size, guidance = call.default_size(pipe), call.guidance_argument(pipe)
+    pictures = {name: [inputs.PICTURES[kind](0, 256, 256)] for name, kind in inputs.picture_arguments(pipe).items()}
+    size, guidance = call.default_size(pipe, pictures), call.guidance_argument(pipe)
     fault = call.guidance_fault(pipe)
     scale = call.default(pipe, guidance) if guidance else None
     if fault is not None and guidance is not None:
@@ -92,6 +97,7 @@ def _of_denoiser(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "caches_blocks": caches,
         "linear_shapes": tuple(sorted({(m.in_features, m.out_features) for m in linear})),
         "convolutions": len(convolutions),
+        "convolutions_3d": len(_all(denoiser, torch.nn.Conv3d)),
         "conv1x1_shapes": tuple(
             sorted({(c.in_channels, c.out_channels) for c in convolutions if set(c.kernel_size) == {1}})
         ),
@@ -102,14 +108,22 @@ def _of_vae(pipe: "DiffusionPipeline", pipeline: Pipeline) -> dict[str, Any]:
     vae: Any = parts.vae(pipe)
     if vae is None:
         none = {value: f"{type(pipe).__name__} has no VAE" for value in REPLACEMENT_VAES}
-        return {"vae_class": None, "vae_tile_px": None, "vae_upcasts_fp16": False, "vae_faults": none}
+        return {"vae_class": None, "vae_tile_px": None, "vae_faults": none}
     faults = {value: vae_fault(pipeline, value, vae.config) for value in REPLACEMENT_VAES}
     return {
         "vae_class": type(vae).__name__,
-        "vae_tile_px": getattr(vae, "tile_sample_min_size", None) if hasattr(vae, "enable_tiling") else None,
-        "vae_upcasts_fp16": "XL" in type(pipe).__name__ and bool(getattr(vae.config, "force_upcast", False)),
+        "vae_tile_px": _tile_px(vae),
+        "vae_convolutions": len(_all(vae, torch.nn.Conv2d)),
         "vae_faults": {value: fault for value, fault in faults.items() if fault},
     }
+
+
+def _tile_px(vae: Any) -> int | None:
+    """The side up to which a picture is decoded in one tile, in pixels; None: the VAE has no tiling."""
+    if not hasattr(vae, "enable_tiling"):
+        return None
+    sides = (getattr(vae, name, None) for name in ("tile_sample_min_size", "tile_sample_min_height"))
+    return next((int(side) for side in sides if isinstance(side, int)), None)
 
 
 def _of_scheduler(pipe: "DiffusionPipeline") -> dict[str, Any]:

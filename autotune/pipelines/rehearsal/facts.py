@@ -1,0 +1,73 @@
+"""Facts: the traits that rehearsed calls show. What could not be seen has its reason in `unknown`."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from autotune.pipeline import KeptOutput
+from autotune.pipelines import call, parts
+from autotune.pipelines.rehearsal.schedulers import faults
+from autotune.pipelines.rehearsal.watch import Seen, rehearse
+from autotune.workload import Workload
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+SHORT, LONG = "a", "a red circle above a blue star beside a green tree " * 4  # prompts
+GUIDED = 5.0  # a guidance scale that acts
+SIDE = 256  # the most pixels of a side, as the size matters to no trait; a multiple of what models need
+
+
+def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    """Fields of Traits, from calls of the pipe with empty weights: with guidance, without, and with a longer prompt.
+
+    The first is in float16, because some pipelines then cast the VAE to float32.
+    """
+    guided, memory = call.guided_above(pipe) is not None, dict[Any, Any]()
+    first = rehearse(pipe, workload(pipe, SHORT, guided=guided), dtype=torch.float16)
+    casts = torch.float32 in first.decoded_in
+    if first.fault:  # models that keep some weights in float32 can't be given float16 alone
+        first = rehearse(pipe, workload(pipe, SHORT, guided=guided), memory=memory)
+    calls = [(first, guided)]
+    if guided:
+        calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), memory=memory), False))
+    longer = rehearse(pipe, workload(pipe, LONG, guided=guided), until="given", memory=memory)
+    fault = next((seen.fault for seen in (first, *(seen for seen, _ in calls), longer) if seen.fault), None)
+    return {
+        "step_attention": tuple(sorted({kind for name in parts.step_models(pipe) for kind in _attention(first, name)})),
+        "kept_outputs": tuple(_kept(calls)),
+        "whole_graph_fault": _whole_graph_fault(pipe, first),
+        "prompt_lengths_vary": bool(first.given and longer.given) and first.given[0] != longer.given[0],
+        "vae_upcasts_fp16": casts,
+        "scheduler_faults": faults(pipe, first.timesteps) if getattr(pipe, "scheduler", None) is not None else {},
+        "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
+    }
+
+
+def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workload:
+    """A call of one small picture in few steps."""
+    negative = call.negative_prompt(pipe) if guided else None
+    scale = GUIDED if guided else 0.0
+    steps = min(2, call.default(pipe, "num_inference_steps") or 2)
+    size = call.default_size(pipe)
+    width, height = (SIDE, SIDE) if isinstance(size, str) else (min(side, SIDE) for side in size)
+    how: dict[str, Any] = {"steps": steps, "guidance_scale": scale, "negative_prompt": negative}
+    return Workload(prompts=(prompt,), width=width, height=height, **how)
+
+
+def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
+    return seen.attention.get(model, set())
+
+
+def _kept(calls: list[tuple[Seen, bool]]) -> list[KeptOutput]:
+    return [
+        KeptOutput(model=model, after=after, by_scheduler=by_scheduler, guided=guided)
+        for seen, guided in calls
+        for model, after, by_scheduler in sorted(seen.kept)
+    ]
+
+
+def _whole_graph_fault(pipe: "DiffusionPipeline", seen: Seen) -> str | None:
+    name = parts.denoiser_name(pipe)
+    what = seen.breaks.get(str(name))
+    return None if what is None else f"the forward of {type(parts.denoiser(pipe)).__name__} {what}"

@@ -1,0 +1,398 @@
+"""Rehearse: call a copy of a pipe whose weights are empty, and note what each model is given and gives.
+
+The weights have shapes but no values (torch's "meta" device), so that a call of a model of any size takes seconds and
+no memory. What does not depend on weights, as tokens, masks, noise and timesteps, is computed for real.
+"""
+
+import copy
+import functools
+import logging
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+from autotune.pipelines import call, inputs, parts
+from autotune.workload import Workload
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Until = Literal["given", "denoised", "decoding"]
+READS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "nonzero", "numpy")  # a value is needed
+
+
+@dataclass
+class Seen:
+    """What a rehearsed call showed. `fault` says why it ended early; what was seen until then is kept.
+
+    attention      model -> (head size, masked?, inside of an attention processor?) of its calls of SDPA
+    rows           linear layer of the denoiser -> the fewest rows that it was given in a call
+    used_directly  linear layers of the denoiser whose weights were read without a call of the layer
+    kept           (model, next, by the scheduler?): the model's output was read after `next` was called
+    breaks         model -> what its forward does that no whole graph can hold, as "reads a value (Tensor.tolist)"
+    given          the shapes of what the denoiser was given, in each of its calls
+    timesteps      the arguments of each call of the scheduler's set_timesteps
+    decoded_in     the number formats of the VAE's weights while it decoded
+    """
+
+    attention: dict[str, set[tuple[int, bool, bool]]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    used_directly: set[str] = field(default_factory=set)
+    kept: set[tuple[str, str, bool]] = field(default_factory=set)
+    breaks: dict[str, str] = field(default_factory=dict)
+    given: list[list[tuple[int, ...]]] = field(default_factory=list)
+    timesteps: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    decoded_in: set[torch.dtype] = field(default_factory=set)
+    fault: str | None = None
+
+
+class _Enough(Exception):
+    """No more is asked of the call."""
+
+
+def rehearse(
+    pipe: "DiffusionPipeline",
+    workload: Workload,
+    *,
+    dtype: torch.dtype | None = None,
+    until: Until = "decoding",
+    memory: dict[Any, Any] | None = None,
+) -> Seen:
+    """Make the first call of the workload with a copy of the pipe that has empty weights. The pipe stays as it is.
+
+    dtype   the format of the weights; None: their own
+    until   when the call is ended: when the denoiser is called first, after that call, or when the VAE is called
+    memory  what models gave, to be handed on to the next call. A model that is given the same shapes does not run again
+    """
+    seen = Seen()
+    stage = _Stage(seen, until, {} if memory is None else memory)
+    prompts, seeds = next(workload.calls())
+    try:
+        stand_in = _stand_in(pipe, dtype)
+        arguments = inputs.call_arguments(stand_in, workload, prompts, seeds) | call.workload_values(pipe, workload)
+        if "strength" in call.parameters(pipe):
+            arguments |= {"strength": 1.0}  # otherwise some of the steps are left out
+        stage.watch(stand_in)
+        with _quiet(), _RealWhereKnown(stage), _Functions(stage), torch.no_grad():
+            stand_in(**arguments, output_type="pt")
+    except _Enough:
+        pass
+    except Exception as error:  # any pipeline of any library: the reason is kept, and what was seen until then
+        seen.fault = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return seen
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' warnings about formats and devices do not concern a copy without weights.
+
+    A mask without values selects all.
+    """
+    from torch.fx.experimental import _config as meta
+
+    logger = logging.getLogger("diffusers")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), meta.patch(meta_nonzero_assume_all_nonzero=True):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _stand_in(pipe: "DiffusionPipeline", dtype: torch.dtype | None) -> Any:
+    """A copy of the pipe with empty models and a scheduler of its own."""
+    stand_in = copy.copy(pipe)
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            vars(stand_in)[name] = _emptied(part, dtype)
+    if getattr(pipe, "scheduler", None) is not None:
+        vars(stand_in)["scheduler"] = copy.deepcopy(pipe.scheduler)
+    vars(stand_in)["_progress_bar_config"] = {"disable": True}
+    if getattr(stand_in, "safety_checker", None) is not None:
+        vars(stand_in)["safety_checker"] = None
+    return stand_in
+
+
+def _emptied(
+    module: torch.nn.Module, dtype: torch.dtype | None, done: dict[int, torch.nn.Module] | None = None
+) -> torch.nn.Module:
+    """A copy of the module with empty weights. Tables of integers, as positions, keep their values.
+
+    What is neither a weight nor a module is shared with the original: deep copies of large models take seconds.
+    """
+    done = {} if done is None else done
+    if id(module) in done:
+        return done[id(module)]
+    made = done[id(module)] = copy.copy(module)
+
+    def empty(tensor: torch.Tensor) -> torch.Tensor:
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        return torch.empty(tensor.shape, dtype=kind, device="meta")
+
+    of = vars(module)
+    own = {name: {} for name, value in of.items() if name.endswith("_hooks") and isinstance(value, dict)}
+    own |= {"_forward_hooks_with_kwargs": {}, "_forward_pre_hooks_with_kwargs": {}}
+    own["_parameters"] = {
+        name: None if p is None else torch.nn.Parameter(empty(p), requires_grad=False)
+        for name, p in of["_parameters"].items()
+    }
+    own["_buffers"] = {
+        name: b if b is None or not b.is_floating_point() else empty(b) for name, b in of["_buffers"].items()
+    }
+    own["_modules"] = {name: m and _emptied(m, dtype, done) for name, m in of["_modules"].items()}
+    vars(made).update({name: OrderedDict(value) for name, value in own.items()})
+    return made
+
+
+class _Stage:
+    """Who is on: the models and layers that are being called, and whose outputs these tensors are."""
+
+    def __init__(self, seen: Seen, until: Until, memory: dict[Any, Any]) -> None:
+        self.seen = seen
+        self.memory = memory
+        self.until = until
+        self.on: list[tuple[str, str]] = []  # (model, layer)
+        self.by_scheduler = False
+        self.processing = 0  # the depth of attention processors
+        self.calls: list[str] = []  # the models in the order of their calls
+        self.outputs: dict[int, tuple[Any, int]] = {}  # storage -> (itself, the call whose output it is)
+        self.weights: dict[int, str] = {}  # storage -> the linear layer of the denoiser
+
+    def used(self, tensors: Iterable[torch.Tensor]) -> None:
+        """An operation reads these tensors."""
+        for tensor in tensors:
+            storage = _storage(tensor)
+            layer = self.weights.get(storage)
+            if layer is not None and self.on and self.on[-1][1] != layer:
+                self.seen.used_directly.add(layer)
+            if storage in self.outputs:
+                self._read_output(self.outputs[storage][1])
+
+    def _read_output(self, number: int) -> None:
+        # What the next model reads was handed to it, and that is not later.
+        later = self.calls[number + 1 : len(self.calls) - bool(self.on)]
+        self.seen.kept |= {(self.calls[number], name, self.by_scheduler) for name in later}
+
+    def attends(self, query: torch.Tensor, masked: bool) -> None:
+        if self.on:
+            kinds = self.seen.attention.setdefault(self.on[0][0], set())
+            kinds.add((int(query.shape[-1]), masked, self.processing > 0))
+
+    def breaks(self, how: str) -> None:
+        if self.on:
+            self.seen.breaks.setdefault(self.on[0][0], how)
+
+    def watch(self, pipe: Any) -> None:
+        """Watch the models of the stand-in."""
+        denoiser = parts.denoiser_name(pipe)
+        for name, model in {**parts.step_models(pipe), **parts.text_encoders(pipe)}.items():
+            self._watch_model(name, model)
+            if name == denoiser:
+                self._watch_layers(name, model)
+        vae = parts.vae(pipe)
+        if vae is not None and hasattr(vae, "decode"):
+            vae.decode = self._decoding(vae, vae.decode)
+        scheduler = getattr(pipe, "scheduler", None)
+        if hasattr(scheduler, "set_timesteps"):
+            scheduler.set_timesteps = self._setting_timesteps(scheduler.set_timesteps)
+        if hasattr(scheduler, "step"):
+            scheduler.step = self._stepping(scheduler.step)
+
+    def _watch_model(self, name: str, model: torch.nn.Module) -> None:
+        def before(_: Any, args: Any, kwargs: Any) -> None:
+            self.calls.append(name)
+            self.on.append((name, ""))
+
+        def after(_: Any, args: Any, kwargs: Any, output: Any) -> None:
+            self.on.pop()
+            for tensor in _tensors(output):
+                self.outputs[_storage(tensor)] = (tensor.untyped_storage(), len(self.calls) - 1)
+
+        model.register_forward_pre_hook(before, with_kwargs=True)
+        model.register_forward_hook(after, with_kwargs=True)
+        model.forward = self._remembering(name, model.forward)
+
+    def _remembering(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                key = (name, _kind(args), _kind(kwargs))
+            if key not in self.memory:
+                self.memory[key] = forward(*args, **kwargs)
+            return _anew(self.memory[key])
+
+        return remembered
+
+    def _watch_layers(self, name: str, denoiser: torch.nn.Module) -> None:
+        def given(_: Any, args: Any, kwargs: Any) -> None:
+            self.seen.given.append([tuple(t.shape) for t in _tensors([*args, *kwargs.values()])])
+            if self.until == "given":
+                raise _Enough
+
+        def before(layer: str, module: Any, args: Any, kwargs: Any) -> None:
+            self.on.append((name, layer))
+            tensors = list(_tensors([*args, *kwargs.values()]))
+            if tensors:
+                rows = tensors[0].numel() // max(1, module.in_features)
+                self.seen.rows[layer] = min(rows, self.seen.rows.get(layer, rows))
+
+        def after(*_: Any) -> None:
+            self.on.pop()
+
+        def enough(*_: Any) -> None:
+            if self.until == "denoised":
+                raise _Enough
+
+        def processes(change: int, *_: Any) -> None:
+            self.processing += change
+
+        denoiser.register_forward_pre_hook(given, with_kwargs=True)
+        denoiser.register_forward_hook(enough)
+        for layer, module in denoiser.named_modules():
+            if getattr(module, "processor", None) is not None:
+                module.register_forward_pre_hook(functools.partial(processes, 1))
+                module.register_forward_hook(functools.partial(processes, -1))
+            if isinstance(module, torch.nn.Linear):
+                self.weights[_storage(module.weight)] = layer
+                module.register_forward_pre_hook(functools.partial(before, layer), with_kwargs=True)
+                module.register_forward_hook(after)
+
+    def _decoding(self, vae: Any, decode: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(decode)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.seen.decoded_in.add(next(vae.parameters()).dtype)
+            raise _Enough
+
+        return watched
+
+    def _setting_timesteps(self, set_timesteps: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(set_timesteps)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.seen.timesteps.append((args, kwargs))
+            return set_timesteps(*args, **kwargs)
+
+        return watched
+
+    def _stepping(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(step)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.by_scheduler = True
+            try:
+                return step(*args, **kwargs)
+            finally:
+                self.by_scheduler = False
+
+        return watched
+
+
+class _RealWhereKnown(TorchDispatchMode):
+    """Compute with values where all are known. A result of empty tensors is an empty tensor."""
+
+    def __init__(self, stage: _Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        self.stage.used(tensors)
+        empty = any(tensor.is_meta for tensor in tensors)
+        if not empty:
+            return func(*args, **kwargs)
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("meta")
+        if any(tensor.is_meta for tensor in tensors[1:]) and not tensors[0].is_meta and func._schema.is_mutable:
+            return args[0]  # written in place with what is not known
+        if func is torch.ops.aten.index.Tensor:  # what a mask selects is known where the mask is
+            args = (args[0], [place for index in args[1] for place in _places(index)], *args[2:])
+        return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
+
+
+class _Functions(TorchFunctionMode):
+    """Notes calls of SDPA and of what needs the value of a tensor, which is 1 where it is not known.
+
+    What is made on or moved to the weights' device is made on the CPU instead, where it has values.
+    """
+
+    def __init__(self, stage: _Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+            self.stage.attends(args[0] if args else kwargs["query"], mask is not None)
+        elif name in READS and args and isinstance(args[0], torch.Tensor) and func is getattr(torch.Tensor, name, None):
+            self.stage.breaks(f"reads a value (Tensor.{name})")
+            if args[0].is_meta and name not in ("nonzero", "numpy"):
+                return getattr(torch.ones(args[0].shape, dtype=args[0].dtype, device="cpu"), name)()
+        if "device" in kwargs and any(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()):
+            self.stage.breaks("sets a device (with torch.device)")
+        return func(*map(_on_cpu, args), **{key: _on_cpu(value) for key, value in kwargs.items()})
+
+
+def _places(index: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """The index as positions, where it is a mask with values."""
+    is_mask = index is not None and index.dtype in (torch.bool, torch.uint8) and not index.is_meta
+    return list(torch.nonzero(index).unbind(1)) if is_mask and index is not None else [index]
+
+
+def _without_value(leaf: Any) -> Any:
+    return leaf.to("meta") if isinstance(leaf, torch.Tensor) and not leaf.is_meta else leaf
+
+
+def _on_cpu(value: Any) -> Any:
+    return (
+        torch.device("cpu")
+        if (isinstance(value, str) and value == "meta") or (isinstance(value, torch.device) and value.type == "meta")
+        else value
+    )
+
+
+def _kind(value: Any) -> Any:
+    """What of the arguments decides on the shapes that a model works with."""
+    if isinstance(value, torch.Tensor):
+        # Masks, not timesteps: those are no more than a number for each picture.
+        known = not value.is_meta and not value.is_floating_point() and value.dim() > 1 and value.numel() < 10_000
+        return (tuple(value.shape), value.dtype, tuple(value.flatten().tolist()) if known else None)
+    if isinstance(value, dict):
+        return tuple((name, _kind(part)) for name, part in value.items())
+    return tuple(map(_kind, value)) if isinstance(value, list | tuple) else repr(value)
+
+
+def _anew(value: Any) -> Any:
+    """An output of the same kind whose tensors are new ones."""
+    if isinstance(value, torch.Tensor):
+        return torch.empty_like(value)
+    if isinstance(value, dict):
+        return type(value)(**{name: _anew(part) for name, part in value.items()})
+    return type(value)(map(_anew, value)) if type(value) in (list, tuple) else value
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in a value, which may be lists, dicts, or the outputs of diffusers and transformers."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif hasattr(value, "__dataclass_fields__"):
+        yield from _tensors([getattr(value, name) for name in value.__dataclass_fields__])
