@@ -160,9 +160,14 @@ class Knob:
     call(value, pipe) -> arguments
              Arguments that become defaults of the pipe's `__call__`. Example: {"num_inference_steps": 8}.
     verify(pipe, config, kernels) -> Effect
-             Return the effect that only a finished call shows. Called after the measured calls, for a knob that is not
-             at its default. `kernels` counts the attention kernels that the profiler saw in the denoiser during a short
-             call: {"flash": 16}. A count of 0 fails the trial, as with `apply`.
+             Return the effect that only finished calls show. Called after the measured calls, for a knob that is not
+             at its default. `kernels` counts the attention kernels that the profiler saw in the denoiser during the
+             first steps of a call: {"flash": 16}. A count of 0 fails the trial, as with `apply`. Every call before it
+             is one of the workload.
+    reads_kernels
+             Does `verify` look at `kernels`? They are known only when all is measured, because a process that was
+             profiled is slower. False: `verify` is called before the timed calls, too, with no kernels, so that a value
+             without effect costs less time.
     weighs(footprint, config, target) -> Footprint
              What the knob makes of the weights: how many bytes they take, and which of them must be on the device at
              the same time. Called in the parent process for every config that has the knob, in the order of the
@@ -199,6 +204,7 @@ class Knob:
     load: Callable[[Value], dict[str, Any]] | None = None
     apply: Callable[[Any, Config, str], Effect] | None = None  # Any: DiffusionPipeline, which is not imported here
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
+    reads_kernels: bool = True
     call: Callable[[Value, Any], dict[str, Any]] | None = None
     weighs: Callable[[Footprint, Config, Target], Footprint] | None = None
     undone_by: Callable[[Value, Change], str | None] = no_objection

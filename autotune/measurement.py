@@ -20,6 +20,7 @@ from autotune.workload import Shape
 # environmental influence" above the second (torch/utils/benchmark/utils/common.py).
 NOISY = 0.10
 REJECTED = 0.25
+LAUNCH_BOUND = 0.8  # a GPU that works for less than this share of a step waits for the host: our choice
 
 
 class Quality(FrozenModel):
@@ -95,6 +96,8 @@ class Compilation(FrozenModel):
     fallbacks: int  # functions that torch could not compile and runs uncompiled
     seconds: float
     uncached: int | None = None  # graphs whose code was in no cache; None: not known
+    cuda_graphs: int = 0  # captured
+    cuda_graph_skips: int = 0  # graphs that run without a CUDA graph although the mode asks for one
 
 
 class Discarded(FrozenModel):
@@ -109,13 +112,16 @@ class Health(FrozenModel):
     """The state of the device while the calls that count were timed. None: not known on this device."""
 
     load_average: float | None = None  # of the last minute
-    others_cpu_share: float | None = None  # CPU: the share of the cores' time that went to others, with steal time
+    others_cpu_share: float | None = None  # the share of the cores' time that went to others, with steal time
+    waited_share: float | None = None  # GPU: of the calls' time, the host's thread that launches waited for a core
     sm_clock_mhz: float | None = None  # mean
     sm_clock_max_mhz: float | None = None  # the highest that NVML gives for this card
     temperature_c: float | None = None  # maximum
     power_w: float | None = None  # mean
     throttle_reasons: tuple[str, ...] = ()  # seen during the calls; SwPowerCap is usual at full load
+    slowed_steadily: bool = False  # the GPU was slowed down in the same way in all calls: its steady state at this load
     others_memory_bytes: int | None = None  # GPU memory of other processes, maximum
+    others_utilisation: float | None = None  # of the busiest other process on the GPU, per cent, mean
     not_told: tuple[str, ...] = ()  # the NVML queries that this device does not support
 
 
@@ -124,11 +130,25 @@ class Phases(FrozenModel):
 
     text_encoding_s: float | None = None
     denoising_step_s: float | None = None  # median
+    vae_encode_s: float | None = None
     vae_decode_s: float | None = None
+    early_step_s: float | None = None  # mean of the 2nd and 3rd step
+    early_step_device_s: float | None = None  # in which the GPU worked in such a step, by the profiler; None: no GPU
+
+    @property
+    def launch_bound(self) -> bool | None:
+        """Does the GPU wait for the host, which can't launch its work fast enough? None: not known, or no GPU."""
+        if self.early_step_s is None or self.early_step_device_s is None:
+            return None
+        return self.early_step_device_s < LAUNCH_BOUND * self.early_step_s
 
 
 class Peaks(FrozenModel):
-    """The peak memory of one phase: loading, the first call, or later calls. `device_bytes` decides whether it fits."""
+    """The peak memory of one phase: loading, the first call, later calls ("run"), and the parts of the latter.
+
+    `device_bytes` decides whether it fits. In the parts of a call it includes what torch's allocator keeps of the parts
+    before, so `allocated_bytes` tells which part needs how much.
+    """
 
     allocated_bytes: int | None = None  # of torch's allocator: tensors
     reserved_bytes: int | None = None  # of torch's allocator: memory that it took from the device
@@ -177,7 +197,7 @@ class Measurement(FrozenModel):
     run_peak_memory_bytes: int  # after the first call; with compiled_as, at least that of the trial that compiled
     peak_memory_bytes: int  # of loading and all calls; with compiled_as, at least that of the trial that compiled
     effects: dict[str, Effect]
-    attention_kernels: dict[str, int]  # of the denoiser, from the profiler: name -> launches in a short call
+    attention_kernels: dict[str, int]  # of the denoiser, from the profiler: name -> launches in the first steps
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None
@@ -185,9 +205,9 @@ class Measurement(FrozenModel):
     discarded: tuple[Discarded, ...] = ()  # at the main size
     health: Health | None = None
     phases: Phases | None = None
-    peaks: dict[str, Peaks] = Field(default_factory=dict)  # phase ("load", "first", "run") -> its peaks
+    peaks: dict[str, Peaks] = Field(default_factory=dict)  # "load", "first", "run" and its parts -> their peaks
     energy_per_picture_j: float | None = None  # a rough figure, see measure/watch_gpu.py
-    start_s: float | None = None  # from the parent's request for a process until the pipe was loaded
+    start_s: float | None = None  # from the parent's request for a process until it began to load the pipe
     isolation: Isolation | None = None  # how the process was started; None: by hand, or not known
     score_s: float | None = None  # scoring the pictures, in a process of its own; None: not done, or not known
     # One picture, compared with that of the source trial

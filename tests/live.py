@@ -13,7 +13,7 @@ from autotune.building import build
 from autotune.config import Config, Value
 from autotune.knob import Effect
 from autotune.knobs import complete, find_knob
-from autotune.measure.kernels import attention_kernels, short_call
+from autotune.measure.kernels import attention_kernels
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
 from autotune.workload import Workload
@@ -50,7 +50,7 @@ def picture(pipe: Any, *, seed: int = 0, count: int = 1, **call: Any) -> np.ndar
 
 def profiled_kernels(pipe: Any) -> dict[str, int]:
     """Attention kernel -> number of calls, as a measurement profiles them."""
-    return attention_kernels(pipe, lambda: picture(pipe, **short_call(pipe)))
+    return attention_kernels(pipe, lambda: picture(pipe, num_inference_steps=WORKLOAD.steps))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -54,7 +54,9 @@ def load(
     for knob in all_knobs().values():
         if knob.load is not None:
             arguments |= knob.load(config[knob.name])
-    return loading.load(pipeline, device=device, local_files_only=local_files_only, given=components, **arguments)
+    home = "cpu" if _places(config) else device  # a knob that places the weights moves them from host memory
+    places = {"device": home, "drawn_on": device}
+    return loading.load(pipeline, **places, local_files_only=local_files_only, given=components, **arguments)
 
 
 def chain(
@@ -108,25 +110,25 @@ def apply(
             raise UserError(f"{name}={value} must act while loading: {_how_to_load(name, config)}.")
         if effects[name].count == 0:
             no_effect(NoEffect(name, value, effects[name].what))
-    if not any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in acting(config)):
+    if not _places(config):
         pipe.to(device)
     set_call_defaults(pipe, call_arguments(pipe, config, workload))
     return effects
 
 
-def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> dict[str, Effect]:
-    """The effects that only a call of the pipe can show, after such a call.
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int] | None) -> dict[str, Effect]:
+    """The effects that only a call of the pipe can show, after such calls.
 
-    kernels  attention kernel -> how often it ran in the call
+    kernels  attention kernel -> how often it ran in a call; None: not known yet, so the knobs that read it are left out
 
     Raises NoEffect for a knob that did nothing.
     """
     effects = {}
     for name, value in acting(config):
         knob = all_knobs()[name]
-        if knob.verify is None:
+        if knob.verify is None or (kernels is None and knob.reads_kernels):
             continue
-        effects[name] = knob.verify(pipe, config, kernels)
+        effects[name] = knob.verify(pipe, config, kernels or {})
         if effects[name].count == 0:
             raise NoEffect(name, value, effects[name].what)
     return effects
@@ -227,6 +229,11 @@ def acting(config: Config) -> list[tuple[str, Value]]:
         return config[knob.name] != knob.default or bool(knob.load and knob.load(knob.default))
 
     return [(name, config[name]) for name, knob in all_knobs().items() if name in config and acts(knob)]
+
+
+def _places(config: Config) -> bool:
+    """Does a knob of the config decide where the weights are?"""
+    return any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in acting(config))
 
 
 def _how_to_load(name: str, config: Config) -> str:

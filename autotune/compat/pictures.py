@@ -199,12 +199,12 @@ def _rounds(pipe: "DiffusionPipeline") -> bool:
 def _verify(pipe: "DiffusionPipeline", config: Config, workload: Workload) -> None:
     """Raises NoEffect for a knob without effect, where only a call can show the effect."""
     from autotune.building import build
-    from autotune.measure.kernels import attention_kernels, short_call
+    from autotune.measure.kernels import attention_kernels
     from autotune.pipelines.inputs import call_arguments
 
     def call() -> None:
         arguments: dict[str, Any] = call_arguments(pipe, workload, *next(workload.calls()))
-        pipe(**arguments, output_type="np", **short_call(pipe))
+        pipe(**arguments, output_type="np")
 
     def needs_call(name: str, value: Value) -> bool:
         knob = all_knobs()[name]

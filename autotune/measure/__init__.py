@@ -1,8 +1,8 @@
 """Measure: latency, memory, phases and pictures of a built pipe, taken in a child process.
 
 This room knows no knob. measure_pipe() warms up until calls agree. It then times the calls that draw the pictures,
-while the device is watched. Memory and phases come from further calls, which are not timed. Every call is a full call
-of the pipeline: prompt in, PIL picture out.
+while the device is watched. Memory and phases come from further calls. The profiler comes last, because it slows the
+process down for good. Every call is a full call of the workload: prompt in, PIL picture out.
 """
 
 import time
@@ -15,9 +15,9 @@ from PIL import Image
 from autotune.errors import UserError
 from autotune.measure import health, latency
 from autotune.measure.compilation import compilation
-from autotune.measure.kernels import attention_kernels, short_call
-from autotune.measure.memory import MemoryMeter
-from autotune.measure.phases import phases
+from autotune.measure.kernels import profile_steps
+from autotune.measure.memory import MemoryMeter, largest
+from autotune.measure.phases import PARTS, announced, phases
 from autotune.measure.watch import Watch
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Images = list[Image.Image]
 Dominated = Callable[[Sequence[float], int], bool]  # (seconds of the first calls, peak memory in bytes so far)
+Check = Callable[[dict[str, int] | None], None]  # (attention kernels, or None while they are not known)
 RESULTS = ("images", "image")  # where a pipe's output has its pictures (Kandinsky 5 has `image`)
 TimeCalls = Callable[["DiffusionPipeline", Workload], latency.Sampled[Images]]
 
@@ -66,7 +67,7 @@ def measure_pipe(
     *,
     device: str,
     pictures: bool,
-    check: Callable[[dict[str, int]], None],
+    check: Check,
     spot_check: int | None = None,
     dominated: Dominated | None = None,
     precision: float = 0.0,
@@ -75,7 +76,8 @@ def measure_pipe(
 
     device      torch's name of the device
     pictures    time at least one call for each prompt, and return a picture for each
-    check       called with the attention kernels after the first call: it raises if the config can't be right
+    check       called after the warm-up with None, and at the end with the attention kernels: it raises if the config
+                can't be right
     spot_check  time this call of the workload first, and return its pictures only
     dominated   called once, after LEAST_CALLS calls. True ends the timing: only the pictures drawn so far are returned
     precision   the standard error of a latency, as a share, that is good enough
@@ -86,37 +88,40 @@ def measure_pipe(
     meter.start("first")
     first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
     meter.stop()
-    with meter.aside():
-        kernels = attention_kernels(pipe, lambda: _one_call(pipe, first, **short_call(pipe, first.steps)))
-    check(kernels)
     peak_bytes = max(peak.device_bytes for peak in meter.peaks.values())
     stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None
     time_calls = partial(_time_calls, watch=watch, device=device, precision=precision)
     time_pictures = partial(time_calls, pictures=pictures, spot_check=spot_check, dominated=stop)
-    steady, images = _steady_state(pipe, first, watch, device, time_pictures)
+    steady, images = _steady_state(pipe, first, watch, device, time_pictures, check)
     also = [_at_another_size(pipe, other, device, partial(time_calls, pictures=False)) for other in others]
-    _meter_run(meter, [partial(_one_call, pipe, size) for size in (first, *others)])
+    parts = phases(pipe, lambda: _one_call(pipe, first), device)
+    with announced(pipe, meter.start):
+        _meter_run(meter, "denoising", [partial(_one_call, pipe, size) for size in (first, *others)])
+    meter.peaks["run"] = largest(meter.peaks[part] for part in PARTS if part in meter.peaks)
+    profiled = profile_steps(pipe, lambda: _one_call(pipe, first))
+    check(profiled.kernels)
     fields = {
         "first_call_s": first_call_s,
         **steady,
         "also": also,
         **_memory(meter),
-        "phases": phases(pipe, lambda: _one_call(pipe, first), device).to_json(),
-        "attention_kernels": kernels,
+        "phases": parts.model_copy(update={"early_step_device_s": profiled.device_s}).to_json(),
+        "attention_kernels": profiled.kernels,
         "compilation": compiled.to_json() if (compiled := compilation()) else None,
     }
     return fields, images
 
 
-def _one_call(pipe: "DiffusionPipeline", workload: Workload, **more: Any) -> Images:
-    return call_pipe(pipe, workload, *next(workload.calls()), **more)
+def _one_call(pipe: "DiffusionPipeline", workload: Workload) -> Images:
+    return call_pipe(pipe, workload, *next(workload.calls()))
 
 
 def _steady_state(
-    pipe: "DiffusionPipeline", workload: Workload, watch: Watch, device: str, time_calls: TimeCalls
+    pipe: "DiffusionPipeline", workload: Workload, watch: Watch, device: str, time_calls: TimeCalls, check: Check
 ) -> tuple[dict[str, Any], Images]:
-    """Warm up and time calls. Returns fields of the Measurement, and the pictures that were drawn."""
+    """Warm up, check and time calls. Returns fields of the Measurement, and the pictures that were drawn."""
     warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
+    check(None)
     sampled = time_calls(pipe, workload)
     energy_j, device_health = watch.energy_j(), watch.health()
     fields = {
@@ -179,10 +184,11 @@ def draw(pipe: "DiffusionPipeline", workload: Workload) -> Images:
     return images[: len(workload.prompts)]
 
 
-def _meter_run(meter: MemoryMeter, calls: Sequence[Callable[[], object]]) -> None:
-    """Meter the memory of the steady state. The calls are not timed."""
-    meter.start("run")
+def _meter_run(meter: MemoryMeter, phase: str, calls: Sequence[Callable[[], object]]) -> None:
+    """Meter the memory of the steady state. The calls are not timed. Each begins in this phase."""
+    meter.release()
     for call in calls:
+        meter.start(phase)
         call()
     meter.stop()
 
@@ -210,7 +216,7 @@ def measure_chain(chain: "Chain", meter: MemoryMeter, watch: Watch, *, device: s
     meter.stop()
     warmup_s = latency.warm_up(lambda: call(0), device)
     sampled = latency.sample(call, watch, keep=1, device=device)
-    _meter_run(meter, [partial(call, 0)])
+    _meter_run(meter, "run", [partial(call, 0)])
     fields = {
         "first_call_s": first_call_s,
         "warmup_s": warmup_s,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from autotune.devices import cuda_graphs
 from autotune.measurement import Compilation
 
 
@@ -16,6 +17,7 @@ def compilation() -> Compilation | None:
     attempts = get_compilation_metrics()
     if not attempts:
         return None
+    skipped, _ = cuda_graphs.skipped()
     return Compilation(
         graphs=int(counters["stats"]["unique_graphs"]),
         graph_breaks=sum(counters["graph_break"].values()),
@@ -23,6 +25,8 @@ def compilation() -> Compilation | None:
         fallbacks=sum(a.fail_reason is not None for a in attempts),
         seconds=sum(a.entire_frame_compile_time_s or 0.0 for a in attempts),
         uncached=_uncached(counters["inductor"]),
+        cuda_graphs=cuda_graphs.captured(),
+        cuda_graph_skips=skipped,
     )
 
 

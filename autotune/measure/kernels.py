@@ -1,12 +1,13 @@
-"""Attention kernels: which ones really ran, by torch's profiler. Another one may have been requested."""
+"""Profiled steps: which attention kernels really ran, and how long the GPU worked, by torch's profiler.
+
+Profile a process last, after all that is timed or metered. The profiler leaves CUPTI attached, which slows every later
+launch of a kernel in the process (github.com/pytorch/pytorch/issues/144455).
+"""
 
 import functools
-import inspect
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from autotune.pipelines.call import steps_values
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -31,31 +32,43 @@ GPU_KERNELS = {  # the first match wins
 PROFILED_STEPS = 3
 
 
-def short_call(pipe: "DiffusionPipeline", steps: int = PROFILED_STEPS) -> dict[str, Any]:
-    """The arguments for a call of PROFILED_STEPS steps, or of the workload's `steps` where these are fewer.
+class Profiled(NamedTuple):
+    """The first steps of one call.
 
-    A pipe that starts from a picture skips some unless told.
+    kernels   attention kernel -> how often the denoiser called it: {"flash": 42} is torch's fused kernel, {"math": 42}
+              its plain formula. Empty: attention without SDPA, or no step could be profiled
+    device_s  seconds in which the GPU worked, for one step; None: no GPU
     """
-    full = {"strength": 1.0} if "strength" in inspect.signature(type(pipe).__call__).parameters else {}
-    return {**steps_values(pipe, min(steps, PROFILED_STEPS)), **full}
+
+    kernels: dict[str, int]
+    device_s: float | None
 
 
 def attention_kernels(pipe: "DiffusionPipeline", call: Callable[[], object]) -> dict[str, int]:
-    """Kernel -> how often the denoiser called it, while `call` calls the pipe with short_call().
+    """The attention kernels of the first steps of `call`; see Profiled."""
+    return profile_steps(pipe, call).kernels
 
-    {"flash": 42} is torch's fused kernel, {"math": 42} its plain formula. Empty: attention without SDPA. The profiler
-    runs from the first step to the last only, because the text encoder and the VAE use attention, too. Pipelines that
-    don't call the scheduler's scale_model_input (flow matching) are profiled from the end of the first step.
+
+def profile_steps(pipe: "DiffusionPipeline", call: Callable[[], object]) -> Profiled:
+    """Profile the first PROFILED_STEPS steps while `call` calls the pipe, as the workload does.
+
+    The profiler runs from the first step to the last profiled one only, because the text encoder and the VAE use
+    attention, too. Pipelines that don't call the scheduler's scale_model_input (flow matching) are profiled from the
+    end of the first step, and from set_timesteps where there is one step.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-    steps = _StepProfiler(profile(activities=[ProfilerActivity.CPU, *cuda]))
-    scheduler = pipe.scheduler
+    scheduler: Any = getattr(pipe, "scheduler", None)
+    if not hasattr(scheduler, "step"):
+        return Profiled({}, None)
+    gpu = torch.cuda.is_available()
+    steps = _StepProfiler(profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]))
     wrappers = {"step": steps.after(scheduler.step)}
     if hasattr(scheduler, "scale_model_input"):
         wrappers["scale_model_input"] = steps.before(scheduler.scale_model_input)
+    elif hasattr(scheduler, "set_timesteps"):
+        wrappers["set_timesteps"] = steps.before_the_only(scheduler)
     vars(scheduler).update(wrappers)
     try:
         call()
@@ -63,26 +76,34 @@ def attention_kernels(pipe: "DiffusionPipeline", call: Callable[[], object]) -> 
         for name in wrappers:
             del vars(scheduler)[name]
         steps.stop()
-    if not steps.started:
-        return {}
-    return count_kernels({event.key: event.count for event in steps.profiler.key_averages()})
+    if not steps.whole:
+        return Profiled({}, None)
+    kernels = count_kernels({event.key: event.count for event in steps.profiler.key_averages()})
+    return Profiled(kernels, _device_s(steps.profiler) / steps.whole if gpu else None)
 
 
 class _StepProfiler:
-    """Starts a profiler before the first step, or after it at the latest, and stops it after the last step."""
+    """Starts a profiler before the first step, or after it at the latest, and stops it after the last profiled step.
+
+    whole  the number of steps that were profiled from their beginning
+    """
 
     def __init__(self, profiler: "profile") -> None:
-        self.profiler, self.started, self.stopped, self.steps = profiler, False, False, 0
+        self.profiler, self.started, self.stopped, self.steps, self.whole = profiler, False, False, 0, 0
 
     def start(self) -> None:
         if not self.started:
+            import torch
+
             self.started = True
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # earlier work, such as text encoding, is not of the steps
             self.profiler.start()
 
     def stop(self) -> None:
         if self.started and not self.stopped:
             self.stopped = True
-            self.profiler.stop()
+            self.profiler.stop()  # waits for the GPU
 
     def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -92,17 +113,49 @@ class _StepProfiler:
 
         return watched
 
+    def before_the_only(self, scheduler: Any) -> Callable[..., Any]:
+        """set_timesteps, after which the profiler starts where the call has a single step."""
+        method = scheduler.set_timesteps
+
+        @functools.wraps(method)  # pipelines look into its signature
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            if len(scheduler.timesteps) == 1:
+                self.start()
+            return result
+
+        return watched
+
     def after(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def watched(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
             self.steps += 1
+            self.whole += self.started and not self.stopped
             self.start()
             if self.steps == PROFILED_STEPS:
                 self.stop()
             return result
 
         return watched
+
+
+def _device_s(profiler: "profile") -> float:
+    """Seconds in which the GPU computed or copied."""
+    from torch.autograd import DeviceType
+
+    events = [event for event in profiler.events() or () if event.device_type == DeviceType.CUDA]
+    work = [event.time_range for event in events if not getattr(event, "is_user_annotation", False)]
+    return covered((one.start, one.end) for one in work) / 1e6  # the profiler's times are in microseconds
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals (start, end): kernels on several streams overlap."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def count_kernels(events: dict[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Memory: peak memory of this process, by phase ("load", "first", "run").
+"""Memory: peak memory of this process, by phase ("load", "first", "run" and its parts).
 
 The timed calls are not a phase: nothing is metered while they run.
 
@@ -9,8 +9,7 @@ memory is used. The sum decides whether a config fits a card. On a CPU, the peak
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +18,10 @@ from autotune.measurement import Peaks
 
 
 class MemoryMeter(Protocol):
-    """Peak memory of named phases. start() ends the phase before it."""
+    """Peak memory of named phases. start() ends the phase before it. A phase that begins again keeps its larger peaks.
+
+    Ending a phase raises MemoryError where more was used than the device has.
+    """
 
     peaks: dict[str, Peaks]
 
@@ -27,8 +29,8 @@ class MemoryMeter(Protocol):
 
     def stop(self) -> None: ...
 
-    def aside(self) -> AbstractContextManager[None]:
-        """Memory that is taken inside the block, and kept, is not counted as the pipe's. No phase may be open."""
+    def release(self) -> None:
+        """Give back what is kept for later and not in use. Call it between phases."""
 
 
 def meter_for(device: str) -> MemoryMeter:
@@ -36,12 +38,22 @@ def meter_for(device: str) -> MemoryMeter:
     return CudaMeter(device) if device.startswith("cuda") else ResidentMeter()
 
 
-def cap(device: str, limit_bytes: int) -> None:
-    """Limit this process to so many bytes of a GPU. On a CPU nothing is capped.
+def largest(peaks: Iterable[Peaks]) -> Peaks:
+    """The largest of each figure, of at least one Peaks."""
+    known = list(peaks)
+    allocated = max((one.allocated_bytes for one in known if one.allocated_bytes is not None), default=None)
+    reserved = max((one.reserved_bytes for one in known if one.reserved_bytes is not None), default=None)
+    device = max(one.device_bytes for one in known)
+    return Peaks(allocated_bytes=allocated, reserved_bytes=reserved, device_bytes=device)
+
+
+def cap(device: str, limit_bytes: int | None) -> None:
+    """Limit this process to so many bytes of a GPU; None: to what the GPU has. On a CPU nothing is capped.
 
     The CUDA context is subtracted from the limit; the rest caps torch's allocator, as a fraction of the card. A larger
-    reservation is then an out-of-memory error, as on a smaller card. What libraries take outside the allocator later
-    (kernels loaded on first use) is not capped, but the meter counts it.
+    reservation is then an out-of-memory error, as on a smaller card. Without a cap, the drivers of Windows and WSL2
+    would put the rest into system memory, where it is slow. What libraries take outside the allocator later (kernels
+    loaded on first use) is not capped, but the meter counts it.
 
     Call this before anything is on the device. Raises MemoryError where the context alone exceeds the limit.
     """
@@ -51,6 +63,7 @@ def cap(device: str, limit_bytes: int) -> None:
 
     held = _Held(device)
     total_bytes = int(torch.cuda.mem_get_info(device)[1])  # makes the context
+    limit_bytes = total_bytes if limit_bytes is None else limit_bytes
     left = limit_bytes - held.outside_the_allocator()
     if left <= 0:
         raise MemoryError(f"the CUDA context alone is larger than the limit of {limit_bytes} bytes")
@@ -72,14 +85,11 @@ class ResidentMeter:
 
     def stop(self) -> None:
         if self._phase is not None:
-            self.peaks[self._phase] = Peaks(device_bytes=max(0, self._status("VmHWM") - self._before))
+            _keep(self.peaks, self._phase, Peaks(device_bytes=max(0, self._status("VmHWM") - self._before)))
         self._phase = None
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        before = self._status("VmRSS")
-        yield
-        self._before += max(0, self._status("VmRSS") - before)
+    def release(self) -> None:
+        """Nothing: what the C library keeps of a CPU's memory is not told apart from what is in use."""
 
     @staticmethod
     def _status(field: str) -> int:
@@ -92,7 +102,7 @@ class ResidentMeter:
 class CudaMeter:
     """A GPU: the peaks of torch's allocator, and what this process holds on the device outside it.
 
-    The allocator's cache is not emptied between phases: memory reserved earlier and not given back counts in the later
+    The allocator's cache is emptied by release() only: memory reserved earlier and not given back counts in the later
     phases, too.
     """
 
@@ -110,20 +120,31 @@ class CudaMeter:
         self._phase = phase
 
     def stop(self) -> None:
-        if self._phase is not None:
-            self._cuda.synchronize(self._device)
-            reserved = int(self._cuda.max_memory_reserved(self._device))
-            self.peaks[self._phase] = Peaks(
-                allocated_bytes=int(self._cuda.max_memory_allocated(self._device)),
-                reserved_bytes=reserved,
-                device_bytes=reserved + self._held.outside_the_allocator(),
+        phase, self._phase = self._phase, None
+        if phase is None:
+            return
+        self._cuda.synchronize(self._device)
+        reserved = int(self._cuda.max_memory_reserved(self._device))
+        peaks = Peaks(
+            allocated_bytes=int(self._cuda.max_memory_allocated(self._device)),
+            reserved_bytes=reserved,
+            device_bytes=reserved + self._held.outside_the_allocator(),
+        )
+        _keep(self.peaks, phase, peaks)
+        total_bytes = self._held.total_bytes()
+        if peaks.device_bytes > total_bytes:
+            raise MemoryError(
+                f"{peaks.device_bytes} bytes were in use and the GPU has {total_bytes}: its driver put the rest into "
+                "system memory, which is slow (as drivers do on Windows and WSL2)"
             )
-        self._phase = None
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Counts the memory all the same: a CUDA graph may be recorded inside, which the pipe needs."""
-        yield
+    def release(self) -> None:
+        self._cuda.synchronize(self._device)
+        self._cuda.empty_cache()
+
+
+def _keep(known: dict[str, Peaks], phase: str, peaks: Peaks) -> None:
+    known[phase] = largest([peaks, *([known[phase]] if phase in known else [])])
 
 
 class _Held:
@@ -148,6 +169,11 @@ class _Held:
         # In a container NVML may list this process by another id, or another process by this id.
         held = by_nvml if by_nvml >= max(reserved, 1) else self._used() - self._used_before
         return max(0, held - reserved)
+
+    def total_bytes(self) -> int:
+        """Bytes of the whole card. NVML counts what the driver keeps to itself, torch does not."""
+        by_nvml = self._card.total_bytes() if self._card is not None else None
+        return max(by_nvml or 0, int(self._cuda.get_device_properties(self._device).total_memory))
 
     def _used(self) -> int:
         """Bytes used by all processes. Without NVML torch tells, but makes the context first, so it is not counted."""

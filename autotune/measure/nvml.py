@@ -46,3 +46,8 @@ class Card:
         """Bytes that all processes together hold on the card."""
         memory = self.query("MemoryInfo")
         return None if memory is None else int(memory.used)
+
+    def total_bytes(self) -> int | None:
+        """Bytes of the card, those included that the driver keeps to itself."""
+        memory = self.query("MemoryInfo")
+        return None if memory is None else int(memory.total)

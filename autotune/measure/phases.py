@@ -1,18 +1,19 @@
-"""Phases: the seconds that one call spends in text encoding, in a denoising step and in VAE decode.
+"""Phases: the parts of a call: text encoding, VAE encode, the denoising steps, VAE decode.
 
-They come from two calls after the timed ones. In the first call, encoding and decoding are timed with the device
-synchronised around them. In the second, steps are timed from the end of one scheduler step to the end of the next,
-without making the host wait for the GPU. To time a method, it is replaced on its object for the call. Hooks on modules
-are not used, because they would make torch.compile compile the modules anew.
+Their seconds come from one call after the timed ones. Encoding and decoding are timed with the device synchronised
+around them. Steps are timed from the end of one scheduler step to the end of the next, without making the host wait for
+the GPU. To watch a method, it is replaced on its object for the call. Hooks on modules are not used, because they would
+make torch.compile compile the modules anew.
 """
 
 import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from autotune.measure.kernels import PROFILED_STEPS
 from autotune.measure.latency import timed
 from autotune.measurement import Phases
 from autotune.pipelines import parts
@@ -21,22 +22,74 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+PARTS = ("text_encoding", "vae_encode", "denoising", "vae_decode")
+
 
 def phases(pipe: "DiffusionPipeline", call: Callable[[], object], device: str) -> Phases:
-    """The Phases of a call, from two runs of `call`, which calls the pipe once.
+    """The Phases of a call, from one run of `call`, which calls the pipe once.
 
     A scheduler that runs the denoiser twice in a step counts as two steps.
     """
-    encoder = pipe if parts.text_encoders(pipe) and hasattr(pipe, "encode_prompt") else None
-    decoder = parts.vae(pipe) if hasattr(parts.vae(pipe), "decode") else None
-    with _stopwatch_on(encoder, "encode_prompt", device) as encoding, _stopwatch_on(decoder, "decode", device) as vae:
-        call()
-    steps = _steps_s(pipe, call, device)
+    seconds: dict[str, list[float]] = {}
+
+    def stopwatch(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            taken_s, result = timed(lambda: method(*args, **kwargs), device)
+            seconds.setdefault(part, []).append(taken_s)
+            return result
+
+        return watched
+
+    with _each_part(pipe, stopwatch):
+        steps = _steps_s(pipe, call, device)
+    early = steps[: PROFILED_STEPS - 1]
     return Phases(
-        text_encoding_s=sum(encoding) if encoding else None,
+        text_encoding_s=_total(seconds.get("text_encoding")),
         denoising_step_s=statistics.median(steps) if steps else None,
-        vae_decode_s=sum(vae) if vae else None,
+        vae_encode_s=_total(seconds.get("vae_encode")),
+        vae_decode_s=_total(seconds.get("vae_decode")),
+        early_step_s=statistics.fmean(early) if early else None,
     )
+
+
+@contextmanager
+def announced(pipe: "DiffusionPipeline", enter: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block, `enter` is called with the name of a part (one of PARTS) whenever a call of the pipe enters it.
+
+    What is in none of the others, such as drawing the noise, is in "denoising". What follows VAE decode is in that.
+    """
+
+    def announcer(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            enter(part)
+            result = method(*args, **kwargs)
+            if part != "vae_decode":
+                enter("denoising")
+            return result
+
+        return watched
+
+    with _each_part(pipe, announcer):
+        yield
+
+
+@contextmanager
+def _each_part(pipe: "DiffusionPipeline", wrapped: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Inside the block, the method of each part that the pipe has is replaced by wrapped(part, method)."""
+    encoder = pipe if parts.text_encoders(pipe) else None
+    vae = parts.vae(pipe)
+    methods = {
+        "text_encoding": (encoder, "encode_prompt"),
+        "vae_encode": (vae, "encode"),
+        "vae_decode": (vae, "decode"),
+    }
+    with ExitStack() as stack:
+        for part, (owner, name) in methods.items():
+            if hasattr(owner, name):
+                stack.enter_context(_replaced(owner, name, wrapped(part, getattr(owner, name))))
+        yield
 
 
 @contextmanager
@@ -54,29 +107,15 @@ def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
             del attributes[name]
 
 
-@contextmanager
-def _stopwatch_on(owner: Any, name: str, device: str) -> Iterator[list[float]]:
-    """A list that collects the seconds of each call of `owner.name`. It stays empty where `owner` is None."""
-    seconds: list[float] = []
-    if owner is None:
-        yield seconds
-        return
-    method = getattr(owner, name)
-
-    @functools.wraps(method)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        taken_s, result = timed(lambda: method(*args, **kwargs), device)
-        seconds.append(taken_s)
-        return result
-
-    with _replaced(owner, name, watched):
-        yield seconds
+def _total(seconds: list[float] | None) -> float | None:
+    return sum(seconds) if seconds else None
 
 
 def _steps_s(pipe: "DiffusionPipeline", call: Callable[[], object], device: str) -> list[float]:
     """Seconds between the ends of the scheduler's steps; empty where there are fewer than two."""
     scheduler: Any = getattr(pipe, "scheduler", None)
     if not hasattr(scheduler, "step"):
+        call()
         return []
     step, marks = scheduler.step, _marks(device)
 

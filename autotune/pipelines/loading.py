@@ -22,23 +22,25 @@ def load(
     *,
     dtype: torch.dtype,
     device: str,
+    drawn_on: str | None = None,
     vae: str = "own",
     local_files_only: bool = False,
     given: Mapping[str, Any] | None = None,
 ) -> "DiffusionPipeline":
     """The pipe, its floating-point weights in `dtype`. Raises UserError where it can't be loaded.
 
-    device  torch's name: random weights are made there; pretrained weights are loaded into host memory
-    vae     "own", a key of REPLACEMENT_VAES, or the hub id or folder of another VAE
-    given   components that are loaded already, by name
+    device    torch's name: random weights end there; pretrained weights are loaded into host memory
+    drawn_on  where random weights are drawn, one at a time; None: on `device`
+    vae       "own", a key of REPLACEMENT_VAES, or the hub id or folder of another VAE
+    given     components that are loaded already, by name
     """
     if pipeline.weights == "random":
-        pipe = assemble(pipeline, dtype=dtype, device=device, given=given)
+        pipe = assemble(pipeline, dtype=dtype, device=device, drawn_on=drawn_on, given=given)
     else:
         pipe = _pretrained(pipeline, dtype, local_files_only, given or {})
     if vae != "own":
         own = getattr(pipe, "vae", None)
-        pipe.register_modules(vae=load_vae(pipeline, vae, own, dtype, device, local_files_only))
+        pipe.register_modules(vae=load_vae(pipeline, vae, own, dtype, device, local_files_only, drawn_on))
     set_scheduler(pipe, pipeline)
     if pipeline.lora is not None:
         _fuse_lora(pipe, pipeline, local_files_only)

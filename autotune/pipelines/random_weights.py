@@ -16,16 +16,24 @@ if TYPE_CHECKING:
 
 
 def assemble(
-    pipeline: Pipeline, *, dtype: "torch.dtype", device: str, given: Mapping[str, Any] | None = None
+    pipeline: Pipeline,
+    *,
+    dtype: "torch.dtype",
+    device: str,
+    drawn_on: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> "DiffusionPipeline":
-    """The pipe that the configurations in its folder describe, with random weights made on `device` in `dtype`.
+    """The pipe that the configurations in its folder describe, with random weights in `dtype` on `device`.
 
     On the device "meta" no weights are made, which is enough to read the traits. A CLIP tokenizer without a vocabulary
     is replaced by the demo's, cut to the text encoder's context: a random model does not care which tokens it reads.
     Any other text encoder without a vocabulary is left out; its prompts are replaced by random embeddings.
 
-    given  components that are loaded already, by name
+    drawn_on  where the weights are drawn, one at a time, before they are moved to `device`; None: there
+    given     components that are loaded already, by name
     """
+    import torch
+
     folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random")
     cls = pipeline_class(pipeline, folder)
     index = json.loads((folder / "model_index.json").read_text())
@@ -34,10 +42,14 @@ def assemble(
     left_out = _without_vocabulary(folder, specs) if pipeline.weights == "random" else ()
     components = dict.fromkeys(left_out) | dict(given or {})
     components |= {
-        name: component(folder / name, spec, dtype, device) for name, spec in specs.items() if name not in components
+        name: component(folder / name, spec, dtype, device, drawn_on)
+        for name, spec in specs.items()
+        if name not in components
     }
     if pipeline.controlnet is not None:
-        components["controlnet"] = _controlnet(pipeline, dtype, device)
+        components["controlnet"] = _controlnet(pipeline, dtype, device, drawn_on)
+    if drawn_on not in (None, device):
+        torch.cuda.empty_cache()  # does nothing where CUDA was not used
     required, optional = cls._get_signature_keys(cls)
     known = {*required, *optional}
     return cls(**{name: part for name, part in (components | plain).items() if name in known})
@@ -50,14 +62,16 @@ def _without_vocabulary(folder: Path, specs: dict[str, Any]) -> tuple[str, ...]:
     return (*lost, *(name.replace("tokenizer", "text_encoder") for name in lost))
 
 
-def _controlnet(pipeline: Pipeline, dtype: "torch.dtype", device: str) -> Any:
+def _controlnet(pipeline: Pipeline, dtype: "torch.dtype", device: str, drawn_on: str | None) -> Any:
     from diffusers import ControlNetModel
 
     folder = locate.controlnet_folder(pipeline)
-    return randomize(lambda: ControlNetModel.from_config(ControlNetModel.load_config(folder)), dtype, device)
+    return randomize(lambda: ControlNetModel.from_config(ControlNetModel.load_config(folder)), dtype, device, drawn_on)
 
 
-def component(folder: Path, spec: list[str | None], dtype: "torch.dtype", device: str) -> Any:
+def component(
+    folder: Path, spec: list[str | None], dtype: "torch.dtype", device: str, drawn_on: str | None = None
+) -> Any:
     """The component of this folder. `spec`: its library and class, as in model_index.json; null: there is none."""
     library, class_name = spec
     if library is None or class_name is None:
@@ -70,9 +84,9 @@ def component(folder: Path, spec: list[str | None], dtype: "torch.dtype", device
     # diffusers' models have load_config. Others are transformers', even in a module of diffusers (the safety checker).
     if library == "transformers" or not hasattr(cls, "load_config"):
         config = cls.config_class.from_pretrained(folder)
-        return randomize(lambda: cls(config), dtype, device)
+        return randomize(lambda: cls(config), dtype, device, drawn_on)
     config = cls.load_config(folder)
-    return randomize(lambda: cls.from_config(config), dtype, device)
+    return randomize(lambda: cls.from_config(config), dtype, device, drawn_on)
 
 
 def _tokenizer(cls: Any, folder: Path) -> Any:
@@ -83,11 +97,15 @@ def _tokenizer(cls: Any, folder: Path) -> Any:
     return cls.from_pretrained(demo.PIPELINE / "tokenizer", model_max_length=context)
 
 
-def randomize(make: "Callable[[], torch.nn.Module]", dtype: "torch.dtype", device: str) -> "torch.nn.Module":
+def randomize(
+    make: "Callable[[], torch.nn.Module]", dtype: "torch.dtype", device: str, drawn_on: str | None = None
+) -> "torch.nn.Module":
     """The module that `make` builds, with random weights in `dtype` on `device`.
 
     Weights are normal with standard deviation 1 / sqrt(fan-in), norms and biases neutral, all from seed 0. So every
     process makes the same model, and activations stay finite at any depth. Weights are never held in full precision.
+
+    drawn_on  where the weights are drawn, one at a time (a GPU is fast); None: on `device`. It decides the numbers
     """
     import torch
     from accelerate import init_empty_weights
@@ -97,11 +115,13 @@ def randomize(make: "Callable[[], torch.nn.Module]", dtype: "torch.dtype", devic
             return _tied(make().eval().requires_grad_(False))
     with init_empty_weights(include_buffers=False):
         module = make().eval().requires_grad_(False)
-    generator = torch.Generator(device).manual_seed(0)
+    drawn_on = drawn_on or device
+    generator = torch.Generator(drawn_on).manual_seed(0)
     for owner in module.modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):
-            value = torch.empty(parameter.shape, dtype=dtype, device=device)
-            owner._parameters[name] = torch.nn.Parameter(_fill(value, name, generator), requires_grad=False)
+            value = _fill(torch.empty(parameter.shape, dtype=dtype, device=drawn_on), name, generator).to(device)
+            owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+            del value  # before the next one is drawn
     return _tied(module).to(device)
 
 

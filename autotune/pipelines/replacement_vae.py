@@ -49,17 +49,25 @@ def vae_fault(pipeline: Pipeline, value: str, config: Any) -> str | None:
 
 
 def load_vae(
-    pipeline: Pipeline, value: str, own: Any, dtype: "torch.dtype", device: str, local_files_only: bool
+    pipeline: Pipeline,
+    value: str,
+    own: Any,
+    dtype: "torch.dtype",
+    device: str,
+    local_files_only: bool,
+    drawn_on: str | None = None,
 ) -> "torch.nn.Module":
     """The VAE of this value of the knob `vae`. Raises UserError where it can't be loaded or does not fit.
 
     value  a key of REPLACEMENT_VAES, a hub id or a folder
     own    the pipeline's own VAE; None: it has none
+
+    Random weights end on `device`; `drawn_on` is where they are drawn, see random_weights.randomize.
     """
     if own is None:
         raise UserError(f"{pipeline.name} has no VAE that vae={value} could replace.")
     if pipeline.weights == "random" and value in REPLACEMENT_VAES:
-        return randomize(_maker(value, own.config), dtype, device)
+        return randomize(_maker(value, own.config), dtype, device, drawn_on)
     source = _source(value, own.config)
     if source is None:
         raise UserError(f"vae={value}: {NO_REPLACEMENT}.")

@@ -38,8 +38,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     import_classes(target.pipeline)  # before metering: the libraries' memory and time are not a cost of the config
     keep_all_attempts()
     meter, watch = meter_for(device), watch_for(target.device)
-    if job.max_memory_bytes is not None:
-        cap(device, job.max_memory_bytes)
+    cap(device, job.max_memory_bytes)
     requested_at = os.environ.get(REQUESTED_AT)
     start_s = time.monotonic() - float(requested_at) if requested_at else None
     lap = stopwatch()
@@ -49,9 +48,10 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     effects = build.apply(pipe, config, target.workload, device)
     apply_s = lap()
     meter.stop()
+    meter.release()  # what loading used and offloading moved away is not memory of the calls
     pipe.set_progress_bar_config(disable=True)
 
-    def check(kernels: dict[str, int]) -> None:
+    def check(kernels: dict[str, int] | None) -> None:
         effects.update(build.verify(pipe, config, kernels))
 
     reuse, workload = job.reuse or Reuse(), target.workload

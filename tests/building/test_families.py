@@ -26,7 +26,7 @@ from autotune.config import Config, Value
 from autotune.knob import Knob, Stage
 from autotune.knobs import all_knobs, complete, find_knob
 from autotune.measure import call_pipe
-from autotune.measure.kernels import attention_kernels, short_call
+from autotune.measure.kernels import attention_kernels
 from autotune.pipelines import resolve
 from autotune.pipelines.inspect import traits_of
 from autotune.target import Target
@@ -71,7 +71,7 @@ class Family:
         with torch.no_grad():
             pixels, kernels = self.call(pipe, workload), dict[str, int]()
             if PROFILED & {name for name, _ in build.acting(config)}:  # the profiler is slow
-                kernels = attention_kernels(pipe, lambda: self.call(pipe, workload, **short_call(pipe)))
+                kernels = attention_kernels(pipe, lambda: self.call(pipe, workload))
         effects |= build.verify(pipe, config, kernels)
         return pixels, effects
 

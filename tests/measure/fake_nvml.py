@@ -144,6 +144,10 @@ class FakeCuda:
     def reset(self, device: str) -> None:
         self.peak_allocated, self.peak_reserved = self.allocated, self.reserved
 
+    def empty_cache(self) -> None:
+        self.nvml.used_bytes -= self.reserved - self.allocated
+        self.reserved = self.allocated
+
     def mem_get_info(self, device: str) -> tuple[int, int]:
         self.make_context()
         total = 80 * 1024 * MIB
@@ -154,7 +158,8 @@ class FakeCuda:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         functions = {
-            "get_device_properties": lambda device: SimpleNamespace(uuid=UUID),
+            "get_device_properties": lambda device: SimpleNamespace(uuid=UUID, total_memory=79 * 1024 * MIB),
+            "empty_cache": self.empty_cache,
             "synchronize": lambda device: None,
             "mem_get_info": self.mem_get_info,
             "memory_reserved": lambda device: self.reserved,

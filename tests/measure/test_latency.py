@@ -15,6 +15,7 @@ from conftest import make_target
 from autotune import measure
 from autotune.measure import latency
 from autotune.measure.disturbance import Disturbance
+from autotune.measure.kernels import Profiled
 from autotune.measure.latency import NoCleanSamples
 from autotune.measure.memory import ResidentMeter
 from autotune.measure.watch import Unwatched
@@ -202,7 +203,7 @@ class SlowAtFirst:
     """A pipe whose first call takes 6.7 times as long as the others, as compiled ones do."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.clock, self.asked = clock, []
+        self.clock, self.asked, self.components = clock, [], dict[str, Any]()
 
     def __call__(self, *, prompt: list[str], **_: Any) -> Any:
         self.clock.now += 6.7 if not self.asked else 1.0
@@ -212,7 +213,7 @@ class SlowAtFirst:
 
 def fake_pipes(monkeypatch: pytest.MonkeyPatch, kernels: dict[str, int]) -> None:
     """What a pipe is called with, and what the profiler and the phases see, without a real one."""
-    monkeypatch.setattr(measure, "attention_kernels", lambda pipe, call: kernels)
+    monkeypatch.setattr(measure, "profile_steps", lambda pipe, call: Profiled(kernels, None))
     monkeypatch.setattr(measure, "phases", lambda pipe, call, device: Phases())
     monkeypatch.setattr(measure, "call_arguments", lambda pipe, workload, prompts, seeds, given: {"prompt": prompts})
 
@@ -220,7 +221,7 @@ def fake_pipes(monkeypatch: pytest.MonkeyPatch, kernels: dict[str, int]) -> None
 def test_promise_6_a_slow_first_call_is_not_in_the_latency(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     fake_pipes(monkeypatch, {"flash": 2})
     workload = make_target().workload.model_copy(update={"prompts": ("one", "two", "three"), "batch": 2})
-    checked: list[dict[str, int]] = []
+    checked: list[dict[str, int] | None] = []
     fields, images = measure.measure_pipe(
         SlowAtFirst(clock),
         workload,
@@ -234,7 +235,7 @@ def test_promise_6_a_slow_first_call_is_not_in_the_latency(monkeypatch: pytest.M
     assert statistics.median(fields["latency_samples_s"]) == pytest.approx(1.0, rel=0.01)
     assert fields["latency_samples_s"] == pytest.approx([1.0] * latency.LEAST_CALLS)
     assert images == ["a picture of one", "a picture of two", "a picture of three"]
-    assert checked == [{"flash": 2}]
+    assert checked == [None, {"flash": 2}]
 
 
 def test_without_pictures_the_least_number_of_calls_is_timed(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
@@ -254,7 +255,7 @@ def test_without_pictures_the_least_number_of_calls_is_timed(monkeypatch: pytest
 
 
 def test_promise_11_no_meter_runs_while_calls_are_timed(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
-    """The phases are closed before the first timed call, and opened again after the last."""
+    """Every phase is closed before the first timed call, and the next is begun after the last."""
     fake_pipes(monkeypatch, {})
     meter, pipe = ResidentMeter(), SlowAtFirst(clock)
     open_in: list[str | None] = []
@@ -266,7 +267,7 @@ def test_promise_11_no_meter_runs_while_calls_are_timed(monkeypatch: pytest.Monk
     assert {*open_in[2:]} == {None}
     calls_timed = len(fields["warmup_s"]) + len(fields["latency_samples_s"])
     assert len(pipe.asked) == 1 + calls_timed + 1  # the first, and one for the memory
-    assert set(fields["peaks"]) == {"first", "run"}
+    assert set(fields["peaks"]) == {"first", "run", "denoising"}  # this pipe has no other part
 
 
 def test_energy_is_of_a_picture_and_health_is_written_down(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:

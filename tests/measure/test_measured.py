@@ -52,7 +52,9 @@ def test_a_measurement_says_how_it_was_taken(job: MeasureJob, tmp_path: Path) ->
     assert measured.phases is not None
     parts = measured.phases
     assert min(parts.text_encoding_s or 0, parts.denoising_step_s or 0, parts.vae_decode_s or 0) > 0
-    assert set(measured.peaks) == {"load", "first", "run"}
+    run_parts = {"text_encoding", "denoising", "vae_decode"}
+    assert set(measured.peaks) == {"load", "first", "run"} | run_parts
+    assert measured.peaks["run"].device_bytes == max(measured.peaks[part].device_bytes for part in run_parts)
     assert measured.peak_memory_bytes == max(peak.device_bytes for peak in measured.peaks.values())
     assert measured.load_peak_memory_bytes == measured.peaks["load"].device_bytes
     assert measured.run_peak_memory_bytes == measured.peaks["run"].device_bytes > 10 * 2**20

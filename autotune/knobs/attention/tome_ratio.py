@@ -91,5 +91,6 @@ KNOB = Knob(
     why_not=why_not,
     apply=apply,
     verify=verify,
+    reads_kernels=False,
     script=script,
 )

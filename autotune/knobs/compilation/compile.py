@@ -221,6 +221,7 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    reads_kernels=False,
     undone_by=undone_by,
     script=script,
 )

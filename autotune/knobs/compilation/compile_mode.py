@@ -1,8 +1,13 @@
 """compile_mode: torch.compile's mode: how much Inductor tunes, and whether CUDA graphs launch the kernels."""
 
+from typing import TYPE_CHECKING
+
 from autotune.config import Config, Value
-from autotune.knob import Knob, Stage
+from autotune.knob import Effect, Knob, Stage
 from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
@@ -32,6 +37,19 @@ def clash(config: Config, target: Target) -> str | None:
     return None
 
 
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    """CUDA graphs that were captured. Inductor runs a graph without them where it can't, and says so in a counter."""
+    from torch._dynamo.utils import counters
+
+    from autotune.devices.cuda_graphs import captured, skipped
+
+    if config["compile_mode"] not in CUDA_GRAPHS:
+        return Effect(count=counters["stats"]["unique_graphs"], what="graphs compiled in this mode")
+    count, why = skipped()
+    reasons = f", {count} skipped" + (f" ({'; '.join(why)})" if why else "") if count else ""
+    return Effect(count=captured(), what=f"CUDA graphs captured{reasons}")
+
+
 KNOB = Knob(
     name="compile_mode",
     stage=Stage.COMPILE,
@@ -42,4 +60,6 @@ KNOB = Knob(
     summary="how hard torch.compile tries",
     why_not=why_not,
     clash=clash,
+    verify=verify,
+    reads_kernels=False,
 )

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """Counts the denoiser's calls in each of the last two calls of the pipe, and how many of them reused blocks.
+    """Counts the denoiser's calls in the last call of the pipe, and how many of them reused blocks.
 
-    The counts are kept as `cached_calls` of the denoiser: (calls, calls that reused blocks), the latest last.
+    The counts are kept as `cached_calls` of the denoiser: the last is (calls, calls that reused blocks).
     """
 
     def __init__(self, pipe: "DiffusionPipeline") -> None:
-        self.counts: deque[tuple[int, int]] = deque(maxlen=2)
+        self.counts: deque[tuple[int, int]] = deque(maxlen=1)
         self.timesteps: Any = None
         parts.denoiser(pipe).cached_calls = self.counts
 

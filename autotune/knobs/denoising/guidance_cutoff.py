@@ -133,5 +133,6 @@ KNOB = Knob(
     clash=clash,
     call=call,
     verify=verify,
+    reads_kernels=False,
     script=script,
 )

@@ -145,5 +145,6 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     verify=verify,
+    reads_kernels=False,
     script=script,
 )
