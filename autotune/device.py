@@ -40,6 +40,10 @@ class Device(FrozenModel):
         return self.kind != "cpu"
 
     @property
+    def is_nvidia(self) -> bool:
+        return self.compute_capability is not None
+
+    @property
     def torch_type(self) -> str:
         """The type of its tensors' device in torch, which calls AMD's GPUs "cuda", too."""
         return "cuda" if self.kind == "rocm" else self.kind

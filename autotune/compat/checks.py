@@ -74,7 +74,7 @@ class Checks:
             folder / "probe", pipeline, device, WorkloadRequest(prompts=prompts, steps=STEPS, batch=len(PROMPTS))
         )
         self.plan: Plan = make_plan(fitted(target))
-        exact = folder / "exact" if device.kind == "cuda" else None
+        exact = folder / "exact" if device.is_gpu else None
         self.pictures = Pictures(folder / "pictures", exact)
         for pictures in filter(None, (self.pictures.folder, exact)):
             shutil.rmtree(pictures, ignore_errors=True)  # of an earlier run: the knobs may have changed since

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOADED_FIRST = ("diffusers", "transformers", "torchao.quantization", "tomesd", "torch._inductor.compile_fx")
-CALLS = {"cpu": 2, "cuda": 3}  # a CUDA graph is recorded in the second call and replayed from the third on
+CALLS, CALLS_ON_GPU = 2, 3  # a CUDA graph is recorded in the second call and replayed from the third on
 BLACK = 8 / 255  # a picture without a brighter pixel is black
 NUDGE = 1e-6  # relative; eight units in the last place of float32, the error of sums of a few hundred terms
 
@@ -61,7 +61,7 @@ def run_compat_job(job: CompatJob, folder: Path) -> dict[str, Any]:
 def _load_libraries(job: CompatJob) -> None:
     import torch
 
-    if job.target.device.kind == "cpu":
+    if not job.target.device.is_gpu:
         from autotune.pipelines.loading import import_classes
 
         for name in LOADED_FIRST:
@@ -131,7 +131,7 @@ def _draw(job: CompatJob, config: Config) -> Made:
         build.apply(pipe, config, target.workload, device)
         pipe.set_progress_bar_config(disable=True)
         rounded = _rounds(pipe)
-        first, *others = (_call(pipe, target.workload) for _ in range(CALLS[target.device.kind]))
+        first, *others = (_call(pipe, target.workload) for _ in range(CALLS_ON_GPU if target.device.is_gpu else CALLS))
         _verify(pipe, config, target.workload)
         nudged = first if rounded or not _is_reference(config) else _nudged(pipe, target.workload)
     np.save(Path(job.folder) / f"{config.digest}.npy", first)

@@ -48,7 +48,7 @@ def compat(
     found_device, chosen = find_device(device), choose(pipelines)
     for name in (*only, *without):
         find_knob(name)
-    forks = at_once or (1 if found_device.kind == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2)))
+    forks = at_once or (max(1, min(8, (os.cpu_count() or 1) // 2)) if found_device.is_gpu else 1)
     options = Options(frozenset(only), frozenset(without), challenge, again, at_once=forks)
     deadline = time.monotonic() + (float("inf") if limit_s is None else limit_s)
     path = output or Path("reports") / f"compat-{found_device.slug}.json"

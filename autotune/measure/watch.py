@@ -32,7 +32,7 @@ class Watch(Protocol):
 
 def watch_for(device: Device) -> Watch:
     """The watch of this device."""
-    if device.kind == "cpu":
+    if not device.is_gpu:
         return CpuWatch()
     import pynvml
 

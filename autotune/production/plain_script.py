@@ -111,7 +111,7 @@ def script(tuned: TunedConfig, name: str) -> str:
         imports=_imports(tuned, parts),
         source=repr(source),
         what="a folder" if Path(source).is_absolute() else "on the hub",
-        where=repr(tuned.device.kind),
+        where=repr(tuned.device.torch_type),
         load=_load(tuned, parts),
         lines=_lines(tuned, parts),
         picture=PICTURE.format(width=workload.width, height=workload.height) if tuned.inputs else "",

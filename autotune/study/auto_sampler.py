@@ -33,7 +33,7 @@ def make_auto_sampler(
         return candidates.params(tried, best)
 
     memory, limit = record.latencies, record.memory_limit_bytes
-    hit = _ran_out_of_memory if record.target.device.kind == "cuda" else _never
+    hit = _ran_out_of_memory if record.target.device.is_gpu else _never
     return AutoSampler(
         seed=seed,
         candidates=untried_params,

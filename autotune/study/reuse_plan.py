@@ -84,7 +84,7 @@ def _source(number: int, config: Config, trials: Sequence[Trial], record: Record
     chosen = min(drawn, key=lambda t: (len(different(config, t.config)), t.number))
     prompt = number % len(record.target.workload.prompts)
     min_psnr_db = _rounding_limit_db(chosen, prompt, trials)
-    exact = not _rounding(chosen.config) and record.target.device.kind == "cpu"  # a GPU rounds by default, see tf32
+    exact = not _rounding(chosen.config) and not record.target.device.is_gpu  # a GPU rounds by default, see tf32
     differs = different(config, chosen.config)
     suspects = {n: v for n, v in differs.items() if {(n, v), (n, chosen.config.get(n))} - cleared} or differs
     return SourceTrial(

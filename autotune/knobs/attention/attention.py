@@ -43,7 +43,7 @@ def why_not(value: Value, target: Target) -> str | None:
     traits, kernel = target.pipeline.known, str(value).removeprefix("sdpa_")
     if value in BACKENDS and kernel not in target.device.sdpa_kernels:
         return f"torch has no {kernel} kernel for this device"
-    if value == "sdpa_flash" and target.device.kind == "cpu":
+    if value == "sdpa_flash" and not target.device.is_gpu:
         return "is the kernel that SDPA chooses on a CPU anyway"
     if value == "sliced" and not traits.slices_attention:
         return f"{traits.denoiser_class} does not support attention slicing"
@@ -61,7 +61,7 @@ def _missing(value: str, target: Target) -> str | None:
     """The requirement of a package that the target does not meet, as a clause, or None."""
     package, lowest = PACKAGES[value]
     installed = target.versions.get(package)
-    if target.device.kind != "cuda":
+    if not target.device.is_nvidia:
         return "needs an NVIDIA GPU"
     if value != "xformers" and not target.device.at_least(8):
         return target.device.capability_fault(8)

@@ -70,7 +70,7 @@ def _merged(rows: int, columns: int, ratio: float) -> int:
 def script(config: Config, target: Target) -> Script:
     how = f"ratio={config['tome_ratio']}, max_downsample={config['tome_max_downsample']}, use_rand=False"
     lines = [f"tomesd.apply_patch(pipe.unet, {how})"]
-    lines.append(f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.kind}")  # never used')
+    lines.append(f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.torch_type}")  # never used')
     if config["compile"] == "regional":
         lines += [
             "kinds = {}  # tomesd makes a subclass for every block; with one per class, blocks share compiled graphs",

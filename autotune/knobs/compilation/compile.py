@@ -55,7 +55,7 @@ def clash(config: Config, target: Target) -> str | None:
         return "the hook of token merging breaks the graph of a whole denoiser; regional compilation supports it"
     if value == "trace" and (config["offload"] != "none" or config["quantization"] != "none"):
         return "torch.jit.trace does not support the hooks of offloading or quantized weights"
-    if config["dtype"] == "bf16" and target.device.kind == "cuda" and not target.device.at_least(8):
+    if config["dtype"] == "bf16" and target.device.is_nvidia and not target.device.at_least(8):
         return "Inductor skips bfloat16 below compute capability 8.0"
     return None
 

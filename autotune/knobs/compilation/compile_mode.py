@@ -13,7 +13,7 @@ CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value in CUDA_GRAPHS and target.device.kind != "cuda":
+    if value in CUDA_GRAPHS and not target.device.is_nvidia:
         return "uses CUDA graphs, which need an NVIDIA GPU"
     processors = target.device.multiprocessors
     if str(value).startswith("max-autotune") and processors is not None and processors < 68:

@@ -10,7 +10,7 @@ from autotune.target import Target
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value != "default" and target.device.kind != "cuda":
+    if value != "default" and not target.device.is_nvidia:
         return "sets options of Triton kernels, which need an NVIDIA GPU"
     return None
 

@@ -35,7 +35,7 @@ READS_FIRST_TIMESTEP = (  # pipelines that don't tell the scheduler where to beg
 
 def why_not(value: Value, target: Target) -> str | None:
     traits = target.pipeline.known
-    if value == "avoided" and target.device.kind != "cuda":
+    if value == "avoided" and not target.device.is_gpu:
         return "needs an NVIDIA GPU: there is none to wait for"
     if value == "avoided" and traits.flow_matching and traits.class_name not in READS_FIRST_TIMESTEP:
         return f"{traits.scheduler_class} counts its steps and never waits for the GPU"

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value != "none" and target.device.kind == "cpu":
+    if value != "none" and not target.device.is_gpu:
         return "needs a GPU to offload from"
+    if value != "none" and target.device.shares_memory:
+        return "saves nothing on a GPU that shares the machine's memory"
     return None
 
 

@@ -20,9 +20,9 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value == "fp16" and target.device.kind == "cpu":
+    if value == "fp16" and not target.device.is_gpu:
         return "diffusers does not support float16 on a CPU"
-    fault = target.device.capability_fault(8) if target.device.kind == "cuda" else None
+    fault = target.device.capability_fault(8) if target.device.is_nvidia else None
     if value == "bf16" and fault:
         return f"{fault}, which would emulate bfloat16"
     return None
