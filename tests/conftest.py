@@ -1,6 +1,8 @@
 """make_target(), gpu() and logged_warnings(): targets and devices without a probe, and our logged warnings."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,14 @@ from autotune.workload import Shape, Workload
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 os.environ.setdefault("AUTOTUNE_BUSY", "accept")  # other tests run at the same time
 fork_client.READ_LATE.add("PYTEST_CURRENT_TEST")  # changes with every test, and no library reads it
+# Every trial has an Inductor cache of its own. The same C++ is compiled once for all of them: see the file.
+os.environ.setdefault("CXX", str(Path(__file__).parent / "compiler" / "g++"))
+if "COMPILED_BY_TESTS" not in os.environ:  # the first process of a run; those that it starts find the folder
+    os.environ["COMPILED_BY_TESTS"] = tempfile.mkdtemp(prefix="autotune-tests-compiled-")
+
+    def pytest_unconfigure() -> None:
+        shutil.rmtree(os.environ["COMPILED_BY_TESTS"])
+
 
 TRAITS = Traits(
     class_name="StableDiffusionPipeline",

@@ -64,8 +64,13 @@ def complete(values: Mapping[str, Value]) -> Config:
     Raises UserError for an unknown knob or value.
     """
     checked = {name: check_value(name, value) for name, value in values.items()}
-    full = {name: checked.get(name, knob.default) for name, knob in all_knobs().items()}
-    return Config({n: v for n, v in full.items() if is_active(all_knobs()[n], full)})
+    return active_part({name: checked.get(name, knob.default) for name, knob in all_knobs().items()})
+
+
+def active_part(values: Mapping[str, Value]) -> Config:
+    """The config of these values, one for each knob and unchecked, without the modifiers of a knob at its default."""
+    knobs = all_knobs()
+    return Config({name: value for name, value in values.items() if is_active(knobs[name], values)})
 
 
 def different(config: Config, other: Config) -> dict[str, Value]:

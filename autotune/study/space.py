@@ -13,7 +13,7 @@ from autotune.building.changes import objection
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.knob import Change
-from autotune.knobs import all_knobs, check_value, complete, find_knob
+from autotune.knobs import active_part, all_knobs, check_value, complete, find_knob
 from autotune.study.space_file import SpaceFile
 from autotune.target import Target
 from autotune.trial import Failure, Trial
@@ -33,13 +33,21 @@ class SearchSpace:
 
     def __init__(self, target: Target, offered: Mapping[str, tuple[Value, ...]], later: Iterable[Change] = ()) -> None:
         self.target, self.later = target, tuple(later)
+        self._reasons: dict[tuple[str, type, Value], str | None] = {}
         self.impossible: dict[tuple[str, Value], str] = {}
         self.values: dict[str, tuple[Value, ...]] = {}
         for name, values in offered.items():
-            why_not = {v: find_knob(name).why_not(v, target) or self._undone(name, v) for v in values}
+            why_not = {value: self._why_not(name, value) for value in values}
             self.impossible |= {(name, value): why for value, why in why_not.items() if why}
             self.values[name] = tuple(value for value, why in why_not.items() if not why)
         self.no_effect: set[tuple[str, Value]] = set()
+
+    def _why_not(self, name: str, value: Value) -> str | None:
+        """Why this value is not available, asked once for each value. 1, 1.0 and True are three values."""
+        key = (name, type(value), value)
+        if key not in self._reasons:
+            self._reasons[key] = find_knob(name).why_not(value, self.target) or self._undone(name, value)
+        return self._reasons[key]
 
     def _undone(self, name: str, value: Value) -> str | None:
         """Why this value does not survive what users do to the pipe later, as a clause; None: it does."""
@@ -62,8 +70,7 @@ class SearchSpace:
     def objection(self, config: Config) -> str | None:
         """Why this config is not to be tried here; None: it is allowed."""
         for name, value in config.items():
-            why = find_knob(name).why_not(value, self.target)
-            why = self.impossible.get((name, value)) or why or self._undone(name, value)
+            why = self.impossible.get((name, value)) or self._why_not(name, value)
             if why:
                 return f"{name}={value}: {why}"
             if (name, value) in self.no_effect:
@@ -107,8 +114,9 @@ class SearchSpace:
         """Every allowed config, once."""
         seen = set()
         names = list(self.free)
-        for values in itertools.product(*self.free.values()):
-            config = self.config(dict(zip(names, values, strict=True)))
+        first = {name: (*self.values.get(name, ()), knob.default)[0] for name, knob in all_knobs().items()}
+        for values in itertools.product(*self.free.values()):  # each value was checked when the space was made
+            config = active_part({**first, **dict(zip(names, values, strict=True))})
             if config not in seen and not self.objection(config):
                 seen.add(config)
                 yield config
