@@ -5,17 +5,36 @@ from autotune.frozen_model import FrozenModel
 from autotune.pipeline import Pipeline
 from autotune.workload import Workload
 
+FEW_STEPS = 9  # what distilled checkpoints take at most (Z-Image-Turbo); others take 20 and more
+
 
 class Target(FrozenModel):
     """What a study measures. Measurements of different targets are never compared.
 
-    versions  of Python and of the libraries that make the pictures: name -> version
+    versions     of Python and of the libraries that make the pictures: name -> version
+    environment  variables that these libraries read: name -> value; None: a study of an earlier version
     """
 
     pipeline: Pipeline
     workload: Workload
     device: Device
     versions: dict[str, str]
+    environment: dict[str, str] | None = None
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence where the workload is not how such a checkpoint is called; None: nothing is known against it."""
+        workload, traits = self.workload, self.pipeline.traits
+        if traits is None or traits.guidance_argument is None:
+            return None
+        steps = f"{workload.steps} step{'s' if workload.steps > 1 else ''}"
+        if traits.guidance_fault is not None:
+            few = f": {steps} may be more than it needs (--steps 4)" if workload.steps > FEW_STEPS else ""
+            return f"{traits.guidance_fault}, and guidance does not act{few}."
+        scale, above = workload.guidance_scale, traits.guided_above
+        if scale is None or above is None or scale <= max(above, 2.0) or workload.steps > FEW_STEPS:
+            return None
+        return f"{steps} at guidance {scale:g}: turbo and lightning checkpoints are called with --guidance 0."
 
     def on_card(self, device: Device) -> "Target":
         """This target on another device of the same model: it changes only which of them it is."""
@@ -30,9 +49,11 @@ class Target(FrozenModel):
         """
         known = None not in (self.device.uuid, other.device.uuid)
         ignored = {"evidence", "index" if known else "uuid"}
-        for part in ("pipeline", "workload", "device", "versions"):
+        for part in ("pipeline", "workload", "device", "versions", "environment"):
+            if getattr(self, part) is None or getattr(other, part) is None:
+                continue
             own, others = dict(getattr(self, part)), dict(getattr(other, part))
-            for name in sorted(own.keys() | others.keys()) if part == "versions" else own:
+            for name in sorted(own.keys() | others.keys()) if part in ("versions", "environment") else own:
                 if name not in ignored and own.get(name) != others.get(name):
                     return f"{part}: {name} {_short(own.get(name))}, not {_short(others.get(name))}"
         return None

@@ -23,6 +23,7 @@ from autotune.errors import UserError
 from autotune.execution import fork_client
 from autotune.execution.child import Child, SpawnedChild, Stuck, supervise
 from autotune.execution.traces import marked
+from autotune.execution.variables import check_variables, inherited
 from autotune.frozen_model import read_json, write_json
 from autotune.isolation import INTERPRETER, REQUESTED_AT, SAFE_PATH, STARTED_BY, Isolation
 from autotune.job import DISK_FULL_STATUS, Job, JobOutcome, device_of
@@ -56,10 +57,11 @@ def run(
     isolation  None: see choose(). With "fork", a child is still spawned where the fork server can't fork safely
     command    starts a new interpreter that runs the job
 
-    Raises UserError where the folder can't be written, the disk is full, this system can't watch a child, or the child
-    can't be killed: what it holds of the device would disturb every later measurement.
+    Raises UserError where the folder can't be written, the disk is full, this system can't watch a child, a variable
+    forbids to measure, or the child can't be killed: what it holds of the device would disturb every later measurement.
     """
     _require_system()
+    check_variables(os.environ)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
@@ -71,7 +73,8 @@ def run(
     how = choose(isolation) if job.kind in FORKED_KINDS else "spawn"
     device = device_of(job)
     alone = environment(device) if device is not None else {}  # a child sees its own GPU only, as torch's GPU 0
-    child_env = {**os.environ, **SAFE_PATH, **alone, **(env or {}), REQUESTED_AT: str(time.monotonic())}
+    given = {**SAFE_PATH, **alone, **(env or {}), REQUESTED_AT: str(time.monotonic())}
+    child_env = {**inherited(os.environ, given), **given}
     try:
         status = _run_child(how, command, folder, timeout_s, child_env)
     except Stuck as stuck:

@@ -1,5 +1,6 @@
 """Probe: ask a child process, which may load torch, about a pipeline and a device. Returns a Target."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from autotune.device import Device
 from autotune.devices import find_devices, kind_of
 from autotune.errors import UserError, nearest
 from autotune.execution import isolate
+from autotune.execution.variables import recorded_variables
 from autotune.job import DeviceJob, ProbeJob
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import presets
@@ -25,18 +27,20 @@ def probe(
     request: WorkloadRequest,
     *,
     configurations_only: bool = False,
+    quick: bool = False,
 ) -> Target:
     """The target of a search: pipeline and device as a child sees them, and the workload with its defaults filled in.
 
-    folder               of the probe job
-    configurations_only  download no weights, see ProbeJob
+    folder                      of the probe job
+    configurations_only, quick  see ProbeJob
 
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
     if untuned := kind_of(device).untuned:
         raise UserError(f"{device.name} is an {kind_of(device).what}: {untuned}; use --device cpu.")
     prompts, also = request.prompts, request.also
-    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts, configurations_only=configurations_only)
+    how = {"configurations_only": configurations_only, "quick": quick}
+    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts, **how)
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
     if isinstance(answer, Failure):
         log = "" if answer.cause == "bad_input" else f"; see {folder / 'log.txt'}"
@@ -62,7 +66,13 @@ def probe(
         references=prompts.references,
     )
     found = Device.parse(answer["device"], "the probe's device")
-    return Target(pipeline=known, workload=workload, device=found, versions=answer["versions"])
+    return Target(
+        pipeline=known,
+        workload=workload,
+        device=found,
+        versions=answer["versions"],
+        environment=recorded_variables(os.environ),
+    )
 
 
 def _default_size(pipeline: Pipeline, traits: Traits) -> tuple[int, int]:

@@ -119,6 +119,7 @@ class TunedConfig(FrozenModel):
     workload: Workload
     device: Device
     versions: dict[str, str]
+    environment: dict[str, str] | None = None  # variables that the libraries read; None: an older file
     tuned: Evidence
     baseline_knobs: dict[str, Value]
     baseline_choice: BaselineChoice | None = None  # why it is the baseline; None: it was named, or an older file
@@ -168,7 +169,13 @@ class TunedConfig(FrozenModel):
     @property
     def target(self) -> Target:
         """The pipeline, workload, device and versions that the config was measured with."""
-        return Target(pipeline=self.pipeline, workload=self.workload, device=self.device, versions=self.versions)
+        return Target(
+            pipeline=self.pipeline,
+            workload=self.workload,
+            device=self.device,
+            versions=self.versions,
+            environment=self.environment,
+        )
 
     @property
     def digest(self) -> str:

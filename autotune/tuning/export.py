@@ -91,6 +91,7 @@ def export(
         confirmation=confirmation,
         device=target.device,
         versions=target.versions,
+        environment=target.environment,
         inputs=target.pipeline.known.inputs,
     )
     return tuned.model_copy(update={"evidence_of": tuned.digest})

@@ -24,6 +24,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("device", f"{device.name}, {words.memory(device.memory_bytes)}"),
         ("evidence", "; ".join(device.evidence)),
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
+        ("environment", ", ".join(f"{name}={value}" for name, value in (target.environment or {}).items())),
         ("baseline", _baseline(summary)),
         ("limits", _limits(summary)),
         ("warm start", _warm_start(summary)),
