@@ -23,12 +23,15 @@ Task = Annotated[
 ControlNet = Annotated[str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")]
 LoRA = Annotated[str | None, typer.Option(help="A LoRA to fuse: a hub id, a folder or a .safetensors file.")]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
-DeviceName = Annotated[str | None, typer.Option(help="cuda, cuda:N or cpu. Default: the first GPU, else the CPU.")]
+DeviceName = Annotated[
+    str | None, typer.Option(help="cuda, cuda:N, a GPU's UUID or cpu. Default: the first GPU, else the CPU.")
+]
 DeviceSpec = Annotated[
     str | None, typer.Option(help="A GPU of another machine, such as a100, t4 or 4090, instead of --device.")
 ]
 SameDevice = Annotated[
-    str | None, typer.Option("--device", help="cuda, cuda:N or cpu. Default: the one most like the measured device.")
+    str | None,
+    typer.Option("--device", help="cuda, cuda:N, a GPU's UUID or cpu. Default: the one most like the measured one."),
 ]
 Baseline = Annotated[
     str,
