@@ -21,6 +21,11 @@ Task = Annotated[
     str | None, typer.Option(help="Use the pipeline class for this task: text2image, image2image or inpainting.")
 ]
 ControlNet = Annotated[str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")]
+Config = Annotated[
+    str | None, typer.Option(help="A hub id or folder with the configurations that a single .safetensors file needs.")
+]
+Variant = Annotated[str | None, typer.Option(help="Of the weights, such as fp16. Default: the plain ones, if any.")]
+Revision = Annotated[str | None, typer.Option(help="A commit, tag or branch of the hub. Default: main.")]
 LoRA = Annotated[str | None, typer.Option(help="A LoRA to fuse: a hub id, a folder or a .safetensors file.")]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
 DeviceName = Annotated[
