@@ -31,6 +31,7 @@ class ProbeJob(FrozenModel):
     prompts              are checked against the length that the scorer's text encoder can read
     configurations_only  download no weights: a pipeline that is not on this disk is described by its configurations,
                          and a preset by those that ship with autotune
+    quick                rehearse no calls and compile no kernel, which take seconds: what only they show is not known
     """
 
     kind: Literal["probe"] = "probe"
@@ -38,6 +39,7 @@ class ProbeJob(FrozenModel):
     device: Device
     prompts: tuple[str, ...]
     configurations_only: bool = False
+    quick: bool = False
 
 
 class MeasureJob(FrozenModel):

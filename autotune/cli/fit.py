@@ -49,7 +49,7 @@ def fit(
     where = one_device(device, device_spec)
     if where is None and limit_bytes is not None and not find_device(None).is_gpu:
         where = card_of(limit_bytes)
-    target = probe_target(pipeline, kind, where, task=task, controlnet=controlnet, lora=lora)
+    target = probe_target(pipeline, kind, where, quick=True, task=task, controlnet=controlnet, lora=lora)
     memory_bytes = min(target.device.memory_bytes, limit_bytes or target.device.memory_bytes)
     if as_json:
         print(json.dumps(fit_data(target, memory_bytes)))

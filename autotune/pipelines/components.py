@@ -38,7 +38,7 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
             weights=sum(size for _, size in _weights(model)),
             largest_layer=max((_own(module) for module in model.modules()), default=0),
             linear=_linear(model),
-            kept_float32={} if at_random else _kept_float32(model),
+            kept_float32=_kept_float32(model, at_random=at_random),
             cast=_cast(model) if name == parts.denoiser_name(pipe) else 0,
             runs_each_step=name in each_step,
             offloaded="never"
@@ -93,18 +93,23 @@ def _linear(model: "torch.nn.Module") -> tuple[tuple[int, int, int], ...]:
     return tuple((wide, high, count) for (wide, high), count in sorted(shapes.items()))
 
 
-def _kept_float32(model: Any) -> dict[str, int]:
-    """Number format -> weights that stay in float32. transformers keeps some in float16, others in any 16-bit format;
-    diffusers keeps its own in both."""
+def _kept_float32(model: Any, *, at_random: bool) -> dict[str, int]:
+    """Number format -> weights that stay in float32.
+
+    transformers keeps some of a checkpoint's in float16, others in any 16-bit format; diffusers keeps its own in both.
+    Buffers that are in no file are not converted; random weights convert no buffer.
+    """
     strict = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
     plain = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     both = strict if hasattr(model, "_keep_in_fp32_modules_strict") else plain
+    unconverted = {name for name, _ in model.named_buffers()} - (set() if at_random else set(model.state_dict()))
 
     def count(words: set[str]) -> int:
-        return sum(size for name, size in _weights(model) if words & set(name.split(".")))
+        kept = set() if at_random else words
+        return sum(size for name, size in _weights(model) if name in unconverted or kept & set(name.split(".")))
 
-    kept = {"fp16": count(plain | strict), "bf16": count(both)}
-    return {name: number for name, number in kept.items() if number}
+    found = {"fp16": count(plain | strict), "bf16": count(both)}
+    return {name: number for name, number in found.items() if number}
 
 
 def _cast(denoiser: Any) -> int:

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def traits_of(pipeline: Pipeline) -> Traits:
+def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
     """The traits of the pipeline, from its configurations. Downloads the VAEs that could replace its own.
+
+    rehearsed  also those that rehearsed calls show, which takes seconds; otherwise they have their defaults
 
     Raises UserError where autotune can't provide the arguments of its call.
     """
     pipe = assemble(pipeline, dtype=torch.float32, device="meta")
     loading.set_scheduler(pipe, pipeline)
     inputs.check_call(pipe)
-    seen, of_call = facts_of(pipe), _of_call(pipe)
+    seen: dict[str, Any] = facts_of(pipe) if rehearsed else {"vae_upcasts_fp16": False, "unknown": {}}
+    of_call = _of_call(pipe)
     seen["unknown"] |= of_call.pop("unknown")
     return Traits(
         class_name=type(pipe).__name__,

@@ -20,11 +20,14 @@ from autotune.workload import PROMPTS, Prompts, WorkloadRequest, read_prompts
 PROMPTS_IN_SEARCH = 16  # of the shipped prompts; the confirmation uses all of them
 
 
-def probe_target(word: str, weights: Weights, device: str | Device | None, **options: str | None) -> Target:
+def probe_target(
+    word: str, weights: Weights, device: str | Device | None, *, quick: bool = False, **options: str | None
+) -> Target:
     """What a search of this pipeline would tune. Downloads no weights. Raises UserError.
 
     word     the pipeline: a preset, a hub id or a folder
     device   `--device`, or a device of another machine, known from the table of GPUs
+    quick    what is known within seconds: enough to say what the weights take, see ProbeJob
     options  task, controlnet, lora, see resolve()
     """
     # Without the scorer: it does not change the space, and might have to be downloaded.
@@ -32,7 +35,7 @@ def probe_target(word: str, weights: Weights, device: str | Device | None, **opt
     here = find_device("cpu" if isinstance(device, Device) else device)
     with tempfile.TemporaryDirectory() as folder:
         place, request = Path(folder) / "probe", _default_request(pipeline)
-        target = probe(place, pipeline, here, request, configurations_only=True)
+        target = probe(place, pipeline, here, request, configurations_only=True, quick=quick)
     return target.model_copy(update={"device": device}) if isinstance(device, Device) else target
 
 

@@ -16,13 +16,13 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
 
     Raises UserError where the pipeline can't be loaded, torch can't use the device, or a prompt is too long.
     """
-    device = probe_device(job.device, by_trial=True)
+    device = probe_device(job.device, by_trial=not job.quick)
     # With random weights, configurations are all that is needed, and all that is downloaded.
     unloaded = job.configurations_only and not is_on_disk(job.pipeline)
     readable = job.pipeline.model_copy(update={"weights": "random", "lora": None}) if unloaded else job.pipeline
     fetch(readable)
     components = components_of(job.pipeline, readable)
-    traits = traits_of(readable).model_copy(update={"components": components})
+    traits = traits_of(readable, rehearsed=not job.quick).model_copy(update={"components": components})
     pipeline = job.pipeline.model_copy(update={**revisions(readable), "traits": traits})
     if pipeline.scorer is not None:
         Clip(pipeline.scorer).check_prompts(job.prompts)

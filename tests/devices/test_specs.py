@@ -54,9 +54,9 @@ def shared_probes() -> Iterator[None]:
     answers: dict[str, Target] = {}
 
     def once(folder: Path, *asked: object, **how: bool) -> Target:
-        if repr(asked) not in answers:
-            answers[repr(asked)] = probe(folder, *asked, **how)
-        return answers[repr(asked)]
+        if repr((asked, how)) not in answers:
+            answers[repr((asked, how))] = probe(folder, *asked, **how)
+        return answers[repr((asked, how))]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotune.tuning.probe_space.probe", once)
