@@ -64,7 +64,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device of the study is the one in front of us."""
-    monkeypatch.setattr("autotune.tuning.ablate.find_device", lambda word: CPU)
+    monkeypatch.setattr("autotune.tuning.ablate.choose_same_kind", lambda measured, word: CPU)
 
 
 def a_study(path: Path, values: dict[str, Any] | None = None, held: Sequence[str] = ()) -> StudyFolder:
@@ -209,6 +209,6 @@ def test_what_can_not_be_ablated_is_refused(tmp_path: Path, more: dict[str, Any]
 def test_on_another_device_nothing_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("autotune.tuning.ablate.find_device", lambda word: CPU.model_copy(update=other))
+    monkeypatch.setattr("autotune.tuning.ablate.choose_same_kind", lambda measured, word: CPU.model_copy(update=other))
     with pytest.raises(UserError, match="Ablate it where the study was made"):
         run(a_study(tmp_path / "study"), Bench())
