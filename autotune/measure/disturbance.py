@@ -5,10 +5,15 @@ from typing import Literal, NamedTuple
 
 
 class Disturbance(NamedTuple):
-    """The device slowed itself down ("throttled"), or others used it ("contended"), while a call was timed."""
+    """The device slowed itself down ("throttled"), or others used it ("contended"), while a call was timed.
+
+    reason   in words, for the log and the report
+    settled  the device has changed for good: the calls before don't count either, those that follow do
+    """
 
     why: Literal["throttled", "contended"]
-    reason: str  # in words, for the log and the report
+    reason: str
+    settled: bool = False
 
 
 def accepts_any() -> bool:

@@ -102,9 +102,10 @@ def sample(
     dominated  called once, with the seconds of the first LEAST_CALLS calls. True ends the timing ("race")
     precision  the standard error of the median, as a share of it, that is good enough
 
-    Raises NoCleanSamples where more calls are disturbed than clean, or where the clean ones scatter by more than
-    REJECTED.
+    Where the watch says that the device has settled in another state, the calls so far don't count. Raises
+    NoCleanSamples where more calls are disturbed than clean, or where the clean ones scatter by more than REJECTED.
     """
+    watch.start()
     sampling = _Sampling(call, watch, keep, device, dominated, precision)
     while (stopped_by := sampling.stopped_by()) is None:
         sampling.take()
@@ -178,6 +179,7 @@ class _Sampling(Generic[T]):
         self.discarded: list[Discarded] = []
         self.results: dict[int, T] = {}
         self.noises: list[float] = []  # after each sample from the LEAST_CALLS-th on
+        self.settled_after = 0  # of `discarded`: those of the state that the device has left for good
         self.pause_s = PAUSE_S
 
     def stopped_by(self) -> Enough | Literal["race"] | None:
@@ -214,10 +216,14 @@ class _Sampling(Generic[T]):
 
     def _discard(self, seconds: list[float], disturbance: Disturbance) -> None:
         """Raises NoCleanSamples when more calls were disturbed than clean."""
-        why, reason = disturbance
-        self.discarded += [Discarded(latency_s=sample_s, why=why, reason=reason) for sample_s in seconds]
-        if len(self.discarded) > max(self.least, len(self.samples_s)):
-            count = f"{len(self.discarded)} of {len(self.discarded) + len(self.samples_s)} timed calls were disturbed"
+        why, reason, settled = disturbance
+        discarded = [*self.samples_s, *seconds] if settled else seconds
+        self.discarded += [Discarded(latency_s=sample_s, why=why, reason=reason) for sample_s in discarded]
+        if settled:
+            self.samples_s, self.noises, self.settled_after = [], [], len(self.discarded)
+        disturbed = len(self.discarded) - self.settled_after
+        if disturbed > max(self.least, len(self.samples_s)):
+            count = f"{disturbed} of {disturbed + len(self.samples_s)} timed calls were disturbed"
             raise NoCleanSamples(why, f"{count}, most recently because {reason}")
         time.sleep(self.pause_s)
         self.pause_s = min(self.pause_s * PAUSE_GROWS, PAUSE_MOST_S)

@@ -1,22 +1,25 @@
 """Watch: tells whether the device was disturbed while a call was timed, by throttling or by other processes.
 
-begin() and end() surround each timed call, or several short ones that take at least `window_s` seconds together. end()
-returns the disturbance, if there was one. With AUTOTUNE_BUSY=accept, for machines that are never idle, it returns none,
-but health() still records what was observed.
+start() begins a series of calls, such as those at one size. begin() and end() surround each timed call, or several
+short ones that take at least `window_s` seconds together. end() returns the disturbance, if there was one. With
+AUTOTUNE_BUSY=accept, for machines that are never idle, it returns none, but health() still records what was observed.
 """
 
 from typing import Protocol
 
 from autotune.device import Device
 from autotune.measure.disturbance import Disturbance
-from autotune.measure.watch_cpu import CpuWatch
+from autotune.measure.watch_cpu import CpuWatch, HostWatch
 from autotune.measurement import Health
 
 
 class Watch(Protocol):
-    """Watches one device."""
+    """Watches one device. The state and the energy are those of the series that start() began."""
 
     window_s: float  # calls are judged together until they take so many seconds
+
+    def start(self) -> None:
+        """Forget the calls so far: what was learned from them does not hold for those that follow."""
 
     def begin(self) -> None: ...
 
@@ -41,22 +44,4 @@ def watch_for(device: Device) -> Watch:
     try:
         return GpuWatch(device.torch_name)
     except pynvml.NVMLError:
-        return Unwatched()
-
-
-class Unwatched:
-    """The watch of a GPU that NVML does not know: no call is judged, and the health is unknown."""
-
-    window_s = 0.0
-
-    def begin(self) -> None:
-        pass
-
-    def end(self, seconds: float) -> None:
-        return None
-
-    def health(self) -> None:
-        return None
-
-    def energy_j(self) -> None:
-        return None
+        return HostWatch()

@@ -18,7 +18,6 @@ from autotune.measure.disturbance import Disturbance
 from autotune.measure.kernels import Profiled
 from autotune.measure.latency import NoCleanSamples
 from autotune.measure.memory import ResidentMeter
-from autotune.measure.watch import Unwatched
 from autotune.measurement import Phases
 from autotune.worker.classify import classify
 
@@ -59,6 +58,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a user's machine: noise is not accepted."""
     monkeypatch.delenv("AUTOTUNE_BUSY", raising=False)
+
+
+class Unwatched:
+    """The watch of a device that nothing disturbs."""
+
+    window_s = 0.0
+
+    def start(self) -> None:
+        pass
+
+    def begin(self) -> None:
+        pass
+
+    def end(self, seconds: float) -> Disturbance | None:
+        return None
+
+    def health(self) -> Any:
+        return None
+
+    def energy_j(self) -> float | None:
+        return None
 
 
 class Watched(Unwatched):

@@ -6,7 +6,8 @@ What the fake answers has the real binding's names and types, see fake_nvml.py.
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pynvml
 import pytest
@@ -14,7 +15,8 @@ from measure.fake_nvml import MIB, FakeCuda, FakeNvml, install
 
 from autotune.device import Device
 from autotune.measure import latency
-from autotune.measure.watch import Unwatched, watch_for
+from autotune.measure.watch import watch_for
+from autotune.measure.watch_cpu import HostLoad, HostWatch
 from autotune.measure.watch_gpu import GpuWatch
 
 GPU = Device(kind="cuda", name="a card that is not there", memory_bytes=80 * 2**30)
@@ -31,6 +33,7 @@ SLOWDOWNS = {
 def card(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     monkeypatch.delenv("AUTOTUNE_BUSY", raising=False)
     monkeypatch.setattr(latency, "PAUSE_S", 0.0)
+    monkeypatch.setattr(HostLoad, "end", lambda self: None)  # this machine is busy, and its clock is not the fake one
     return install(monkeypatch)[0]
 
 
@@ -120,14 +123,70 @@ def test_a_low_clock_of_an_idle_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch
     assert sampled.discarded == ()
 
 
+def slowed(card: FakeNvml, word: str, *, from_call: int, mhz: Sequence[int] = (1000,)) -> Any:
+    """Slowed down for this reason from this call on, at these clocks in turn."""
+
+    def slow(clock: int) -> Callable[[], None]:
+        def change() -> None:
+            card.reasons, card.sm_clock_mhz = SLOWDOWNS[word], clock
+
+        return change
+
+    return {from_call + n: slow(mhz[n % len(mhz)]) for n in range(30)}
+
+
 @pytest.mark.parametrize("word", SLOWDOWNS)
-def test_promise_7_a_gpu_that_is_slowed_down_most_of_the_time_has_no_latency(
+def test_promise_7_a_gpu_whose_slowdown_changes_most_of_the_time_has_no_latency(
     monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
 ) -> None:
-    at = {2: lambda: setattr(card, "reasons", SLOWDOWNS[word])}
+    at = slowed(card, word, from_call=2, mhz=(1000, 1200, 800))
     with pytest.raises(latency.NoCleanSamples, match=word) as raised:
         latency.sample(Calls(monkeypatch, at), watch(), keep=5, device="cuda:0")
     assert raised.value.why == "throttled"
+
+
+@pytest.mark.parametrize("word", SLOWDOWNS)
+def test_promise_7_a_slowdown_that_stays_is_the_state_that_is_measured_and_labelled(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
+) -> None:
+    """The calls before it, and those that showed that it stays, don't count."""
+    watching = watch()
+    sampled = latency.sample(Calls(monkeypatch, slowed(card, word, from_call=2)), watching, keep=5, device="cuda:0")
+    assert len(sampled.discarded) == 2 + 5
+    assert "stays in that state" in sampled.discarded[-1].reason
+    assert len(sampled.samples_s) == 5
+    assert sampled.results == tuple(f"picture {n}" for n in range(5))
+    health = watching.health()
+    assert health.slowed_steadily
+    assert health.throttle_reasons == (word,)
+    assert health.sm_clock_mhz == 1000
+
+
+def test_promise_7_a_gpu_that_leaves_its_slowed_down_state_is_changing(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    def cool() -> None:
+        card.reasons, card.sm_clock_mhz = 0, 1800
+
+    at = {**slowed(card, "HwThermal", from_call=0), **dict.fromkeys(range(7, 40), cool)}
+    with pytest.raises(latency.NoCleanSamples, match="left the slowed-down state") as raised:
+        latency.sample(Calls(monkeypatch, at), watch(), keep=5, device="cuda:0")
+    assert raised.value.why == "throttled"
+
+
+def test_a_clock_that_falls_at_the_power_limit_and_stays_is_the_steady_state(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    """A power-limited card is faster as long as it is cool."""
+
+    def limited() -> None:
+        card.reasons, card.sm_clock_mhz = pynvml.nvmlClocksThrottleReasonSwPowerCap, 1200
+
+    watching = watch()
+    sampled = latency.sample(Calls(monkeypatch, {2: limited}), watching, keep=5, device="cuda:0")
+    assert len(sampled.samples_s) == 5
+    assert watching.health().sm_clock_mhz == 1200
+    assert watching.health().slowed_steadily
 
 
 def test_the_power_cap_is_recorded_and_invalidates_nothing(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
@@ -172,6 +231,7 @@ def test_promise_8_memory_that_others_held_before_is_not_contention(
 def test_promise_8_another_process_at_work_is_contention_and_we_are_not(
     monkeypatch: pytest.MonkeyPatch, card: FakeNvml
 ) -> None:
+    card.compute[OTHER] = 400 * MIB
     at = {
         0: lambda: setattr(card, "utilisation", [(os.getpid(), 95), (OTHER, 5)]),
         2: lambda: setattr(card, "utilisation", [(os.getpid(), 60), (OTHER, 30)]),
@@ -310,14 +370,20 @@ def test_a_card_that_tells_nothing_is_timed_all_the_same_and_the_silence_is_reco
 def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
     card.declines = {"CurrentClocksEventReasons"}
     card.reasons = SLOWDOWNS["HwSlowdown"]
-    with pytest.raises(latency.NoCleanSamples):
-        latency.sample(Calls(monkeypatch, {}), watch(), keep=5, device="cuda:0")
+    watching = watch()
+    latency.sample(Calls(monkeypatch, {}), watching, keep=5, device="cuda:0")
+    assert watching.health().throttle_reasons == ("HwSlowdown",)
 
 
-def test_a_gpu_that_nvml_does_not_know_has_no_health(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+def test_a_gpu_that_nvml_does_not_know_has_no_health_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+) -> None:
+    """The processor that launches its work is watched all the same."""
     card.declines = {"HandleByUUID"}
     found = watch_for(GPU)
-    assert isinstance(found, Unwatched)
+    assert isinstance(found, HostWatch)
     assert len(latency.sample(Calls(monkeypatch, {}), found, keep=5, device="cuda:0").samples_s) >= 5
-    assert found.health() is None
+    health = found.health()
+    assert (health.sm_clock_mhz, health.temperature_c, health.others_memory_bytes) == (None,) * 3
+    assert health.load_average is not None
     assert found.energy_j() is None
