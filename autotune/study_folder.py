@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -87,10 +88,21 @@ class StudyFolder:
         return self.path / "scores" / f"{metric}.json"
 
     def trial_folders(self) -> list[Path]:
-        return sorted((self.path / "trials").glob("[0-9]*"))
+        return _numbered(self.path / "trials")
 
     def anchor_folders(self) -> list[Path]:
-        return sorted((self.path / "anchors").glob("[0-9]*"))
+        return _numbered(self.path / "anchors")
+
+    def confirmation_folders(self) -> list[Path]:
+        return _numbered(self.path / "confirm")
+
+    def next_trial(self) -> int:
+        """The number after every trial that has ended, one whose file is damaged too: no folder of these is reused.
+
+        A trial that was cut short has a folder, but has not ended: it is run again under its number.
+        """
+        ended = [int(p.name) for p in self.trial_folders() if (p / "trial.json").exists() or aside(p / "trial.json")]
+        return max(ended, default=-1) + 1
 
     def create(self) -> None:
         """Make the folder, or accept one that is empty or holds a study. Raises UserError for any other."""
@@ -145,6 +157,27 @@ class StudyFolder:
                 return not _locked(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The folders in it whose name is a number, by that number. Anything else there is not ours."""
+    numbered = (path for path in folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+    return sorted(numbered, key=lambda path: (int(path.name), path.name))
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file that can't be used another name beside it, and return that. Raises UserError."""
+    names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
+    free = next(name for name in names if not name.exists())
+    try:
+        return path.rename(free)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be used, nor set aside as {free.name!r}: {error.strerror}.") from None
+
+
+def aside(path: Path) -> bool:
+    """Was a file of this name set aside?"""
+    return path.with_name(f"{path.name}.damaged").exists()
 
 
 def _locked(file: IO[str], how: int) -> bool:

@@ -19,7 +19,8 @@ PRIOR_WEIGHT = 2
 
 def due(trials: Sequence[Trial], anchors: Sequence[Anchor]) -> bool:
     """Is it time for another anchor?"""
-    return len(trials) - max((anchor.before for anchor in anchors), default=0) >= ANCHOR_EVERY
+    upcoming = trials[-1].number + 1 if trials else 0  # there may be gaps below
+    return upcoming - max((anchor.before for anchor in anchors), default=0) >= ANCHOR_EVERY
 
 
 def corrected(trials: Sequence[Trial], anchors: Sequence[Anchor]) -> list[Trial]:

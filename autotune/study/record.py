@@ -5,6 +5,14 @@ written whole or not at all, and a trial before Optuna is told of it: these file
 made from them.
 """
 
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, read_json, write_json
@@ -12,11 +20,14 @@ from autotune.goal import Goal
 from autotune.isolation import Isolation
 from autotune.statistics.drift import corrected
 from autotune.study.earlier import EarlierStudy
-from autotune.study_folder import StudyFolder
+from autotune.study_folder import StudyFolder, set_aside
 from autotune.target import Target
 from autotune.trial import Anchor, BaselineChoice, Trial
 
+LOG = logging.getLogger("autotune")
+Kept = TypeVar("Kept", Trial, Anchor)
 SCHEMA_VERSION = 1
+MOST_BYTES = 64 * 2**20  # of a file in a study; a trial's has some 30 KB
 
 
 class Record(FrozenModel):
@@ -60,7 +71,7 @@ class Record(FrozenModel):
         A GPU has no more than its own memory. On a CPU, how much memory other processes leave is not known beforehand.
         """
         device = self.target.device
-        limits = [self.goal.max_vram_bytes, device.memory_bytes if device.kind == "cuda" else None]
+        limits = [self.goal.max_vram_bytes, device.memory_bytes if device.is_gpu else None]
         return min((limit for limit in limits if limit), default=None)
 
     def difference(self, other: "Record") -> str | None:
@@ -103,7 +114,7 @@ def read_record(folder: StudyFolder) -> Record:
     """Raises UserError if the folder is not a study, or one of a newer autotune."""
     if not folder.path.is_dir() or not folder.study.exists():
         raise UserError(f"{str(folder.path)!r} is not a study folder (no study.json in it).")
-    data = read_json(folder.study, "study")
+    data = read_json(folder.study, "study", most_bytes=MOST_BYTES)
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(f"{str(folder.study)!r} was written by a newer autotune (schema {version}); upgrade autotune.")
@@ -111,20 +122,112 @@ def read_record(folder: StudyFolder) -> Record:
 
 
 def read_trials(folder: StudyFolder) -> list[Trial]:
-    """The finished trials by number, with their drift. Raises UserError if a file can't be used.
+    """The finished trials by number, with their drift. A file that can't be used costs its trial and one warning.
 
-    A trial that was cut short has no trial.json and does not count.
+    A trial that was cut short has no trial.json and does not count. Raises UserError where there are trials and no
+    usable trial 0: they were all compared with this baseline, and no other trial may take its place.
     """
-    paths = [path / "trial.json" for path in folder.trial_folders()]
-    trials = [Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}") for path in paths if path.exists()]
-    return corrected(sorted(trials, key=lambda trial: trial.number), read_anchors(folder))
+    places = folder.trial_folders()
+    if places and int(places[0].name) == 0:
+        try:
+            read_trial(places[0])
+        except UserError as error:
+            raise UserError(f"{error} It is the baseline, without which the study can't be used.") from None
+    found = [usable(read_trial, place) for place in places]
+    trials = [trial for trial in found if trial is not None]
+    require_baseline(folder, trials)
+    return corrected(trials, read_anchors(folder))
+
+
+def require_baseline(folder: StudyFolder, trials: Sequence[Trial]) -> None:
+    """Raises UserError where there are trials, by number, and the first of them is not the baseline."""
+    if trials and trials[0].number != 0:
+        raise UserError(
+            f"the study {str(folder.path)!r} has no baseline: {str(folder.trial(0) / 'trial.json')!r} is missing. Put "
+            "it back, or search in another --study."
+        )
+
+
+def read_trial(place: Path) -> Trial | None:
+    """The finished trial in this folder; None: it has not ended. Raises UserError where its file can't be used."""
+    path = place / "trial.json"
+    if not path.exists():
+        return None
+    trial = Trial.parse(read_json(path, "trial", most_bytes=MOST_BYTES), f"the trial {str(path)!r}")
+    _check_number(path, trial.number)
+    return trial
 
 
 def read_anchors(folder: StudyFolder) -> list[Anchor]:
-    """The anchors in the order in which they were measured. Raises UserError if a file can't be used."""
-    paths = [path / "anchor.json" for path in folder.anchor_folders()]
-    anchors = [Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}") for path in paths if path.exists()]
-    return sorted(anchors, key=lambda anchor: anchor.before)
+    """The anchors in the order in which they were measured. A file that can't be used costs its anchor, as above."""
+    found = [usable(read_anchor, place) for place in folder.anchor_folders()]
+    return [anchor for anchor in found if anchor is not None]
+
+
+def read_anchor(place: Path) -> Anchor | None:
+    """The anchor in this folder; None: it has not ended. Raises UserError where its file can't be used."""
+    path = place / "anchor.json"
+    if not path.exists():
+        return None
+    anchor = Anchor.parse(read_json(path, "anchor", most_bytes=MOST_BYTES), f"the anchor {str(path)!r}")
+    _check_number(path, anchor.before)
+    return anchor
+
+
+def usable(read: Callable[[Path], Kept | None], place: Path) -> Kept | None:
+    """What `read` reads in this folder; None, with a warning, where it can't be used."""
+    try:
+        return read(place)
+    except UserError as error:
+        warn_once(f"{error} The study is used without it.")
+        return None
+
+
+def read_job_values(place: Path) -> dict[str, Value] | None:
+    """The config of the trial that was begun in this folder; None: none was, or its job.json was cut short."""
+    try:
+        return _Begun.model_validate(read_json(place / "job.json", "job", most_bytes=MOST_BYTES)).values
+    except (UserError, ValidationError):
+        return None
+
+
+class _Begun(BaseModel):
+    """What is read of a trial's job.json."""
+
+    values: dict[str, Value]
+
+
+def _check_number(path: Path, number: int) -> None:
+    """Raises UserError where the file says another number than its folder."""
+    if number != int(path.parent.name):
+        raise UserError(f"{str(path)!r} can't be used: it says that its number is {number}.")
+
+
+def mend(folder: StudyFolder) -> None:
+    """Set damaged files of trials and anchors aside, each with a warning, so that a search can go on.
+
+    A damaged baseline is set aside only where no other trial was compared with it. Raises UserError.
+    """
+    places = folder.trial_folders()
+    others = any(int(place.name) and (place / "trial.json").exists() for place in places)
+    for place in places:
+        if int(place.name) or not others:
+            _set_aside_if_damaged(place / "trial.json", read_trial, "Its config may be tried again")
+    for place in folder.anchor_folders():
+        _set_aside_if_damaged(place / "anchor.json", read_anchor, "The others are used")
+
+
+def _set_aside_if_damaged(path: Path, read: Callable[[Path], object], rest: str) -> None:
+    try:
+        read(path.parent)
+    except UserError as error:
+        warn_once(f"{error} {rest}; the file is kept as {set_aside(path).name!r}.")
+
+
+@cache
+def warn_once(sentence: str) -> None:
+    """Log this warning, the first time in this process: a command may read a study several times."""
+    LOG.warning(sentence)
 
 
 def read_untried(folder: StudyFolder) -> Untried | None:

@@ -6,19 +6,15 @@ config again. The trials' own files are the truth. `study.db` is Optuna's view o
 them whenever a study is opened.
 """
 
+import logging
 import random
-import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from autotune.config import Config
-from autotune.errors import UserError
+from autotune.config import Config, Value
 from autotune.knobs import complete
 from autotune.sampler import AutoSampler
 from autotune.statistics.drift import corrected
@@ -29,10 +25,12 @@ from autotune.study.proposals import ValidProposals, distributions, make_sampler
 from autotune.study.record import Record, Untried
 from autotune.study.space import SearchSpace
 from autotune.study.space_file import Recipe
-from autotune.study.storage import OnDisk, Store
+from autotune.study.storage import OnDisk, Store, open_view
 from autotune.study.warm_start import WarmStart
 from autotune.study_folder import StudyFolder
 from autotune.trial import NOT_THE_CONFIG, WARM_START, Anchor, Failure, Trial
+
+LOG = logging.getLogger("autotune")
 
 
 class Study:
@@ -81,12 +79,20 @@ class Study:
             )
         inner = self._auto_sampler or make_sampler(sampler, seed + len(self.trials))
         self._sampler = ValidProposals(inner, space, self.tried)
-        self._optuna = _open(self._store.database, self._sampler, record)
-        self._update_optuna()
+        self._optuna = open_view(self._store.database, self._sampler, record)
+        try:
+            self._update_optuna()
+        except StorageInternalError as error:
+            self._leave_database(error)
 
     @property
     def baseline(self) -> Trial:
         return self.trials[0]
+
+    @property
+    def next_number(self) -> int:
+        """The number of the trial that comes next. There may be gaps below: no number is given twice."""
+        return self._store.next_number(self.trials)
 
     def tried(self) -> set[Config]:
         return self._tried
@@ -100,7 +106,7 @@ class Study:
 
     def ask(self) -> tuple[int, Config, str] | None:
         """(number, config, origin) of the next trial; None if no untried config is found."""
-        number = len(self.trials)
+        number = self.next_number
         if number == 0:
             return 0, self.record.baseline_config, "baseline"
         queued = self._interrupted(number) or self._next_of_earlier() or self._next_recipe()
@@ -108,8 +114,11 @@ class Study:
         if queued is None and fallback is None:
             return None
         self._sampler.queued, self._sampler.fallback = queued[0] if queued else None, fallback
-        self._asked = self._optuna.ask()
-        params = {n: self._asked.suggest_categorical(n, values) for n, values in self.space.free.items()}
+        try:
+            params = self._propose()
+        except StorageInternalError as error:
+            self._leave_database(error)
+            params = self._propose()
         if queued is None and self._auto_sampler:
             measured = sum(trial.measured is not None for trial in self.trials)
             self.untried = untried(self._auto_sampler, self.record, measured)
@@ -128,6 +137,17 @@ class Study:
         if self._auto_sampler and spot_check and spot_check.mismatch:
             self._auto_sampler.set_irrelevant(irrelevant_knobs(self.record, self.space, self.trials))
         asked, self._asked = self._asked, None
+        try:
+            self._tell_optuna(asked, trial)
+        except StorageInternalError as error:
+            self._leave_database(error)  # with this trial
+
+    def _propose(self) -> dict[str, Value]:
+        """The sampler's values of the knobs that are free, or those of the queued config."""
+        self._asked = self._optuna.ask()
+        return {name: self._asked.suggest_categorical(name, values) for name, values in self.space.free.items()}
+
+    def _tell_optuna(self, asked: optuna.trial.Trial | None, trial: Trial) -> None:
         if asked is None:
             self._add(trial)
             return
@@ -141,6 +161,19 @@ class Study:
         for name, value in view.constraints.items():
             asked.set_constraint(name, value)
         self._optuna.tell(asked, view.values)
+
+    def _leave_database(self, error: StorageInternalError) -> None:
+        """Go on with Optuna's view in memory: study.db was moved, or another program holds it."""
+        reason = str(error.__cause__ or error).splitlines()[0]
+        LOG.warning(
+            "%s can't be used any more (%s): the search goes on without it, and the next search of this study brings "
+            "it up to date from the trials.",
+            self._store.database,
+            reason,
+        )
+        self._asked = None
+        self._optuna = open_view(None, self._sampler, self.record)
+        self._update_optuna()
 
     def tell_anchor(self, anchor: Anchor) -> None:
         """Keep a new measurement of the baseline, and correct the drift of all trials by it."""
@@ -202,44 +235,6 @@ class Study:
             if inside and not _failure_is_unrelated(trial)
             else optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes)
         )
-
-
-class _Unflushed(sqlite3.Connection):
-    """A connection that does not wait for the disk. Optuna commits some thirty times a trial, and would wait each time.
-
-    Nothing is lost by it: after a power cut the database is made again from the trials' own files, and what a killed
-    process wrote has reached the operating system.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA synchronous=OFF")
-
-
-def _open(database: Path | None, sampler: BaseSampler, record: Record) -> optuna.Study:
-    """Optuna's study in this file, or a new one. Raises UserError if the file is not a database of Optuna's."""
-    directions = ["minimize"] * (record.latencies + 2)  # peak memory and quality loss, see pareto_front.objectives
-    if database is None:
-        return optuna.create_study(sampler=sampler, directions=directions)
-    from sqlalchemy.engine import URL
-    from sqlalchemy.exc import DatabaseError
-
-    try:
-        return optuna.create_study(
-            study_name="autotune",
-            storage=RDBStorage(
-                URL.create("sqlite", database=str(database)).render_as_string(),  # the path may hold ? and %
-                engine_kwargs={"connect_args": {"factory": _Unflushed}},
-            ),
-            sampler=sampler,
-            directions=directions,
-            load_if_exists=True,
-        )
-    except (DatabaseError, RuntimeError) as error:
-        raise UserError(
-            f"{str(database)!r} can't be opened ({type(error).__name__}): delete it, and the same command makes "
-            "it again from the trials."
-        ) from None
 
 
 def _failure_is_unrelated(trial: Trial) -> bool:

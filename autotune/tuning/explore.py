@@ -125,9 +125,10 @@ class Explorer:
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again if it is due; as the `last` one, if any trial has ended since the one before."""
         trials, anchors = self.study.trials, self.study.anchors
-        if not (due(trials, anchors) or (last and len(trials) > max((a.before for a in anchors), default=1))):
+        before = self.study.next_number
+        if not (due(trials, anchors) or (last and before > max((a.before for a in anchors), default=1))):
             return
-        started, before = self.clock(), len(trials)
+        started = self.clock()
         place = self.folder.anchor(before)
         # The first anchor draws its pictures again: how far two runs of one config differ is the noise floor of SSIM.
         outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)

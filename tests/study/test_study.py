@@ -20,6 +20,7 @@ from autotune.job import MeasureJob
 from autotune.knobs import complete
 from autotune.reuse import SpotCheck
 from autotune.statistics.drift import corrected
+from autotune.study import storage
 from autotune.study.importance import LEAST_TRIALS, importances
 from autotune.study.pareto_front import pareto_front
 from autotune.study.proposals import SAMPLERS, check_sampler
@@ -333,7 +334,10 @@ def test_a_cut_short_trial_to_which_a_rule_now_objects_is_dropped(tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["garbage", "torn", "a folder"])
-def test_a_damaged_study_db_is_one_sentence_and_deleting_it_mends_it(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_study_db_is_kept_aside_and_made_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is only a view: it never costs the study."""
     go_on(open_study(tmp_path, demo_space()), 4)
     database = tmp_path / "study.db"
     content = database.read_bytes()
@@ -344,12 +348,29 @@ def test_a_damaged_study_db_is_one_sentence_and_deleting_it_mends_it(tmp_path: P
     else:
         database.unlink()
         database.mkdir()
-    with pytest.raises(UserError, match=r"study\.db' can't be opened.*delete it") as caught:
-        open_study(tmp_path, demo_space())
-    assert "\n" not in str(caught.value)
-    database.rmdir() if damage == "a folder" else database.unlink()
-    assert len(open_study(tmp_path, demo_space()).trials) == 4
+    with caplog.at_level("WARNING", "autotune"):
+        assert len(open_study(tmp_path, demo_space()).trials) == 4
+    assert "made again from the trials, and kept as 'study.db.damaged'" in caplog.text
+    assert (tmp_path / "study.db.damaged").exists()
     assert len(seen_by_optuna(tmp_path)) == 4
+
+
+def test_a_study_db_that_another_program_holds_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage, "LOCKED_S", 0.05)
+    study = open_study(tmp_path, demo_space())
+    go_on(study, 2)
+    with sqlite3.connect(tmp_path / "study.db") as dashboard, caplog.at_level("WARNING", "autotune"):
+        dashboard.execute("BEGIN EXCLUSIVE")
+        assert len(go_on(study, 4)) == 4
+        dashboard.rollback()
+    assert "study.db can't be used any more" in caplog.text
+    assert "locked" in caplog.text
+    assert len(seen_by_optuna(tmp_path)) < 4
+    open_study(tmp_path, demo_space())
+    told = {frozen.user_attrs.get("trial") for frozen in seen_by_optuna(tmp_path) if frozen.state.is_finished()}
+    assert told >= {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("name", ["with space", "what?x=1", "100%20sure", "häß#1"])

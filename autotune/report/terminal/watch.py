@@ -14,13 +14,20 @@ from rich.live import Live
 from rich.table import Table
 
 from autotune.config import Config
-from autotune.frozen_model import read_json
 from autotune.report import words
 from autotune.report.summary import answer, read_summary
 from autotune.report.terminal.theme import plain_console, show_heading
 from autotune.statistics.drift import corrected, process_spread
 from autotune.study.pareto_front import pick_trial
-from autotune.study.record import Record, read_record
+from autotune.study.record import (
+    Record,
+    read_anchor,
+    read_job_values,
+    read_record,
+    read_trial,
+    require_baseline,
+    usable,
+)
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Failure, Trial
 
@@ -53,6 +60,7 @@ class Watch:
         self._read_anchors()
         anchors = sorted(self._anchors.values(), key=lambda anchor: anchor.before)
         trials = corrected([self._trials[number] for number in sorted(self._trials)], anchors)
+        require_baseline(self.folder, trials)
         known = {trial.number: trial for trial in trials}
         causes = Counter(t.outcome.cause for t in trials if isinstance(t.outcome, Failure))
         return State(
@@ -66,29 +74,28 @@ class Watch:
     def _read_trials(self) -> Iterator[int]:
         """Read the trials that have ended since the last look; yields their numbers."""
         for folder in self.folder.trial_folders():
-            path = folder / "trial.json"
-            if int(folder.name) not in self._trials and path.exists():
-                self._trials[int(folder.name)] = Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}")
-                yield int(folder.name)
+            trial = usable(read_trial, folder) if int(folder.name) not in self._trials else None
+            if trial is not None:
+                self._trials[trial.number] = trial
+                yield trial.number
 
     def _read_anchors(self) -> None:
         for folder in self.folder.anchor_folders():
-            path = folder / "anchor.json"
-            if int(folder.name) not in self._anchors and path.exists():
-                self._anchors[int(folder.name)] = Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}")
+            anchor = usable(read_anchor, folder) if int(folder.name) not in self._anchors else None
+            if anchor is not None:
+                self._anchors[anchor.before] = anchor
 
     def _now(self) -> str:
         """What is being run now: that is the newest folder without a result."""
-        for folder in sorted((self.folder.path / "confirm").glob("[0-9]*"), reverse=True):
+        for folder in reversed(self.folder.confirmation_folders()):
             if int(folder.name) and not (folder / "confirmation.json").exists():
                 return f"confirming trial {int(folder.name)} against the baseline"
         for folder in reversed(self.folder.anchor_folders()):
             if int(folder.name) not in self._anchors:
                 return "measuring the baseline again"
         for folder in reversed(self.folder.trial_folders()):
-            job = folder / "job.json"
-            if int(folder.name) not in self._trials and job.exists():
-                config = words.config(Config(read_json(job, "job")["values"]))
+            if int(folder.name) not in self._trials and (values := read_job_values(folder)):
+                config = words.config(Config(values))
                 return f"trial {int(folder.name)}: {config}"
         return "between two trials"
 
