@@ -36,6 +36,11 @@ class Target(FrozenModel):
             return None
         return f"{steps} at guidance {scale:g}: turbo and lightning checkpoints are called with --guidance 0."
 
+    def lacks(self, package: str) -> str | None:
+        """Why what this package does is not available, as a clause; None: it is installed, or it is not known."""
+        known = "diffusers" in self.versions  # part of every list of the installed packages
+        return f"the package {package} is not installed" if known and package not in self.versions else None
+
     def on_card(self, device: Device) -> "Target":
         """This target on another device of the same model: it changes only which of them it is."""
         own = self.device.model_copy(update={"index": device.index, "uuid": device.uuid})

@@ -9,7 +9,8 @@ from autotune.device import Device
 from autotune.devices import kind_of
 from autotune.job import DeviceJob
 
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "torchao", "tomesd", "peft", "DeepCache")
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
+OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache")  # production may lack them: what needs them falls back
 OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # attention kernels of other packages
 
 
@@ -21,7 +22,7 @@ def run_device_job(job: DeviceJob, folder: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Package -> version: Python, the libraries that draw the pictures, and the installed optional packages."""
     found = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-    for name in OPTIONAL:
+    for name in (*OF_SETTINGS, *OPTIONAL):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,6 +1,7 @@
 """A value that is not available here is replaced by the nearest that every rule allows, with the reason."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import autotune
 from autotune import demo
 from autotune.config import Value
 from autotune.device import Device
-from autotune.devices import find_device
+from autotune.devices import find_device, probe
 from autotune.devices.probe import versions
 from autotune.errors import UserError
 from autotune.knobs import all_knobs, complete
 from autotune.pipelines.locate import revision_of
 from autotune.production.fallback import fit
-from autotune.production.fingerprint import device_differences, version_differences
+from autotune.production.fingerprint import device_differences, find_place, version_differences
 from autotune.production.tuned_config import TunedConfig
 from autotune.study.space import SearchSpace
 from autotune.target import Target
@@ -207,3 +208,33 @@ def test_an_edited_config_says_so_when_it_is_loaded(tmp_path: Path, caplog: pyte
     path.write_text(json.dumps(data))
     TunedConfig.load(path).pipeline_on("cpu")
     assert logged_warnings(caplog) == ["this config was edited after it was measured: its numbers are of another one."]
+
+
+@pytest.mark.parametrize(
+    ("package", "values", "used"),
+    [
+        ("torchao", {"quantization": "int8_weight_only"}, {"quantization": "none"}),
+        ("torchao", {"conv1x1_as_linear": True}, {"conv1x1_as_linear": False}),
+        ("tomesd", {"tome_ratio": 0.5}, {"tome_ratio": 0.0}),
+        ("DeepCache", {"cache": "deepcache:3"}, {"cache": "none"}),
+    ],
+)
+def test_a_missing_package_falls_back(
+    package: str, values: dict[str, Value], used: dict[str, Value], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recorded(tmp_path, find_device("cpu"), **values)
+    own = probe.version
+
+    def version(name: str) -> str:
+        if name == package:
+            raise PackageNotFoundError(name)
+        return own(name)
+
+    monkeypatch.setattr(probe, "version", version)
+    place = find_place(TunedConfig.load(path).target, TunedConfig.load(path).config, "cpu")
+    [(name, value)] = used.items()
+    assert place.config[name] == value
+    assert any(f"{package} missing instead of" in said for said in place.differences)
+    assert (
+        f"{name}={value} instead of {name}={values[name]}: the package {package} is not installed." in place.differences
+    )

@@ -23,7 +23,7 @@ def also(value: Value) -> bool:
 def why_not(value: Value, target: Target) -> str | None:
     if value and not target.pipeline.known.attention_downsamples:
         return f"{target.pipeline.known.denoiser_class} has no transformer blocks that tomesd supports"
-    return None
+    return target.lacks("tomesd") if value else None
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
@@ -70,7 +70,9 @@ def _merged(rows: int, columns: int, ratio: float) -> int:
 def script(config: Config, target: Target) -> Script:
     how = f"ratio={config['tome_ratio']}, max_downsample={config['tome_max_downsample']}, use_rand=False"
     lines = [f"tomesd.apply_patch(pipe.unet, {how})"]
-    lines.append(f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.torch_type}")  # never used')
+    lines.append(
+        f'pipe.unet._tome_info["args"]["generator"] = torch.Generator("{target.device.torch_type}")  # never used'
+    )
     if config["compile"] == "regional":
         lines += [
             "kinds = {}  # tomesd makes a subclass for every block; with one per class, blocks share compiled graphs",

@@ -41,7 +41,7 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"diffusers has no block cache for {traits.denoiser_class} in {traits.class_name}"
     if kind != "none" and target.workload.steps == 1:
         return "needs at least 2 steps; this workload has 1"
-    return None
+    return target.lacks("DeepCache") if kind == "deepcache" else None
 
 
 def clash(config: Config, target: Target) -> str | None:

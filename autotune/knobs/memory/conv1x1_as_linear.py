@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def why_not(value: Value, target: Target) -> str | None:
     if value and not target.pipeline.known.conv1x1_shapes:
         return f"{target.pipeline.known.denoiser_class} has no 1x1 convolutions"
-    return None
+    return target.lacks("torchao") if value else None
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
