@@ -3,13 +3,15 @@
 A child process reads the traits off diffusers' classes (`pipelines/inspect.py`). This module imports no torch.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from autotune.footprint import Component
 from autotune.frozen_model import FrozenModel
 
+# A name that is written into scripts as it is: of a class, a component or an argument.
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Weights = Literal["pretrained", "random"]
 Task = Literal["text2image", "image2image", "inpainting"]
 TASKS: tuple[Task, ...] = ("text2image", "image2image", "inpainting")
@@ -33,13 +35,13 @@ class KeptOutput(FrozenModel):
 class Traits(FrozenModel):
     """What a pipeline supports, read from its classes and configuration without weights. Knobs decide by these."""
 
-    class_name: str  # of the pipeline, in diffusers
-    denoiser: str  # the name of the component that runs once a step: "unet", "transformer"
-    denoiser_class: str
-    vae_class: str | None
+    class_name: Identifier  # of the pipeline, in diffusers
+    denoiser: Identifier  # the name of the component that runs once a step: "unet", "transformer"
+    denoiser_class: Identifier
+    vae_class: Identifier | None
     fuses_qkv: bool
     slices_attention: bool
-    repeated_blocks: tuple[str, ...]  # the classes of the denoiser's blocks that regional compilation compiles
+    repeated_blocks: tuple[Identifier, ...]  # the classes of the denoiser's blocks that regional compilation compiles
     attention_downsamples: tuple[int, ...]  # of a UNet's levels with transformer blocks; 1: full resolution
     linear_shapes: tuple[tuple[int, int], ...]  # (in, out) of the denoiser's linear layers, without repeats
     convolutions: int  # the number of the denoiser's convolutions of two dimensions
@@ -51,25 +53,28 @@ class Traits(FrozenModel):
     default_steps: int
     default_guidance_scale: float | None  # None: the call names none, and decides itself
     prompt_tokens: int  # the length of the text encoder's context, with the start and end tokens
-    inputs: dict[str, str] = Field(default_factory=dict)  # picture arguments: name -> kind, see inputs.PICTURES
-    size_arguments: tuple[str, ...] | None = None  # see inputs.SIZE_ARGUMENTS; None: a file of an earlier version
+    inputs: dict[Identifier, str] = Field(default_factory=dict)  # picture arguments: name -> kind, see inputs.PICTURES
+    size_arguments: tuple[Identifier, ...] | None = (
+        None  # see inputs.SIZE_ARGUMENTS; None: an older file
+    )
     random_prompt_embeds: bool = False  # no text encoder: each prompt is replaced by random embeddings
-    text_encoders: tuple[str, ...] = ()  # the names of the components that encode the prompt
-    controlnet_class: str | None = None
+    text_encoders: tuple[Identifier, ...] = ()  # the names of the components that encode the prompt
+    controlnet_class: Identifier | None = None
     attention_processors: tuple[str, ...] = ()  # the class names of the denoiser's, without repeats
     dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
     caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline
     scheduler_class: str = ""
-    compatible_schedulers: tuple[str, ...] = ()
+    compatible_schedulers: tuple[Identifier, ...] = ()
     flow_matching: bool = False
-    callback_tensors: tuple[str, ...] = ()  # that callback_on_step_end may change; empty: no such callback
+    callback_tensors: tuple[Identifier, ...] = ()  # that callback_on_step_end may change; empty: no such callback
     conv1x1_shapes: tuple[tuple[int, int], ...] = ()  # (in, out) of the denoiser's 1x1 convolutions, without repeats
-    guidance_argument: str | None = "guidance_scale"  # of the call; None: it takes no guidance
+    guidance_argument: Identifier | None = "guidance_scale"  # of the call; None: it takes no guidance
     guidance_fault: str | None = None  # why guidance acts at no scale; None: it acts
     guided_above: float | None = 1.0  # above this scale the denoiser runs with and without the prompt; None: never
     takes_negative_prompt: bool = False
     default_negative_prompt: str | None = None  # of a guided call that does not act without one
-    call_arguments: tuple[str, ...] = ()  # the other arguments of the call that a workload may set
+    call_arguments: tuple[Identifier, ...] = ()  # the other arguments of the call that a workload may set
+    quantized: dict[str, str] = Field(default_factory=dict)  # component -> how the checkpoint itself has quantized it
     unknown: dict[str, str] = Field(default_factory=dict)  # trait -> why it can't be known
     vae_faults: dict[str, str] = Field(default_factory=dict)  # value of the knob "vae" -> why it is not available
     components: tuple[Component, ...] = ()  # those with weights; empty: a file of an earlier version
@@ -78,9 +83,11 @@ class Traits(FrozenModel):
     kept_outputs: tuple[KeptOutput, ...] = ()
     whole_graph_fault: str | None = None  # why no whole graph holds the denoiser, as a clause
     prompt_lengths_vary: bool = False  # what the denoiser is given is as long as the prompt
+    used_directly: tuple[str, ...] = ()  # linear layers of the denoiser whose weights are read without a call of them
     scheduler_faults: dict[str, str] = Field(default_factory=dict)  # see rehearsal/schedulers.py
     convolutions_3d: int = 0  # of the denoiser
     vae_convolutions: int = 0  # of two dimensions
+    vae_convolutions_3d: int = 0
 
 
 class Pipeline(FrozenModel):
@@ -96,7 +103,7 @@ class Pipeline(FrozenModel):
     task: Task | None = None  # None: the task of the class in model_index.json
     controlnet: str | None = None  # the hub id or folder of a ControlNet that is loaded with it
     lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
-    scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
+    scheduler: Identifier | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
     part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", "lora" -> revision; set by the probe
     traits: Traits | None = None
 

@@ -1,5 +1,6 @@
 """Exports other than JSON: a Python script that does not need autotune, and a section for a model card."""
 
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from autotune.knob import Script
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
 from autotune.pipelines.call import size_values, steps_of
+from autotune.pipelines.checkpoint import is_single_file
 from autotune.production.tuned_config import TunedConfig
 
 WIDTH = 100  # characters of a line of prose in the script
@@ -107,10 +109,10 @@ def script(tuned: TunedConfig, name: str) -> str:
     return SCRIPT.format(
         about=_plain(tuned.about),
         where_from=_plain(_where_from(tuned, call["num_inference_steps"])),
-        name=name,
+        name=_plain(name),
         imports=_imports(tuned, parts),
         source=repr(source),
-        what="a folder" if Path(source).is_absolute() else "on the hub",
+        what=("a file" if is_single_file(source) else "a folder") if Path(source).is_absolute() else "on the hub",
         where=repr(tuned.device.torch_type),
         load=_load(tuned, parts),
         lines=_lines(tuned, parts),
@@ -153,15 +155,23 @@ def _plain(text: str) -> str:
 def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     """The lines that load the pipeline, its scheduler and its LoRA."""
     pipeline = tuned.pipeline
-    arguments = {"use_safetensors": "True"}
+    single = is_single_file(pipeline.source)
+    arguments = {} if single else {"use_safetensors": "True"}
+    if pipeline.variant is not None:
+        arguments["variant"] = repr(pipeline.variant)
+    if pipeline.config is not None:
+        arguments["config"] = repr(pipeline.config)
     if pipeline.revision is not None and not pipeline.revision.startswith("files-"):
         arguments["revision"] = repr(pipeline.revision)
     for part in parts.values():
         arguments |= part.load
     if pipeline.controlnet is not None:
         arguments["controlnet"] = _controlnet(pipeline, arguments["dtype"])
+    if single:
+        arguments["torch_dtype"] = arguments.pop("dtype")  # its name there
     inside = "".join(f"    {key}={value},\n" for key, value in arguments.items())
-    lines = [f"pipe = {tuned.pipeline_class}.from_pretrained(\n    SOURCE,\n{inside})"]
+    how = "from_single_file" if single else "from_pretrained"
+    lines = [f"pipe = {tuned.pipeline_class}.{how}(\n    SOURCE,\n{inside})"]
     if pipeline.scheduler:
         lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config)")
     if pipeline.lora is not None:
@@ -191,7 +201,8 @@ def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     blocks = []
     for name, part in parts.items():
         if part.lines:
-            blocks.append("\n".join([f"# {name}={tuned.config[name]}: {all_knobs()[name].summary}", *part.lines]))
+            heading = " ".join(f"# {name}={tuned.config[name]}: {all_knobs()[name].summary}".split())
+            blocks.append("\n".join([heading, *part.lines]))
     if not any(part.places for part in parts.values()):
         blocks.append("pipe.to(DEVICE)")
     return "\n" + "\n\n".join(blocks) + "\n"
@@ -225,10 +236,21 @@ def _from_workload(tuned: TunedConfig) -> dict[str, Any]:
     return values | workload.call
 
 
+def _prose(text: str) -> str:
+    """The text on one line, with what Markdown or HTML would read as markup escaped. It may come from a file."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)
+
+
+def _code(value: object) -> str:
+    """The value as code in a table."""
+    return "`" + " ".join(str(value).split()).replace("`", "'").replace("|", "\\|") + "`"
+
+
 def markdown(tuned: TunedConfig, name: str) -> str:
     """A section for a model card: the speedup, the settings, where they were measured, and how to use them."""
     changed = {name: value for name, value in acting(tuned.config) if value != all_knobs()[name].default}
-    rows = [f"| `{name}` | `{value}` | {all_knobs()[name].summary} |" for name, value in changed.items()]
+    rows = [f"| `{name}` | {_code(value)} | {_prose(all_knobs()[name].summary)} |" for name, value in changed.items()]
     table = ["| setting | value | what it is |", "|---|---|---|", *rows] if rows else ["All settings are the defaults."]
     libraries = ", ".join(
         f"{library} {tuned.versions[library]}" for library in ("torch", "diffusers") if library in tuned.versions
@@ -237,11 +259,11 @@ def markdown(tuned: TunedConfig, name: str) -> str:
         [
             "## Inference settings",
             "",
-            tuned.about,
+            _prose(tuned.about),
             "",
             *table,
             "",
-            f"Measured {tuned.created[:10]} on {tuned.device.name} ({libraries}), at {tuned.workload}.",
+            _prose(f"Measured {tuned.created[:10]} on {tuned.device.name} ({libraries}), at {tuned.workload}."),
             "Other settings may be faster on another device. autotune found these, and loads them from a JSON file:",
             "",
             "```python",

@@ -15,7 +15,7 @@ from autotune.device import Device
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, write_json
 from autotune.knobs import check_value, complete
-from autotune.pipeline import Pipeline
+from autotune.pipeline import Identifier, Pipeline
 from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
 from autotune.production.artifacts import Artifacts, use
@@ -61,6 +61,7 @@ class Evidence(FrozenModel):
     psnr_worst_db: float | None = None  # None: all pictures equal the baseline's bit for bit, or an older file
     lpips_mean: float | None = None  # None: the weights of LPIPS were not on the disk
     lpips_worst: float | None = None
+    worst_place_levels: float | None = None  # of 255: the worst cell, row or column; None: an older file
 
 
 class ConfirmedQuality(FrozenModel):
@@ -71,6 +72,7 @@ class ConfirmedQuality(FrozenModel):
     prompts: int  # distinct prompts; a pair is a prompt with a seed
     ssim_mean: float
     ssim_worst: float
+    worst_place_levels: float | None = None  # of 255: the worst cell, row or column of all pictures
     shortened_from: int | None = None  # the planned number of pairs, where these would have taken too long
 
 
@@ -115,7 +117,7 @@ class TunedConfig(FrozenModel):
     command: str
     knobs: dict[str, Value]
     serving: Serving | None = None  # the measured sizes and prompt lengths; None: an older file
-    pipeline_class: str
+    pipeline_class: Identifier
     workload: Workload
     device: Device
     versions: dict[str, str]
@@ -129,7 +131,9 @@ class TunedConfig(FrozenModel):
     pictures: tuple[Thumbnail, ...] = ()  # the trial's pictures of the first prompts
     artifacts: Artifacts | None = None  # compiled code beside this file
     pipeline: Pipeline
-    inputs: dict[str, str] = Field(default_factory=dict)  # arguments of the call that take pictures -> kind of picture
+    inputs: dict[Identifier, str] = Field(
+        default_factory=dict
+    )  # arguments of the call -> kind of picture
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedConfig":
@@ -181,6 +185,7 @@ class TunedConfig(FrozenModel):
     def digest(self) -> str:
         """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
+        weights |= {"config", "variant"}
         identity = {
             "knobs": {name: check_value(name, value) for name, value in self.knobs.items()},
             "workload": self.workload.model_dump(mode="json", exclude_defaults=True),

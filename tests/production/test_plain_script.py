@@ -1,5 +1,6 @@
 """A plain script draws what the config draws, in a process where autotune can not be imported."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -207,3 +208,48 @@ def test_a_model_card_names_what_was_changed_and_where_it_was_measured() -> None
     assert "qkv_fusion" not in text
     assert find_device("cpu").name in text
     assert TRAITS.class_name not in text
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("traits", "class_name", "StableDiffusionPipeline\nimport os"),
+        ("traits", "denoiser", "unet.__class__; import os #"),
+        ("traits", "text_encoders", ["text_encoder", "x)\nimport os"]),
+        ("traits", "size_arguments", ["width=1)\nimport os"]),
+        ("traits", "guidance_argument", "x=1); import os; print("),
+        ("traits", "inputs", {"image\nimport os": "image"}),
+        ("traits", "call_arguments", ["a b"]),
+        ("pipeline", "scheduler", "DDIMScheduler\nimport os"),
+        ("tuned", "pipeline_class", "StableDiffusionPipeline\nimport os"),
+        ("tuned", "inputs", {"image=os.system('')": "image"}),
+    ],
+)
+def test_a_name_in_a_shared_file_is_a_name_or_the_file_is_refused(
+    tmp_path: Path, part: str, field: str, value: object
+) -> None:
+    """These names are written into scripts as they are."""
+    data = tuned().to_json()
+    assert TunedConfig.model_validate(data)
+    {"tuned": data, "pipeline": data["pipeline"], "traits": data["pipeline"]["traits"]}[part][field] = value
+    (tmp_path / "best.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=f"can't be used: .*{field}"):
+        TunedConfig.load(tmp_path / "best.json")
+
+
+def test_no_text_of_a_file_becomes_code_or_markup() -> None:
+    evil = '"""\nimport os\n<script>alert(1)</script> `x` | y'
+    made = tuned(dtype="bf16")
+    device = made.device.model_copy(update={"name": evil})
+    made = made.model_copy(update={"about": evil, "command": evil, "created": evil, "device": device})
+    text = script(made, evil)
+    assert ast.dump(_without_docstring(text)) == ast.dump(_without_docstring(script(tuned(dtype="bf16"), "a.py")))
+    card = markdown(made, "best.md")
+    assert "<script>" not in card
+    assert "\nimport os" not in card
+
+
+def _without_docstring(text: str) -> ast.Module:
+    module = ast.parse(text)
+    module.body = module.body[1:]
+    return module
