@@ -11,6 +11,7 @@ from pydantic import Field
 
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, renamed
+from autotune.host_memory import HostMemory
 from autotune.isolation import Isolation
 from autotune.knob import Effect
 from autotune.reuse import SpotCheck
@@ -32,6 +33,9 @@ class Quality(FrozenModel):
     ssim         to the baseline's picture; 1 is the same
     psnr_db      to the baseline's picture; None: the same bit for bit
     lpips        to the baseline's picture; 0 is the same; empty where the weights of LPIPS are not on the disk
+    worst_*_levels
+                 the mean difference to the baseline's picture in the worst cell of 16 x 16 pixels, row or column of
+                 pixels, in levels of 0 to 255; empty: a study of an earlier version
     """
 
     metric: Literal["clip", "likeness"]
@@ -40,6 +44,14 @@ class Quality(FrozenModel):
     ssim: tuple[float, ...]
     psnr_db: tuple[float | None, ...]
     lpips: tuple[float, ...] = ()
+    worst_cell_levels: tuple[float, ...] = ()
+    worst_row_levels: tuple[float, ...] = ()
+    worst_column_levels: tuple[float, ...] = ()
+
+    @property
+    def worst_place_levels(self) -> float | None:
+        """The difference at the worst place of all pictures; None: not known."""
+        return max((*self.worst_cell_levels, *self.worst_row_levels, *self.worst_column_levels), default=None)
 
     @property
     def ssim_mean(self) -> float:
@@ -206,6 +218,7 @@ class Measurement(FrozenModel):
     health: Health | None = None
     phases: Phases | None = None
     peaks: dict[str, Peaks] = Field(default_factory=dict)  # "load", "first", "run" and its parts -> their peaks
+    host: HostMemory | None = None  # of the machine's memory; None: not known, or an earlier version
     energy_per_picture_j: float | None = None  # a rough figure, see measure/watch_gpu.py
     start_s: float | None = None  # from the parent's request for a process until it began to load the pipe
     isolation: Isolation | None = None  # how the process was started; None: by hand, or not known

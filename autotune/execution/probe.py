@@ -9,13 +9,14 @@ from autotune.device import Device
 from autotune.devices import find_devices, kind_of
 from autotune.errors import UserError, nearest
 from autotune.execution import isolate
+from autotune.execution.room import LEAST_SIDE, require_room
 from autotune.execution.variables import recorded_variables
 from autotune.job import DeviceJob, ProbeJob
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import presets
 from autotune.target import Target
 from autotune.trial import Failure
-from autotune.workload import CALL_OPTIONS, Workload, WorkloadRequest
+from autotune.workload import CALL_OPTIONS, Shape, Workload, WorkloadRequest
 
 PROBE_TIMEOUT_S = 4 * 3600.0  # the child may have to download the weights
 
@@ -36,17 +37,28 @@ def probe(
 
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
+    isolate.require_system()
     if untuned := kind_of(device).untuned:
         raise UserError(f"{device.name} is an {kind_of(device).what}: {untuned}; use --device cpu.")
     prompts, also = request.prompts, request.also
-    how = {"configurations_only": configurations_only, "quick": quick}
-    job = ProbeJob(pipeline=pipeline, device=device, prompts=prompts.texts, **how)
+    preset = presets().get(pipeline.name)
+    side = (LEAST_SIDE, LEAST_SIDE)
+    least = request.size or ((preset.width, preset.height) if preset else side)
+    shapes = (Shape(width=least[0], height=least[1], batch=request.batch), *also)
+    require_room(shapes, device, host=not configurations_only)
+    job = ProbeJob(
+        pipeline=pipeline,
+        device=device,
+        prompts=prompts.texts,
+        configurations_only=configurations_only,
+        quick=quick,
+    )
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
     if isinstance(answer, Failure):
         log = "" if answer.cause == "bad_input" else f"; see {folder / 'log.txt'}"
         raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
     known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
-    preset, traits = presets().get(pipeline.name), known.known
+    traits = known.known
     width, height = request.size or ((preset.width, preset.height) if preset else _default_size(pipeline, traits))
     for wide, high in ((width, height), *((shape.width, shape.height) for shape in also)):
         if wide % traits.size_multiple or high % traits.size_multiple:

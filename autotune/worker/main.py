@@ -50,12 +50,14 @@ def main() -> None:
     from autotune.frozen_model import read_json, write_json
     from autotune.job import DISK_FULL_STATUS, JOB, JobOutcome, device_of
     from autotune.worker.classify import classify
+    from autotune.worker.host import live_within
 
     try:
         job = JOB.validate_python(read_json(folder / "job.json", "job"))
         device = device_of(job)
         if device is not None:  # the parent has set the same; this is for a job that is repeated by hand
             os.environ.update(environment(device))
+        live_within(job)
         report = JobOutcome(result=run(job, folder))
     except Exception as error:
         traceback.print_exc()

@@ -11,6 +11,7 @@ import torch
 
 from autotune.building import build
 from autotune.config import Config
+from autotune.host_memory import status_bytes
 from autotune.isolation import REQUESTED_AT, STARTED_BY
 from autotune.job import ChainJob, DrawJob, MeasureJob
 from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch
@@ -23,6 +24,7 @@ from autotune.pipelines.loading import import_classes
 from autotune.reuse import Reuse
 from autotune.study_folder import picture_name
 from autotune.target import Target
+from autotune.worker.host import taken
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -37,6 +39,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     import_classes(target.pipeline)  # before metering: the libraries' memory and time are not a cost of the config
     keep_all_attempts()
+    resident_before = status_bytes("VmRSS")
     meter, watch = meter_for(device), watch_for(target.device)
     cap(device, job.max_memory_bytes)
     requested_at = os.environ.get(REQUESTED_AT)
@@ -63,8 +66,11 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
             more, images, first = complete_pictures(workload, reuse, fields, images, draw_all, check_pictures)
             fields.update(more)
             _save(images, folder, first)
+    on_host = [] if target.device.is_gpu else [peak.device_bytes for peak in meter.peaks.values()]
+    host = taken(resident_before, on_host)
     return {
         "load_s": load_s,
+        "host": host.to_json() if host is not None else None,
         "apply_s": apply_s,
         "start_s": start_s,
         "isolation": os.environ.get(STARTED_BY),

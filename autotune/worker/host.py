@@ -1,0 +1,80 @@
+"""Host: a child lives within the memory that is free, and is the first that the kernel kills where that is wrong.
+
+The limit is RLIMIT_DATA, which counts private memory that can be written. RLIMIT_AS would count address space, of which
+CUDA reserves far more than it uses. How CUDA gets along with RLIMIT_DATA has not been seen, so it is set for jobs on
+the processor only; with torch on a processor, and torch.compile, it has been. Of a job on a GPU the host's memory is
+not limited, but the kernel kills the child before anything else on the machine, and that is told apart from a full GPU.
+"""
+
+import os
+import resource
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotune.host_memory import HostMemory, cgroup_limit_bytes, free_bytes, status_bytes
+
+if TYPE_CHECKING:
+    from autotune.job import Job
+
+FIRST_TO_GO = "1000"  # the most that proc(5) allows
+# What threads reserve and hardly use: a stack and a buffer of OpenBLAS for each core.
+THREAD_BYTES = 40 * 2**20
+
+
+def live_within(job: "Job") -> None:
+    """Limit this process, and those that it starts, to the memory that is free now."""
+    from autotune.job import device_of
+
+    score = Path("/proc/self/oom_score_adj")
+    if score.exists():
+        score.write_text(FIRST_TO_GO)
+    device, free, own = device_of(job), free_bytes(), status_bytes("VmData")
+    if (device is not None and device.is_gpu) or free is None or own is None:
+        return
+    limit = own + free + _mapped_files_bytes(job) + THREAD_BYTES * (os.cpu_count() or 1)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def taken(before: int | None, above: Iterable[int]) -> HostMemory | None:
+    """What this process took of the host's memory so far; None: the system does not tell.
+
+    before, above  resident memory before the pipe was loaded, and peaks above it. On a processor they are metered by
+                   phase, which resets the kernel's own peak (measure/memory.py)
+    """
+    peak = status_bytes("VmHWM")
+    if peak is None or before is None:
+        return None
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    pinned = cuda.host_memory_stats().get("allocated_bytes.peak", 0) if cuda and cuda.is_initialized() else None
+    return HostMemory(
+        peak_resident_bytes=max(peak, *(before + more for more in above), 0),
+        peak_pinned_bytes=pinned,
+        cgroup_limit_bytes=cgroup_limit_bytes(),
+    )
+
+
+def _mapped_files_bytes(job: "Job") -> int:
+    """The bytes of the pipeline's weight files.
+
+    safetensors maps a file as private memory that could be written, and never writes. It counts, and takes no memory.
+    """
+    from autotune.errors import UserError
+    from autotune.pipelines import locate
+
+    stages = getattr(job, "stages", (job,))
+    pipelines = [stage.target.pipeline for stage in stages if hasattr(stage, "target")]
+    total = 0
+    for pipeline in pipelines:
+        if pipeline.weights == "random":
+            continue
+        try:
+            folder = locate.folder_of(pipeline, local_files_only=True)
+        except UserError:  # the job will fail by it and say so
+            continue
+        total += sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors") if path.exists())
+    return total
