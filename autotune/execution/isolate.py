@@ -30,7 +30,7 @@ from autotune.job import DISK_FULL_STATUS, Job, JobOutcome, device_of
 from autotune.study_folder import require_free_space
 from autotune.trial import Failure
 
-__all__ = ["WORKER", "choose", "close", "marked", "run"]
+__all__ = ["WORKER", "choose", "close", "marked", "require_system", "run"]
 
 WORKER = (*INTERPRETER, "-m", "autotune.worker")
 # The jobs that a search runs many times. The others run once, and always in a new interpreter: some of them use the
@@ -60,7 +60,7 @@ def run(
     Raises UserError where the folder can't be written, the disk is full, this system can't watch a child, a variable
     forbids to measure, or the child can't be killed: what it holds of the device would disturb every later measurement.
     """
-    _require_system()
+    require_system()
     check_variables(os.environ)
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -85,7 +85,7 @@ def run(
     return _read_outcome(folder, status, timeout_s, oom_killed=_kernel_oom_kills() > kills_before)
 
 
-def _require_system() -> None:
+def require_system() -> None:
     """Raises UserError where this system has not what a child is watched and ended by, such as macOS."""
     if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists():
         raise UserError(

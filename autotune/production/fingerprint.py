@@ -17,6 +17,8 @@ from autotune.devices import current_device, device_at, find_device, find_device
 from autotune.devices.probe import probe_device, versions
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
+from autotune.pipeline import same_files
+from autotune.pipelines.running import remember
 from autotune.production import fallback
 from autotune.target import Target
 
@@ -54,6 +56,8 @@ def find_place(
     Raises UserError where there is no such device, or where no config near this one is available on it.
     """
     chosen = device_at(device) if device is not None else choose_device(measured.device, None)
+    if not chosen.memory_bytes:  # only torch can tell more of it than that it is here
+        chosen = probe_device(chosen)
     current_versions = versions()
     differences = [
         *device_differences(measured.device, chosen),
@@ -144,6 +148,7 @@ def load(measured: Target, place: Place, *, strict: bool, local_files_only: bool
 def apply(pipe: "DiffusionPipeline", measured: Target, place: Place, *, strict: bool) -> None:
     """Apply the config to a loaded pipeline, in place. Raises UserError as load() does."""
     device = torch_name(place.device)
+    remember(pipe, traits=measured.pipeline.traits)
     with current_device(device):
         build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
 
@@ -178,17 +183,24 @@ def _current_target(measured: Target, current: Device, current_versions: dict[st
 
 
 def _file_differences(measured: Target, local_files_only: bool) -> list[str]:
-    """One sentence where the files of a local folder have other names or sizes than the measured ones.
+    """One sentence for the pipeline, the ControlNet and the LoRA each whose files are not the measured ones.
 
-    A local folder has no commit, so its revision is a digest of names and sizes.
+    What came from the hub is loaded at its commit; local files are compared by their names, sizes and contents.
     """
     from autotune.pipelines import locate
 
     pipeline = measured.pipeline
-    if pipeline.revision is None or not pipeline.revision.startswith("files-"):
+    recorded = {"pipeline": pipeline.revision, **pipeline.part_revisions}
+    if not any(revision and revision.startswith("files-") for revision in recorded.values()):
         return []
     random = pipeline.weights == "random"
     folder = locate.folder_of(pipeline, local_files_only=local_files_only, configurations_only=random)
-    if locate.revision_of(folder) == pipeline.revision:
-        return []
-    return [f"the files of {pipeline.source} are not those that were measured, by their names and sizes."]
+    places = {"pipeline": (pipeline.source, locate.weights_of(pipeline, folder))}
+    for part in ("controlnet", "lora"):
+        if (source := getattr(pipeline, part)) is not None and (recorded.get(part) or "").startswith("files-"):
+            places[part] = (source, locate.part_folder(source, local_files_only=local_files_only))
+    return [
+        f"the files of {source} are not those that were measured."
+        for part, (source, place) in places.items()
+        if (recorded[part] or "").startswith("files-") and not same_files(recorded[part], locate.revision_of(place))
+    ]

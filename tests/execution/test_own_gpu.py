@@ -96,6 +96,14 @@ def test_a_system_that_can_not_watch_a_child_is_one_sentence(tmp_path: Path, mon
     assert not (tmp_path / "job").exists()
 
 
+def test_on_such_a_system_that_is_the_first_thing_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not `use --device cpu`, which would end in the next sentence."""
+    monkeypatch.delattr(os, "pidfd_open")
+    apple = Device(kind="mps", name="Apple M3 Max", memory_bytes=2**36, shares_memory=True)
+    with pytest.raises(UserError, match="run this on Linux"):
+        probe(tmp_path, make_target().pipeline, apple, None)  # type: ignore[arg-type]
+
+
 def test_a_kind_that_is_not_metered_is_not_tuned(tmp_path: Path) -> None:
     apple = Device(kind="mps", name="Apple M3 Max", memory_bytes=2**36, shares_memory=True)
     with pytest.raises(UserError, match=r"Apple M3 Max is an Apple GPU: its memory .*; use --device cpu"):

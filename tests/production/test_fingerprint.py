@@ -106,6 +106,19 @@ def test_on_the_machine_of_the_measurement_nothing_differs(
     assert device_differences(measured.device, choose_device(measured.device, None)) == []
 
 
+def test_what_only_torch_can_tell_is_asked_before_anything_is_compared(
+    monkeypatch: pytest.MonkeyPatch, placed: list[tuple[str, str | None]]
+) -> None:
+    """On another GB10 than the measured one, where NVML tells no memory."""
+    measured = measured_on(machines.gb10, "cuda")
+    machine = machines.gb10()
+    machine.cards[0].uuid = "GPU-another"
+    machine.install(monkeypatch)
+    assert (place_of(measured).device.memory_bytes, place_of(measured).differences) == (122_500 * machines.MIB, ())
+    machine.cards[0].cuda_bytes //= 2
+    assert "64.2 GB of memory" in place_of(measured).differences[0]
+
+
 def test_of_two_cards_of_a_model_the_measured_one_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = machines.two_cards()
     machine.cards[0].name = machine.cards[1].name
