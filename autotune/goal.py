@@ -26,25 +26,39 @@ class Goal(FrozenModel):
     max_vram_bytes    of the peak memory; None: no limit
     max_latency_s     of one call; None: no limit
     max_quality_drop  of the mean quality loss against the baseline, in the units of the study's quality metric
+    max_worst_place_levels
+                      of the worst cell, row or column of any picture (see measure/metrics/worst_place.py), in levels of
+                      0 to 255; None: no limit
     """
 
     minimise: Minimise = "sum"
     max_vram_bytes: int | None = None
     max_latency_s: float | None = None
     max_quality_drop: float
+    max_worst_place_levels: float | None = None
 
-    def violations(self, latency_s: float, peak_memory_bytes: int, quality_loss: float) -> dict[str, float]:
+    def violations(
+        self,
+        latency_s: float,
+        peak_memory_bytes: int,
+        quality_loss: float,
+        worst_place_levels: float | None = None,
+    ) -> dict[str, float]:
         """Optuna's constraint values: limit -> the excess. The limit holds where the value is 0 or less.
 
         The excess is a share of the limit; that of max_quality_drop is in the units of the quality metric.
 
-        latency_s  the largest of the latency objectives
+        latency_s           the largest of the latency objectives
+        worst_place_levels  None: not known, which violates nothing
         """
         excess = {"max_quality_drop": quality_loss - self.max_quality_drop}
         if self.max_vram_bytes is not None:
             excess["max_vram"] = peak_memory_bytes / self.max_vram_bytes - 1
         if self.max_latency_s is not None:
             excess["max_latency"] = latency_s / self.max_latency_s - 1
+        if self.max_worst_place_levels is not None:
+            known = self.max_worst_place_levels if worst_place_levels is None else worst_place_levels
+            excess["max_worst_place"] = known / self.max_worst_place_levels - 1
         return excess
 
 
@@ -73,6 +87,13 @@ def read_minimise(word: str) -> Minimise:
     if word == "each":
         return "each"
     raise UserError(f"--minimise takes sum or each, not {word!r}.")
+
+
+def read_levels(levels: float | None) -> float | None:
+    """The limit of the worst place. Raises UserError unless it is None, or above 0 and at most 255."""
+    if levels is not None and not 0 < levels <= 255:
+        raise UserError(f"the most difference of a place is {levels}; give levels above 0, of at most 255.")
+    return levels
 
 
 def read_bytes(text: str) -> int:

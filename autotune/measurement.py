@@ -11,7 +11,6 @@ from pydantic import Field
 
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, renamed
-from autotune.host_memory import HostMemory
 from autotune.isolation import Isolation
 from autotune.knob import Effect
 from autotune.reuse import SpotCheck
@@ -165,6 +164,24 @@ class Peaks(FrozenModel):
     allocated_bytes: int | None = None  # of torch's allocator: tensors
     reserved_bytes: int | None = None  # of torch's allocator: memory that it took from the device
     device_bytes: int  # GPU: reserved, plus the CUDA context and libraries; CPU: resident memory
+
+
+class HostMemory(FrozenModel):
+    """What one process took of the machine's memory, in bytes.
+
+    peak_resident_bytes  the largest resident memory (the kernel's VmHWM), the libraries' code included
+    peak_pinned_bytes    the largest page-locked memory of torch's allocator for transfers to a GPU, which resident
+                         memory leaves out where the driver has allocated it; None: no GPU was used
+    cgroup_limit_bytes   what the container or the service may take; None: no limit
+    """
+
+    peak_resident_bytes: int
+    peak_pinned_bytes: int | None = None
+    cgroup_limit_bytes: int | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.peak_resident_bytes + (self.peak_pinned_bytes or 0)
 
 
 class ShapeCost(FrozenModel):

@@ -3,7 +3,7 @@
 import pytest
 
 from autotune.errors import UserError
-from autotune.goal import Goal, read_bytes, read_minimise, read_seconds
+from autotune.goal import Goal, read_bytes, read_levels, read_minimise, read_seconds
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,12 @@ def test_what_is_minimised_is_the_sum_or_each(word: str) -> None:
 def test_nothing_else_is_minimised(word: str) -> None:
     with pytest.raises(UserError, match="--minimise takes sum or each"):
         read_minimise(word)
+
+
+def test_the_limit_of_a_place_is_a_share_too_and_what_is_not_known_violates_nothing() -> None:
+    goal = Goal(max_quality_drop=0.5, max_worst_place_levels=40)
+    assert goal.violations(1.0, 1, 0.0, 60.0)["max_worst_place"] == pytest.approx(0.5)
+    assert goal.violations(1.0, 1, 0.0)["max_worst_place"] == 0
+    for wrong in (0, -1, 256, float("nan")):
+        with pytest.raises(UserError, match="give levels above 0, of at most 255"):
+            read_levels(wrong)

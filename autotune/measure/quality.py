@@ -12,6 +12,7 @@ from PIL import Image
 
 from autotune.job import ScoreJob
 from autotune.measure.metrics import Score, find_metric, lpips
+from autotune.measure.metrics.worst_place import Places, worst_places
 from autotune.measurement import Quality
 from autotune.reuse import SourceTrial, SpotCheck
 from autotune.study_folder import picture_name
@@ -38,6 +39,8 @@ def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | No
     large_enough = min(min(image.size) for image in pictures) >= lpips.LEAST_PX
     likeness = {"ssim": scores("ssim"), "psnr_db": scores("psnr")}
     likeness["lpips"] = scores("lpips") if large_enough and lpips.why_not() is None else ()
+    places = worst_places(pictures, references)
+    likeness |= {f"worst_{name}_levels": tuple(getattr(p, name) for p in places) for name in Places._fields}
     if scorer is None:
         return Quality.model_validate({"metric": "likeness", "scorer": None, **likeness})
     clip = find_metric("clip_score").load(scorer, "cpu")

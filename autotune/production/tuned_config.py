@@ -131,9 +131,7 @@ class TunedConfig(FrozenModel):
     pictures: tuple[Thumbnail, ...] = ()  # the trial's pictures of the first prompts
     artifacts: Artifacts | None = None  # compiled code beside this file
     pipeline: Pipeline
-    inputs: dict[Identifier, str] = Field(
-        default_factory=dict
-    )  # arguments of the call -> kind of picture
+    inputs: dict[Identifier, str] = Field(default_factory=dict)  # arguments of the call -> kind of picture
 
     @classmethod
     def load(cls, path: str | Path) -> "TunedConfig":

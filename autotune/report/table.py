@@ -78,7 +78,9 @@ def _quality(trial: Trial, baseline: Trial) -> Row:
     mine = trial.measured.quality if trial.measured else None
     theirs = baseline.measured.quality if baseline.measured else None
     if mine is None or theirs is None:
-        return dict.fromkeys((*names, "pairs", "ssim_mean", "ssim_worst", "psnr_mean_db", "lpips_mean"))
+        return dict.fromkeys(
+            (*names, "pairs", "ssim_mean", "ssim_worst", "psnr_mean_db", "lpips_mean", "worst_place_levels")
+        )
     drop = paired_drop(mine, theirs)
     found = (mine.metric, drop.mean, drop.low, drop.high, drop.smallest_detectable)
     return dict(zip(names, found, strict=True)) | {
@@ -87,6 +89,7 @@ def _quality(trial: Trial, baseline: Trial) -> Row:
         "ssim_worst": mine.ssim_worst,
         "psnr_mean_db": mine.psnr_mean_db,
         "lpips_mean": mine.lpips_mean,
+        "worst_place_levels": mine.worst_place_levels,
     }
 
 

@@ -53,7 +53,8 @@ def irrelevant_knobs(record: Record, space: SearchSpace, trials: Sequence[Trial]
     """
     distrusted = distrusted_knobs(trials)
     irrelevant = [name for name in space.free if not changes_the_picture(name, {}, distrusted)]
-    return {record.latencies + 1: irrelevant, "max_quality_drop": irrelevant}
+    limited = ["max_worst_place"] if record.goal.max_worst_place_levels is not None else []
+    return dict.fromkeys([record.latencies + 1, "max_quality_drop", *limited], irrelevant)
 
 
 def untried(sampler: AutoSampler, record: Record, measured: int) -> Untried | None:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from autotune.sampler import FAILED, NOT_MEASURED
-from autotune.study.pareto_front import costs, objectives, violations
+from autotune.study.pareto_front import costs, objectives, violations, worst_place_levels
 from autotune.study.record import Record
 from autotune.study.reuse_plan import picture_key
 from autotune.trial import Failure, Trial
@@ -41,14 +41,15 @@ class OptunaView:
     def constraints(self) -> dict[str, float]:
         """Optuna's constraints: 0 or less holds. Every trial has all of them, since the GP sampler fails otherwise."""
         failed = 0.0 if self.trial.measured else 1.0
-        return {FAILED: failed, **violations(self.values, self.record.goal)}
+        return {FAILED: failed, **violations(self.values, self.record.goal, worst_place_levels(self.trial))}
 
     @property
     def attributes(self) -> dict[str, Any]:
         """User attributes: what a reader of study.db sees of a trial, and what AutoSampler needs."""
         failure = self.trial.outcome if isinstance(self.trial.outcome, Failure) else None
         stopped = self.trial.measured.stopped if self.trial.measured else None
-        missing = {NOT_MEASURED: [self.record.latencies + 1, "max_quality_drop"]} if stopped else {}
+        of_pictures = [name for name in self.constraints if name in ("max_quality_drop", "max_worst_place")]
+        missing = {NOT_MEASURED: [self.record.latencies + 1, *of_pictures]} if stopped else {}
         memory = {"memory": failure.memory} if failure and failure.memory else {}
         return {
             "config": dict(self.trial.config),

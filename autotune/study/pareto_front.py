@@ -70,10 +70,17 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
 
 def keeps(trial: Trial, baseline: Trial, goal: Goal) -> bool:
     """Does this judged trial keep every limit of the goal?"""
-    return all(over <= 0 for over in violations(objectives(trial, baseline, goal.minimise), goal).values())
+    worst = worst_place_levels(trial)
+    return all(over <= 0 for over in violations(objectives(trial, baseline, goal.minimise), goal, worst).values())
 
 
-def violations(objectives: Sequence[float], goal: Goal) -> dict[str, float]:
+def worst_place_levels(trial: Trial) -> float | None:
+    """The difference to the baseline's pictures at the worst place of the trial's; None: not known."""
+    quality = trial.measured.quality if trial.measured else None
+    return quality.worst_place_levels if quality else None
+
+
+def violations(objectives: Sequence[float], goal: Goal, worst_place: float | None = None) -> dict[str, float]:
     """Limit of the goal -> by which share these objectives exceed it; 0 or less: it is kept."""
     *latencies_s, memory_bytes, loss = objectives
-    return goal.violations(max(latencies_s), int(memory_bytes), loss)
+    return goal.violations(max(latencies_s), int(memory_bytes), loss, worst_place)

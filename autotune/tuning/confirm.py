@@ -99,9 +99,16 @@ class Confirmer:
         return confirmation.is_faster or first.latency_s / trial.drift >= baseline.latency_s
 
     def _is_as_good(self, confirmation: Confirmation) -> bool:
-        """Does its loss of quality keep the limit, by the one-sided 95 % bound?"""
+        """Does its loss of quality keep the limit, by the one-sided 95 % bound, and the worst place of its pictures?"""
         quality = confirmation.quality
-        return quality is None or not quality.drop.may_exceed(self.goal.max_quality_drop)
+        if quality is None:
+            return True
+        return not quality.drop.may_exceed(self.goal.max_quality_drop) and self._is_good_everywhere(quality)
+
+    def _is_good_everywhere(self, quality: Quality | ConfirmedQuality) -> bool:
+        """Does the worst place of the pictures keep its limit, if there is one?"""
+        worst, most = quality.worst_place_levels, self.goal.max_worst_place_levels
+        return worst is None or most is None or worst <= most
 
     def _confirm(self, trial: Trial) -> Confirmation | None:
         """Measure the speed, then compare pictures. None where a run fails. What is on disk already is read."""
@@ -176,6 +183,7 @@ class Confirmer:
             prompts=len(set(workload.prompts)),
             ssim_mean=tuned.ssim_mean,
             ssim_worst=tuned.ssim_worst,
+            worst_place_levels=tuned.worst_place_levels,
             shortened_from=wanted if affordable < wanted else None,
         )
 
@@ -193,7 +201,7 @@ class Confirmer:
         assert baseline is not None
         assert baseline.quality is not None
         loss = quality.loss(baseline.quality)
-        if loss <= self.goal.max_quality_drop:
+        if loss <= self.goal.max_quality_drop and self._is_good_everywhere(quality):
             return None
         return Failure(cause="broken_output", reason=f"its own pictures lose {loss:.2f}, another trial's did not")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from autotune.errors import UserError
 from autotune.frozen_model import read_json
 from autotune.goal import PICKS
-from autotune.measurement import Measurement
+from autotune.measurement import Measurement, Quality
 from autotune.production.serving import Serving
 from autotune.production.thumbnail import Thumbnail, thumbnail_of, with_thumbnails
 from autotune.production.tuned_config import Confirmation, ConfirmedQuality, Evidence, TunedConfig
@@ -133,7 +133,7 @@ def confirmed_quality_words(quality: ConfirmedQuality) -> str:
     pairs = f"{quality.drop.n} pairs"
     if quality.shortened_from:
         pairs += f" instead of {quality.shortened_from}, which would have taken longer than the search"
-    likeness = f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f})"
+    likeness = likeness_words(quality)
     if quality.metric == "likeness":
         return f"{likeness} to the baseline's pictures over {pairs}"
     return f"CLIP score {quality.drop.as_change} over {pairs}, {likeness}"
@@ -144,7 +144,7 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
     quality, reference = _measured(trial).quality, _measured(baseline).quality
     assert quality is not None
     assert reference is not None
-    likeness = f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f})"
+    likeness = likeness_words(quality)
     if quality.metric == "likeness":
         return f"{likeness} to the baseline's pictures"
     drop = paired_drop(quality, reference)
@@ -154,6 +154,13 @@ def quality_words(trial: Trial, baseline: Trial) -> str:
     # Where all pairs agree, as pairs of equal pictures do, the smallest drop that they could show is unknown.
     detectable = f" ({drop.n} pairs show a drop of {drop.smallest_detectable:.2f})" if drop.smallest_detectable else ""
     return f"CLIP score {0.0 - drop.mean:+.2f} {within}{detectable}, {likeness}"
+
+
+def likeness_words(quality: Quality | ConfirmedQuality) -> str:
+    """How like the baseline's pictures these are, on average and at their worst place."""
+    worst = quality.worst_place_levels
+    place = "" if worst is None else f", worst place {worst:.0f} of 255 levels off"
+    return f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f}{place})"
 
 
 def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
@@ -185,6 +192,7 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
         psnr_worst_db=quality.psnr_worst_db,
         lpips_mean=quality.lpips_mean,
         lpips_worst=quality.lpips_worst,
+        worst_place_levels=quality.worst_place_levels,
     )
 
 

@@ -187,7 +187,14 @@ def _over_more_pairs(bench: Bench, config: Config, place: Path) -> ConfirmedQual
     drop = paired(drawn.drops(baseline))
     if drop.may_exceed(bench.record.goal.max_quality_drop):
         return f"over {drop.n} pairs its pictures may lose more than the limit"
-    prompts = len(set(workload.prompts))
+    worst, most = drawn.worst_place_levels, bench.record.goal.max_worst_place_levels
+    if worst is not None and most is not None and worst > most:
+        return f"over {drop.n} pairs a place of its pictures differs by {worst:.0f} levels, more than the limit"
     return ConfirmedQuality(
-        metric=drawn.metric, drop=drop, prompts=prompts, ssim_mean=drawn.ssim_mean, ssim_worst=drawn.ssim_worst
+        metric=drawn.metric,
+        drop=drop,
+        prompts=len(set(workload.prompts)),
+        ssim_mean=drawn.ssim_mean,
+        ssim_worst=drawn.ssim_worst,
+        worst_place_levels=worst,
     )

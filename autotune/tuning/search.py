@@ -21,7 +21,7 @@ from autotune.execution import isolate
 from autotune.execution.probe import probe
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
-from autotune.goal import Budget, Goal, read_minimise
+from autotune.goal import Budget, Goal, read_levels, read_minimise
 from autotune.isolation import Isolation
 from autotune.knobs import check_value, find_knob
 from autotune.pipeline import Weights
@@ -74,6 +74,9 @@ def search(
     task: str | None = None,
     controlnet: str | None = None,
     lora: str | None = None,
+    config: str | None = None,
+    variant: str | None = None,
+    revision: str | None = None,
     weights: Weights = "pretrained",
     device: str | None = None,
     baseline: str = "default",
@@ -95,6 +98,7 @@ def search(
     max_vram_bytes: int | None = None,
     max_latency_s: float | None = None,
     max_quality_drop: float | None = None,
+    max_worst_place_levels: float | None = None,
     scorer: str | None = None,
     budget: int = 50,
     time_budget_s: float | None = None,
@@ -115,10 +119,13 @@ def search(
     The same call continues a study that was cut short; a larger `budget` continues a finished one.
 
     What is tuned:
-    pipeline          a preset ("demo", "sd15", "sdxl" ...), a hub id or a local folder
+    pipeline          a preset ("demo", "sd15", "sdxl" ...), a hub id, a local folder or a .safetensors file
     task              "text2image", "image2image" or "inpainting": use the pipeline class for this task
     controlnet        a ControlNet to load with it: a hub id or a local folder
     lora              a LoRA to fuse: a hub id, a folder or a .safetensors file
+    config            the hub id or folder with the configurations that a single .safetensors file needs
+    variant           of the weights, such as "fp16"; None: the plain ones, or the variant that there is instead
+    revision          a commit, tag or branch of the hub
     weights           "pretrained", or "random": the full architecture with random weights
     device            "cuda", "cuda:N" or "cpu"; None: the first GPU, else the CPU
     baseline          the config to compare with: "default" (as loaded, in float32, or else the plainest config that
@@ -147,6 +154,8 @@ def search(
     max_vram_bytes    most peak memory of the pick
     max_latency_s     most seconds a call of the pick: of the sum, or with minimise="each" of the slowest workload
     max_quality_drop  most CLIP points that the pick may lose (None: 0.3), without CLIP 100 x (1 - SSIM) (None: 10)
+    max_worst_place_levels
+                      most difference at the worst cell, row or column of the pick's pictures, in levels of 0 to 255
     scorer            a CLIP model of the hub, or "none" to judge pictures by SSIM to the baseline's alone
 
     The trials:
@@ -171,7 +180,8 @@ def search(
     A warm start orders the first trials and informs our sampler; no figure of an earlier study enters the result.
     Raises UserError for input that can't be used, where possible before anything heavy is loaded.
     """
-    described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora)
+    files = {"config": config, "variant": variant, "revision": revision}
+    described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora, **files)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     found_device = find_device(device)
@@ -205,6 +215,7 @@ def search(
             max_vram_bytes=max_vram_bytes,
             max_latency_s=max_latency_s,
             max_quality_drop=read_quality_drop(max_quality_drop, described),
+            max_worst_place_levels=read_levels(max_worst_place_levels),
         ),
         folder=StudyFolder(Path(study) if study else default_folder(described, found_device)),
         earlier=[Path(path) for path in warm_start],

@@ -22,6 +22,7 @@ from autotune.errors import UserError
 from autotune.measure.metrics import all_metrics, find_metric, image_reward, lpips
 from autotune.measure.metrics._clip import Clip, weights_digest
 from autotune.measure.metrics._user import user_metric
+from autotune.measure.metrics.worst_place import worst_places
 
 PROMPTS = (
     "a large red circle at the top on a white background",
@@ -43,7 +44,16 @@ def scores(metric: str, images: Any, prompts: Any, references: Any = (), source:
 
 def test_every_metric_says_what_it_is() -> None:
     found = all_metrics()
-    assert set(found) == {"clip_score", "clip_image", "pickscore", "image_reward", "ssim", "psnr", "lpips"}
+    assert set(found) == {
+        "clip_score",
+        "clip_image",
+        "pickscore",
+        "image_reward",
+        "ssim",
+        "psnr",
+        "lpips",
+        "worst_place",
+    }
     for name, metric in found.items():
         assert metric.name == name
         assert metric.better in ("higher", "lower")
@@ -201,6 +211,30 @@ def test_equal_pictures_are_exactly_alike_and_others_are_not() -> None:
     assert (ssim[0], psnr_db[0]) == (1.0, None)
     assert ssim[1] < 0.9
     assert psnr_db[1] < 20
+
+
+@pytest.mark.parametrize(("across", "place"), [("rows", "row"), ("columns", "column")])
+def test_the_worst_place_finds_a_dark_band_that_the_mean_does_not_show(across: str, place: str) -> None:
+    """A band of 4 % between two tiles, 60 levels darker."""
+    rng = np.random.default_rng(0)
+    reference = rng.integers(100, 200, (100, 150, 3), dtype=np.uint8)
+    banded = reference.copy()
+    banded[(slice(48, 52), slice(None)) if across == "rows" else (slice(None), slice(72, 78))] -= 60
+    pair = [Image.fromarray(banded)], [Image.fromarray(reference)]
+    [found] = worst_places(*pair)
+    assert getattr(found, place) == pytest.approx(60)
+    assert found.cell == pytest.approx(60 * (4 if across == "rows" else 6) / 16, abs=8)
+    assert scores("worst_place", pair[0], ["a"], pair[1]) == (max(found),)
+    assert scores("ssim", pair[0], ["a"], pair[1])[0] > 0.9
+    assert worst_places(pair[1], pair[1]) == [(0, 0, 0)]
+
+
+def test_a_bad_cell_at_the_edge_counts_with_the_pixels_that_it_has() -> None:
+    reference = np.full((40, 40, 3), 100, np.uint8)
+    spoilt = reference.copy()
+    spoilt[32:, 32:] += 50
+    [found] = worst_places([Image.fromarray(spoilt)], [Image.fromarray(reference)])
+    assert found == pytest.approx((50, 10, 10))
 
 
 def test_psnr_is_its_formula() -> None:

@@ -43,6 +43,9 @@ def test_a_folder_of_pictures_is_judged_against_the_baselines(folders: tuple[Pat
     mine = judge(*folders, PROMPTS, name)
     assert baseline.loss(baseline) == 0
     assert mine.loss(baseline) > 20
+    assert baseline.worst_place_levels == 0
+    assert mine.worst_place_levels == max((*mine.worst_cell_levels, *mine.worst_row_levels, *mine.worst_column_levels))
+    assert mine.worst_place_levels > 20
     assert mine.metric == ("clip" if name else "likeness")
     assert (mine.scorer or "").split("@")[0] == (name or "")
 

@@ -4,9 +4,10 @@ import random
 from typing import Any
 
 import pytest
-from made_up import failed, likeness, measured, stopped
+from made_up import failed, likeness, measured, quality, record, stopped
 
 from autotune.goal import Goal
+from autotune.study.optuna_view import OptunaView
 from autotune.study.pareto_front import costs, keeps, objectives, pareto_front, pick_trial
 from autotune.trial import Trial
 
@@ -119,6 +120,20 @@ def test_a_pick_keeps_every_limit(goal: Goal, number: int) -> None:
     assert picked is not None
     assert picked.number == number
     assert keeps(picked, BASELINE, goal)
+
+
+def test_a_pick_keeps_the_limit_of_its_worst_place() -> None:
+    """Quality alone would pick the fast one, whose pictures have a band. What is not known violates nothing."""
+    banded, even, unknown = (
+        measured(number, latency_s=latency_s, judged=quality(0.1).model_copy(update={"worst_row_levels": levels}))
+        for number, latency_s, levels in [(1, 0.2, (3.0, 60.0)), (2, 0.5, (3.0, 39.0)), (3, 0.9, ())]
+    )
+    goal = Goal(max_quality_drop=0.3, max_worst_place_levels=40)
+    picked = pick_trial([BASELINE, banded, even, unknown], BASELINE, goal)
+    assert picked is not None
+    assert picked.number == 2
+    assert keeps(unknown, BASELINE, goal)
+    assert OptunaView(banded, [BASELINE, banded], record(goal=goal)).constraints["max_worst_place"] == 0.5
 
 
 def test_if_no_trial_keeps_the_limits_none_is_picked() -> None:

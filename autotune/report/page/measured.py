@@ -64,6 +64,8 @@ def _limits(summary: StudySummary) -> str:
     limits = [f"quality may drop by {goal.max_quality_drop:g} {unit}"]
     limits += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
     limits += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
+    worst = goal.max_worst_place_levels
+    limits += [f"the worst place of a picture may differ by {worst:g} of 255 levels"] if worst is not None else []
     return ", ".join(limits)
 
 
