@@ -119,6 +119,14 @@ class Pipeline(FrozenModel):
         return self.name.rstrip("/").split("/")[-1].lower()
 
 
+def same_files(recorded: str | None, current: str | None) -> bool:
+    """Do two revisions stand for the same files? Earlier versions recorded no digest of contents: names must do."""
+    if recorded is None or current is None or not (recorded.startswith("files-") and current.startswith("files-")):
+        return recorded == current
+    old, new = recorded.split("-")[1:], current.split("-")[1:]
+    return all(a == b for a, b in zip(old, new, strict=False))
+
+
 class Preset(FrozenModel):
     """A pipeline with a short name, and the workload that is tuned unless the user names another."""
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +31,17 @@ def require_free_space(folder: Path) -> None:
         )
 
 
-def _caches() -> Path:
-    """The folder of compiled code while a search runs.
+def caches() -> Path:
+    """The folder of compiled code while a search runs, and of what is costly to find out again.
 
-    It is not in the study folder, whose path may have a space, which breaks Inductor's calls of g++.
+    It is not in the study folder, whose path may have a space, which breaks Inductor's calls of g++. A user without a
+    home folder has one among the temporary files.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotune"
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME, and no entry among the users
+        home = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return home / "autotune"
 
 
 def picture_name(index: int) -> str:
@@ -58,7 +64,7 @@ class StudyFolder:
         self.ablation = path / "ablation.json"
         self.probe = path / "probe"
         self.references = path / "references"
-        self.cache = _caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+        self.cache = caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
         self.lock_file = path / ".lock"
         self._made: list[Path] = []  # the folders that create() made, deepest first
 

@@ -2,7 +2,7 @@
 
 from autotune.device import Device
 from autotune.frozen_model import FrozenModel
-from autotune.pipeline import Pipeline
+from autotune.pipeline import Pipeline, same_files
 from autotune.workload import Workload
 
 FEW_STEPS = 9  # what distilled checkpoints take at most (Z-Image-Turbo); others take 20 and more
@@ -59,9 +59,16 @@ class Target(FrozenModel):
                 continue
             own, others = dict(getattr(self, part)), dict(getattr(other, part))
             for name in sorted(own.keys() | others.keys()) if part in ("versions", "environment") else own:
-                if name not in ignored and own.get(name) != others.get(name):
+                if name not in ignored and own.get(name) != others.get(name) and not _same(own[name], others[name]):
                     return f"{part}: {name} {_short(own.get(name))}, not {_short(others.get(name))}"
         return None
+
+
+def _same(recorded: object, current: object) -> bool:
+    """Are two unequal values revisions, or revisions by part, of the same files?"""
+    if isinstance(recorded, dict) and isinstance(current, dict):
+        return recorded.keys() == current.keys() and all(_same(recorded[n], current[n]) for n in recorded)
+    return isinstance(recorded, str) and isinstance(current, str) and same_files(recorded, current)
 
 
 def _short(value: object) -> str:

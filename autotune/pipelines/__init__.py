@@ -4,6 +4,7 @@ A family of presets is one file in `families/`. `resolve` runs in the parent pro
 `loading` and `inspect` run in child processes.
 """
 
+import os
 import re
 from functools import cache
 from importlib import import_module
@@ -12,7 +13,7 @@ from pkgutil import iter_modules
 
 from autotune.errors import UserError, nearest
 from autotune.pipeline import TASKS, Pipeline, Preset, Weights
-from autotune.pipelines import families
+from autotune.pipelines import checkpoint, families
 
 DEFAULT_SCORER = "openai/clip-vit-large-patch14"
 HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
@@ -33,13 +34,17 @@ def resolve(
     task: str | None = None,
     controlnet: str | None = None,
     lora: str | None = None,
+    config: str | None = None,
+    variant: str | None = None,
+    revision: str | None = None,
 ) -> Pipeline:
     """The pipeline that a user named. Loads nothing. Raises UserError.
 
-    word                    a preset, a hub id or a local folder
-    task, controlnet, lora  options on top of it, see Pipeline; None: the preset's
+    word                       a preset, a hub id, a local folder, or a single .safetensors file
+    task, controlnet, lora     options on top of it, see Pipeline; None: the preset's
+    config, variant, revision  which files are loaded, see Pipeline; None: as they are found
     """
-    named = _named(word, weights)
+    named = _files_of(_named(word, weights), word, config, variant, revision)
     options = {
         "task": task and _task(task),
         "controlnet": controlnet and _controlnet(controlnet),
@@ -57,6 +62,22 @@ def requested_options(pipeline: Pipeline) -> dict[str, str]:
     preset = presets().get(pipeline.name)
     options = {option: getattr(pipeline, option) for option in ("task", "controlnet", "lora")}
     return {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
+
+
+def _files_of(named: Pipeline, word: str, config: str | None, variant: str | None, revision: str | None) -> Pipeline:
+    """The pipeline with the files that the options name. Raises UserError."""
+    if config is not None and not checkpoint.is_single_file(named.source):
+        raise UserError(f"--config {config}: only a single .safetensors file needs one, and {word} is none.")
+    if revision is not None and (Path(named.source).is_absolute() or named.source == "demo"):
+        raise UserError(f"--revision {revision}: {word} does not come from the hub.")
+    if config is not None:
+        folder = Path(config).expanduser()
+        if not (folder / "model_index.json").is_file() and (folder.is_dir() or not HUB_ID.fullmatch(config)):
+            raise UserError(
+                f"--config takes a hub id (owner/name) or a folder with a model_index.json, not {config!r}."
+            )
+        config = str(folder.resolve()) if folder.is_dir() else config
+    return named.model_copy(update={"config": config, "variant": variant, "revision": revision})
 
 
 def _named(word: str, weights: Weights) -> Pipeline:
@@ -77,14 +98,24 @@ def _named(word: str, weights: Weights) -> Pipeline:
         )
     scorer = DEFAULT_SCORER if weights == "pretrained" else None
     folder = Path(word).expanduser()
+    if folder.is_file():
+        if not checkpoint.is_single_file(word):
+            raise UserError(f"{word!r} is not a .safetensors file: weights are loaded from safetensors only.")
+        if weights == "random":
+            raise UserError(f"--weights random is not available for the single file {word!r}.")
+        # Links are kept: in the hub's cache, they point to files without a suffix.
+        return Pipeline(name=word, source=os.path.abspath(folder), weights=weights, scorer=scorer)
     if folder.is_dir():
+        folder = checkpoint.snapshot_of(folder) or folder
         if not (folder / "model_index.json").is_file():
             raise UserError(f"{word!r} is not a diffusers pipeline: it has no model_index.json.")
         return Pipeline(name=word, source=str(folder.resolve()), weights=weights, scorer=scorer)
-    if HUB_ID.fullmatch(word):
+    is_path = "/" in word and checkpoint.looks_like_path(word)
+    if HUB_ID.fullmatch(word) and not is_path:
         return Pipeline(name=word, source=word, weights=weights, scorer=scorer)
     raise UserError(
-        f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder with a model_index.json: "
+        f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder with a model_index.json"
+        f"{' (there is no such folder or file)' if is_path else ''}: "
         f"{nearest(word, presets())}"
     )
 
@@ -110,12 +141,15 @@ def _controlnet(word: str) -> str:
 def _lora(word: str) -> str:
     """The hub id, or the absolute path of the folder or file, of a LoRA. Raises UserError."""
     path = Path(word).expanduser()
-    if path.is_dir() and not any(path.glob("*.safetensors")):
+    files = sorted(found.name for found in path.glob("*.safetensors")) if path.is_dir() else []
+    if path.is_dir() and not files:
         raise UserError(f"{word!r} has no LoRA: it has no .safetensors file.")
+    if len(files) > 1:
+        raise UserError(f"{word!r} has several LoRAs: give one of its files, {', '.join(files)}.")
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(f"{word!r} is not a .safetensors file: LoRAs are loaded from safetensors only.")
     if path.exists():
-        return str(path.resolve())
+        return os.path.abspath(path)  # links are kept: in the hub's cache, they point to files without a suffix
     if HUB_ID.fullmatch(word) and path.suffix != ".safetensors":
         return word
     raise UserError(f"--lora takes a hub id (owner/name), a folder or a .safetensors file, not {word!r}.")

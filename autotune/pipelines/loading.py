@@ -8,7 +8,7 @@ import torch
 
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
-from autotune.pipelines import locate
+from autotune.pipelines import checkpoint, locate
 from autotune.pipelines.classes import component_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
@@ -75,8 +75,12 @@ def _pretrained(
             revision = hub_revision(pipeline.part_revisions.get("controlnet"))
             where = locate.part_folder(pipeline.controlnet, revision=revision, local_files_only=local_files_only)
             components["controlnet"] = ControlNetModel.from_pretrained(where, **how)
+        if checkpoint.is_single_file(pipeline.source):
+            from_file = {"config": str(folder), "torch_dtype": dtype, "local_files_only": True}
+            return pipeline_class(pipeline, folder).from_single_file(pipeline.source, **components, **from_file)
+        how["variant"] = pipeline.variant or checkpoint.variant_in(folder)
         return pipeline_class(pipeline, folder).from_pretrained(folder, **components, **how)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # ImportError: what reads quantized weights is not installed
         raise UserError(f"{pipeline.source!r} can't be loaded: {str(error).splitlines()[0]}") from error
 
 
@@ -93,9 +97,12 @@ def _fuse_lora(pipe: "DiffusionPipeline", pipeline: Pipeline, local_files_only: 
     assert pipeline.lora is not None
     revision = hub_revision(pipeline.part_revisions.get("lora"))
     where = locate.part_folder(pipeline.lora, revision=revision, local_files_only=local_files_only)
-    name = {"weight_name": where.name} if where.is_file() else {}
+    files = [where] if where.is_file() else sorted(where.glob("*.safetensors"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise UserError(f"the LoRA {pipeline.lora!r} is not one .safetensors file ({names}): download one and give it.")
     try:
-        pipe.load_lora_weights(where.parent if where.is_file() else where, use_safetensors=True, **name)
+        pipe.load_lora_weights(files[0].parent, use_safetensors=True, weight_name=files[0].name)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"the LoRA {pipeline.lora!r} can't be loaded: {str(error).splitlines()[0]}") from error
     if not any(pipe.get_list_adapters().values()):

@@ -6,12 +6,14 @@ Weights are downloaded as safetensors only.
 import filecmp
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
+from autotune.pipelines import checkpoint, contents
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIGURATIONS = ("*.json", "*.txt", "*.model")  # with vocabularies
@@ -30,15 +32,41 @@ def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurati
         return demo.PIPELINE
     if pipeline.weights == "random" and preset and preset.architecture:
         return ARCHITECTURES / preset.architecture
+    if checkpoint.is_single_file(pipeline.source):
+        return _configuration_folder(pipeline, local_files_only)
     if Path(pipeline.source).is_absolute():
         if not Path(pipeline.source).is_dir():
             raise UserError(f"the pipeline's folder {pipeline.source!r} does not exist.")
-        return Path(pipeline.source)
+        return _checked(Path(pipeline.source))
     if configurations_only:
         return part_folder(
             pipeline.source, revision=pipeline.revision, local_files_only=local_files_only, only=CONFIGURATIONS
         )
-    return _from_hub(pipeline, local_files_only)
+    return _checked(_from_hub(pipeline, local_files_only))
+
+
+def _configuration_folder(pipeline: Pipeline, local_files_only: bool) -> Path:
+    """The folder with the configurations of a pipeline whose weights are a single file. Raises UserError."""
+    path = Path(pipeline.source)
+    if not path.is_file():
+        raise UserError(f"the pipeline's file {pipeline.source!r} does not exist.")
+    source = pipeline.config or checkpoint.configuration_of(path)
+    try:
+        folder = part_folder(source, local_files_only=local_files_only, only=CONFIGURATIONS)
+    except UserError as error:
+        raise UserError(
+            f"{path.name} is loaded with the configurations of {source}: {error} Or give --config."
+        ) from None
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"--config {source}: it has no model_index.json.")
+    return folder
+
+
+def _checked(folder: Path) -> Path:
+    """The folder (or file), where its indices name only safetensors files. Raises UserError."""
+    if folder.is_dir():
+        contents.check_indices(folder)
+    return folder
 
 
 def part_folder(
@@ -50,14 +78,15 @@ def part_folder(
     only    the patterns of the files to download
     """
     if Path(source).exists():
-        return Path(source).resolve()
+        # Links are kept: in the hub's cache, they point to files without a suffix.
+        return _checked(Path(os.path.abspath(source)))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     wanted = list(only)
     try:
-        return Path(
-            snapshot_download(source, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
+        return _checked(
+            Path(snapshot_download(source, revision=revision, allow_patterns=wanted, local_files_only=local_files_only))
         )
     except HFValidationError:
         raise UserError(f"{source!r} is neither a path that exists nor a hub id (owner/name).") from None
@@ -91,24 +120,40 @@ def controlnet_folder(pipeline: Pipeline) -> Path:
 def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
     from diffusers import DiffusionPipeline
 
+    how = {"revision": pipeline.revision, "use_safetensors": True, "local_files_only": local_files_only}
     try:
-        return Path(
-            DiffusionPipeline.download(
-                pipeline.source,
-                revision=pipeline.revision,
-                use_safetensors=True,
-                local_files_only=local_files_only,
-            )
-        )
+        try:
+            return Path(DiffusionPipeline.download(pipeline.source, variant=pipeline.variant, **how))
+        except OSError:
+            variant = None if pipeline.variant or local_files_only else _variant_on_hub(pipeline)
+            if variant is None:
+                raise
+            return Path(DiffusionPipeline.download(pipeline.source, variant=variant, **how))
     except (OSError, ValueError) as error:
         from autotune.pipelines import presets
 
+        if type(error).__name__ == "GatedRepoError":
+            raise UserError(
+                f"{pipeline.source} is gated: accept its licence at https://huggingface.co/{pipeline.source} and run "
+                "`hf auth login`."
+            ) from error
         random = " or --weights random" if pipeline.name in presets() else ""
         raise UserError(
             f"the weights of {pipeline.source} are not on this disk and can't be downloaded "
             f"({type(error).__name__}): run `hf download {pipeline.source}` where there is a network, "
             f"or give a local folder{random}."
         ) from error
+
+
+def _variant_on_hub(pipeline: Pipeline) -> str | None:
+    """The variant that a repository has instead of plain weights; None: it has plain ones, or can't be asked."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return checkpoint.variant_of(HfApi().list_repo_files(pipeline.source, revision=pipeline.revision))
+    except (HfHubHTTPError, OSError):
+        return None
 
 
 def fetch(pipeline: Pipeline) -> None:
@@ -122,15 +167,19 @@ def fetch(pipeline: Pipeline) -> None:
 
 
 def is_on_disk(pipeline: Pipeline) -> bool:
-    """Can the pipeline be loaded without a network?"""
+    """Are the pipeline and its weights on this disk, so that it can be loaded without a network?"""
+    if pipeline.weights == "random":
+        return True  # a folder of configurations, which is all that it takes, is small
     try:
-        folder_of(pipeline, local_files_only=True, configurations_only=pipeline.weights == "random")
-        for part in (pipeline.controlnet, pipeline.lora):
-            if part is not None and pipeline.weights == "pretrained":
-                part_folder(part, local_files_only=True)
+        folders = [folder_of(pipeline, local_files_only=True)]
+        folders += [
+            part_folder(p, local_files_only=True) for p in (pipeline.controlnet, pipeline.lora) if p is not None
+        ]
     except UserError:
         return False
-    return True
+    if checkpoint.is_single_file(pipeline.source):
+        folders = folders[1:]  # the file is there, beside the folder of its configurations
+    return all(folder.is_file() or any(folder.rglob("*.safetensors")) for folder in folders)
 
 
 def revisions(pipeline: Pipeline) -> dict[str, Any]:
@@ -138,10 +187,18 @@ def revisions(pipeline: Pipeline) -> dict[str, Any]:
     folder = folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
     parts = {"controlnet": pipeline.controlnet and controlnet_folder(pipeline)}
     parts["lora"] = pipeline.lora and part_folder(pipeline.lora, local_files_only=True)
+    single = checkpoint.is_single_file(pipeline.source)
+    variant = pipeline.variant or (None if single or pipeline.weights == "random" else checkpoint.variant_in(folder))
     return {
-        "revision": revision_of(folder),
+        "revision": revision_of(weights_of(pipeline, folder)),
+        "variant": variant,
         "part_revisions": {name: revision_of(where) for name, where in parts.items() if where},
     }
+
+
+def weights_of(pipeline: Pipeline, folder: Path) -> Path:
+    """The single file with the weights, or else the pipeline's folder."""
+    return Path(pipeline.source) if checkpoint.is_single_file(pipeline.source) else folder
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -154,12 +211,18 @@ def same_files(one: Path, other: Path) -> bool:
 
 
 def revision_of(folder: Path) -> str:
-    """The hub's commit for a folder of its cache, else "files-" and a digest of the files' names and sizes."""
+    """The hub's commit for a folder of its cache, else "files-", a digest of the files' names and sizes, and one of
+    their contents. Raises UserError where a file can't be read.
+    """
     if folder.parent.name == "snapshots":
         return folder.name
     files = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
-    listing = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in files)
-    return "files-" + hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
+    try:
+        named = sorted((str(p.relative_to(folder)), p) for p in files)
+        listing = [(name, p.stat().st_size) for name, p in named]
+        return f"files-{hashlib.sha256(repr(listing).encode()).hexdigest()[:12]}-{contents.digest_of(named)}"
+    except OSError as error:
+        raise UserError(f"{str(folder)!r} can't be read: {error.strerror or error}.") from None
 
 
 def scorer_folder(scorer: str) -> Path:
