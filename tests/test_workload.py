@@ -17,6 +17,7 @@ from autotune.workload import (
     Workload,
     WorkloadRequest,
     digest_of,
+    read_call,
     read_prompts,
     read_size,
     read_workload,
@@ -267,3 +268,23 @@ def test_the_first_workload_is_the_main_size() -> None:
 def test_workloads_that_can_not_be_are_refused(size: Any, batch: Any, workloads: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         requested(size, batch, workloads)
+
+
+def test_further_arguments_of_the_call_are_json_or_text_and_come_from_files_too(tmp_path: Path) -> None:
+    (tmp_path / "call.toml").write_text("clip_skip = 2\nsigmas = [1.0, 0.5]\n")
+    words = [str(tmp_path / "call.toml"), "clip_skip=1", "cfg_normalization=true", "prompt_2=a cat"]
+    assert read_call(words) == {"clip_skip": 1, "sigmas": [1.0, 0.5], "cfg_normalization": True, "prompt_2": "a cat"}
+
+
+@pytest.mark.parametrize("word", ["clip_skip", "=3", "no-name=3", "missing.toml", 'x={"a": 1}'])
+def test_a_further_argument_that_cant_be_read_is_refused_in_one_sentence(word: str) -> None:
+    with pytest.raises(UserError, match="--call"):
+        read_call([word])
+
+
+def test_negative_prompt_and_further_arguments_are_part_of_the_workload() -> None:
+    plain = Workload(prompts=("a",), width=8, height=8, steps=1, guidance_scale=0.0)
+    other = plain.model_copy(update={"negative_prompt": "blurred", "call": {"clip_skip": 1}})
+    assert plain != other
+    assert Workload.parse(other.to_json(), "the workload") == other
+    assert "negative prompt 'blurred', clip_skip=1" in str(other)

@@ -1,12 +1,11 @@
 """Inspect: the traits of a pipeline, read off its real classes, built without weights on torch's "meta" device."""
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autotune.pipeline import Pipeline, Traits
-from autotune.pipelines import call, inputs, loading, parts
+from autotune.pipelines import call, checkpoint, inputs, loading, locate, parts
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.rehearsal.facts import facts_of
 from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
@@ -32,13 +31,13 @@ def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
         class_name=type(pipe).__name__,
         default_steps=call.default(pipe, "num_inference_steps") or 50,
         size_multiple=_size_multiple(pipe),
-        fuses_qkv=_fuses_qkv(pipe),
         prompt_tokens=_prompt_tokens(pipe),
         inputs=inputs.picture_arguments(pipe),
         size_arguments=tuple(call.size_arguments(pipe)),
         random_prompt_embeds=inputs.reads_no_prompt(pipe),
         text_encoders=tuple(parts.text_encoders(pipe)),
         callback_tensors=_callback_tensors(pipe),
+        quantized=_quantized(pipeline),
         **seen,
         **of_call,
         **_of_denoiser(pipe),
@@ -69,6 +68,13 @@ def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
     }
 
 
+def _quantized(pipeline: Pipeline) -> dict[str, str]:
+    """Component -> method, of a checkpoint whose weights are quantized already."""
+    if pipeline.weights == "random" or checkpoint.is_single_file(pipeline.source):
+        return {}
+    return checkpoint.quantized_components(locate.folder_of(pipeline))
+
+
 def _callback_tensors(pipe: "DiffusionPipeline") -> tuple[str, ...]:
     """The tensors that callback_on_step_end may change; empty where the call takes no such callback."""
     taken = "callback_on_step_end" in call.parameters(pipe)
@@ -87,17 +93,15 @@ def _of_denoiser(pipe: "DiffusionPipeline") -> dict[str, Any]:
     processors = [m.processor for m in denoiser.modules() if getattr(m, "processor", None) is not None]
     convolutions = _all(denoiser, torch.nn.Conv2d)
     linear = _all(denoiser, torch.nn.Linear)
-    caches = hasattr(denoiser, "enable_cache") and "cache_context" in inspect.getsource(type(pipe).__call__)
     return {
         "denoiser": parts.denoiser_name(pipe),
         "denoiser_class": type(denoiser).__name__,
         "controlnet_class": type(controlnet).__name__ if controlnet is not None else None,
         "slices_attention": hasattr(denoiser, "set_attention_slice"),
-        "repeated_blocks": _repeated_blocks(denoiser),
+        "repeated_blocks": repeated_blocks(denoiser),
         "attention_downsamples": tuple(sorted({downsample_of(n, denoiser) for n in transformer_blocks(denoiser)})),
         "attention_processors": tuple(sorted({type(processor).__name__ for processor in processors})),
         "dispatches_attention": any(hasattr(processor, "_attention_backend") for processor in processors),
-        "caches_blocks": caches,
         "linear_shapes": tuple(sorted({(m.in_features, m.out_features) for m in linear})),
         "convolutions": len(convolutions),
         "convolutions_3d": len(_all(denoiser, torch.nn.Conv3d)),
@@ -117,6 +121,7 @@ def _of_vae(pipe: "DiffusionPipeline", pipeline: Pipeline) -> dict[str, Any]:
         "vae_class": type(vae).__name__,
         "vae_tile_px": _tile_px(vae),
         "vae_convolutions": len(_all(vae, torch.nn.Conv2d)),
+        "vae_convolutions_3d": len(_all(vae, torch.nn.Conv3d)),
         "vae_faults": {value: fault for value, fault in faults.items() if fault},
     }
 
@@ -165,20 +170,20 @@ def downsample_of(block: str, denoiser: Any) -> int:
     return int(2**depth)
 
 
-def _repeated_blocks(denoiser: Any) -> tuple[str, ...]:
-    """The names of the block classes that diffusers compiles one by one, as far as this denoiser has them."""
-    present = {type(module).__name__ for module in denoiser.modules()}
-    return tuple(name for name in getattr(denoiser, "_repeated_blocks", None) or () if name in present)
+def repeated_blocks(denoiser: Any) -> tuple[str, ...]:
+    """The names of the block classes that are compiled one by one: those that diffusers names and this denoiser has.
 
-
-def _fuses_qkv(pipe: "DiffusionPipeline") -> bool:
-    """Does fusing the denoiser's projections change anything? On some models diffusers' method does nothing."""
-    denoiser = parts.denoiser(pipe)
-    if not hasattr(denoiser, "fuse_qkv_projections"):
-        return False
-    attention = [m for m in denoiser.modules() if hasattr(m, "fuse_projections") and hasattr(m, "fused_projections")]
-    added = any("Added" in type(processor).__name__ for processor in getattr(denoiser, "attn_processors", {}).values())
-    return bool(attention) and not added
+    Where it has none of them, it is the class of the longest list of blocks of one class, if that holds at least half
+    of the weights.
+    """
+    present = {cls.__name__ for module in denoiser.modules() for cls in type(module).__mro__}
+    named = tuple(name for name in getattr(denoiser, "_repeated_blocks", None) or () if name in present)
+    lists = [m for m in denoiser.modules() if isinstance(m, torch.nn.ModuleList) and len({type(b) for b in m}) == 1]
+    longest = max(lists, key=len, default=None)
+    if named or longest is None or len(longest) < 2:
+        return named
+    held, total = (sum(p.numel() for p in module.parameters()) for module in (longest, denoiser))
+    return (type(longest[0]).__name__,) if 2 * held >= total else ()
 
 
 def _size_multiple(pipe: "DiffusionPipeline") -> int:

@@ -35,12 +35,12 @@ def read_untrusted(path: str | Path, what: str) -> Any:
 def check(pipeline: Pipeline, workload: Workload, knobs: Mapping[str, Value]) -> None:
     """Raises UserError where this is not safe to load. Opens no file: it only checks that a named file exists."""
     _check_source("pipeline.source", pipeline.source, allowed=("demo",))
-    for name in ("scorer", "controlnet", "lora"):
+    for name in ("scorer", "controlnet", "lora", "config"):
         if (source := getattr(pipeline, name)) is not None:
             _check_source(f"pipeline.{name}", source, allowed=("demo",))
     if (vae := knobs.get("vae")) not in (None, "own", "fp16_fix", "tiny"):
         _check_source("knobs.vae", str(vae))
-    revisions = {"pipeline.revision": pipeline.revision}
+    revisions = {"pipeline.revision": pipeline.revision, "pipeline.variant": pipeline.variant}
     revisions |= {f"the revision of the {shown(part)}": value for part, value in pipeline.part_revisions.items()}
     for name, revision in revisions.items():
         if revision is not None and not REVISION.fullmatch(revision):

@@ -1,6 +1,10 @@
 """quantization: the denoiser's linear layers in 8 or 4 bits, by torchao. `quantization_filter` selects the layers.
 
 Dynamic int8 and fp8 quantize activations during the call and compute in 8 bits; they are faster only when compiled.
+fp8 scales each tensor as a whole, or each of its rows ("fp8_dynamic_row"), which loses less. torch's int8 product on a
+GPU needs more than 16 rows: layers that see fewer in a call, as embeddings of the timestep do, are left out. So are
+layers whose weights the model reads without calling the layer.
+
 Weight-only quantization saves memory and computes as before. Convolutions are not quantized.
 
 int4 weights are packed for a kernel: "tile_packed_to_4d" on a GPU, torchao's prototype on a CPU. (torchao's plain
@@ -16,6 +20,7 @@ from autotune.footprint import Footprint, Part
 from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.knobs.precision._linear_layers import selected
 from autotune.pipelines import parts
+from autotune.pipelines.running import traits_for, workload_for
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -25,23 +30,31 @@ CONFIGS = {
     "int8_dynamic": "Int8DynamicActivationInt8WeightConfig",
     "int8_weight_only": "Int8WeightOnlyConfig",
     "fp8_dynamic": "Float8DynamicActivationFloat8WeightConfig",
+    "fp8_dynamic_row": "Float8DynamicActivationFloat8WeightConfig",
     "fp8_weight_only": "Float8WeightOnlyConfig",
     "int4_weight_only": "Int4WeightOnlyConfig",
 }
 BITS = {name: 4 if name == "int4_weight_only" else 8 for name in CONFIGS}
+INT_MM_ROWS = 16  # torch._int_mm needs more than these
 GROUP = 64  # inputs that share a scale in int4
+SCALE_BYTES = 5  # of each output in 8 bits: a scale in float32, and for int8 a zero point
 CPU_OUTPUTS = 16  # the CPU's int4 kernel computes this many outputs at a time
 
 
 def why_not(value: Value, target: Target) -> str | None:
+    if value != "none" and target.lacks("torchao"):
+        return target.lacks("torchao")
     device = target.device
+    own = target.pipeline.known.quantized.get(target.pipeline.known.denoiser)
+    if own is not None and value != "none":
+        return f"the checkpoint's {target.pipeline.known.denoiser} is quantized already ({own})"
     if not target.pipeline.known.linear_shapes and value != "none":
         return f"{target.pipeline.known.denoiser_class} has no linear layers"
-    if value == "fp8_dynamic" and not device.at_least(8, 9):
+    if value in ("fp8_dynamic", "fp8_dynamic_row") and not device.at_least(8, 9):
         return device.capability_fault(8, 9)
-    if value == "int8_dynamic" and device.kind == "cuda" and not device.at_least(7, 5):
+    if value == "int8_dynamic" and device.is_nvidia and not device.at_least(7, 5):
         return device.capability_fault(7, 5)
-    if value == "int4_weight_only" and device.kind == "cuda" and not device.at_least(8):
+    if value == "int4_weight_only" and device.is_nvidia and not device.at_least(8):
         return device.capability_fault(8)
     fits = any(_fits(str(value), shape, device.kind) for shape in target.pipeline.known.linear_shapes)
     if value == "int4_weight_only" and not fits:
@@ -52,8 +65,16 @@ def why_not(value: Value, target: Target) -> str | None:
 
 
 def clash(config: Config, target: Target) -> str | None:
-    if config["quantization"] == "int4_weight_only" and target.device.kind == "cuda" and config["dtype"] != "bf16":
+    if config["quantization"] == "int4_weight_only" and target.device.is_nvidia and config["dtype"] != "bf16":
         return "the int4 kernel supports bfloat16 only"
+    if config["quantization"] == "int4_weight_only" and config["offload"] == "group":
+        return "group offloading pins the weights in memory, which int4 weights do not support"
+    if config["quantization"] == "int8_weight_only" and config["dtype"] == "fp16":
+        return "int8_weight_only multiplies before it scales, which overflows in float16"
+    if config["quantization"] == "fp8_dynamic_row" and config["dtype"] != "bf16":
+        return "fp8 with a scale for each row supports bfloat16 only"
+    if config["quantization"] == "int8_dynamic" and config["compile"] == "off" and target.device.is_gpu:
+        return "uncompiled, int8_dynamic waits for the GPU in each layer and falls back to float32"
     return None
 
 
@@ -63,9 +84,10 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
     denoiser = parts.denoiser(pipe)
     value, layers, kind = str(config["quantization"]), str(config["quantization_filter"]), device.partition(":")[0]
+    left_out, why = _left_out(pipe, value, kind)
     chosen: dict[str, Any] = {}
     for name, module in denoiser.named_modules():
-        if isinstance(module, torch.nn.Linear):
+        if isinstance(module, torch.nn.Linear) and name not in left_out:
             shape = (module.in_features, module.out_features)
             if selected(layers, shape) and _fits(value, shape, kind):
                 chosen[name] = module
@@ -75,7 +97,24 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, name: name in chosen, device=where)
     done = [module for module in chosen.values() if type(module.weight.data).__module__.startswith("torchao")]
     part = sum(module.weight.numel() for module in done)
-    return Effect(count=len(done), what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights")
+    return Effect(count=len(done), what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights{why}")
+
+
+def _left_out(pipe: "DiffusionPipeline", value: str, kind: str) -> tuple[set[str], str]:
+    """The names of the denoiser's layers that can't be quantized whatever the filter, and the reason."""
+    from autotune.pipelines.rehearsal.watch import rehearse
+
+    traits, workload = traits_for(pipe), workload_for(pipe)
+    direct = set() if traits is None else set(traits.used_directly)
+    if value != "int8_dynamic" or kind == "cpu" or workload is None:
+        return direct, f", {len(direct)} used directly" if direct else ""
+    smallest = min(workload.shapes, key=lambda shape: shape.width * shape.height * shape.batch)
+    short = workload.model_copy(update={"prompts": ("a",) * smallest.batch}).at(smallest)
+    seen = rehearse(pipe, short, until="denoised")
+    if seen.fault:
+        return direct, f", rows not known ({seen.fault})"
+    few = {name for name, rows in seen.rows.items() if rows <= INT_MM_ROWS}
+    return direct | seen.used_directly | few, f", without {len(few)} of at most {INT_MM_ROWS} rows"
 
 
 def _fits(value: str, shape: tuple[int, int], kind: str) -> bool:
@@ -93,7 +132,8 @@ def _how(value: str, kind: str) -> Any:
     from torchao import quantization
 
     if value != "int4_weight_only":
-        return getattr(quantization, CONFIGS[value])(set_inductor_config=False)
+        rows = {"granularity": quantization.PerRow()} if value == "fp8_dynamic_row" else {}
+        return getattr(quantization, CONFIGS[value])(**rows, set_inductor_config=False)
     if kind == "cpu":
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 
@@ -110,10 +150,9 @@ def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
     def quantized(part: Part) -> Part:
         fits = [s for s in part.component.linear if selected(layers, s[:2]) and _fits(value, s[:2], kind)]
         smaller = part.stored_smaller(sum(wide * high * count for wide, high, count in fits), BITS[value])
-        scales = sum(
-            high * count * (2 * wide / GROUP if value == "int4_weight_only" else 1) for wide, high, count in fits
-        )
-        return replace(smaller, bytes=smaller.bytes + int(scales * part.weight_bytes))
+        grouped = value == "int4_weight_only"
+        scales = sum(high * count * (2 * wide // GROUP if grouped else 1) for wide, high, count in fits)
+        return replace(smaller, bytes=smaller.bytes + scales * (part.weight_bytes if grouped else SCALE_BYTES))
 
     return footprint.of_denoiser(quantized, target.pipeline.known.denoiser)
 
@@ -131,9 +170,17 @@ def script(config: Config, target: Target) -> Script:
     denoiser, layers = f"pipe.{target.pipeline.known.denoiser}", str(config["quantization_filter"])
     if value == "int4_weight_only" and kind == "cpu":
         return Script(why_not="int4 on a CPU is a prototype of torchao, whose module may move in any version")
-    limits = 'group_size=64, int4_packing_format="tile_packed_to_4d", ' if value == "int4_weight_only" else ""
+    limits = {
+        "int4_weight_only": 'group_size=64, int4_packing_format="tile_packed_to_4d", ',
+        "fp8_dynamic_row": "granularity=PerRow(), ",
+    }.get(value, "")
+    names = f"{CONFIGS[value]}, PerRow, quantize_" if value == "fp8_dynamic_row" else f"{CONFIGS[value]}, quantize_"
+    if value == "int8_dynamic" and kind != "cpu":
+        return Script(why_not="the layers that see too few rows for int8 are known only when the pipeline was called")
     made = f"{CONFIGS[value]}({limits}set_inductor_config=False)"
     wanted = ["isinstance(module, torch.nn.Linear)"]
+    if target.pipeline.known.used_directly:
+        wanted.append(f"name not in {sorted(target.pipeline.known.used_directly)}")
     if value == "int4_weight_only":
         wanted.append(f"module.in_features % {GROUP} == 0")
     if layers.startswith("min_features:"):
@@ -150,7 +197,7 @@ def script(config: Config, target: Target) -> Script:
         "",
         f"quantize_({denoiser}, {made}, filter_fn=is_quantized{where})",
     )
-    return Script(imports=(f"from torchao.quantization import {CONFIGS[value]}, quantize_",), lines=lines)
+    return Script(imports=(f"from torchao.quantization import {names}",), lines=lines)
 
 
 KNOB = Knob(
@@ -161,6 +208,7 @@ KNOB = Knob(
     rounds=True,
     nearest={
         "fp8_dynamic": ("fp8_weight_only", "int8_weight_only"),
+        "fp8_dynamic_row": ("fp8_dynamic", "fp8_weight_only", "int8_weight_only"),
         "fp8_weight_only": ("int8_weight_only",),
         "int8_dynamic": ("int8_weight_only",),
         "int4_weight_only": ("int8_weight_only",),

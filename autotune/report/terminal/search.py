@@ -31,6 +31,7 @@ def header(event: Probed) -> str:
     lines = [
         heading_words("search", f"{about}, {target.workload}"),
         inputs_words(target.pipeline.known),
+        target.doubt or "",
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
         f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *words.options(target.pipeline)])})",
         f"study in {event.folder}",
