@@ -13,6 +13,9 @@ import torch
 from autotune.pipelines.locate import ARCHITECTURES
 
 CLIP_L, CLIP_G, VAE = (123, 0.2), (695, 1), (83.7, 0.2)  # 492 MB, 2.78 GB and 335 MB in fp32
+VAE_16 = (83.8, 0.2)  # with 16 channels: 168 MB in bf16
+CLIP_L_PROJECTED = (123.7, 0.2)  # 247 MB in fp16
+QWEN3_4B, GEMMA2_2B = (4022, 5), (2614, 5)  # 8.04 GB and 5.23 GB in bf16
 T5_XXL = (4760, 5)  # 9.52 GB in bf16 as FLUX stores it; IF's own 19.6 GB in fp32 hold the embedding twice
 
 # Millions of parameters, and how far the rounding of their source lets them be off. The source is the size of the
@@ -33,6 +36,50 @@ PUBLISHED = {
     ("if-stage3", "unet"): (473.5, 0.3),  # 947 MB in fp16
     ("if-stage3", "text_encoder"): (340, 1.3),  # 1.36 GB
     ("if-stage3", "vae"): (55.3, 0.2),  # 221 MB
+    ("flux-dev", "transformer"): (11901, 5),  # 23.8 GB in bf16; the model card: 12B
+    ("flux-dev", "text_encoder"): CLIP_L,
+    ("flux-dev", "text_encoder_2"): T5_XXL,
+    ("flux-dev", "vae"): VAE_16,
+    ("flux-schnell", "transformer"): (11891, 5),  # dev without the embedding of its guidance
+    ("flux-schnell", "text_encoder"): CLIP_L,
+    ("flux-schnell", "text_encoder_2"): T5_XXL,
+    ("flux-schnell", "vae"): VAE_16,
+    ("flux-kontext", "transformer"): (11901, 5),  # as dev
+    ("flux-kontext", "text_encoder"): CLIP_L,
+    ("flux-kontext", "text_encoder_2"): T5_XXL,
+    ("flux-kontext", "vae"): VAE_16,
+    ("flux2-klein", "transformer"): (3876, 5),  # 7.75 GB in bf16; the model card: 4B
+    ("flux2-klein", "text_encoder"): QWEN3_4B,
+    ("flux2-klein", "vae"): (84.0, 0.3),  # 168 MB in bf16
+    ("chroma", "transformer"): (8900, 50),  # the model card: 8.9B
+    ("chroma", "text_encoder"): T5_XXL,
+    ("chroma", "vae"): VAE_16,
+    # 4.94 GB and 16.3 GB in bf16, without the table of positions, a buffer of 384 x 384 x 1536 and 192 x 192 x 2432
+    ("sd3.5-medium", "transformer"): (2470 - 226.5, 5),
+    ("sd3.5-medium", "text_encoder"): CLIP_L_PROJECTED,
+    ("sd3.5-medium", "text_encoder_2"): CLIP_G,
+    ("sd3.5-medium", "text_encoder_3"): T5_XXL,
+    ("sd3.5-medium", "vae"): VAE_16,
+    ("sd3.5-large", "transformer"): (8146 - 89.7, 10),
+    ("sd3.5-large", "text_encoder"): CLIP_L_PROJECTED,
+    ("sd3.5-large", "text_encoder_2"): CLIP_G,
+    ("sd3.5-large", "text_encoder_3"): T5_XXL,
+    ("sd3.5-large", "vae"): VAE_16,
+    ("qwen-image", "transformer"): (20430, 50),  # 40.9 GB in bf16; the model card: 20B
+    ("qwen-image", "text_encoder"): (8292, 10),  # 16.6 GB in bf16
+    ("qwen-image", "vae"): (126.9, 0.3),  # 254 MB in bf16
+    ("z-image-turbo", "transformer"): (6155, 50),  # the model card: 6B
+    ("z-image-turbo", "text_encoder"): QWEN3_4B,
+    ("z-image-turbo", "vae"): VAE_16,
+    ("sana", "transformer"): (1604, 5),  # the model card: 1.6B
+    ("sana", "text_encoder"): GEMMA2_2B,
+    ("sana", "vae"): (312.3, 0.5),  # 1.25 GB
+    ("lumina2", "transformer"): (2610, 15),  # the model card: 2.6B
+    ("lumina2", "text_encoder"): GEMMA2_2B,
+    ("lumina2", "vae"): VAE_16,
+    ("pixart-sigma", "transformer"): (610.9, 1.3),  # 2.44 GB; the paper: 0.6B
+    ("pixart-sigma", "text_encoder"): T5_XXL,
+    ("pixart-sigma", "vae"): VAE,
 }
 FOLDERS = sorted({folder for folder, _ in PUBLISHED})
 PIPELINES = [folder for folder in FOLDERS if (folder, "") not in PUBLISHED]
