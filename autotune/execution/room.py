@@ -8,8 +8,8 @@ with 255, and the 8-bit picture. A wish that passes may still not fit: then it i
 from collections.abc import Iterable
 
 from autotune.device import Device
+from autotune.devices.host_memory import total_bytes
 from autotune.errors import UserError
-from autotune.host_memory import total_bytes
 from autotune.workload import Shape
 
 DEVICE_BYTES_PER_PIXEL = 2 * 3 * 2

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotune.host_memory import HostMemory, cgroup_limit_bytes, free_bytes, status_bytes
+from autotune.devices.host_memory import cgroup_limit_bytes, free_bytes, status_bytes
+from autotune.measurement import HostMemory
 
 if TYPE_CHECKING:
     from autotune.job import Job

@@ -11,7 +11,7 @@ import torch
 
 from autotune.building import build
 from autotune.config import Config
-from autotune.host_memory import status_bytes
+from autotune.devices.host_memory import status_bytes
 from autotune.isolation import REQUESTED_AT, STARTED_BY
 from autotune.job import ChainJob, DrawJob, MeasureJob
 from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch

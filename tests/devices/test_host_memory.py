@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune import host_memory
+from autotune.devices import host_memory
 
 GIB = 2**30
 

@@ -1,4 +1,4 @@
-"""Host memory: what a process took of the machine's memory, how much there is, and how much is free.
+"""Host memory: how much memory this machine has, how much is free, and what this process holds.
 
 Everything is read from /proc and /sys/fs/cgroup, without torch. A container's limit is that of a cgroup: the smallest
 limit of the cgroup that a process is in, and of those around it.
@@ -8,28 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from autotune.frozen_model import FrozenModel
-
 CGROUPS = Path("/sys/fs/cgroup")
 NO_LIMIT = 2**60  # version 1 of cgroups writes "no limit" as a number near 2**63
-
-
-class HostMemory(FrozenModel):
-    """What one process took of the machine's memory, in bytes.
-
-    peak_resident_bytes  the largest resident memory (the kernel's VmHWM), the libraries' code included
-    peak_pinned_bytes    the largest page-locked memory of torch's allocator for transfers to a GPU, which resident
-                         memory leaves out where the driver has allocated it; None: no GPU was used
-    cgroup_limit_bytes   what the container or the service may take; None: no limit
-    """
-
-    peak_resident_bytes: int
-    peak_pinned_bytes: int | None = None
-    cgroup_limit_bytes: int | None = None
-
-    @property
-    def peak_bytes(self) -> int:
-        return self.peak_resident_bytes + (self.peak_pinned_bytes or 0)
 
 
 def status_bytes(field: str) -> int | None:
