@@ -1,4 +1,4 @@
-"""`autotune fit`: what the weights take in each format and with each offload. The pipeline and the cards are made up."""
+"""`autotune fit`: what the weights take in each format and with each offload. Pipelines and cards are made up."""
 
 import json
 import subprocess
