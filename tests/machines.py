@@ -1,4 +1,4 @@
-"""Machines: what NVML and torch.cuda answer on five machines with NVIDIA GPUs that are not there.
+"""Machines: what NVML and torch.cuda answer on machines with NVIDIA GPUs that are not there.
 
 Nothing here was recorded on such a machine. The answers follow NVML's and CUDA's documentation, data sheets, and
 reports of users: which question a card declines, in what order CUDA counts, what a container hides. A test that passes
@@ -16,6 +16,7 @@ here has passed on a fake.
 | `desktop_4090` | a 4090 that also draws the screen: Xorg and a browser hold memory and use some per cent |
 | `two_cards` | NVML (PCI order): 0 is a 3060, 1 a 4090. CUDA's own order, the fastest first, is the reverse |
 | `h100_mig_container` | a 1g.10gb slice of an H100 in a container; NVML declines to tell of the whole card |
+| `h100` | one H100 and nobody else: what tests of a single card begin with |
 | `gb10` | DGX Spark: GPU and processor share one memory, so NVML declines to tell its size |
 """
 
@@ -45,7 +46,7 @@ class Card:
     cuda_bytes    torch's total_memory, a little less than NVML's
     listed_as     process id that NVML has for this process; None: it does not list it
     compute, graphics, mps   other processes: process id -> bytes
-    utilisation   (process id, per cent, age in microseconds) as NVML's samples have it
+    utilisation   (process id, per cent) of NVML's samples; or with the microseconds by which they are too old
     """
 
     name: str
@@ -74,7 +75,7 @@ class Card:
     compute: dict[int, int] = field(default_factory=dict)
     graphics: dict[int, int] = field(default_factory=dict)
     mps: dict[int, int] = field(default_factory=dict)
-    utilisation: list[tuple[int, int, int]] = field(default_factory=list)
+    utilisation: list[tuple[int, ...]] = field(default_factory=list)
     driver_bytes: int = 100 * MIB  # used by no process
 
     has_context: bool = False
@@ -243,7 +244,8 @@ class FakeNvml:
         if not handle.utilisation:  # as the binding has it
             raise real.NVMLError(real.NVML_ERROR_NOT_FOUND)
         sample = real.c_nvmlProcessUtilizationSample_t
-        return [sample(pid=pid, timeStamp=timeStamp + 1 - age, smUtil=share) for pid, share, age in handle.utilisation]
+        told = [(pid, share, sum(age)) for pid, share, *age in handle.utilisation]
+        return [sample(pid=pid, timeStamp=timeStamp + 1 - age, smUtil=share) for pid, share, age in told]
 
     def _may(self, question: str) -> None:
         if question in self.declines:
@@ -482,6 +484,20 @@ def h100_mig_container() -> Machine:
     return Machine([whole], "550.90.07", {"NVIDIA_VISIBLE_DEVICES": part.uuid})
 
 
+def h100() -> Machine:
+    card = Card(
+        "NVIDIA H100 80GB HBM3",
+        "GPU-90000000-1111-2222-3333-444444444444",
+        memory_bytes=81559 * MIB,
+        cuda_bytes=81079 * MIB,
+        capability=(9, 0),
+        multiprocessors=132,
+        power_mw=300_000,
+        power_limit_mw=700_000,
+    )
+    return Machine([card], "575.57.08")
+
+
 def gb10() -> Machine:
     card = Card(
         "NVIDIA GB10",
@@ -509,4 +525,5 @@ ALL: dict[str, Callable[[], Machine]] = {
     "two_cards": two_cards,
     "h100_mig_container": h100_mig_container,
     "gb10": gb10,
+    "h100": h100,
 }

@@ -1,4 +1,4 @@
-"""From finding the GPU to its memory and its watch, on five machines that are not there: see tests/machines.py."""
+"""From finding the GPU to its memory and its watch, on machines that are not there: see tests/machines.py."""
 
 from collections.abc import Callable
 
@@ -19,6 +19,7 @@ KNOWN: dict[str, tuple[int, int, tuple[int | None, int | None]]] = {
     "two_cards": (1, 24080, (2730, 3120)),
     "h100_mig_container": (0, 9728, (None, None)),
     "gb10": (0, 122_500, (2400, 3003)),
+    "h100": (0, 81079, (1800, 1980)),
 }
 
 

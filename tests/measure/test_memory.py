@@ -1,7 +1,7 @@
 """Peak memory of a CPU is this process's own, by phase, above what it was before; of a GPU, what the process holds.
 
 Each figure of the CPU is taken in a fresh process, as every measurement is: in this one, what earlier tests have left
-may be given back to the system in the middle of a phase. The GPU is one that is not there, see fake_nvml.py.
+may be given back to the system in the middle of a phase. The GPU is one that is not there, see tests/machines.py.
 """
 
 import json
@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 
+import machines
 import pytest
-from measure.fake_nvml import FakeCuda, FakeNvml, install
+from machines import Card, FakeCuda
 
 from autotune.measure.memory import CudaMeter, ResidentMeter, cap, meter_for
 from autotune.worker.classify import classify
@@ -56,24 +57,23 @@ def test_a_cpu_is_measured_by_its_resident_memory() -> None:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeNvml, FakeCuda]:
-    return install(monkeypatch)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> tuple[Card, FakeCuda]:
+    cuda = machines.h100().install(monkeypatch)[1]
+    return cuda.card(), cuda
 
 
 @pytest.mark.parametrize("container", [False, True])
 def test_promise_11_a_gpus_peaks_are_of_tensors_allocator_and_device(
-    gpu: tuple[FakeNvml, FakeCuda], container: bool
+    gpu: tuple[Card, FakeCuda], container: bool
 ) -> None:
     """The device's is what the allocator held and the context beside it, whether NVML knows us by our number or not."""
-    nvml, cuda = gpu
-    nvml.compute.clear()
+    card, cuda = gpu
+    card.listed_as = None if container else os.getpid()
     meter = meter_for("cuda:0")
     assert isinstance(meter, CudaMeter)
     meter.start("load")
     cuda.allocate(1000 * MIB, keep=True)
     cuda.allocate(2000 * MIB)
-    if not container:
-        nvml.compute = {os.getpid(): 500 * MIB + cuda.reserved}
     meter.start("run")
     cuda.allocate(300 * MIB)
     meter.stop()
@@ -82,10 +82,9 @@ def test_promise_11_a_gpus_peaks_are_of_tensors_allocator_and_device(
     assert (run.allocated_bytes, run.reserved_bytes, run.device_bytes) == (1300 * MIB, 3000 * MIB, 3500 * MIB)
 
 
-def test_promise_11_what_others_held_before_is_not_ours(gpu: tuple[FakeNvml, FakeCuda]) -> None:
-    nvml, cuda = gpu
-    nvml.compute = {4_000_000: 20_000 * MIB}
-    nvml.used_bytes = 20_000 * MIB
+def test_promise_11_what_others_held_before_is_not_ours(gpu: tuple[Card, FakeCuda]) -> None:
+    card, cuda = gpu
+    card.compute = {4_000_000: 20_000 * MIB}
     meter = meter_for("cuda:0")
     meter.start("run")
     cuda.allocate(100 * MIB)
@@ -94,25 +93,25 @@ def test_promise_11_what_others_held_before_is_not_ours(gpu: tuple[FakeNvml, Fak
 
 
 @pytest.mark.parametrize("container", [False, True])
-def test_a_cap_leaves_the_allocator_what_the_context_leaves(gpu: tuple[FakeNvml, FakeCuda], container: bool) -> None:
+def test_a_cap_leaves_the_allocator_what_the_context_leaves(gpu: tuple[Card, FakeCuda], container: bool) -> None:
     """8 GiB on a card of 80: a tenth of it, less the context."""
-    nvml, cuda = gpu
-    nvml.compute = {} if container else {os.getpid(): 500 * MIB}
+    card = gpu[0]
+    card.listed_as = None if container else os.getpid()
     cap("cuda:0", 8192 * MIB)
-    assert cuda.fraction == pytest.approx((8192 - 500) / (80 * 1024))
+    assert card.fraction == pytest.approx((8192 - 500) * MIB / card.cuda_bytes)
 
 
-def test_a_cap_above_the_card_is_the_card(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+def test_a_cap_above_the_card_is_the_card(gpu: tuple[Card, FakeCuda]) -> None:
     cap("cuda:0", 2**60)
-    assert gpu[1].fraction == 1.0
+    assert gpu[0].fraction == 1.0
 
 
-def test_a_cap_under_the_context_is_out_of_memory(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+def test_a_cap_under_the_context_is_out_of_memory(gpu: tuple[Card, FakeCuda]) -> None:
     with pytest.raises(MemoryError) as raised:
         cap("cuda:0", 400 * MIB)
     assert classify(raised.value).cause == "out_of_memory"
 
 
-def test_on_a_cpu_nothing_is_capped(gpu: tuple[FakeNvml, FakeCuda]) -> None:
+def test_on_a_cpu_nothing_is_capped(gpu: tuple[Card, FakeCuda]) -> None:
     cap("cpu", 1)
-    assert gpu[1].fraction is None
+    assert gpu[0].fraction is None

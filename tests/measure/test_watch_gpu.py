@@ -1,17 +1,17 @@
 """The GPU while it is timed, by a card that is not there: promises 7 (throttling) and 8 (other processes).
 
-What the fake answers has the real binding's names and types, see fake_nvml.py.
+What the fake answers has the real binding's names and types, see tests/machines.py.
 """
 
-import inspect
 import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import machines
 import pynvml
 import pytest
-from measure.fake_nvml import MIB, FakeCuda, FakeNvml, install
+from machines import MIB, Card, FakeCuda
 
 from autotune.device import Device
 from autotune.measure import latency
@@ -30,18 +30,18 @@ SLOWDOWNS = {
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    monkeypatch.delenv("AUTOTUNE_BUSY", raising=False)
-    monkeypatch.setattr(latency, "PAUSE_S", 0.0)
-    monkeypatch.setattr(HostLoad, "end", lambda self: None)  # this machine is busy, and its clock is not the fake one
-    return install(monkeypatch)[0]
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    return machines.h100().install(monkeypatch)[1]
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> FakeCuda:
-    fake = FakeCuda(card)
-    fake.install(monkeypatch)
-    return fake
+def card(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> Card:
+    monkeypatch.delenv("AUTOTUNE_BUSY", raising=False)
+    monkeypatch.setattr(latency, "PAUSE_S", 0.0)
+    monkeypatch.setattr(HostLoad, "end", lambda self: None)  # this machine is busy, and its clock is not the fake one
+    found = cuda.card()
+    found.has_context = True
+    return found
 
 
 def watch() -> GpuWatch:
@@ -65,18 +65,9 @@ class Calls:
         return f"picture {number}"
 
 
-def test_the_fake_has_the_real_modules_calls() -> None:
-    fake = FakeNvml()
-    names = [name for name in dir(fake) if name.startswith("nvml")]
-    assert len(names) > 12
-    for name in names:
-        mine, theirs = inspect.signature(getattr(fake, name)), inspect.signature(getattr(pynvml, name))
-        assert list(mine.parameters) == list(theirs.parameters), name
-
-
 @pytest.mark.parametrize("word", SLOWDOWNS)
 def test_promise_7_a_sample_under_a_slowdown_is_discarded_and_taken_again(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
+    monkeypatch: pytest.MonkeyPatch, card: Card, word: str
 ) -> None:
     calls = Calls(
         monkeypatch,
@@ -92,7 +83,7 @@ def test_promise_7_a_sample_under_a_slowdown_is_discarded_and_taken_again(
 
 
 def test_promise_7_time_held_down_by_heat_is_noticed_though_no_poll_saw_it(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     def heat(seconds: float) -> None:
         card.violation_ns[pynvml.NVML_PERF_POLICY_THERMAL] += round(seconds * 1e9)
@@ -104,7 +95,7 @@ def test_promise_7_time_held_down_by_heat_is_noticed_though_no_poll_saw_it(
 
 
 def test_promise_7_a_clock_under_three_quarters_of_the_reference_is_throttling(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     at = {
         1: lambda: setattr(card, "sm_clock_mhz", 1400),  # 78 %
@@ -115,7 +106,7 @@ def test_promise_7_a_clock_under_three_quarters_of_the_reference_is_throttling(
     assert [(d.why, "1300 MHz" in d.reason) for d in sampled.discarded] == [("throttled", True)]
 
 
-def test_a_low_clock_of_an_idle_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+def test_a_low_clock_of_an_idle_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     def idle() -> None:
         card.sm_clock_mhz, card.reasons = 300, pynvml.nvmlClocksThrottleReasonGpuIdle
 
@@ -123,7 +114,7 @@ def test_a_low_clock_of_an_idle_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch
     assert sampled.discarded == ()
 
 
-def slowed(card: FakeNvml, word: str, *, from_call: int, mhz: Sequence[int] = (1000,)) -> Any:
+def slowed(card: Card, word: str, *, from_call: int, mhz: Sequence[int] = (1000,)) -> Any:
     """Slowed down for this reason from this call on, at these clocks in turn."""
 
     def slow(clock: int) -> Callable[[], None]:
@@ -137,7 +128,7 @@ def slowed(card: FakeNvml, word: str, *, from_call: int, mhz: Sequence[int] = (1
 
 @pytest.mark.parametrize("word", SLOWDOWNS)
 def test_promise_7_a_gpu_whose_slowdown_changes_most_of_the_time_has_no_latency(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
+    monkeypatch: pytest.MonkeyPatch, card: Card, word: str
 ) -> None:
     at = slowed(card, word, from_call=2, mhz=(1000, 1200, 800))
     with pytest.raises(latency.NoCleanSamples, match=word) as raised:
@@ -147,7 +138,7 @@ def test_promise_7_a_gpu_whose_slowdown_changes_most_of_the_time_has_no_latency(
 
 @pytest.mark.parametrize("word", SLOWDOWNS)
 def test_promise_7_a_slowdown_that_stays_is_the_state_that_is_measured_and_labelled(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, word: str
+    monkeypatch: pytest.MonkeyPatch, card: Card, word: str
 ) -> None:
     """The calls before it, and those that showed that it stays, don't count."""
     watching = watch()
@@ -163,7 +154,7 @@ def test_promise_7_a_slowdown_that_stays_is_the_state_that_is_measured_and_label
 
 
 def test_promise_7_a_gpu_that_leaves_its_slowed_down_state_is_changing(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     def cool() -> None:
         card.reasons, card.sm_clock_mhz = 0, 1800
@@ -175,7 +166,7 @@ def test_promise_7_a_gpu_that_leaves_its_slowed_down_state_is_changing(
 
 
 def test_a_clock_that_falls_at_the_power_limit_and_stays_is_the_steady_state(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     """A power-limited card is faster as long as it is cool."""
 
@@ -189,7 +180,7 @@ def test_a_clock_that_falls_at_the_power_limit_and_stays_is_the_steady_state(
     assert watching.health().slowed_steadily
 
 
-def test_the_power_cap_is_recorded_and_invalidates_nothing(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+def test_the_power_cap_is_recorded_and_invalidates_nothing(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     at = {2: lambda: setattr(card, "reasons", pynvml.nvmlClocksThrottleReasonSwPowerCap)}
     watching = watch()
     assert latency.sample(Calls(monkeypatch, at), watching, keep=5, device="cuda:0").discarded == ()
@@ -197,7 +188,7 @@ def test_the_power_cap_is_recorded_and_invalidates_nothing(monkeypatch: pytest.M
 
 
 def test_time_under_the_power_cap_is_recorded_though_no_poll_saw_it(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     at = {2: lambda: card.violation_ns.update({pynvml.NVML_PERF_POLICY_POWER: 10**8})}
     watching = watch()
@@ -207,7 +198,7 @@ def test_time_under_the_power_cap_is_recorded_though_no_poll_saw_it(
 
 @pytest.mark.parametrize("kind", ["compute", "graphics", "mps"])
 def test_promise_8_another_process_that_takes_memory_is_contention(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, kind: str
+    monkeypatch: pytest.MonkeyPatch, card: Card, kind: str
 ) -> None:
     theirs = getattr(card, kind)
     at = {
@@ -220,7 +211,7 @@ def test_promise_8_another_process_that_takes_memory_is_contention(
 
 
 def test_promise_8_memory_that_others_held_before_is_not_contention(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     card.compute[OTHER] = 4096 * MIB
     watching = watch()
@@ -229,7 +220,7 @@ def test_promise_8_memory_that_others_held_before_is_not_contention(
 
 
 def test_promise_8_another_process_at_work_is_contention_and_we_are_not(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
     card.compute[OTHER] = 400 * MIB
     at = {
@@ -242,19 +233,17 @@ def test_promise_8_another_process_at_work_is_contention_and_we_are_not(
 
 
 def test_promise_8_in_a_container_we_are_no_stranger_to_ourselves(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, cuda: FakeCuda
+    monkeypatch: pytest.MonkeyPatch, card: Card, cuda: FakeCuda
 ) -> None:
     """NVML knows us by the host's number: our own growth and work are not others', theirs still are."""
-    cuda.make_context()
-    card.compute = {OTHER: 500 * MIB}
+    card.listed_as = OTHER
     card.utilisation = [(OTHER, 100)]
 
     def ours() -> None:
         cuda.allocate(2048 * MIB)
-        card.compute[OTHER] += 2048 * MIB
 
     def theirs(size: int) -> None:
-        card.used_bytes += size
+        card.driver_bytes += size
 
     at = {1: ours, 3: lambda: theirs(300 * MIB), 4: lambda: theirs(-300 * MIB)}
     watching = watch()
@@ -264,18 +253,16 @@ def test_promise_8_in_a_container_we_are_no_stranger_to_ourselves(
 
 
 def test_another_process_with_our_number_on_the_host_is_not_us(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml, cuda: FakeCuda
+    monkeypatch: pytest.MonkeyPatch, card: Card, cuda: FakeCuda
 ) -> None:
     cuda.allocate(1024 * MIB)
-    card.compute = {os.getpid(): 100 * MIB, OTHER: 1600 * MIB}  # the second is us
+    card.listed_as, card.compute = OTHER, {os.getpid(): 100 * MIB}
     card.utilisation = [(os.getpid(), 0), (OTHER, 100)]
     sampled = latency.sample(Calls(monkeypatch, {}), watch(), keep=5, device="cuda:0")
     assert sampled.discarded == ()
 
 
-def test_where_noise_is_accepted_everything_is_kept_and_recorded(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
-) -> None:
+def test_where_noise_is_accepted_everything_is_kept_and_recorded(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     monkeypatch.setenv("AUTOTUNE_BUSY", "accept")
     at = {2: lambda: setattr(card, "reasons", SLOWDOWNS["HwThermal"])}
     watching = watch()
@@ -284,7 +271,7 @@ def test_where_noise_is_accepted_everything_is_kept_and_recorded(
     assert watching.health().throttle_reasons == ("HwThermal",)
 
 
-def test_health_is_that_of_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+def test_health_is_that_of_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     def throttled() -> None:
         card.reasons, card.temperature_c, card.power_mw = SLOWDOWNS["HwThermal"], 95, 100_000
 
@@ -300,7 +287,7 @@ def test_health_is_that_of_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card:
     assert health.not_told == ()
 
 
-def test_a_long_sample_is_polled_ten_times_a_second(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+def test_a_long_sample_is_polled_ten_times_a_second(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     """A slowdown that is over before the sample ends is seen."""
     watching = watch()
     watching.begin()
@@ -314,7 +301,7 @@ def test_a_long_sample_is_polled_ten_times_a_second(monkeypatch: pytest.MonkeyPa
     assert len(watching._polls) >= 4
 
 
-def test_energy_is_what_the_counter_gained_in_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
+def test_energy_is_what_the_counter_gained_in_the_kept_calls(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     def burn() -> None:
         card.energy_mj += 60_000
 
@@ -354,9 +341,9 @@ ALL = {
 
 
 def test_a_card_that_tells_nothing_is_timed_all_the_same_and_the_silence_is_recorded(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
+    monkeypatch: pytest.MonkeyPatch, card: Card
 ) -> None:
-    card.declines = ALL
+    card.declines = dict.fromkeys(ALL, pynvml.NVML_ERROR_NOT_SUPPORTED)
     card.utilisation = [(OTHER, 100)]
     watching = watch()
     sampled = latency.sample(Calls(monkeypatch, {}), watching, keep=5, device="cuda:0")
@@ -367,19 +354,17 @@ def test_a_card_that_tells_nothing_is_timed_all_the_same_and_the_silence_is_reco
     assert watching.energy_j() is None
 
 
-def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPatch, card: FakeNvml) -> None:
-    card.declines = {"CurrentClocksEventReasons"}
+def test_an_older_driver_is_asked_by_the_older_name(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
+    card.declines = {"CurrentClocksEventReasons": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
     card.reasons = SLOWDOWNS["HwSlowdown"]
     watching = watch()
     latency.sample(Calls(monkeypatch, {}), watching, keep=5, device="cuda:0")
     assert watching.health().throttle_reasons == ("HwSlowdown",)
 
 
-def test_a_gpu_that_nvml_does_not_know_has_no_health_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, card: FakeNvml
-) -> None:
+def test_a_gpu_that_nvml_does_not_know_has_no_health_of_its_own(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
     """The processor that launches its work is watched all the same."""
-    card.declines = {"HandleByUUID"}
+    card.declines = {"HandleByUUID": pynvml.NVML_ERROR_NOT_FOUND}
     found = watch_for(GPU)
     assert isinstance(found, HostWatch)
     assert len(latency.sample(Calls(monkeypatch, {}), found, keep=5, device="cuda:0").samples_s) >= 5
