@@ -24,6 +24,7 @@ class Goal(FrozenModel):
     minimise          the latency objective of a workload with several sizes. "sum": the sum over all sizes, which must
                       keep `max_latency_s`. "each": one objective per size; the slowest must keep `max_latency_s`.
     max_vram_bytes    of the peak memory; None: no limit
+    max_ram_bytes     of the host's memory, at the peak of the process; None: no limit
     max_latency_s     of one call; None: no limit
     max_quality_drop  of the mean quality loss against the baseline, in the units of the study's quality metric
     max_worst_place_levels
@@ -33,6 +34,7 @@ class Goal(FrozenModel):
 
     minimise: Minimise = "sum"
     max_vram_bytes: int | None = None
+    max_ram_bytes: int | None = None
     max_latency_s: float | None = None
     max_quality_drop: float
     max_worst_place_levels: float | None = None
@@ -43,17 +45,20 @@ class Goal(FrozenModel):
         peak_memory_bytes: int,
         quality_loss: float,
         worst_place_levels: float | None = None,
+        host_bytes: int | None = None,
     ) -> dict[str, float]:
         """Optuna's constraint values: limit -> the excess. The limit holds where the value is 0 or less.
 
         The excess is a share of the limit; that of max_quality_drop is in the units of the quality metric.
 
-        latency_s           the largest of the latency objectives
-        worst_place_levels  None: not known, which violates nothing
+        latency_s                       the largest of the latency objectives
+        worst_place_levels, host_bytes  None: not known, which violates nothing
         """
         excess = {"max_quality_drop": quality_loss - self.max_quality_drop}
         if self.max_vram_bytes is not None:
             excess["max_vram"] = peak_memory_bytes / self.max_vram_bytes - 1
+        if self.max_ram_bytes is not None:
+            excess["max_ram"] = (self.max_ram_bytes if host_bytes is None else host_bytes) / self.max_ram_bytes - 1
         if self.max_latency_s is not None:
             excess["max_latency"] = latency_s / self.max_latency_s - 1
         if self.max_worst_place_levels is not None:

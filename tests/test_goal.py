@@ -69,6 +69,13 @@ def test_the_limit_of_a_place_is_a_share_too_and_what_is_not_known_violates_noth
     goal = Goal(max_quality_drop=0.5, max_worst_place_levels=40)
     assert goal.violations(1.0, 1, 0.0, 60.0)["max_worst_place"] == pytest.approx(0.5)
     assert goal.violations(1.0, 1, 0.0)["max_worst_place"] == 0
+
+
+def test_a_limit_of_host_memory_is_a_share_and_unknown_memory_violates_nothing() -> None:
+    goal = Goal(max_quality_drop=0.5, max_ram_bytes=32 * 10**9)
+    assert goal.violations(1.0, 1, 0.0, None, 48 * 10**9)["max_ram"] == pytest.approx(0.5)
+    assert goal.violations(1.0, 1, 0.0)["max_ram"] == 0
+    assert "max_ram" not in Goal(max_quality_drop=0.5).violations(1.0, 1, 0.0, None, 1)
     for wrong in (0, -1, 256, float("nan")):
         with pytest.raises(UserError, match="give levels above 0, of at most 255"):
             read_levels(wrong)

@@ -72,6 +72,9 @@ def search(
         typer.Option("--ip-adapter-later", help="Only settings that survive an IP-Adapter put on later."),
     ] = False,
     max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
+    max_ram: Annotated[
+        str | None, typer.Option(help="Most memory of the host that the pick's process takes, such as 32GB.")
+    ] = None,
     max_latency: Annotated[
         str | None,
         typer.Option(
@@ -151,6 +154,7 @@ def search(
             lora_later=lora_later,
             ip_adapter_later=ip_adapter_later,
             max_vram_bytes=read_bytes(max_vram) if max_vram else None,
+            max_ram_bytes=read_bytes(max_ram) if max_ram else None,
             max_latency_s=read_seconds(max_latency) if max_latency else None,
             max_quality_drop=max_quality_drop,
             max_worst_place_levels=max_worst_place,

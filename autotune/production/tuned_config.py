@@ -15,6 +15,7 @@ from autotune.device import Device
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, write_json
 from autotune.knobs import check_value, complete
+from autotune.measurement import HostMemory
 from autotune.pipeline import Identifier, Pipeline
 from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
@@ -47,6 +48,7 @@ class Evidence(FrozenModel):
     latency_samples_s: tuple[float, ...]
     first_call_s: float
     peak_memory_bytes: int
+    host: HostMemory | None = None  # of the machine's memory; None: an older file
     energy_per_picture_j: float | None = None  # a rough figure; None: the GPU does not report it
     effects: dict[str, str]
     quality_metric: str

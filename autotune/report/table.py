@@ -19,7 +19,8 @@ from autotune.study_folder import StudyFolder
 from autotune.trial import Failure, Trial
 
 Row = Mapping[str, Any]
-MORE_FIGURES = ("seconds_per_picture", "peak_memory_bytes", "load_peak_memory_bytes", "drift", "timed_calls")
+MEMORY = ("peak_memory_bytes", "load_peak_memory_bytes", "host_memory_bytes")
+MORE_FIGURES = ("seconds_per_picture", *MEMORY, "drift", "timed_calls")
 
 
 def trials_rows(study: Path) -> list[Row]:
@@ -66,6 +67,7 @@ def _figures(trial: Trial, baseline: Trial, spread: float, batch: int) -> Row:
         mine.seconds_per_picture(batch),
         mine.peak_memory_bytes,
         mine.load_peak_memory_bytes,
+        mine.host.peak_bytes if mine.host else None,
         trial.drift,
         len(mine.latency_samples_s),
     )

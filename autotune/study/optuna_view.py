@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from autotune.sampler import FAILED, NOT_MEASURED
-from autotune.study.pareto_front import costs, objectives, violations, worst_place_levels
+from autotune.study.pareto_front import costs, host_bytes, objectives, violations, worst_place_levels
 from autotune.study.record import Record
 from autotune.study.reuse_plan import picture_key
 from autotune.trial import Failure, Trial
@@ -41,7 +41,8 @@ class OptunaView:
     def constraints(self) -> dict[str, float]:
         """Optuna's constraints: 0 or less holds. Every trial has all of them, since the GP sampler fails otherwise."""
         failed = 0.0 if self.trial.measured else 1.0
-        return {FAILED: failed, **violations(self.values, self.record.goal, worst_place_levels(self.trial))}
+        others = worst_place_levels(self.trial), host_bytes(self.trial)
+        return {FAILED: failed, **violations(self.values, self.record.goal, *others)}
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def pick_trial(trials: Iterable[Trial], baseline: Trial, goal: Goal, how: Pick =
 
 def keeps(trial: Trial, baseline: Trial, goal: Goal) -> bool:
     """Does this judged trial keep every limit of the goal?"""
-    worst = worst_place_levels(trial)
-    return all(over <= 0 for over in violations(objectives(trial, baseline, goal.minimise), goal, worst).values())
+    own = objectives(trial, baseline, goal.minimise)
+    return all(over <= 0 for over in violations(own, goal, worst_place_levels(trial), host_bytes(trial)).values())
 
 
 def worst_place_levels(trial: Trial) -> float | None:
@@ -80,7 +80,15 @@ def worst_place_levels(trial: Trial) -> float | None:
     return quality.worst_place_levels if quality else None
 
 
-def violations(objectives: Sequence[float], goal: Goal, worst_place: float | None = None) -> dict[str, float]:
+def host_bytes(trial: Trial) -> int | None:
+    """The peak of the host's memory that the trial's process took; None: not known."""
+    host = trial.measured.host if trial.measured else None
+    return host.peak_bytes if host else None
+
+
+def violations(
+    objectives: Sequence[float], goal: Goal, worst_place: float | None = None, host_bytes: int | None = None
+) -> dict[str, float]:
     """Limit of the goal -> by which share these objectives exceed it; 0 or less: it is kept."""
     *latencies_s, memory_bytes, loss = objectives
-    return goal.violations(max(latencies_s), int(memory_bytes), loss, worst_place)
+    return goal.violations(max(latencies_s), int(memory_bytes), loss, worst_place, host_bytes)

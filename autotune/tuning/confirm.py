@@ -82,8 +82,8 @@ class Confirmer:
     def _keeps_the_goal(self, best: Trial | None) -> Trial:
         if best is None:
             raise UserError(
-                "no config keeps the limits that were set (the trials are kept; loosen --max-vram, --max-latency or "
-                "--max-quality-drop in another study, or go on with a larger --budget)."
+                "no config keeps the limits that were set (the trials are kept; loosen --max-vram, --max-ram, "
+                "--max-latency or --max-quality-drop in another study, or go on with a larger --budget)."
             )
         return best
 

@@ -12,10 +12,10 @@ from autotune.production.thumbnail import Thumbnail, thumbnail_of, with_thumbnai
 from autotune.production.tuned_config import Confirmation, ConfirmedQuality, Evidence, TunedConfig
 from autotune.statistics.paired import paired_drop
 from autotune.study.pareto_front import pick_trial
-from autotune.study.record import Record, read_record, read_trials
+from autotune.study.record import Record, read_record, read_trials, usable_picture
 from autotune.study_folder import StudyFolder, picture_name
 from autotune.trial import Failure, Trial
-from autotune.workload import Workload
+from autotune.workload import Workload, open_picture
 
 
 def export_from(study: Path, word: str) -> TunedConfig:
@@ -53,14 +53,12 @@ def chosen_trial(folder: StudyFolder, record: Record, trials: list[Trial], word:
 
 def read_thumbnails(place: Path, workload: Workload) -> tuple[Thumbnail, ...]:
     """Thumbnails of the first pictures in the folder of a run, of those that are still there."""
-    from PIL import Image
-
     first, thumbnails = with_thumbnails(workload), []
     for index, prompt in enumerate(first.prompts):
         path = place / "images" / picture_name(index)
-        if path.exists():
-            with Image.open(path) as image:
-                thumbnails.append(thumbnail_of(image, prompt, first.seed_of(index)))
+        if path.exists() and usable_picture(path):
+            image = open_picture(path, f"picture {str(path)!r}")
+            thumbnails.append(thumbnail_of(image, prompt, first.seed_of(index)))
     return tuple(thumbnails)
 
 
@@ -178,6 +176,7 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
         latency_samples_s=measured.latency_samples_s,
         first_call_s=measured.first_calls_s[0],
         peak_memory_bytes=measured.peak_memory_bytes,
+        host=measured.host,
         energy_per_picture_j=measured.energy_per_picture_j,
         effects={name: str(effect) for name, effect in measured.effects.items()},
         quality_metric=quality.metric,

@@ -96,6 +96,7 @@ def search(
     ip_adapter_later: bool = False,
     minimise: str = "sum",
     max_vram_bytes: int | None = None,
+    max_ram_bytes: int | None = None,
     max_latency_s: float | None = None,
     max_quality_drop: float | None = None,
     max_worst_place_levels: float | None = None,
@@ -152,6 +153,7 @@ def search(
     The goal:
     minimise          of several workloads: "sum" of their latencies, or "each" latency as an objective of its own
     max_vram_bytes    most peak memory of the pick
+    max_ram_bytes     most memory of the host that the pick's process takes at its peak, pinned memory included
     max_latency_s     most seconds a call of the pick: of the sum, or with minimise="each" of the slowest workload
     max_quality_drop  most CLIP points that the pick may lose (None: 0.3), without CLIP 100 x (1 - SSIM) (None: 10)
     max_worst_place_levels
@@ -213,6 +215,7 @@ def search(
         goal=Goal(
             minimise=read_minimise(minimise),
             max_vram_bytes=max_vram_bytes,
+            max_ram_bytes=max_ram_bytes,
             max_latency_s=max_latency_s,
             max_quality_drop=read_quality_drop(max_quality_drop, described),
             max_worst_place_levels=read_levels(max_worst_place_levels),

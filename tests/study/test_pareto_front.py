@@ -4,9 +4,10 @@ import random
 from typing import Any
 
 import pytest
-from made_up import failed, likeness, measured, quality, record, stopped
+from made_up import changed, failed, likeness, measured, quality, record, stopped
 
 from autotune.goal import Goal
+from autotune.measurement import HostMemory
 from autotune.study.optuna_view import OptunaView
 from autotune.study.pareto_front import costs, keeps, objectives, pareto_front, pick_trial
 from autotune.trial import Trial
@@ -134,6 +135,22 @@ def test_a_pick_keeps_the_limit_of_its_worst_place() -> None:
     assert picked.number == 2
     assert keeps(unknown, BASELINE, goal)
     assert OptunaView(banded, [BASELINE, banded], record(goal=goal)).constraints["max_worst_place"] == 0.5
+
+
+def test_a_pick_keeps_the_limit_of_host_memory() -> None:
+    """Offloading takes it: 6 GB of VRAM that need 85 GB of the machine are no answer."""
+    hungry, modest = (
+        changed(
+            measured(number, latency_s=latency_s), host=HostMemory(peak_resident_bytes=resident, peak_pinned_bytes=5)
+        )
+        for number, latency_s, resident in [(1, 0.2, 80), (2, 0.5, 35)]
+    )
+    unknown, goal = measured(3, latency_s=0.9), Goal(max_quality_drop=100.0, max_ram_bytes=40)
+    picked = pick_trial([BASELINE, hungry, modest, unknown], BASELINE, goal)
+    assert picked is not None
+    assert picked.number == 2
+    assert keeps(unknown, BASELINE, goal)
+    assert OptunaView(hungry, [BASELINE, hungry], record(goal=goal)).constraints["max_ram"] == 85 / 40 - 1
 
 
 def test_if_no_trial_keeps_the_limits_none_is_picked() -> None:

@@ -2,6 +2,7 @@
 
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 
 from autotune.config import Config
 from autotune.measurement import Measurement, Phases
@@ -33,6 +34,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("noise", _noise(summary)),
         ("calls", _calls(_measurements(summary))),
         ("compiled", _compiled(_measurements(summary))),
+        ("host memory", _host_memory(_measurements(summary))),
         ("pictures", _pictures(summary)),
         ("mismatches", _mismatches(_measurements(summary))),
         ("health", _health(_measurements(summary))),
@@ -63,10 +65,25 @@ def _limits(summary: StudySummary) -> str:
     unit = {"clip": "CLIP points", "likeness": "of 100 x (1 - SSIM)"}.get(metric, "points")
     limits = [f"quality may drop by {goal.max_quality_drop:g} {unit}"]
     limits += [f"memory up to {words.memory(goal.max_vram_bytes)}"] if goal.max_vram_bytes else []
+    limits += [f"host memory up to {words.memory(goal.max_ram_bytes)}"] if goal.max_ram_bytes else []
     limits += [f"latency up to {words.seconds(goal.max_latency_s)}"] if goal.max_latency_s else []
     worst = goal.max_worst_place_levels
     limits += [f"the worst place of a picture may differ by {worst:g} of 255 levels"] if worst is not None else []
     return ", ".join(limits)
+
+
+def _host_memory(measurements: Sequence[Measurement]) -> str:
+    """What the trials' processes took of the machine's memory at their peaks."""
+    known = [measured.host for measured in measurements if measured.host is not None]
+    if not known:
+        return ""
+    least, most = (words.memory(choose(host.peak_bytes for host in known)) for choose in (min, max))
+    pinned = max((host.peak_pinned_bytes or 0 for host in known), default=0)
+    limit = next((host.cgroup_limit_bytes for host in known if host.cgroup_limit_bytes), None)
+    parts = [f"a process took {least} to {most} at its peak" if least != most else f"a process took {most} at its peak"]
+    parts += [f"up to {words.memory(pinned)} of it pinned"] if pinned else []
+    parts += [f"this container may take {words.memory(limit)}"] if limit else []
+    return "; ".join(parts)
 
 
 def _warm_start(summary: StudySummary) -> str:
