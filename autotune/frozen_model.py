@@ -3,8 +3,10 @@
 Here is also how JSON and text files are read and written: whole or not at all.
 """
 
+import codecs
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -13,6 +15,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
 from autotune.errors import LONGEST_SHOWN, UserError
+
+MOST_BYTES = 64 * 2**20  # of any JSON or text file: an exported config has 15 KB, a trial 30 KB
 
 
 class FrozenModel(BaseModel):
@@ -64,16 +68,14 @@ def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path, what: str, *, most_bytes: int | None = None) -> Any:
+def read_json(path: Path, what: str, *, most_bytes: int = MOST_BYTES) -> Any:
     """The decoded file; raises UserError, calling the file `what`, where it is missing, not JSON or too large."""
     try:
-        text = _read_text(path, most_bytes)
+        text = read_text(path, most_bytes=most_bytes)
     except FileNotFoundError:
         raise UserError(f"there is no {what} at {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{what} {str(path)!r} can't be read: {error}.") from None
-    if text is None:
-        raise UserError(f"{what} {str(path)!r} can't be read: it is larger than {most_bytes} bytes.")
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError:
@@ -82,15 +84,31 @@ def read_json(path: Path, what: str, *, most_bytes: int | None = None) -> Any:
         raise UserError(f"{what} {str(path)!r} is not whole JSON ({error}); was it cut short?") from None
 
 
-def _read_text(path: Path, most_bytes: int | None) -> str | None:
-    """None where there is more of it. A bounded file must be one: a pipe or a device would never end."""
-    if most_bytes is None:
-        return path.read_text(encoding="utf-8")
+def read_toml(path: Path) -> dict[str, Any]:
+    """The decoded file. Raises OSError where it can't be read, and ValueError where it is not TOML, in a clause."""
+    try:
+        return tomllib.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
+    """The text of a UTF-8 file, without a byte-order mark. Raises OSError, whose text is a clause.
+
+    It must be a file of at most `most_bytes`: a pipe or a device would never end.
+    """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError("it is no file")
     with path.open("rb") as file:
         data = file.read(most_bytes + 1)
-    return None if len(data) > most_bytes else data.decode("utf-8")
+    if len(data) > most_bytes:
+        raise OSError(f"it is larger than {most_bytes} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        found, of = ("it is UTF-16", "UTF-16") if utf_16 else (f"its byte {error.start} is not UTF-8", "WINDOWS-1252")
+        raise OSError(f"{found}: save it as UTF-8, such as by `iconv -f {of} -t UTF-8 FILE`") from None
 
 
 def _no_constant(word: str) -> Any:

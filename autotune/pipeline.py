@@ -54,9 +54,7 @@ class Traits(FrozenModel):
     default_guidance_scale: float | None  # None: the call names none, and decides itself
     prompt_tokens: int  # the length of the text encoder's context, with the start and end tokens
     inputs: dict[Identifier, str] = Field(default_factory=dict)  # picture arguments: name -> kind, see inputs.PICTURES
-    size_arguments: tuple[Identifier, ...] | None = (
-        None  # see inputs.SIZE_ARGUMENTS; None: an older file
-    )
+    size_arguments: tuple[Identifier, ...] | None = None  # see inputs.SIZE_ARGUMENTS; None: an older file
     random_prompt_embeds: bool = False  # no text encoder: each prompt is replaced by random embeddings
     text_encoders: tuple[Identifier, ...] = ()  # the names of the components that encode the prompt
     controlnet_class: Identifier | None = None
@@ -103,7 +101,7 @@ class Pipeline(FrozenModel):
     task: Task | None = None  # None: the task of the class in model_index.json
     controlnet: str | None = None  # the hub id or folder of a ControlNet that is loaded with it
     lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
-    scheduler: Identifier | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
+    scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
     part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", "lora" -> revision; set by the probe
     traits: Traits | None = None
 

@@ -59,7 +59,11 @@ class Target(FrozenModel):
                 continue
             own, others = dict(getattr(self, part)), dict(getattr(other, part))
             for name in sorted(own.keys() | others.keys()) if part in ("versions", "environment") else own:
-                if name not in ignored and own.get(name) != others.get(name) and not _same(own[name], others[name]):
+                if (
+                    name not in ignored
+                    and own.get(name) != others.get(name)
+                    and not _same(own.get(name), others.get(name))
+                ):
                     return f"{part}: {name} {_short(own.get(name))}, not {_short(others.get(name))}"
         return None
 

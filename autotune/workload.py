@@ -7,7 +7,6 @@ digest of their pixels.
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from autotune.errors import UserError
-from autotune.frozen_model import FrozenModel
+from autotune.frozen_model import FrozenModel, read_text, read_toml
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MOST_PX = 2**26  # of a picture that is read: what unpacks to more is a bomb, or no picture of a pipeline
 PROMPTS = Path(__file__).parent / "prompts"
 ArgumentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Json = bool | int | float | str | None | list[bool | int | float | str | list[float]]  # a value of `--call`
@@ -142,7 +142,7 @@ class Prompts(FrozenModel):
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 source = self.pictures[digest]
-                image = _open_picture(Path(source), repr(source))
+                image = open_picture(Path(source), f"reference picture {source!r}")
                 if digest_of(image) != digest:
                     raise UserError(f"the reference picture {source!r} was changed; start again.")
                 image.save(path)
@@ -159,8 +159,8 @@ class PromptLine(FrozenModel):
 def read_prompts(path: Path) -> Prompts:
     """The prompts of a file. Empty lines and lines that start with # are skipped. Raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except OSError as error:
         raise UserError(f"the prompts file {str(path)!r} can't be read: {error}.") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     kept = [(number, line) for number, line in lines if line and not line.startswith("#")]
@@ -175,7 +175,7 @@ def _read_line(line: str, where: str) -> PromptLine:
     """One JSON line. `where` names it in messages. Raises UserError."""
     try:
         data = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # what is no JSON, is nested too deep, or has endless numbers
         raise UserError(f'{where} is not JSON ({error}): write {{"prompt": "..."}}, one per line.') from None
     if not isinstance(data, dict):
         raise UserError(f'{where} is not a JSON object: write {{"prompt": "..."}}, one per line.')
@@ -191,7 +191,7 @@ def _from_json_lines(text: Mapping[str, str], folder: Path) -> Prompts:
         digest = ""
         if line.reference is not None:
             source = folder / line.reference
-            digest = digest_of(_open_picture(source, f"{line.reference!r} of {where}"))
+            digest = digest_of(open_picture(source, f"reference picture {line.reference!r} of {where}"))
             pictures[digest] = str(source.resolve())
         references.append(digest)
     return Prompts(
@@ -202,17 +202,19 @@ def _from_json_lines(text: Mapping[str, str], folder: Path) -> Prompts:
     )
 
 
-def _open_picture(path: Path, what: str) -> "Image":
+def open_picture(path: Path, what: str) -> "Image":
     """The picture in RGB. Raises UserError, calling the picture `what`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
+            if file.width * file.height > MOST_PX:
+                raise UserError(f"the {what} can't be read: it has {file.width}x{file.height} pixels.")
             return file.convert("RGB")
     except UnidentifiedImageError:
-        raise UserError(f"the reference picture {what} is in no image format that Pillow reads.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"the reference picture {what} can't be read: {error}.") from None
+        raise UserError(f"the {what} is in no image format that Pillow reads.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"the {what} can't be read: {error}.") from None
 
 
 def digest_of(image: "Image") -> str:
@@ -299,14 +301,14 @@ def read_call(words: Sequence[str]) -> dict[str, Any]:
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
 def _read_call_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"the file {str(path)!r} of --call can't be read: {error}.") from None
 
 

@@ -1,14 +1,23 @@
 """Nouns are frozen, strict, and say in one sentence what is wrong with the JSON that should be one."""
 
 import importlib
+import re
+from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 import autotune
 from autotune.errors import UserError
-from autotune.frozen_model import FrozenModel
+from autotune.frozen_model import FrozenModel, read_text
+from autotune.production.tuned_config import TunedConfig
+from autotune.research.ladder.recipe import read_recipe_file
+from autotune.study.record import read_record
+from autotune.study.space_file import read_space_file
+from autotune.study_folder import StudyFolder
+from autotune.workload import read_call, read_prompts
 
 
 class Point(FrozenModel):
@@ -51,3 +60,54 @@ def test_every_noun_of_autotune_is_frozen_and_refuses_unknown_fields() -> None:
     found = {cls for cls in FrozenModel.__subclasses__() if cls.__module__.startswith("autotune.")}
     assert len(found) > 15
     assert all(cls.model_config.get("frozen") and cls.model_config.get("extra") == "forbid" for cls in found)
+
+
+def read_record_of(path: Path) -> object:
+    return read_record(StudyFolder(path.parent))
+
+
+def read_call_of(path: Path) -> object:
+    return read_call([str(path)])
+
+
+UTF_16 = "a red fox".encode("utf-16")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (UTF_16, "it is UTF-16: save it as UTF-8, such as by `iconv -f UTF-16 -t UTF-8 FILE`"),
+        ("café".encode("cp1252"), "its byte 3 is not UTF-8: save it as UTF-8, such as by `iconv -f WINDOWS-1252"),
+        (b"x" * 11, "it is larger than 10 bytes"),
+    ],
+)
+def test_a_text_that_can_not_be_read_says_what_to_do(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    most = {"most_bytes": 10} if len(content) == 11 else {}
+    with pytest.raises(OSError, match=re.escape(says)):
+        read_text(tmp_path / "a.txt", **most)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa fox")
+    assert read_text(tmp_path / "a.txt") == "a fox"
+
+
+@pytest.mark.parametrize(
+    "read", [read_prompts, read_space_file, read_recipe_file, read_record_of, TunedConfig.load, read_call_of]
+)
+def test_a_device_is_never_read(read: Any, tmp_path: Path) -> None:
+    """It has no end."""
+    for name in ("a.toml", "study.json"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="it is no file"):
+        read(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 10_000, "a = " + "9" * 10_000, "a = {" * 3000])
+@pytest.mark.parametrize("read", [read_space_file, read_recipe_file, read_call_of])
+def test_toml_that_breaks_parsers_is_one_sentence(read: Any, content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(content)
+    with pytest.raises(UserError, match="can't be read") as caught:
+        read(tmp_path / "a.toml")
+    assert "\n" not in str(caught.value)

@@ -17,6 +17,7 @@ from autotune.workload import (
     Workload,
     WorkloadRequest,
     digest_of,
+    open_picture,
     read_call,
     read_prompts,
     read_size,
@@ -288,3 +289,26 @@ def test_negative_prompt_and_further_arguments_are_part_of_the_workload() -> Non
     assert plain != other
     assert Workload.parse(other.to_json(), "the workload") == other
     assert "negative prompt 'blurred', clip_skip=1" in str(other)
+
+
+def test_a_byte_order_mark_makes_no_comment_a_prompt(tmp_path: Path) -> None:
+    """As Windows' Notepad writes it."""
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf# foxes\r\na red fox\r\n")
+    assert read_prompts(tmp_path / "a.txt").texts == ("a red fox",)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"prompt": ' * 50_000, '{"prompt": "a", "seed": ' + "9" * 10_000 + "}"]
+)
+def test_json_lines_that_break_parsers_are_one_sentence(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line)
+    with pytest.raises(UserError, match="line 1") as caught:
+        read_prompts(tmp_path / "a.jsonl")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_picture_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """A PNG of 1 bit a pixel: 25 KB on the disk, hundreds of MB as RGB."""
+    Image.new("1", (8192, 8200)).save(tmp_path / "bomb.png")
+    with pytest.raises(UserError, match="has 8192x8200 pixels"):
+        open_picture(tmp_path / "bomb.png", "picture")

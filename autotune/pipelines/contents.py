@@ -17,7 +17,6 @@ from autotune.study_folder import caches
 SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # what is loaded; of other files the names and sizes count
 WORTH_KEEPING_BYTES = 2**20  # digests of smaller files are computed each time
 MOST_KEPT = 5000
-INDEX_BYTES = 64 * 2**20
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -68,7 +67,7 @@ def check_indices(folder: Path) -> None:
     diffusers and transformers load a shard by its suffix, and one of another suffix with pickle.
     """
     for path in sorted(found for depth in ("", "*/", "*/*/") for found in folder.glob(f"{depth}*.index.json")):
-        data = read_json(path, "index", most_bytes=INDEX_BYTES)
+        data = read_json(path, "index")
         shards = data.get("weight_map") if isinstance(data, dict) else None
         if not isinstance(shards, dict):
             raise UserError(f"the index {str(path)!r} can't be used: it has no weight_map.")

@@ -27,7 +27,8 @@ from autotune.job import ArtifactsJob
 from autotune.production.untrusted_input import check_file_name
 
 LOG = logging.getLogger("autotune")
-MOST_BYTES = 4 * 2**30
+MOST_BYTES = 4 * 2**30  # of the file, and of all that it unpacks to (zipfile reads no more than an entry declares)
+MOST_ENTRIES = 100_000
 GRAPHS = "torch"  # the entry of the archive
 KERNELS = "??/*.so"  # paths in Inductor's cache, see torch/_inductor/codecache.py: get_path
 
@@ -86,6 +87,9 @@ def unpack(data: bytes, cache: Path) -> bytes:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
+            entries = file.infolist()
+            if len(entries) > MOST_ENTRIES or sum(entry.file_size for entry in entries) > MOST_BYTES:
+                raise UserError(f"the artifacts unpack to more than {MOST_BYTES} bytes or {MOST_ENTRIES} files.")
             graphs, kernels = file.read(GRAPHS), [name for name in file.namelist() if name != GRAPHS]
             for name in kernels:
                 _check_kernel(name)

@@ -14,6 +14,7 @@ from autotune.pipeline import Pipeline
 from autotune.pipelines.call import size_values, steps_of
 from autotune.pipelines.checkpoint import is_single_file
 from autotune.production.tuned_config import TunedConfig
+from autotune.production.untrusted_input import check_class_name
 
 WIDTH = 100  # characters of a line of prose in the script
 SUFFIXES = {"json": ".json", "python": ".py", "markdown": ".md"}
@@ -138,6 +139,7 @@ def _imports(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     """The lines that import, `import ...` before `from ...`."""
     lines = {"import torch", f"from diffusers import {tuned.pipeline_class}"}
     if tuned.pipeline.scheduler:
+        check_class_name(tuned.pipeline.scheduler)
         lines.add(f"from diffusers import {tuned.pipeline.scheduler}")
     if tuned.pipeline.controlnet:
         lines.add("from diffusers import ControlNetModel")

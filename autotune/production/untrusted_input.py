@@ -16,7 +16,8 @@ from autotune.frozen_model import read_json
 from autotune.pipeline import Pipeline
 from autotune.workload import Workload
 
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 2**20  # of the file: an exported config has some 15 KB
+MOST_ITEMS = 10_000  # of all lists and objects together: a config has some 500
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,95}")
@@ -29,7 +30,21 @@ def read_untrusted(path: str | Path, what: str) -> Any:
 
     what  the name of this kind of file in the message
     """
-    return read_json(Path(path), what, most_bytes=MOST_BYTES)
+    data = read_json(Path(path), what, most_bytes=MOST_BYTES)
+    if _items(data) > MOST_ITEMS:
+        raise UserError(f"{what} {str(path)!r} can't be used: its lists have more than {MOST_ITEMS} items together.")
+    return data
+
+
+def _items(data: Any) -> int:
+    """The number of items of all lists and objects in it, counted up to MOST_ITEMS."""
+    count, open_ = 0, [data]
+    while open_ and count <= MOST_ITEMS:
+        inside = open_.pop()
+        found = list(inside.values()) if isinstance(inside, dict) else inside if isinstance(inside, list) else ()
+        count += len(found)
+        open_ += found
+    return count
 
 
 def check(pipeline: Pipeline, workload: Workload, knobs: Mapping[str, Value]) -> None:
@@ -45,9 +60,15 @@ def check(pipeline: Pipeline, workload: Workload, knobs: Mapping[str, Value]) ->
     for name, revision in revisions.items():
         if revision is not None and not REVISION.fullmatch(revision):
             raise UserError(f"{name} {shown(revision)} is not a commit of the hub.")
-    if pipeline.scheduler is not None and not CLASS_NAME.fullmatch(pipeline.scheduler):
-        raise UserError(f"pipeline.scheduler {shown(pipeline.scheduler)} is not the name of a class.")
+    if pipeline.scheduler is not None:
+        check_class_name(pipeline.scheduler)
     _check_numbers(workload)
+
+
+def check_class_name(scheduler: str) -> None:
+    """Raises UserError where the scheduler's class has no name that can be imported and written into a script."""
+    if not CLASS_NAME.fullmatch(scheduler):
+        raise UserError(f"pipeline.scheduler {shown(scheduler)} is not the name of a class.")
 
 
 def check_file_name(name: str) -> None:

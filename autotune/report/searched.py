@@ -20,5 +20,7 @@ def search(*args: Any, **options: Any) -> Result:
 def write_search_report(result: Result) -> None:
     """Write report.html, report.md and pictures.png into the study's folder."""
     summary = read_summary(result.folder)
-    contact_sheet(summary.folder, result.best.pictures_of).save(summary.folder.pictures)
+    sheet = contact_sheet(summary.folder, result.best.pictures_of)
+    if sheet is not None:
+        sheet.save(summary.folder.pictures)
     write_report(summary)

@@ -23,11 +23,11 @@ from autotune.study.earlier import EarlierStudy
 from autotune.study_folder import StudyFolder, set_aside
 from autotune.target import Target
 from autotune.trial import Anchor, BaselineChoice, Trial
+from autotune.workload import open_picture
 
 LOG = logging.getLogger("autotune")
 Kept = TypeVar("Kept", Trial, Anchor)
 SCHEMA_VERSION = 1
-MOST_BYTES = 64 * 2**20  # of a file in a study; a trial's has some 30 KB
 
 
 class Record(FrozenModel):
@@ -114,7 +114,7 @@ def read_record(folder: StudyFolder) -> Record:
     """Raises UserError if the folder is not a study, or one of a newer autotune."""
     if not folder.path.is_dir() or not folder.study.exists():
         raise UserError(f"{str(folder.path)!r} is not a study folder (no study.json in it).")
-    data = read_json(folder.study, "study", most_bytes=MOST_BYTES)
+    data = read_json(folder.study, "study")
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(f"{str(folder.study)!r} was written by a newer autotune (schema {version}); upgrade autotune.")
@@ -153,7 +153,7 @@ def read_trial(place: Path) -> Trial | None:
     path = place / "trial.json"
     if not path.exists():
         return None
-    trial = Trial.parse(read_json(path, "trial", most_bytes=MOST_BYTES), f"the trial {str(path)!r}")
+    trial = Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}")
     _check_number(path, trial.number)
     return trial
 
@@ -169,7 +169,7 @@ def read_anchor(place: Path) -> Anchor | None:
     path = place / "anchor.json"
     if not path.exists():
         return None
-    anchor = Anchor.parse(read_json(path, "anchor", most_bytes=MOST_BYTES), f"the anchor {str(path)!r}")
+    anchor = Anchor.parse(read_json(path, "anchor"), f"the anchor {str(path)!r}")
     _check_number(path, anchor.before)
     return anchor
 
@@ -183,10 +183,20 @@ def usable(read: Callable[[Path], Kept | None], place: Path) -> Kept | None:
         return None
 
 
+def usable_picture(path: Path) -> bool:
+    """Is this picture whole? False with a warning: it was cut short, is no picture or unpacks to too much."""
+    try:
+        open_picture(path, f"picture {str(path)!r}")
+    except UserError as error:
+        warn_once(f"{error} It is left out.")
+        return False
+    return True
+
+
 def read_job_values(place: Path) -> dict[str, Value] | None:
     """The config of the trial that was begun in this folder; None: none was, or its job.json was cut short."""
     try:
-        return _Begun.model_validate(read_json(place / "job.json", "job", most_bytes=MOST_BYTES)).values
+        return _Begun.model_validate(read_json(place / "job.json", "job")).values
     except (UserError, ValidationError):
         return None
 

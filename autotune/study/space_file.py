@@ -1,6 +1,5 @@
 """SpaceFile: search_spaces/*.toml, the values to search for each knob, and recipes to try first."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from pydantic import Field
 
 from autotune.config import Value
 from autotune.errors import UserError, nearest
-from autotune.frozen_model import FrozenModel
+from autotune.frozen_model import FrozenModel, read_toml
 from autotune.knobs import check_value
 
 PACKAGE = Path(__file__).parents[1]
@@ -34,14 +33,17 @@ def read_space_file(path: Path) -> SpaceFile:
     """Raises UserError if the file can't be read, or names an unknown key, knob or value."""
     where = f"the space file {str(path)!r}"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except FileNotFoundError:
         raise UserError(f"there is no space file {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{where} can't be read: {error}.") from None
     for key in data.keys() - SpaceFile.model_fields.keys():
         raise UserError(f"{where}: {key!r} is unknown, {nearest(key, SpaceFile.model_fields)}")
     file = SpaceFile.parse(_with_lists(data), where)
+    empty = next((name for name, values in file.knobs.items() if not values), None)
+    if empty is not None:
+        raise UserError(f"{where}: {empty} has an empty list: give its values, or leave the knob out to search all.")
     for name, values in [*file.knobs.items(), *((n, (v,)) for r in file.recipes for n, v in r.values.items())]:
         for value in values:
             try:

@@ -185,3 +185,17 @@ def test_a_path_in_place_of_a_name_is_refused(best: Path) -> None:
     best.write_text(json.dumps(data))
     with pytest.raises(UserError, match="not a plain file name"):
         autotune.load(best)
+
+
+def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotune.production.artifacts.MOST_BYTES", 2**20)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("torch", b"")
+        file.writestr("ab/kernel.so", b"\0" * 2**21)
+    assert len(packed.getvalue()) < 2**14
+    with pytest.raises(UserError, match="unpack to more than"):
+        unpack(packed.getvalue(), tmp_path)
+    assert list(tmp_path.iterdir()) == []

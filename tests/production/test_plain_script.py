@@ -233,7 +233,7 @@ def test_a_name_in_a_shared_file_is_a_name_or_the_file_is_refused(
     assert TunedConfig.model_validate(data)
     {"tuned": data, "pipeline": data["pipeline"], "traits": data["pipeline"]["traits"]}[part][field] = value
     (tmp_path / "best.json").write_text(json.dumps(data))
-    with pytest.raises(UserError, match=f"can't be used: .*{field}"):
+    with pytest.raises(UserError, match=field):
         TunedConfig.load(tmp_path / "best.json")
 
 

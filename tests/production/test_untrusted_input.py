@@ -222,3 +222,13 @@ def test_remote_code_can_not_be_asked_for(good: dict[str, Any], tmp_path: Path) 
             TunedConfig.load(tmp_path / "best.json")
     sources = (path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "autotune").rglob("*.py"))
     assert not [text for text in sources if "trust_remote_code=" in text]
+
+
+def test_a_bomb_of_empty_lists_is_refused_at_once(good: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(good | {"pictures": [[]] * 200_000}))
+    assert path.stat().st_size < MOST_BYTES
+    began = time.monotonic()
+    with pytest.raises(UserError, match="lists have more than"):
+        TunedConfig.load(path)
+    assert time.monotonic() - began < 2.0

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from conftest import make_target
 from made_up import measured, record
+from PIL import Image
 
 from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.knobs import complete
+from autotune.report.page.contact_sheet import contact_sheet
+from autotune.report.page.gallery import reels
 from autotune.report.summary import read_summary
 from autotune.report.table import trials_rows
 from autotune.report.terminal.watch import Watch
@@ -16,8 +19,9 @@ from autotune.study.record import read_anchors, read_trials, warn_once, write_an
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
 from autotune.study.study import Study
-from autotune.study_folder import StudyFolder
+from autotune.study_folder import StudyFolder, picture_name
 from autotune.trial import Anchor
+from autotune.tuning.export import read_thumbnails
 
 SPACE = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
 VALUES = [{}, {"dtype": "bf16"}, {"qkv_fusion": True}, {"vae_slicing": True}]
@@ -126,3 +130,24 @@ def test_a_job_that_was_cut_short_is_no_obstacle(folder: StudyFolder) -> None:
     (folder.trial(4) / "job.json").write_text('{"values": {"dty')
     assert search(folder).ask() is not None
     assert Watch(folder.path).look().now == "between two trials"
+
+
+@pytest.mark.parametrize("damage", ["cut", "no picture", "bomb", "empty"])
+def test_a_damaged_picture_costs_that_picture(
+    folder: StudyFolder, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (0, 1):
+        for index in (0, 1):
+            place = folder.trial(number) / "images" / picture_name(index)
+            place.parent.mkdir(exist_ok=True)
+            Image.effect_noise((64, 64), 50).convert("RGB").save(place)
+    place = folder.trial(1) / "images" / picture_name(0)
+    if damage == "bomb":
+        Image.new("1", (8192, 8200)).save(place)
+    else:
+        place.write_bytes({"cut": place.read_bytes()[:900], "no picture": b"GIF?", "empty": b""}[damage])
+    with caplog.at_level("WARNING", "autotune"):
+        assert [len(reel.shots) for reel in reels(folder, [1], ("a", "b"))] in ([1, 1], [2])
+        assert contact_sheet(folder, 1) is not None
+        assert read_thumbnails(folder.trial(1), make_target().workload) == ()  # of its only prompt
+    assert len([line for line in caplog.messages if "trials/0001/images/000.png" in line]) == 1

@@ -124,3 +124,9 @@ def test_every_recipe_can_run_somewhere(name: str) -> None:
         config = complete(recipe.values)
         made = [make_space(t, shipped_space_file(name), fix={}, exclude=(), baseline=complete({})) for t in targets]
         assert any(one.objection(config) is None for one in made), recipe.name
+
+
+def test_an_empty_list_of_values_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[knobs]\ndtype = []\n")
+    with pytest.raises(UserError, match="dtype has an empty list: give its values, or leave the knob out"):
+        read_space_file(tmp_path / "a.toml")

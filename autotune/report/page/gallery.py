@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageStat
 
+from autotune.study.record import usable_picture
 from autotune.study_folder import StudyFolder, picture_name
+from autotune.workload import open_picture
 
 LARGEST_PX = 512  # of the longer side on the page
 MOST_PICTURES = 96  # of all configs together, so that the page stays small enough to be sent
@@ -92,12 +94,13 @@ _PALETTE = _palette()
 
 
 def _has_picture(folder: StudyFolder, number: int, index: int) -> bool:
-    return (folder.trial(number) / "images" / picture_name(index)).exists()
+    """Is it there and whole? One that is damaged costs itself and a warning, never the report."""
+    path = folder.trial(number) / "images" / picture_name(index)
+    return path.exists() and usable_picture(path)
 
 
 def _open(folder: StudyFolder, number: int, index: int) -> Image.Image:
-    with Image.open(folder.trial(number) / "images" / picture_name(index)) as file:
-        return file.convert("RGB")
+    return open_picture(folder.trial(number) / "images" / picture_name(index), f"picture of trial {number}")
 
 
 def _uri(image: Image.Image) -> str:

@@ -5,7 +5,6 @@ uses the first ones that are available on the target.
 """
 
 import itertools
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from pydantic import Field
 
 from autotune.config import Config, Value
 from autotune.errors import UserError, nearest
-from autotune.frozen_model import FrozenModel
+from autotune.frozen_model import FrozenModel, read_toml
 from autotune.knobs import check_value
 from autotune.research import published
 from autotune.study.space import SearchSpace
@@ -114,10 +113,10 @@ def read_recipe_file(path: Path) -> LadderRecipe:
     """Read a recipe, and check it against the knobs and the published tables. Raises UserError for anything unknown."""
     what = f"the recipe {str(path)!r}"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except FileNotFoundError:
         raise UserError(f"there is no recipe {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{what} can't be read: {error}.") from None
     known = LadderRecipe.model_fields.keys() - {"name"}
     for key in data.keys() - known:
