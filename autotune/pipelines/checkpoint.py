@@ -3,7 +3,6 @@
 torch is imported inside functions only. A form is found by looking at names of files and at the header of a file.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -60,12 +59,6 @@ def looks_like_path(word: str) -> bool:
     return len(path.parts) != 2 or Path(path.parts[0]).is_dir()
 
 
-def digest_of_file(path: Path) -> str:
-    """ "files-" and the first 12 hexadecimal digits of the SHA-256 of the file's content."""
-    with path.open("rb") as file:
-        return "files-" + hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
 def configuration_of(path: Path) -> str:
     """The hub id of the configurations that diffusers loads this single file with. Reads its header only.
 
@@ -74,8 +67,8 @@ def configuration_of(path: Path) -> str:
     import torch
     from diffusers.loaders.single_file_utils import fetch_diffusers_config
 
-    tensors = _shapes(path)
-    held = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
+    tensors = tensors_of(path)
+    held = {name: torch.empty(tensor["shape"], device="meta") for name, tensor in tensors.items()}
     try:
         found: dict[str, Any] = fetch_diffusers_config(held)
     except (KeyError, ValueError, IndexError):
@@ -87,8 +80,11 @@ def configuration_of(path: Path) -> str:
     return str(found["pretrained_model_name_or_path"])
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Name -> shape of the tensors of a safetensors file. Raises UserError for a file that is none."""
+def tensors_of(path: Path) -> dict[str, dict[str, Any]]:
+    """Name -> what the header of a safetensors file says of this tensor: its "dtype", as "BF16", and its "shape".
+
+    Raises UserError for a file that is none.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -97,7 +93,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
             header: dict[str, Any] = json.loads(file.read(length))
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r} is not a safetensors file ({error}).") from None
-    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def quantized_components(folder: Path) -> dict[str, str]:

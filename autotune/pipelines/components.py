@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from autotune.footprint import Component
 from autotune.pipeline import Pipeline
 from autotune.pipelines import locate, parts
+from autotune.pipelines.checkpoint import is_single_file
 from autotune.pipelines.loading import hub_revision
 from autotune.pipelines.random_weights import assemble, component
-from autotune.pipelines.weight_files import Counts, stored_formats
+from autotune.pipelines.weight_files import Counts, counted, stored_formats
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
     models = {name: m for name, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
     if pipeline.weights == "pretrained":
         models |= _left_out(pipe, locate.folder_of(configured, configurations_only=configured.weights == "random"))
-    stored = _stored(pipeline, list(models)) if pipeline.weights == "pretrained" else {}
+    stored = _stored(pipeline, models) if pipeline.weights == "pretrained" else {}
     at_random = pipeline.weights == "random"
     each_step, in_turn = parts.step_models(pipe), pipe.model_cpu_offload_seq.split("->")
     return tuple(
@@ -63,16 +64,19 @@ def _left_out(pipe: "DiffusionPipeline", folder: Path) -> dict[str, "torch.nn.Mo
     return {name: component(folder / name, index[name], torch.float32, "meta") for name in models}
 
 
-def _stored(pipeline: Pipeline, names: list[str]) -> dict[str, Counts]:
+def _stored(pipeline: Pipeline, models: dict[str, "torch.nn.Module"]) -> dict[str, Counts]:
     """Component -> the number formats in its files."""
-    if pipeline.source == "demo":
-        found = stored_formats(str(locate.folder_of(pipeline)), None, names)
-    else:
-        found = stored_formats(pipeline.source, pipeline.revision, [name for name in names if name != "controlnet"])
-    if pipeline.controlnet is not None and "controlnet" in names:
+    if is_single_file(pipeline.source):  # its tensors have other names: most of its weights tell the format of all
+        counts = counted(Path(pipeline.source))
+        format_ = max(counts, key=lambda name: counts[name])
+        return {name: {format_: sum(size for _, size in _weights(model))} for name, model in models.items()}
+    source = str(locate.folder_of(pipeline)) if pipeline.source == "demo" else pipeline.source
+    own = [name for name in models if name != "controlnet" or pipeline.controlnet is None]
+    found = stored_formats(source, pipeline.revision, own, pipeline.variant)
+    if pipeline.controlnet is not None and "controlnet" in models:
         revision = hub_revision(pipeline.part_revisions.get("controlnet"))
-        own = stored_formats(pipeline.controlnet, revision, [""])
-        found |= {"controlnet": own[""]} if own else {}
+        other = stored_formats(pipeline.controlnet, revision, [""])
+        found |= {"controlnet": other[""]} if other else {}
     return found
 
 

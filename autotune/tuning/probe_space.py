@@ -47,7 +47,7 @@ def probe_space(
     space  a space file; None: the one that ships for the pipeline
     """
     file = read_space_file(space) if space else None
-    target = probe_target(word, weights, device, **options)
+    target = probe_target(word, weights, device, quick=False, **options)
     return target, _whole_space(target, file)
 
 

@@ -1,6 +1,5 @@
 """The number formats of a pipeline's files, by their headers. The files are real; the hub is made up."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 
 from autotune import demo
 from autotune.errors import UserError
-from autotune.pipelines.weight_files import header, stored_formats
+from autotune.pipelines.weight_files import counted, stored_formats
 
 HALF, FULL = torch.zeros(3, 4, dtype=torch.float16), torch.zeros(5, dtype=torch.float32)
 
@@ -24,26 +23,33 @@ def saved(path: Path, **tensors: torch.Tensor) -> Path:
 
 
 def test_a_header_counts_the_weights_of_each_format(tmp_path: Path) -> None:
-    assert header(saved(tmp_path / "a.safetensors", a=HALF, b=FULL, c=FULL.clone())) == {"F16": 12, "F32": 10}
+    assert counted(saved(tmp_path / "a.safetensors", a=HALF, b=FULL, c=FULL.clone())) == {"F16": 12, "F32": 10}
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 16, b"\x04" + b"\0" * 7 + b"text", b"version https://git-lfs"])
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"a.safetensors' is not a safetensors file"):
-        header(tmp_path / "a.safetensors")
+        counted(tmp_path / "a.safetensors")
 
 
 def test_the_files_that_are_loaded_are_read_and_no_variants_of_them(tmp_path: Path) -> None:
     unet, clip = tmp_path / "unet", tmp_path / "text_encoder"
-    shards = [saved(unet / f"diffusion_pytorch_model-{i}-of-2.safetensors", **{f"w{i}": HALF}) for i in (1, 2)]
-    index = {"weight_map": {f"w{i}": shard.name for i, shard in enumerate(shards)}}
-    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    shards = [saved(unet / f"diffusion_pytorch_model-0000{i}-of-00002.safetensors", **{f"w{i}": HALF}) for i in (1, 2)]
+    assert len(shards) == 2
     saved(unet / "diffusion_pytorch_model.fp16.safetensors", w1=HALF)
     saved(clip / "model.safetensors", w=FULL)
     saved(clip / "model.fp16.safetensors", w=HALF)
     found = stored_formats(str(tmp_path), None, ["unet", "text_encoder", "vae"])
     assert found == {"unet": {"F16": 24}, "text_encoder": {"F32": 5}}
+
+
+def test_where_there_are_no_plain_files_the_variant_is_read_that_is_loaded(tmp_path: Path) -> None:
+    saved(tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors", w=HALF)
+    saved(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", w=FULL)
+    assert stored_formats(str(tmp_path), None, ["unet", "vae"]) == {"unet": {"F16": 12}, "vae": {"F32": 5}}
+    saved(tmp_path / "vae" / "diffusion_pytorch_model.fp16.safetensors", w=HALF)
+    assert stored_formats(str(tmp_path), None, ["vae"], "fp16") == {"vae": {"F16": 12}}
 
 
 class Hub:
@@ -59,7 +65,7 @@ class Hub:
 
     def parse_safetensors_file_metadata(self, source: str, name: str, *, revision: str | None) -> Any:
         self.asked.append(name)
-        return SimpleNamespace(parameter_count=header(self.folder / name))
+        return SimpleNamespace(parameter_count=counted(self.folder / name))
 
 
 def test_of_files_on_the_hub_the_headers_alone_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
