@@ -7,7 +7,11 @@ launch of a kernel in the process (github.com/pytorch/pytorch/issues/144455).
 import functools
 import re
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autotune.measure.phases import EARLY_STEPS, replaced
+from autotune.pipelines import parts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -29,7 +33,6 @@ GPU_KERNELS = {  # the first match wins
     "efficient": r"fmha_cutlassF",
     "sage": r"(?i)sage|qk_int_sv",
 }
-PROFILED_STEPS = 3
 
 
 class Profiled(NamedTuple):
@@ -50,11 +53,12 @@ def attention_kernels(pipe: "DiffusionPipeline", call: Callable[[], object]) -> 
 
 
 def profile_steps(pipe: "DiffusionPipeline", call: Callable[[], object]) -> Profiled:
-    """Profile the first PROFILED_STEPS steps while `call` calls the pipe, as the workload does.
+    """Profile the first EARLY_STEPS steps while `call` calls the pipe, as the workload does.
 
     The profiler runs from the first step to the last profiled one only, because the text encoder and the VAE use
-    attention, too. Pipelines that don't call the scheduler's scale_model_input (flow matching) are profiled from the
-    end of the first step, and from set_timesteps where there is one step.
+    attention, too: it ends before VAE decode where there are fewer steps. Pipelines that don't call the scheduler's
+    scale_model_input (flow matching) are profiled from the end of the first step, and from set_timesteps where there is
+    one step.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -64,18 +68,18 @@ def profile_steps(pipe: "DiffusionPipeline", call: Callable[[], object]) -> Prof
         return Profiled({}, None)
     gpu = torch.cuda.is_available()
     steps = _StepProfiler(profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]))
-    wrappers = {"step": steps.after(scheduler.step)}
-    if hasattr(scheduler, "scale_model_input"):
-        wrappers["scale_model_input"] = steps.before(scheduler.scale_model_input)
-    elif hasattr(scheduler, "set_timesteps"):
-        wrappers["set_timesteps"] = steps.before_the_only(scheduler)
-    vars(scheduler).update(wrappers)
-    try:
+    with ExitStack() as stack:
+        stack.callback(steps.stop)
+        stack.enter_context(replaced(scheduler, "step", steps.after(scheduler.step)))
+        if hasattr(scheduler, "scale_model_input"):
+            before = steps.before(scheduler.scale_model_input, steps.start)
+            stack.enter_context(replaced(scheduler, "scale_model_input", before))
+        elif hasattr(scheduler, "set_timesteps"):
+            stack.enter_context(replaced(scheduler, "set_timesteps", steps.before_the_only(scheduler)))
+        vae: Any = parts.vae(pipe)
+        if hasattr(vae, "decode"):
+            stack.enter_context(replaced(vae, "decode", steps.before(vae.decode, steps.stop)))
         call()
-    finally:
-        for name in wrappers:
-            del vars(scheduler)[name]
-        steps.stop()
     if not steps.whole:
         return Profiled({}, None)
     kernels = count_kernels({event.key: event.count for event in steps.profiler.key_averages()})
@@ -105,10 +109,10 @@ class _StepProfiler:
             self.stopped = True
             self.profiler.stop()  # waits for the GPU
 
-    def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def before(self, method: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
         @functools.wraps(method)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            self.start()
+            act()
             return method(*args, **kwargs)
 
         return watched
@@ -133,7 +137,7 @@ class _StepProfiler:
             self.steps += 1
             self.whole += self.started and not self.stopped
             self.start()
-            if self.steps == PROFILED_STEPS:
+            if self.steps == EARLY_STEPS:
                 self.stop()
             return result
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from autotune.measure.kernels import PROFILED_STEPS
 from autotune.measure.latency import timed
 from autotune.measurement import Phases
 from autotune.pipelines import parts
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+EARLY_STEPS = 3  # the first of a call, which are profiled
 PARTS = ("text_encoding", "vae_encode", "denoising", "vae_decode")
 
 
@@ -43,7 +43,7 @@ def phases(pipe: "DiffusionPipeline", call: Callable[[], object], device: str) -
 
     with _each_part(pipe, stopwatch):
         steps = _steps_s(pipe, call, device)
-    early = steps[: PROFILED_STEPS - 1]
+    early = steps[: EARLY_STEPS - 1]
     return Phases(
         text_encoding_s=_total(seconds.get("text_encoding")),
         denoising_step_s=statistics.median(steps) if steps else None,
@@ -88,12 +88,12 @@ def _each_part(pipe: "DiffusionPipeline", wrapped: Callable[[str, Any], Any]) ->
     with ExitStack() as stack:
         for part, (owner, name) in methods.items():
             if hasattr(owner, name):
-                stack.enter_context(_replaced(owner, name, wrapped(part, getattr(owner, name))))
+                stack.enter_context(replaced(owner, name, wrapped(part, getattr(owner, name))))
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
     """Inside the block, `owner.name` is `new`. Bypasses __setattr__, which modules and pipelines override."""
     attributes = vars(owner)
     had, before = name in attributes, attributes.get(name)
@@ -125,7 +125,7 @@ def _steps_s(pipe: "DiffusionPipeline", call: Callable[[], object], device: str)
         marks.set()
         return result
 
-    with _replaced(scheduler, "step", watched):
+    with replaced(scheduler, "step", watched):
         call()
     return marks.between_s()
 

@@ -1,6 +1,12 @@
 """The profiler's names become the kernels' short ones."""
 
-from autotune.measure.kernels import count_kernels
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from autotune.measure.kernels import Profiled, count_kernels, covered, profile_steps
 
 
 def test_kernels_are_counted_by_their_short_names() -> None:
@@ -45,3 +51,83 @@ def test_kernels_of_other_packages_are_told_from_torchs_own() -> None:
         "flash": 1,
         "sage": 2,
     }
+
+
+def profiled(scheduler: Any, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Profiled, list[str]]:
+    """Profile a pipe that encodes text, takes so many steps and decodes; what happened while the profiler ran."""
+    seen: list[str] = []
+    running = [False]
+
+    class Profiler:
+        def __init__(self, activities: Any) -> None:
+            pass
+
+        def start(self) -> None:
+            running[0] = True
+
+        def stop(self) -> None:
+            running[0] = False
+
+        def key_averages(self) -> list[Any]:
+            return [SimpleNamespace(key="aten::_scaled_dot_product_attention_math", count=len(seen))]
+
+    def do(what: str) -> None:
+        if running[0]:
+            seen.append(what)
+
+    def call() -> None:
+        do("text")
+        scheduler.set_timesteps(steps)
+        for number in range(steps):
+            if hasattr(scheduler, "scale_model_input"):
+                scheduler.scale_model_input()
+            do(f"step {number + 1}")
+            scheduler.step()
+        vae.decode()
+
+    vae = SimpleNamespace(decode=lambda: do("decode"))
+    monkeypatch.setattr(torch.profiler, "profile", Profiler)
+    return profile_steps(SimpleNamespace(scheduler=scheduler, vae=vae), call), seen  # type: ignore[arg-type]
+
+
+class FlowScheduler:
+    def __init__(self) -> None:
+        self.timesteps: list[int] = []
+
+    def set_timesteps(self, steps: int) -> None:
+        self.timesteps = list(range(steps))
+
+    def step(self) -> None:
+        pass
+
+
+class ScalingScheduler(FlowScheduler):
+    def scale_model_input(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "expected"),
+    [
+        (ScalingScheduler, 9, ["step 1", "step 2", "step 3"]),
+        (ScalingScheduler, 1, ["step 1"]),
+        (FlowScheduler, 9, ["step 2", "step 3"]),
+        (FlowScheduler, 2, ["step 2"]),
+        (FlowScheduler, 1, ["step 1"]),
+    ],
+)
+def test_of_a_whole_call_the_first_steps_are_profiled(
+    scheduler: Any, steps: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, seen = profiled(scheduler(), steps, monkeypatch)
+    assert seen == expected
+    assert found == Profiled({"math": len(expected)}, None)
+
+
+def test_a_pipe_without_a_scheduler_is_not_profiled() -> None:
+    assert profile_steps(SimpleNamespace(), pytest.fail) == Profiled({}, None)  # type: ignore[arg-type]
+
+
+def test_time_on_two_streams_counts_once() -> None:
+    assert covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 1.8)]) == 4.0
+    assert covered([]) == 0.0
