@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+# The traits that rehearsed calls show and that have no default, where none was rehearsed.
+UNSEEN = {"vae_upcasts_fp16": False, "fuses_qkv": False}
+
+
 def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
     """The traits of the pipeline, from its configurations. Downloads the VAEs that could replace its own.
 
@@ -24,7 +28,7 @@ def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
     pipe = assemble(pipeline, dtype=torch.float32, device="meta")
     loading.set_scheduler(pipe, pipeline)
     inputs.check_call(pipe)
-    seen: dict[str, Any] = facts_of(pipe) if rehearsed else {"vae_upcasts_fp16": False, "unknown": {}}
+    seen: dict[str, Any] = facts_of(pipe) if rehearsed else {**UNSEEN, "unknown": {}}
     of_call = _of_call(pipe)
     seen["unknown"] |= of_call.pop("unknown")
     return Traits(

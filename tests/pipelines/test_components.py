@@ -13,6 +13,7 @@ from autotune.footprint import Component
 from autotune.knobs import complete, footprint
 from autotune.pipelines import resolve
 from autotune.pipelines.components import components_of
+from autotune.pipelines.inspect import traits_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from fit_error import FORMATS, predicted_and_held
@@ -59,6 +60,15 @@ def test_the_components_of_sdxl_are_counted_without_its_weights_and_each_has_its
         "controlnet": "at the end"
     }
     assert parts["unet"].stored_format is None
+
+
+def test_the_traits_that_tell_what_fits_need_no_rehearsed_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rehearse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a call is rehearsed, which takes seconds")
+
+    monkeypatch.setattr("autotune.pipelines.rehearsal.facts.rehearse", rehearse)
+    traits = traits_of(resolve("demo"), rehearsed=False)
+    assert (traits.denoiser, traits.class_name) == ("unet", "StableDiffusionPipeline")
 
 
 def test_a_text_encoder_counts_although_its_vocabulary_is_not_there() -> None:
