@@ -5,12 +5,22 @@ What is printed is made by `report`. Everything heavier than typer is imported i
 """
 
 import errno
+import io
+import os
+import signal
 import sys
 from importlib import import_module
+from typing import Any
+
+import typer
 
 from autotune.cli.app import app
-from autotune.cli.exits import BAD_INPUT
-from autotune.errors import UserError
+from autotune.cli.exits import BAD_INPUT, CLOSED_PIPE, DONE, code_of, end, last_word
+from autotune.errors import UserError, shown
+
+BAD_WORDS: type[Any] = typer.BadParameter.__bases__[0].__bases__[
+    0
+]  # click's ClickException
 
 for group in ("search", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
     import_module(f"autotune.cli.{group}")
@@ -18,13 +28,53 @@ for group in ("search", "production", "studies", "trust", "research", "machine",
 
 def main() -> None:
     """The console script. Every expected error becomes one sentence on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, end)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what the terminal can't show
     try:
-        app()
-    except UserError as error:
-        print(f"autotune: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more at its end
+        code = CLOSED_PIPE
+    except Exception as error:
+        sentence = in_words(error)
+        if sentence is None:
             raise
-        print("autotune: no room left on the disk; free some, then the same command continues.", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        print(f"autotune: {sentence}", file=sys.stderr)
+        code = BAD_INPUT
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """Run the command of these words. Returns its exit code."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("autotune", words) as context:
+            command.invoke(context)
+    except typer.Exit as error:
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        print(f"autotune: {last_word(error)}.", file=sys.stderr)
+        return code_of(error)
+    except BAD_WORDS as error:
+        if not words:
+            error.show()  # the help
+            return BAD_INPUT
+        raise UserError(" ".join(error.format_message().split())) from None
+    return DONE
+
+
+def in_words(error: Exception) -> str | None:
+    """What went wrong outside of autotune, as a sentence; None: it is autotune's own fault, and needs a traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no room left on the disk; free some, then the same command continues."
+    if isinstance(error, OSError):
+        where = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{where}{error.strerror or error} ({type(error).__name__})."
+    if isinstance(error, UnicodeError):
+        return f"a name or a file is not UTF-8 ({error})."
+    return None

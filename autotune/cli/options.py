@@ -123,6 +123,10 @@ def read_fixes(words: list[str]) -> "dict[str, Value]":
     for name, equals, value in pairs:
         if not (name and equals and value):
             raise UserError(f"--fix takes KNOB=VALUE such as dtype=bf16, not {name + equals + value!r}.")
+    names = [name for name, _, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--fix {twice} is given twice: give one of its values.")
     return {name: read_value(value) for name, _, value in pairs}
 
 

@@ -160,6 +160,9 @@ def make_space(
     later     what users do to the pipe after it is loaded, such as putting a LoRA on it
     """
     exclude = set(exclude)
+    both = next((name for name in fix if name in exclude), None)
+    if both is not None:
+        raise UserError(f"--fix {both}={fix[both]} and --exclude {both} are two values: give one of them.")
     for name in (*fix, *exclude):
         find_knob(name)
     offered: dict[str, tuple[Value, ...]] = {}

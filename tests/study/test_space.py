@@ -82,8 +82,9 @@ def test_an_excluded_knob_keeps_the_baselines_value() -> None:
     assert not {"dtype", "compile"} & set(made.free)
 
 
-def test_fixing_wins_over_excluding() -> None:
-    assert space(fix={"dtype": "bf16"}, exclude=("dtype",)).values["dtype"] == ("bf16",)
+def test_a_knob_that_is_fixed_and_excluded_is_refused() -> None:
+    with pytest.raises(UserError, match="--fix dtype=bf16 and --exclude dtype are two values: give one of them"):
+        space(fix={"dtype": "bf16"}, exclude=("dtype",))
 
 
 def test_a_value_that_is_not_available_here_is_left_out_with_its_reason() -> None:
