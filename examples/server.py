@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Response
 
 import autotune
 
-# warmup compiles everything now. thread_safe: FastAPI calls picture() in threads, and a pipe can't run two calls at once.
+# warmup: compile now. thread_safe: FastAPI calls picture() in threads, and a pipe can't run two calls at once.
 pipe = autotune.load(os.environ.get("CONFIG", "best.json"), warmup=True, thread_safe=True)
 pipe.set_progress_bar_config(disable=True)
 app = FastAPI()

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import logged_warnings, make_target
+from tiny import WIDTH, unet
 
 from autotune.building import build
 from autotune.knobs import complete
+from autotune.knobs.compilation import _trace
 from autotune.production import compiled_shapes, serving
 from autotune.production.compiled_shapes import MORE
 
@@ -86,3 +88,15 @@ def test_other_code_of_the_process_compiles_as_before(pipe: Any, monkeypatch: py
     assert torch._dynamo.config.recompile_limit == before
     pipe.compiled(torch.ones(1))
     assert pipe.captured == 1
+
+
+def test_a_traced_denoiser_keeps_a_bounded_number_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_trace, "MOST_GRAPHS", 1)
+    model = unet(4).eval()
+    arguments = [(torch.ones(1, 4, side, side), 10, torch.ones(1, 5, WIDTH)) for side in (8, 16)]
+    with torch.no_grad():
+        expected = [model(*given).sample for given in arguments]
+        _trace.trace_on_first_call(model)
+        found = [model(*given).sample for given in arguments]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    assert _trace.traced_graphs(model) == 1
