@@ -18,11 +18,12 @@ from autotune.cli.options import (
 @app.command()
 def device() -> None:
     """Print the hardware of this machine, what it supports, and how that was found out."""
+    from autotune.devices import unusable
     from autotune.execution.probe import probe_devices
     from autotune.report.terminal.machine import device_table
     from autotune.report.terminal.theme import plain_console
 
-    plain_console().print(device_table(probe_devices()))
+    plain_console().print(device_table(probe_devices(), unusable()))
 
 
 @app.command()

@@ -30,6 +30,11 @@ def find_devices() -> list[Device]:
     return [device for kind in KINDS.values() for device in kind.find().devices]
 
 
+def unusable() -> list[str]:
+    """What is here but can't be used, and why, as clauses: cards that may not be opened, a driver without NVML."""
+    return [clause for kind in KINDS.values() for clause in kind.find().unusable]
+
+
 def find_device(word: str | None) -> Device:
     """The device that `--device` names; None: the first GPU, or the processor without one.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 NO_DRIVER = ("NVML_ERROR_LIBRARY_NOT_FOUND", "NVML_ERROR_DRIVER_NOT_LOADED")
-TRACES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")  # of a driver, where NVML does not answer
+TRACES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # of a driver
 
 
 @dataclass

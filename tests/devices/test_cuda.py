@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import machines
 import pynvml
@@ -9,11 +10,23 @@ import pytest
 import torch
 from conftest import logged_warnings
 from machines import Machine
+from rich.console import Console
 
 from autotune.device import Device
-from autotune.devices import compiler, cuda, device_at, environment, find_device, find_devices, torch_name
+from autotune.devices import (
+    compiler,
+    cuda,
+    device_at,
+    environment,
+    find_device,
+    find_devices,
+    nvml,
+    torch_name,
+    unusable,
+)
 from autotune.devices.probe import probe_device
 from autotune.errors import UserError
+from autotune.report.terminal.machine import device_table
 
 QUESTIONS = ("UUID", "Name", "MemoryInfo", "CudaComputeCapability", "MigMode", "HandleByIndex")
 ERRORS = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_GPU_IS_LOST)
@@ -54,8 +67,8 @@ def test_no_question_that_nvml_declines_ends_a_command(
 def test_no_question_about_the_driver_that_nvml_declines_ends_a_command(
     monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
-    nvml, _ = machines.desktop_4090().install(monkeypatch)
-    nvml.declines[question] = pynvml.NVML_ERROR_NO_PERMISSION
+    fake, _ = machines.desktop_4090().install(monkeypatch)
+    fake.declines[question] = pynvml.NVML_ERROR_NO_PERMISSION
     assert find_devices()[-1].kind == "cpu"
 
 
@@ -63,9 +76,9 @@ def test_no_question_about_the_driver_that_nvml_declines_ends_a_command(
 def test_the_processor_is_found_without_a_question_to_nvml(
     monkeypatch: pytest.MonkeyPatch, build: Callable[[], Machine]
 ) -> None:
-    nvml, _ = build().install(monkeypatch)
+    fake, _ = build().install(monkeypatch)
     assert find_device("cpu").kind == "cpu"
-    assert nvml.asked == []
+    assert fake.asked == []
 
 
 def test_a_job_of_slurm_has_its_own_card_and_says_what_it_may_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,17 +109,36 @@ def test_a_driver_that_nvml_does_not_reach_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After an update of the driver without a restart."""
-    nvml, _ = machines.desktop_4090().install(monkeypatch)
-    nvml.fails = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
+    fake, _ = machines.desktop_4090().install(monkeypatch)
+    fake.fails = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
     assert find_device(None).kind == "cpu"
     assert "NVML, its interface, can't be asked" in logged_warnings(caplog)[0]
+
+
+def test_a_container_in_which_the_driver_has_no_nvml_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """NVIDIA_DRIVER_CAPABILITIES=compute: the GPU is there, NVML's library is not."""
+    machines.desktop_4090().install(monkeypatch)[0].fails = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    monkeypatch.setattr(nvml, "TRACES", (str(tmp_path),))
+    assert find_device(None).kind == "cpu"
+    assert "there is an NVIDIA driver" in logged_warnings(caplog)[0]
+
+
+def test_the_table_of_devices_ends_with_what_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines.t4_slurm().install(monkeypatch)
+    console = Console(width=200, record=True)
+    console.print(device_table(find_devices(), unusable()))
+    text = console.export_text()
+    assert "GPU-74000002-0000-0000-0000-000000000000" in text
+    assert "Not used: NVML's cards 0, 1, 3 can't be opened (Insufficient Permissions)." in text
 
 
 def test_a_machine_without_a_driver_is_silent(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nvml, _ = Machine([], "").install(monkeypatch)
-    nvml.fails = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    fake, _ = Machine([], "").install(monkeypatch)
+    fake.fails = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
     assert find_device(None).kind == "cpu"
     assert logged_warnings(caplog) == []
 

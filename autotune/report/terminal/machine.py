@@ -1,5 +1,7 @@
 """Machine: the tables of `autotune device` and `autotune knobs`."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,8 +14,8 @@ from autotune.study.space import SearchSpace
 from autotune.target import Target
 
 
-def device_table(devices: list[Device]) -> Table:
-    """One row a device: what it supports, and how that was found out."""
+def device_table(devices: list[Device], unusable: Sequence[str] = ()) -> RenderableType:
+    """One row a device: what it supports, and how that was found out. Below it, what is here but can't be used."""
     table = Table(box=None, pad_edge=False)
     for name in ("device", "name", "memory", "supports", "evidence"):
         table.add_column(name, overflow="fold")
@@ -21,7 +23,7 @@ def device_table(devices: list[Device]) -> Table:
         memory = words.memory(device.memory_bytes) if device.memory_bytes else "unknown"
         evidence = "\n".join([*([device.uuid] if device.uuid else []), *device.evidence])
         table.add_row(device.word, device.name, memory, "\n".join(_features(device)), evidence)
-    return table
+    return Group(table, *(Text(f"\nNot used: {clause}.") for clause in unusable))
 
 
 def _features(device: Device) -> list[str]:
