@@ -13,7 +13,7 @@ from autotune.errors import UserError
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
-from autotune.pipelines.running import running
+from autotune.pipelines.running import remember, running
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def load(
             arguments |= knob.load(config[knob.name])
     home = "cpu" if _places(config) else device  # a knob that places the weights moves them from host memory
     places = {"device": home, "drawn_on": device}
-    return loading.load(pipeline, **places, local_files_only=local_files_only, given=components, **arguments)
+    pipe = loading.load(pipeline, **places, local_files_only=local_files_only, given=components, **arguments)
+    remember(pipe, traits=pipeline.traits)
+    return pipe
 
 
 def chain(
@@ -100,6 +102,7 @@ def apply(
     if replacing and _has_live_lora(pipe):
         (name, value), hint = replacing[0], "pipe.fuse_lora(); pipe.unload_lora_weights()"
         raise UserError(f"{name}={value} would lose the LoRA that is on this pipe: fuse the LoRA first: {hint}.")
+    remember(pipe, workload=workload)
     effects: dict[str, Effect] = {}
     for name, value in acting(config):
         knob = all_knobs()[name]

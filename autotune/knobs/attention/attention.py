@@ -1,9 +1,10 @@
 """attention: how attention is computed: torch's SDPA, one forced kernel, the plain formula, slices, other packages.
 
-A kernel of SDPA is forced inside each attention processor, not around the call of the pipeline. So it stays with the
-pipe, and it is part of compiled graphs. Those would otherwise keep the kernel that was current when they were compiled,
-and share it through the cache on the disk. `verify` asks the profiler which kernel ran, because Inductor replaces the
-math kernel by a fused one.
+A kernel of SDPA is forced in the models that run each step, not in the VAE, whose attention has one head of 512 that no
+fast kernel takes. It is forced inside each attention processor, not around the call of the pipeline. So it stays with
+the pipe, and it is part of compiled graphs. Those would otherwise keep the kernel that was current when they were
+compiled, and share it through the cache on the disk. `verify` asks the profiler which kernel ran, because Inductor
+replaces the math kernel by a fused one.
 
 flash_attn, sage and flex use diffusers' attention dispatcher, which supports some models (Flux) and not others (UNets).
 They are set on each processor, because `set_attention_backend` would also change the default of every model made
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.knobs.attention._processors import weighted_processors, would_replace
+from autotune.knobs.attention._sage import as_operator
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -37,6 +39,8 @@ PACKAGES = {  # value -> (package, lowest version that diffusers accepts)
 HAVE_VANILLA = ("AttnProcessor2_0", "AttnAddedKVProcessor2_0")
 HAVE_XFORMERS = (*HAVE_VANILLA, "JointAttnProcessor2_0")
 SDPA_KERNELS = {"flash", "efficient", "cudnn", "math"}
+FLASH_HEAD = 256  # the largest head that the kernel takes, by torch's sdp_utils
+CUDNN_HEAD, CUDNN_HEAD_HOPPER = 128, 256  # of compute capability 9.0 and above
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -45,6 +49,10 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"torch has no {kernel} kernel for this device"
     if value == "sdpa_flash" and not target.device.is_gpu:
         return "is the kernel that SDPA chooses on a CPU anyway"
+    if value in BACKENDS and (fault := _unforceable(str(value), target)):
+        return fault
+    if value == "flex" and not target.device.is_gpu:
+        return "torch's flex attention is made for GPUs"
     if value == "sliced" and not traits.slices_attention:
         return f"{traits.denoiser_class} does not support attention slicing"
     processors = set(traits.attention_processors)
@@ -52,9 +60,35 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"diffusers has no vanilla attention for {traits.denoiser_class}"
     if value in DISPATCHED and not traits.dispatches_attention:
         return f"diffusers' attention dispatcher does not support {traits.denoiser_class}"
+    if value in ("flash_attn", "sage") and (fault := _masked(str(value), target)):
+        return fault
     if value == "xformers" and not traits.dispatches_attention and not processors <= set(HAVE_XFORMERS):
         return f"diffusers has no xFormers attention for {traits.denoiser_class}"
     return _missing(str(value), target) if value in PACKAGES else None
+
+
+def _unforceable(value: str, target: Target) -> str | None:
+    """Why the kernel can't compute the attention of the models that run each step, as a clause; None: it can."""
+    traits, kernel = target.pipeline.known, value.removeprefix("sdpa_")
+    if any(not in_processor for _, _, in_processor in traits.step_attention):
+        return f"{traits.denoiser_class} calls SDPA outside of attention processors, where no kernel can be forced"
+    cudnn = CUDNN_HEAD_HOPPER if target.device.at_least(9) else CUDNN_HEAD
+    most = {"sdpa_flash": FLASH_HEAD, "sdpa_cudnn": cudnn}.get(value)
+    largest = max((head for head, _, _ in traits.step_attention), default=0)
+    if most is not None and largest > most:
+        return f"the {kernel} kernel takes heads of at most {most}; {traits.denoiser_class} has heads of {largest}"
+    odd = next((head for head, _, _ in traits.step_attention if head % 8), None)
+    if value == "sdpa_cudnn" and odd is not None:
+        return f"the cudnn kernel takes heads of a multiple of 8; {traits.denoiser_class} has heads of {odd}"
+    return _masked(kernel, target) if value == "sdpa_flash" else None
+
+
+def _masked(kernel: str, target: Target) -> str | None:
+    """Why a kernel without masks can't compute the attention of each step, as a clause; None: there are no masks."""
+    traits = target.pipeline.known
+    if any(masked for _, masked, _ in traits.step_attention):
+        return f"the {kernel} kernel takes no attention mask, and {traits.class_name} gives one"
+    return None
 
 
 def _missing(value: str, target: Target) -> str | None:
@@ -107,6 +141,8 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
         pipe.enable_xformers_memory_efficient_attention()
         count = sum("XFormers" in type(block.processor).__name__ for block in blocks)
         return Effect(count=count, what="attention blocks set to xformers")
+    if value in BACKENDS:
+        blocks = _of_steps(pipe)
     for block in blocks:
         block.set_processor(_vanilla(block) if value == "vanilla" else _force(block.processor, BACKENDS[value]))
     return Effect(count=len(blocks), what=f"attention blocks set to {value}")
@@ -136,6 +172,12 @@ def _blocks(pipe: "DiffusionPipeline") -> list[Any]:
     return [m for model in models for m in model.modules() if getattr(m, "processor", None) is not None]
 
 
+def _of_steps(pipe: "DiffusionPipeline") -> list[Any]:
+    """The attention blocks of the models that run each step whose processors can be replaced."""
+    modules = [m for model in parts.step_models(pipe).values() for m in model.modules()]
+    return [m for m in modules if getattr(m, "processor", None) is not None and hasattr(m, "set_processor")]
+
+
 def _is_dispatched(block: Any) -> bool:
     return hasattr(block.processor, "_attention_backend")
 
@@ -149,6 +191,8 @@ def _dispatch(blocks: list[Any], name: str) -> int:
 
     backend = attention_dispatch.AttentionBackendName(name)
     attention_dispatch._check_attention_backend_requirements(backend)
+    if name == "sage":
+        as_operator(attention_dispatch)
     reached = list(filter(_is_dispatched, blocks))
     for block in reached:
         block.processor._attention_backend = backend

@@ -2,7 +2,8 @@
 
 A ControlNet runs once a step, so it is compiled with the denoiser. Regional compilation makes one graph for each class
 of blocks and reuses it: nearly the same speed, in a fraction of the time to compile. Shapes are static, so a call of
-another size compiles again. Graphs must be whole (`fullgraph`), unless hooks of offloading prevent it.
+another size compiles again; only the length of the prompt is dynamic, where a model is given no padding. Graphs
+must be whole (`fullgraph`), unless hooks of offloading prevent it.
 
 "trace" is torch.jit.trace of the denoiser, as in early guides. It is deprecated in torch in favour of torch.compile, so
 it is available only where a space file or --fix names it.
@@ -12,23 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.compilation._inductor import flags_of
 from autotune.knobs.compilation._trace import trace_on_first_call
 from autotune.pipelines import parts
+from autotune.pipelines.running import traits_for
 from autotune.target import Target
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-FLAGS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "fast_diffusion": {
-        "conv_1x1_as_mm": True,
-        "coordinate_descent_tuning": True,
-        "coordinate_descent_check_all_directions": True,
-        "epilogue_fusion": False,
-        "force_fuse_int_mm_with_mul": True,
-    },
-}
 DECODES = ("denoiser+vae", "everything")
 
 
@@ -38,6 +31,8 @@ def why_not(value: Value, target: Target) -> str | None:
         return target.device.compile_fault
     if value == "regional" and not traits.repeated_blocks:
         return f"{traits.denoiser_class} has no repeated blocks"
+    if value in ("denoiser", *DECODES) and traits.whole_graph_fault:
+        return f"no whole graph can hold the denoiser: {traits.whole_graph_fault}"
     if value == "denoiser+vae" and traits.vae_class is None:
         return f"{traits.class_name} has no VAE"
     if value == "everything" and not traits.text_encoders:
@@ -66,7 +61,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
         return Effect(count=1, what="models to trace")
     import torch
 
-    how = _how(config)
+    how = _how(config, pipe)
     models = parts.step_models(pipe)
     compiled = 0
     for name, model in models.items():
@@ -78,8 +73,9 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
         else:
             model.compile(**how)
             compiled += 1
-    if config["compile"] in DECODES and parts.vae(pipe) is not None:
-        pipe.vae.decode = torch.compile(pipe.vae.decode, **how)
+    vae = parts.vae(pipe)
+    if config["compile"] in DECODES and vae is not None:
+        vae.decode = torch.compile(vae.decode, **how)
         compiled += 1
     if config["compile"] == "everything":
         for encoder in parts.text_encoders(pipe).values():
@@ -89,14 +85,19 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return Effect(count=compiled, what="modules to compile")
 
 
-def _how(config: Config) -> dict[str, Any]:
-    """The arguments of torch.compile."""
+def _how(config: Config, pipe: "DiffusionPipeline") -> dict[str, Any]:
+    """The arguments of torch.compile.
+
+    With dynamic=None, the dimension that differs in the second call, the length of the prompt, is dynamic from then on.
+    """
     import torch
 
     # torch.compile takes a mode or options, not both, so the mode is given as its options.
-    mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
+    mode, flags = str(config["compile_mode"]), flags_of(str(config["inductor_flags"]))
     options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
-    return {"fullgraph": config["offload"] == "none", "dynamic": False, "options": options or None}
+    traits = traits_for(pipe)
+    dynamic = None if traits is not None and traits.prompt_lengths_vary else False
+    return {"fullgraph": config["offload"] == "none", "dynamic": dynamic, "options": options or None}
 
 
 def _install_hooks(encoder: Any) -> None:
@@ -123,8 +124,10 @@ def _compile_blocks(model: Any, how: dict[str, Any]) -> int:
     """Compile each repeated block of the denoiser; the number of blocks."""
     import torch
 
+    from autotune.pipelines.inspect import repeated_blocks
+
     # Base classes count: token merging makes a subclass of each block's class.
-    kinds = set(model._repeated_blocks)
+    kinds = set(repeated_blocks(model))
     blocks = [m for m in model.modules() if kinds & {cls.__name__ for cls in type(m).__mro__}]
     for block in blocks:
         cache = _cache_hook(block)
@@ -153,7 +156,7 @@ def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -
     failed = sum(attempt.fail_reason is not None for attempt in attempts)
     recompiled = sum(attempt.fail_reason is None and attempt.recompile_reason is not None for attempt in attempts)
     what = f"graphs compiled, {sum(counters['graph_break'].values())} graph breaks, {recompiled} recompilations"
-    if failed and _how(config)["fullgraph"]:
+    if failed and config["offload"] == "none":
         return Effect(count=0, what=f"{what}, and {failed} functions that failed to compile and ran uncompiled")
     return Effect(count=counters["stats"]["unique_graphs"], what=what)
 
@@ -169,7 +172,7 @@ def script(config: Config, target: Target) -> Script:
         return Script()
     if value == "trace":
         return Script(why_not="torch.jit.trace is deprecated, and needs a class of autotune's own to trace each shape")
-    how = _how_in_a_script(config)
+    how = _how_in_a_script(config, traits.prompt_lengths_vary)
     steps = [traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])]
     lines = []
     for name in steps:
@@ -177,7 +180,7 @@ def script(config: Config, target: Target) -> Script:
             whole = how.replace("fullgraph=False", "fullgraph=True")
             lines += [
                 f"for block in pipe.{name}.modules():",
-                f"    if any(cls.__name__ in pipe.{name}._repeated_blocks for cls in type(block).__mro__):",
+                f"    if any(cls.__name__ in {traits.repeated_blocks} for cls in type(block).__mro__):",
                 f"        block.compile({whole})",
             ]
         elif len(steps) > 1 and config["compile_mode"] in ("reduce-overhead", "max-autotune"):
@@ -193,10 +196,10 @@ def script(config: Config, target: Target) -> Script:
     return Script(lines=tuple(lines))
 
 
-def _how_in_a_script(config: Config) -> str:
+def _how_in_a_script(config: Config, prompt_lengths_vary: bool) -> str:
     """The arguments of torch.compile as source text."""
-    mode, flags = str(config["compile_mode"]), FLAGS[str(config["inductor_flags"])]
-    how = f"fullgraph={config['offload'] == 'none'}, dynamic=False"
+    mode, flags = str(config["compile_mode"]), flags_of(str(config["inductor_flags"]))
+    how = f"fullgraph={config['offload'] == 'none'}, dynamic={None if prompt_lengths_vary else False}"
     if not flags:
         return how if mode == "default" else f'{how}, mode="{mode}"'
     of_mode = f'**torch._inductor.list_mode_options("{mode}"), ' if mode != "default" else ""

@@ -34,6 +34,26 @@ def clash(config: Config, target: Target) -> str | None:
         return "this VAE is cast to float32 and back at every call, so its CUDA graph would be recorded at every call"
     if target.pipeline.known.controlnet_class and config["compile"] == "regional":
         return "with a ControlNet, CUDA graphs need marks where a step begins, which regional compilation does not set"
+    if config["compile"] == "regional":
+        return "the CUDA graph of each region overwrites the output of the one before, which the next one reads"
+    return _kept_output(config, target)
+
+
+def _kept_output(config: Config, target: Target) -> str | None:
+    """Why a CUDA graph would overwrite what the pipeline reads later, as it was seen in a rehearsed call."""
+    traits, workload = target.pipeline.known, target.workload
+    compiled = {traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])}
+    if config["compile"] == "everything":
+        compiled |= set(traits.text_encoders)
+    above, scale = traits.guided_above, workload.guidance_scale
+    guided = above is not None and (scale is None or scale > above)
+    kinds = {guided, guided and config["guidance_cutoff"] == 1.0}  # after the cut-off, steps are not guided
+    for kept in traits.kept_outputs:
+        in_use = config["scheduler"] == "own" or not kept.by_scheduler
+        if in_use and kept.guided in kinds and {kept.model, kept.after} <= compiled:
+            reader = "the scheduler" if kept.by_scheduler else traits.class_name
+            again = f"{kept.after} again" if kept.model == kept.after else kept.after
+            return f"{reader} reads the output of {kept.model} after it called {again}, whose CUDA graph overwrites it"
     return None
 
 

@@ -1,7 +1,7 @@
 """inductor_flags: Inductor's settings: its defaults, or those of the PyTorch team's fast-diffusion guide.
 
-Current torch ignores two settings of that guide, use_mixed_mm and mixed_mm_choice, so they are left out. The settings
-concern Triton kernels.
+Current torch ignores two settings of that guide, use_mixed_mm and mixed_mm_choice, so they are left out. So are those
+that the installed torch does not read (torch 2.13: force_fuse_int_mm_with_mul). The settings concern Triton kernels.
 """
 
 from autotune.config import Config, Value

@@ -1,14 +1,10 @@
 """_schedulers: the scheduler class of a config. A helper of the knobs about schedulers."""
 
 from autotune.config import Config
+from autotune.pipelines.rehearsal.schedulers import CLASSES
 from autotune.target import Target
 
-CLASSES = {
-    "dpm++_2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-}
+__all__ = ["CLASSES", "own_scheduler", "scheduler_of"]
 
 
 def own_scheduler(target: Target) -> str:

@@ -4,12 +4,12 @@ The new scheduler gets the configuration of the pipeline's own, so it has the sa
 the number of steps.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.denoising._schedulers import CLASSES, own_scheduler
-from autotune.pipelines import parts
+from autotune.pipelines.rehearsal.schedulers import configuration
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def why_not(value: Value, target: Target) -> str | None:
         return None
     if CLASSES[str(value)] == own_scheduler(target):
         return "is the pipeline's own scheduler"
+    if str(value) in traits.scheduler_faults:
+        return traits.scheduler_faults[str(value)]
     if traits.flow_matching:
         if value not in FLOW:
             return f"{CLASSES[str(value)]} does not support flow-matching models"
-        if value == "dpm++_2m" and "Flux" in traits.class_name:
-            return f"{CLASSES[str(value)]} does not accept the timestep shift of {traits.class_name}"
         return None
     if CLASSES[str(value)] not in traits.compatible_schedulers and not target.pipeline.scheduler:
         return f"{CLASSES[str(value)]} is not among the schedulers compatible with {traits.class_name}"
@@ -42,20 +42,9 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import diffusers
 
     own, kind = pipe.scheduler, CLASSES[str(config["scheduler"])]
-    pipe.scheduler = getattr(diffusers, kind).from_config(_configuration(pipe))
+    pipe.scheduler = getattr(diffusers, kind).from_config(configuration(pipe))
     changed = type(pipe.scheduler).__name__ == kind != type(own).__name__
     return Effect(count=int(changed), what=f"scheduler replaced, {type(own).__name__} by {kind}")
-
-
-def _configuration(pipe: "DiffusionPipeline") -> dict[str, Any]:
-    """The configuration of the pipeline's own scheduler, adapted for another class."""
-    own = dict(pipe.scheduler.config)
-    if "FlowMatch" in type(pipe.scheduler).__name__:
-        return own | {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own["shift"]}
-    if parts.vae(pipe) is not None:
-        return {"clip_sample": False, **own}  # DDIM clips by default, but latents have no fixed range
-    # A learned variance is for DDPM's noise. With "fixed_small" the pipeline drops it from the model's output.
-    return own | ({"variance_type": "fixed_small"} if "learned" in str(own.get("variance_type")) else {})
 
 
 def script(config: Config, target: Target) -> Script:

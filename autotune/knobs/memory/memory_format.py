@@ -1,4 +1,8 @@
-"""memory_format: the memory layout of convolutions. Tensor cores need channels_last; some CPUs are slower with it."""
+"""memory_format: the memory layout of convolutions. Tensor cores need channels_last; some CPUs are slower with it.
+
+It concerns the models that run each step and the VAE, whichever has convolutions. Those of three dimensions get torch's
+channels_last_3d.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -12,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value == "channels_last" and not target.pipeline.known.convolutions:
-        return f"{target.pipeline.known.denoiser_class} has no convolutions"
+    traits = target.pipeline.known
+    denoiser = traits.convolutions + traits.convolutions_3d
+    if value == "channels_last" and not denoiser + traits.vae_convolutions + traits.vae_convolutions_3d:
+        return f"{traits.denoiser_class} has no convolutions"
     return None
 
 
@@ -22,20 +28,32 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
     changed = 0
     for part in filter(None, (*parts.step_models(pipe).values(), parts.vae(pipe))):
-        before = {name: p.stride() for name, p in part.named_parameters()}
-        part.to(memory_format=torch.channels_last)
-        changed += sum(p.stride() != before[name] for name, p in part.named_parameters())
+        for weight in part.parameters():
+            before = weight.stride()
+            if weight.dim() in (4, 5):
+                layout = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d
+                weight.data = weight.data.to(memory_format=layout)
+            changed += weight.stride() != before
     return Effect(count=changed, what="weights laid out channels last")
 
 
 def script(config: Config, target: Target) -> Script:
     traits = target.pipeline.known
-    models = [
-        traits.denoiser,
-        *(["controlnet"] if traits.controlnet_class else []),
-        *(["vae"] if traits.vae_class else []),
-    ]
-    return Script(lines=tuple(f"pipe.{name}.to(memory_format=torch.channels_last)" for name in models))
+    models = {traits.denoiser: traits.convolutions_3d}
+    models |= {"controlnet": 0} if traits.controlnet_class else {}
+    models |= {"vae": traits.vae_convolutions_3d} if traits.vae_class else {}
+    lines: list[str] = []
+    for name, of_three_dimensions in models.items():
+        if not of_three_dimensions:
+            lines.append(f"pipe.{name}.to(memory_format=torch.channels_last)")
+            continue
+        lines += [
+            f"for weight in pipe.{name}.parameters():",
+            "    if weight.dim() in (4, 5):",
+            "        layout = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d",
+            "        weight.data = weight.data.to(memory_format=layout)",
+        ]
+    return Script(lines=tuple(lines))
 
 
 KNOB = Knob(

@@ -11,6 +11,7 @@ from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.target import Target
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 
@@ -33,14 +34,22 @@ def clash(config: Config, target: Target) -> str | None:
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
-    models = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
     if config["offload"] == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif config["offload"] == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
     else:
         pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=True)
-    return Effect(count=len(models), what="models offloaded to host memory")
+    models = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
+    hooked = [model for model in models if any(map(_has_hook, model.modules()))]
+    return Effect(count=len(hooked), what="models offloaded to host memory")
+
+
+def _has_hook(module: "torch.nn.Module") -> bool:
+    """Does a hook of accelerate or of diffusers' group offloading move the weights of this module?"""
+    registry = getattr(module, "_diffusers_hook", None)
+    grouped = registry is not None and any("group_offloading" in name for name in registry.hooks)
+    return grouped or hasattr(module, "_hf_hook")
 
 
 def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
+from autotune.pipelines import parts
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ def why_not(value: Value, target: Target) -> str | None:
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
-    pipe.vae.enable_slicing()
-    return Effect(count=int(pipe.vae.use_slicing), what="VAE set to slicing")
+    vae = parts.vae(pipe)
+    assert vae is not None, "why_not refuses a pipe without a VAE"
+    vae.enable_slicing()
+    return Effect(count=int(vae.use_slicing), what="VAE set to slicing")
 
 
 def script(config: Config, target: Target) -> Script:

@@ -1,5 +1,6 @@
 """Facts: the traits that rehearsed calls show. What could not be seen has its reason in `unknown`."""
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,9 +40,39 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "whole_graph_fault": _whole_graph_fault(pipe, first),
         "prompt_lengths_vary": bool(first.given and longer.given) and first.given[0] != longer.given[0],
         "vae_upcasts_fp16": casts,
+        "fuses_qkv": _fuses_qkv(pipe, first),
+        "caches_blocks": _caches_blocks(pipe),
+        "used_directly": tuple(sorted(first.used_directly)),
         "scheduler_faults": faults(pipe, first.timesteps) if getattr(pipe, "scheduler", None) is not None else {},
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
     }
+
+
+def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen) -> bool:
+    """Does the denoiser compute with fused projections once diffusers has fused them? On some models it does not."""
+    if not hasattr(parts.denoiser(pipe), "fuse_qkv_projections"):
+        return False
+
+    def fuse(stand_in: Any) -> None:
+        parts.denoiser(stand_in).fuse_qkv_projections()
+
+    fused = rehearse(pipe, workload(pipe, SHORT, guided=False), until="denoised", change=fuse)
+    return fused.fault is None and bool(fused.rows.keys() - plain.rows.keys())
+
+
+def _caches_blocks(pipe: "DiffusionPipeline") -> bool:
+    """Does the call of the pipe work with diffusers' first-block cache, which it must know of?"""
+    if not hasattr(parts.denoiser(pipe), "enable_cache"):
+        return False
+    if "cache_context" not in inspect.getsource(type(pipe).__call__):
+        return False
+
+    def cache(stand_in: Any) -> None:
+        from diffusers import FirstBlockCacheConfig
+
+        parts.denoiser(stand_in).enable_cache(FirstBlockCacheConfig(threshold=0.1))
+
+    return rehearse(pipe, workload(pipe, SHORT, guided=False), until="denoised", change=cache).fault is None
 
 
 def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workload:

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotune.pipelines import parts
@@ -10,6 +9,7 @@ from autotune.pipelines import parts
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+STEPS = 28  # of a call, where the pipe gives no noise levels
 # Schedulers that autotune offers in place of a pipe's own: word -> class.
 CLASSES = {
     "dpm++_2m": "DPMSolverMultistepScheduler",
@@ -35,8 +35,8 @@ def configuration(pipe: "DiffusionPipeline") -> dict[str, Any]:
 
 
 def _flows(scheduler: Any) -> bool:
-    """Does the scheduler follow straight paths from noise to picture, and has no other way to say so?"""
-    return "FlowMatch" in type(scheduler).__name__
+    """Does the scheduler follow straight paths from noise to picture?"""
+    return "FlowMatch" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def faults(pipe: "DiffusionPipeline", calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> dict[str, str]:
@@ -64,30 +64,28 @@ def _fault(pipe: "DiffusionPipeline", name: str, calls: list[tuple[tuple[Any, ..
         strange = sorted(set(kwargs) - set(inspect.signature(new.set_timesteps).parameters))
         if strange:
             return f"{name} does not accept the {' and '.join(strange)} that {type(pipe).__name__} gives it"
+        own_levels = {"sigmas", "timesteps"} & kwargs.keys()  # given by the pipe, so that they should be the same
         given = dict(kwargs) | ({"device": "cpu"} if "device" in kwargs else {})
+        if not own_levels:
+            args, given = ((STEPS, *args[1:]), given) if args else ((), given | {"num_inference_steps": STEPS})
         try:
             own.set_timesteps(*args, **copy.deepcopy(given))
             new.set_timesteps(*args, **copy.deepcopy(given))
         except Exception as error:
             names = " and ".join(key for key in kwargs if key not in ("device", "num_inference_steps")) or "steps"
             return f"{name} does not accept the {names} that {type(pipe).__name__} gives it ({_said(error)})"
-        if flows and _distance(own, new) > 0.02 + 2 / len(own.timesteps):
+        if flows and _distance(own, new) > (0.02 if own_levels else 0.1):
             return f"{name} would take other noise levels than {type(own).__name__} with this configuration"
     return None
 
 
 def _distance(own: Any, new: Any) -> float:
-    """The largest difference of the noise levels, which are from 0 to 1."""
+    """The mean difference of the noise levels, which are from 0 to 1. The last ones are spaced in ways of their own."""
     if len(own.sigmas) != len(new.sigmas):
         return 1.0
-    return float((own.sigmas - new.sigmas).abs().max())
+    return float((own.sigmas - new.sigmas).abs().mean())
 
 
 def _said(error: Exception) -> str:
     line = next(iter(str(error).splitlines()), "").rstrip(".")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def words(scheduler_faults: Mapping[str, str]) -> list[str]:
-    """The words of CLASSES without a fault."""
-    return [word for word in CLASSES if word not in scheduler_faults]

@@ -66,11 +66,13 @@ def rehearse(
     dtype: torch.dtype | None = None,
     until: Until = "decoding",
     memory: dict[Any, Any] | None = None,
+    change: Callable[[Any], Any] | None = None,
 ) -> Seen:
     """Make the first call of the workload with a copy of the pipe that has empty weights. The pipe stays as it is.
 
     dtype   the format of the weights; None: their own
     until   when the call is ended: when the denoiser is called first, after that call, or when the VAE is called
+    change  what is done to the copy before it is called, to see whether it still works
     memory  what models gave, to be handed on to the next call. A model that is given the same shapes does not run again
     """
     seen = Seen()
@@ -78,6 +80,8 @@ def rehearse(
     prompts, seeds = next(workload.calls())
     try:
         stand_in = _stand_in(pipe, dtype)
+        if change is not None:
+            change(stand_in)
         arguments = inputs.call_arguments(stand_in, workload, prompts, seeds) | call.workload_values(pipe, workload)
         if "strength" in call.parameters(pipe):
             arguments |= {"strength": 1.0}  # otherwise some of the steps are left out
@@ -99,15 +103,17 @@ def _quiet() -> Iterator[None]:
     """
     from torch.fx.experimental import _config as meta
 
-    logger = logging.getLogger("diffusers")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(library) for library in ("diffusers", "transformers")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), meta.patch(meta_nonzero_assume_all_nonzero=True):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _stand_in(pipe: "DiffusionPipeline", dtype: torch.dtype | None) -> Any:
@@ -141,7 +147,9 @@ def _emptied(
         return torch.empty(tensor.shape, dtype=kind, device="meta")
 
     of = vars(module)
-    own = {name: {} for name, value in of.items() if name.endswith("_hooks") and isinstance(value, dict)}
+    own: dict[str, dict[str, Any]] = {
+        name: {} for name, value in of.items() if name.endswith("_hooks") and isinstance(value, dict)
+    }
     own |= {"_forward_hooks_with_kwargs": {}, "_forward_pre_hooks_with_kwargs": {}}
     own["_parameters"] = {
         name: None if p is None else torch.nn.Parameter(empty(p), requires_grad=False)
@@ -198,12 +206,13 @@ class _Stage:
         denoiser = parts.denoiser_name(pipe)
         for name, model in {**parts.step_models(pipe), **parts.text_encoders(pipe)}.items():
             self._watch_model(name, model)
+            self._watch_processors(model)
             if name == denoiser:
                 self._watch_layers(name, model)
         vae = parts.vae(pipe)
         if vae is not None and hasattr(vae, "decode"):
             vae.decode = self._decoding(vae, vae.decode)
-        scheduler = getattr(pipe, "scheduler", None)
+        scheduler: Any = getattr(pipe, "scheduler", None)
         if hasattr(scheduler, "set_timesteps"):
             scheduler.set_timesteps = self._setting_timesteps(scheduler.set_timesteps)
         if hasattr(scheduler, "step"):
@@ -234,6 +243,15 @@ class _Stage:
 
         return remembered
 
+    def _watch_processors(self, model: torch.nn.Module) -> None:
+        def processes(change: int, *_: Any) -> None:
+            self.processing += change
+
+        for module in model.modules():
+            if getattr(module, "processor", None) is not None:
+                module.register_forward_pre_hook(functools.partial(processes, 1))
+                module.register_forward_hook(functools.partial(processes, -1))
+
     def _watch_layers(self, name: str, denoiser: torch.nn.Module) -> None:
         def given(_: Any, args: Any, kwargs: Any) -> None:
             self.seen.given.append([tuple(t.shape) for t in _tensors([*args, *kwargs.values()])])
@@ -254,15 +272,9 @@ class _Stage:
             if self.until == "denoised":
                 raise _Enough
 
-        def processes(change: int, *_: Any) -> None:
-            self.processing += change
-
         denoiser.register_forward_pre_hook(given, with_kwargs=True)
         denoiser.register_forward_hook(enough)
         for layer, module in denoiser.named_modules():
-            if getattr(module, "processor", None) is not None:
-                module.register_forward_pre_hook(functools.partial(processes, 1))
-                module.register_forward_hook(functools.partial(processes, -1))
             if isinstance(module, torch.nn.Linear):
                 self.weights[_storage(module.weight)] = layer
                 module.register_forward_pre_hook(functools.partial(before, layer), with_kwargs=True)
@@ -296,7 +308,7 @@ class _Stage:
         return watched
 
 
-class _RealWhereKnown(TorchDispatchMode):
+class _RealWhereKnown(TorchDispatchMode):  # type: ignore[misc]
     """Compute with values where all are known. A result of empty tensors is an empty tensor."""
 
     def __init__(self, stage: _Stage) -> None:
@@ -319,7 +331,7 @@ class _RealWhereKnown(TorchDispatchMode):
         return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
 
 
-class _Functions(TorchFunctionMode):
+class _Functions(TorchFunctionMode):  # type: ignore[misc]
     """Notes calls of SDPA and of what needs the value of a tensor, which is 1 where it is not known.
 
     What is made on or moved to the weights' device is made on the CPU instead, where it has values.

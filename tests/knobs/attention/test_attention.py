@@ -3,10 +3,12 @@
 import logging
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from compiled import captured
 from conftest import CPU, gpu, make_target
 from diffusers.models import attention_dispatch
@@ -17,6 +19,7 @@ from tiny_pipes import draw, tiny_pipe, tiny_traits
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
+from autotune.knobs.attention._sage import as_operator
 from autotune.measure.kernels import attention_kernels
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -74,8 +77,62 @@ def test_the_way_to_compute_attention_does_not_change_the_picture(value: str) ->
 @pytest.mark.parametrize("value", ["sdpa_math", "vanilla"])
 def test_every_block_is_set_and_counted_and_has_a_processor_of_its_own(value: str) -> None:
     pipe, effects = built(attention=value)
-    assert effects["attention"].count == len(blocks(pipe)) == 16
-    assert len({id(block.processor) for block in blocks(pipe)}) == 16
+    assert len({id(block.processor) for block in blocks(pipe)}) == len(blocks(pipe)) == 16
+    assert effects["attention"].count == (14 if value == "sdpa_math" else 16)  # no kernel is forced in the VAE
+
+
+def test_no_kernel_is_forced_in_the_vae_whose_head_is_too_large_for_the_fast_ones() -> None:
+    pipe, _ = built(attention="sdpa_math")
+    forced = {type(block.processor).__name__ for block in pipe.unet.modules() if hasattr(block, "processor")}
+    own = {type(block.processor).__name__ for block in pipe.vae.modules() if hasattr(block, "processor")}
+    assert (forced, own) == ({"Forced"}, {"AttnProcessor2_0"})
+
+
+@pytest.mark.parametrize(
+    ("value", "device", "seen", "said"),
+    [
+        ("sdpa_flash", (8, 0), (256, False, True), None),
+        ("sdpa_flash", (8, 0), (512, False, True), "the flash kernel takes heads of at most 256"),
+        ("sdpa_flash", (8, 0), (64, True, True), "the flash kernel takes no attention mask"),
+        ("sdpa_cudnn", (8, 0), (160, False, True), "the cudnn kernel takes heads of at most 128"),
+        ("sdpa_cudnn", (9, 0), (160, False, True), None),
+        ("sdpa_cudnn", (9, 0), (36, False, True), "the cudnn kernel takes heads of a multiple of 8"),
+        ("sdpa_efficient", (8, 0), (512, True, True), None),
+        ("sdpa_efficient", (8, 0), (64, False, False), "calls SDPA outside of attention processors"),
+        ("flash_attn", (8, 0), (64, True, True), "the flash_attn kernel takes no attention mask"),
+    ],
+)
+def test_a_kernel_is_offered_for_the_heads_and_masks_of_each_step(
+    value: str, device: tuple[int, int], seen: tuple[int, bool, bool], said: str | None
+) -> None:
+    installed = {"flash-attn": "2.8.0"}
+    target = make_target(gpu(*device), step_attention=(seen,), dispatches_attention=True)
+    answer = KNOB.why_not(value, target.model_copy(update={"versions": installed}))
+    assert answer == said if said is None else said in str(answer)
+
+
+def test_flex_is_not_offered_on_a_cpu() -> None:
+    assert KNOB.why_not("flex", make_target(dispatches_attention=True)) == "torch's flex attention is made for GPUs"
+
+
+def test_sage_attention_lies_in_a_whole_graph_as_one_operator() -> None:
+    """The real function launches kernels by hand, where Dynamo breaks the graph. The package is not installed here."""
+    calls: list[float] = []
+
+    def sageattn(q: Any, k: Any, v: Any, tensor_layout: str, is_causal: bool, sm_scale: float) -> Any:
+        torch._dynamo.graph_break()
+        calls.append(sm_scale)
+        return q + k + v
+
+    dispatch = SimpleNamespace(sageattn=sageattn)
+    as_operator(dispatch)
+    wrapped = dispatch.sageattn
+    as_operator(dispatch)
+    assert dispatch.sageattn is wrapped
+    tensor = torch.ones(1, 2, 3, 16)
+    whole = torch.compile(lambda x: wrapped(q=x, k=x, v=x, tensor_layout="NHD") * 2, fullgraph=True, backend="eager")
+    assert torch.equal(whole(tensor), torch.full_like(tensor, 6.0))
+    assert calls == [0.25]
 
 
 def test_sliced_attention_is_counted_in_the_denoiser() -> None:
@@ -103,7 +160,7 @@ def test_a_forced_kernel_goes_with_token_merging() -> None:
 
 def test_processors_of_a_kind_have_one_class_so_that_compiled_blocks_share_graphs() -> None:
     pipe, _ = built(attention="sdpa_math")
-    assert len({type(block.processor) for block in blocks(pipe)}) == 1
+    assert len({type(m.processor) for m in pipe.unet.modules() if hasattr(m, "processor")}) == 1
 
 
 def test_a_forced_processor_stays_of_its_kind_and_keeps_its_state() -> None:

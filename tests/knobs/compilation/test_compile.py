@@ -18,7 +18,7 @@ from tiny_pipes import draw, tiny_pipe, tiny_traits
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
-from autotune.knobs.compilation.compile import FLAGS
+from autotune.knobs.compilation._inductor import FLAGS
 
 KNOB = find_knob("compile")
 BLOCKS = 7  # transformer blocks of the demo

@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import CPU, gpu, make_target
 
+from autotune.config import Value
 from autotune.knobs import complete, find_knob
 from autotune.knobs.compilation.compile_mode import CUDA_GRAPHS
+from autotune.pipeline import KeptOutput
 
 KNOB = find_knob("compile_mode")
 
@@ -61,4 +63,41 @@ def test_clash_of_cuda_graphs_with_a_controlnet_beside_a_denoiser_in_regions() -
     assert "where a step begins" in str(KNOB.clash(config, target))
     assert KNOB.clash(config.replace(compile="denoiser"), target) is None
     assert KNOB.clash(config.replace(compile_mode="default"), target) is None
-    assert KNOB.clash(config, make_target(gpu(8, 0))) is None
+    assert "the output of the one before" in str(KNOB.clash(config, make_target(gpu(8, 0))))
+
+
+def graphs(value: str, kept: tuple[KeptOutput, ...] = (), **values: Value) -> str | None:
+    """The clash of CUDA graphs with this value of compile, for a pipeline that reads these outputs late."""
+    encoders = ("text_encoder", "text_encoder_2")
+    target = make_target(gpu(8, 0), kept_outputs=kept, text_encoders=encoders, scheduler_class="PNDMScheduler")
+    config = complete({"compile": value, "compile_mode": "reduce-overhead", **values})
+    return KNOB.clash(config, target)
+
+
+def test_clash_of_cuda_graphs_with_regions_that_hand_outputs_to_each_other() -> None:
+    assert "each region overwrites the output of the one before" in str(graphs("regional"))
+    assert graphs("denoiser") is None
+
+
+def test_clash_of_cuda_graphs_with_two_text_encoders_whose_outputs_are_joined() -> None:
+    kept = KeptOutput(model="text_encoder", after="text_encoder_2", by_scheduler=False, guided=True)
+    assert graphs("everything", (kept,)) == (
+        "StableDiffusionPipeline reads the output of text_encoder after it called text_encoder_2, "
+        "whose CUDA graph overwrites it"
+    )
+    assert graphs("denoiser+vae", (kept,)) is None
+
+
+def test_clash_of_cuda_graphs_with_a_denoiser_that_is_called_twice_a_step() -> None:
+    kept = KeptOutput(model="unet", after="unet", by_scheduler=False, guided=True)
+    assert "reads the output of unet after it called unet again" in str(graphs("denoiser", (kept,)))
+    unguided = kept.model_copy(update={"guided": False})
+    assert graphs("denoiser", (unguided,)) is None
+
+
+def test_clash_of_cuda_graphs_with_a_scheduler_that_keeps_outputs() -> None:
+    """PNDM reads outputs of earlier steps; with guidance they are the pipeline's sums, not the denoiser's own."""
+    kept = KeptOutput(model="unet", after="unet", by_scheduler=True, guided=False)
+    assert graphs("denoiser", (kept,)) is None
+    assert "the scheduler reads the output of unet" in str(graphs("denoiser", (kept,), guidance_cutoff=0.6))
+    assert graphs("denoiser", (kept,), scheduler="unipc") is None

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import CPU, gpu, make_target
 from diffusers import DiffusionPipeline
+from diffusers.hooks.hooks import HookRegistry, ModelHook
 from live import built, difference, loaded, picture
 
 from autotune.knobs import complete, find_knob
@@ -32,17 +33,30 @@ def test_sequential_offload_hooks_every_layer_and_takes_its_weights_away() -> No
 def test_group_offload_asks_for_leaves_on_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream needs a GPU, so here the call is all that can be seen."""
     pipe, asked = loaded(), {}
-    monkeypatch.setattr(type(pipe), "enable_group_offload", lambda self, *args, **options: asked.update(options))
+
+    def hooked(self: DiffusionPipeline, *_: object, **options: object) -> None:
+        asked.update(options)
+        for part in (self.unet, self.vae, self.text_encoder):
+            HookRegistry.check_if_exists_or_initialize(part).register_hook(ModelHook(), "group_offloading")
+
+    monkeypatch.setattr(type(pipe), "enable_group_offload", hooked)
     assert KNOB.apply is not None
     assert KNOB.apply(pipe, complete({"offload": "group"}), "cuda:0").count == 3
     assert asked == {"offload_type": "leaf_level", "use_stream": True}
     assert {*asked} <= {*inspect.signature(DiffusionPipeline.enable_group_offload).parameters}
 
 
+def test_offload_that_hooks_nothing_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = loaded()
+    monkeypatch.setattr(type(pipe), "enable_model_cpu_offload", lambda self, **_: None)
+    assert KNOB.apply is not None
+    assert KNOB.apply(pipe, complete({"offload": "model"}), "cuda:0").count == 0
+
+
 def test_an_offloaded_pipe_is_not_moved_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """`pipe.to` would undo model offload, and fail under sequential offload."""
     pipe = loaded()
-    monkeypatch.setattr(type(pipe), "enable_model_cpu_offload", lambda self, **_: None)
+    monkeypatch.setattr(type(pipe), "enable_model_cpu_offload", lambda self, **_: setattr(self.unet, "_hf_hook", 1))
     moves: list[object] = []
     monkeypatch.setattr(type(pipe), "to", lambda self, *args, **_: moves.append(args))
     built(pipe, offload="model")

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, gpu, make_target
-from live import built, difference, picture
+from live import WORKLOAD, built, difference, loaded, picture
 from tiny_pipes import draw, tiny_pipe
+from torchao.quantization import quantize_
 
 from autotune.knobs import complete, find_knob
 from autotune.knobs.precision._linear_layers import selected
-from autotune.knobs.precision.quantization import _how
+from autotune.knobs.precision.quantization import _how, _left_out
 from autotune.pipelines import parts
+from autotune.pipelines.running import remember
 
 KNOB = find_knob("quantization")
 STORED = {"int8_dynamic": torch.int8, "int8_weight_only": torch.int8, "fp8_weight_only": torch.float8_e4m3fn}
@@ -127,7 +129,68 @@ def test_clash_of_int4_on_a_gpu_with_all_but_bfloat16() -> None:
     assert KNOB.clash(config, make_target(gpu(8, 0))) == "the int4 kernel supports bfloat16 only"
     assert KNOB.clash(config.replace(dtype="bf16"), make_target(gpu(8, 0))) is None
     assert KNOB.clash(config.replace(dtype="fp32"), make_target(CPU)) is None
-    assert KNOB.clash(config.replace(quantization="int8_dynamic"), make_target(gpu(8, 0))) is None
+    assert KNOB.clash(config.replace(quantization="int8_dynamic", compile="regional"), make_target(gpu(8, 0))) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"quantization": "int8_dynamic"}, "uncompiled, int8_dynamic waits for the GPU"),
+        ({"quantization": "int8_dynamic", "compile": "regional"}, None),
+        ({"quantization": "int8_weight_only", "dtype": "fp16"}, "overflows in float16"),
+        ({"quantization": "int8_weight_only", "dtype": "bf16"}, None),
+        ({"quantization": "int4_weight_only", "dtype": "bf16", "offload": "group"}, "pins the weights"),
+        ({"quantization": "int4_weight_only", "dtype": "bf16", "offload": "model"}, None),
+        ({"quantization": "fp8_dynamic_row", "dtype": "fp16"}, "supports bfloat16 only"),
+        ({"quantization": "fp8_dynamic_row", "dtype": "bf16"}, None),
+    ],
+)
+def test_clashes_on_a_gpu(values: dict[str, Any], said: str | None) -> None:
+    clash = KNOB.clash(complete(values), make_target(gpu(9, 0)))
+    assert clash == said if said is None else said in str(clash)
+
+
+def test_weights_in_eight_bits_overflow_in_float16_and_not_in_bfloat16() -> None:
+    """Why int8_weight_only is refused in float16: the product is made before it is scaled. The true output is 32."""
+    outputs = {}
+    for dtype in (torch.float16, torch.bfloat16):
+        layer = torch.nn.Linear(4096, 4, bias=False).to(dtype)
+        torch.nn.init.constant_(layer.weight, 1 / 128)
+        quantize_(layer, _how("int8_weight_only", "cpu"))
+        outputs[dtype] = layer(torch.ones(1, 4096, dtype=dtype)).float()
+    assert outputs[torch.float16].isinf().all()
+    assert torch.allclose(outputs[torch.bfloat16], torch.tensor(32.0), rtol=0.02)
+
+
+def test_group_offload_would_pin_int4_weights_which_their_class_can_not() -> None:
+    layer = torch.nn.Linear(64, 16, bias=False).bfloat16()
+    quantize_(layer, _how("int4_weight_only", "cpu"))
+    with pytest.raises(NotImplementedError):
+        layer.weight.data.pin_memory()
+
+
+def test_layers_that_see_one_row_a_picture_are_left_out_of_int8_on_a_gpu() -> None:
+    """torch._int_mm needs more than 16 rows. The rows are counted in a call with empty weights, on any machine."""
+    pipe = loaded()
+    remember(pipe, workload=WORKLOAD)
+    names, said = _left_out(pipe, "int8_dynamic", "cuda")
+    assert {"time_embedding.linear_1", "time_embedding.linear_2"} <= names
+    assert any(name.endswith("time_emb_proj") for name in names)
+    assert not any(".attn1." in name for name in names if name.startswith("down_blocks.0"))
+    assert said == f", without {len(names)} of at most 16 rows"
+    assert _left_out(pipe, "int8_weight_only", "cuda") == (set(), "")
+    assert next(pipe.unet.parameters()).device.type == "cpu"  # the pipe stays as it is
+
+
+def test_layers_whose_weights_are_read_directly_stay_as_they_are() -> None:
+    pipe = loaded()
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    traits = make_target(used_directly=(name,)).pipeline.known
+    remember(pipe, workload=WORKLOAD, traits=traits)
+    assert KNOB.apply is not None
+    effect = KNOB.apply(pipe, complete({"quantization": "int8_weight_only"}), "cpu")
+    assert effect.what.endswith(", 1 used directly")
+    assert type(pipe.unet.get_submodule(name).weight.data) is torch.Tensor
 
 
 def test_eight_bit_arithmetic_is_refused_where_the_hardware_has_none() -> None:
