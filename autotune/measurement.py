@@ -5,7 +5,7 @@ Units are in the names: `_s` seconds, `_bytes`, `_db` decibels, `_j` joules.
 
 import statistics
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,12 @@ from autotune.workload import Shape
 NOISY = 0.10
 REJECTED = 0.25
 LAUNCH_BOUND = 0.8  # a GPU that works for less than this share of a step waits for the host: our choice
+
+
+# Figures that no run can have are refused where a file is read: a hand-edited or damaged one would win every search.
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+Samples = Annotated[tuple[Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)], ...], Field(min_length=2)]
+Bytes = Annotated[int, Field(ge=0, le=2**50)]
 
 
 class Quality(FrozenModel):
@@ -39,8 +45,8 @@ class Quality(FrozenModel):
 
     metric: Literal["clip", "likeness"]
     scorer: str | None
-    clip_scores: tuple[float, ...] = ()
-    ssim: tuple[float, ...]
+    clip_scores: tuple[Annotated[float, Field(ge=-101, le=101, allow_inf_nan=False)], ...] = ()
+    ssim: Annotated[tuple[Annotated[float, Field(ge=-1.01, le=1.01, allow_inf_nan=False)], ...], Field(min_length=1)]
     psnr_db: tuple[float | None, ...]
     lpips: tuple[float, ...] = ()
     worst_cell_levels: tuple[float, ...] = ()
@@ -188,9 +194,9 @@ class ShapeCost(FrozenModel):
     """The latency of the same pipe at another size of the workload."""
 
     shape: Shape
-    first_call_s: float
+    first_call_s: Seconds
     warmup_s: tuple[float, ...]
-    latency_samples_s: tuple[float, ...]
+    latency_samples_s: Samples
     graphs_added: int  # compiled for this size
 
     @property
@@ -217,14 +223,14 @@ class Measurement(FrozenModel):
     reserved, plus the CUDA context. CPU memory is the peak resident memory of the process, less that before loading.
     """
 
-    load_s: float
-    apply_s: float
-    first_call_s: float  # with compilation, unless compiled_as is set
+    load_s: Seconds
+    apply_s: Seconds
+    first_call_s: Seconds  # with compilation, unless compiled_as is set
     warmup_s: tuple[float, ...]
-    latency_samples_s: tuple[float, ...]
-    load_peak_memory_bytes: int
-    run_peak_memory_bytes: int  # after the first call; with compiled_as, at least that of the trial that compiled
-    peak_memory_bytes: int  # of loading and all calls; with compiled_as, at least that of the trial that compiled
+    latency_samples_s: Samples
+    load_peak_memory_bytes: Bytes
+    run_peak_memory_bytes: Bytes  # after the first call; with compiled_as, at least that of the trial that compiled
+    peak_memory_bytes: Bytes  # of loading and all calls; with compiled_as, at least that of the trial that compiled
     effects: dict[str, Effect]
     attention_kernels: dict[str, int]  # of the denoiser, from the profiler: name -> launches in the first steps
     quality: Quality | None = None

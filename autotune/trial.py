@@ -1,12 +1,12 @@
 """Trial: one config and its outcome, which is a Measurement or a Failure."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from autotune.config import Config, Value
 from autotune.frozen_model import FrozenModel
-from autotune.measurement import Measurement
+from autotune.measurement import Measurement, Seconds
 
 Cause = Literal[
     "out_of_memory",
@@ -95,11 +95,11 @@ class Trial(FrozenModel):
     drift    how much slower the device was than at trial 0, as a factor; see statistics/drift.py
     """
 
-    number: int
+    number: Annotated[int, Field(ge=0)]
     origin: str
     values: dict[str, Value]
     outcome: Measurement | Failure
-    seconds: float
+    seconds: Seconds
     drift: float = Field(default=1.0, exclude=True)
 
     @property

@@ -1,5 +1,6 @@
 """Damaged and missing files of a study: each costs what it holds, and no finished trial is overwritten."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from autotune.report.page.gallery import reels
 from autotune.report.summary import read_summary
 from autotune.report.table import trials_rows
 from autotune.report.terminal.watch import Watch
-from autotune.study.record import read_anchors, read_trials, warn_once, write_anchor, write_trial
+from autotune.study.record import read_anchors, read_trial, read_trials, warn_once, write_anchor, write_trial
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
 from autotune.study.study import Study
@@ -151,3 +152,30 @@ def test_a_damaged_picture_costs_that_picture(
         assert contact_sheet(folder, 1) is not None
         assert read_thumbnails(folder.trial(1), make_target().workload) == ()  # of its only prompt
     assert len([line for line in caplog.messages if "trials/0001/images/000.png" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "figure"),
+    [
+        ("latency_samples_s", []),
+        ("latency_samples_s", [1.0]),
+        ("latency_samples_s", [-1.0] * 5),
+        ("latency_samples_s", [0.0] * 5),
+        ("latency_samples_s", [1e308] * 5),
+        ("peak_memory_bytes", -1),
+        ("first_call_s", -0.5),
+        ("run_peak_memory_bytes", 10**30),
+        ("ssim", []),
+        ("ssim", [7.0, 7.0]),
+        ("clip_scores", [1e308, 1e308]),
+    ],
+)
+def test_figures_that_no_run_can_have_cost_their_trial(folder: StudyFolder, field: str, figure: object) -> None:
+    path = folder.trial(2) / "trial.json"
+    data = json.loads(path.read_text())
+    outcome = data["outcome"]
+    (outcome["quality"] if field in outcome["quality"] else outcome)[field] = figure
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=f"trials/0002/trial.json' can't be used: outcome.*{field}"):
+        read_trial(path.parent)
+    assert [trial.number for trial in read_trials(folder)] == [0, 1, 3]
