@@ -71,7 +71,7 @@ def fit_table(target: Target, memory_bytes: int) -> RenderableType:
     for row in rows:
         cells = [_cell(row.needed.get(how), memory_bytes) for how in _offloads(target)]
         table.add_row(str(list(row.values.values())[-1]), *cells)
-    return Group(table, *(f"not possible here: {name}: {why}" for name, why in faults.items()))
+    return Group(table, *(f"no figures for {name}: {why}" for name, why in faults.items()))
 
 
 def _cell(needed: int | None, memory_bytes: int) -> str:
@@ -106,10 +106,10 @@ def fit_notes(target: Target) -> list[str]:
     dtype = sixteen_bits(target)
     return [
         f"Weights: {'; '.join(parts)}.",
-        f"They are counted on the model's classes, and none are loaded; how they are stored is {source}. 8 and 4 bits "
-        f"are those of the denoiser, the others are in {dtype or 'fp32'} then.",
+        f"They are counted on the model's classes, and none are loaded; how they are stored is {source}. Where the "
+        f"denoiser is stored in 8 or 4 bits, the rest is in {dtype or 'fp32'}.",
         "What is left must hold the activations, which grow with the pictures, and some hundred MB of CUDA context. "
-        "Offloaded weights lie in host memory. The columns of offload were not checked on a GPU.",
+        "With an offload, host memory must hold the weights. These columns were not checked on a GPU.",
     ]
 
 
