@@ -4,7 +4,6 @@ Each stage was searched by itself. Only a measurement of the whole chain shows h
 in memory: the weights of each stage stay loaded while the next one works.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.execution.runner import ENVIRONMENT_RETRIES
+from autotune.execution.scratch import scratch
 from autotune.job import ChainJob, Stage
 from autotune.measurement import ChainCost
 from autotune.production.chain import ChainConfig
@@ -99,7 +99,7 @@ def _job(tuned: Sequence[TunedConfig], which: str, device: Device) -> ChainJob:
 def _measure(job: ChainJob, which: str, timeout_s: float) -> ChainCost:
     """Run the job in a fresh process, again where the machine was to blame. Raises UserError where it fails."""
     for _ in range(1 + ENVIRONMENT_RETRIES):
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch() as folder:
             answer = isolate.run(Path(folder) / "run", job, timeout_s=timeout_s)
         if not isinstance(answer, Failure) or answer.cause not in NOT_THE_CONFIG:
             break

@@ -1,11 +1,11 @@
 """compare(): is one exported config faster than another here? Interleaved, each run in a fresh process."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
+from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
 from autotune.production.fingerprint import choose_same_kind
@@ -62,7 +62,7 @@ def compare(
     paths: dict[Side, Path] = {"first": Path(first), "second": Path(second)}
     configs = {side: TunedConfig.load(path) for side, path in paths.items()}
     target = _target(configs["first"], configs["second"], device)
-    with tempfile.TemporaryDirectory(prefix="autotune-compare-") as temporary:
+    with scratch("autotune-compare-") as temporary:
         folder = StudyFolder(Path(temporary))
         runner = Runner(folder, target, timeout_s, isolation="spawn")
 

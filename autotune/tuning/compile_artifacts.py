@@ -5,11 +5,11 @@ on the device, the versions of the libraries and every flag.
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 from autotune.errors import UserError
 from autotune.execution import isolate
+from autotune.execution.scratch import scratch
 from autotune.job import ArtifactsJob
 from autotune.production.artifacts import Artifacts, artifacts_of
 from autotune.production.fingerprint import find_place
@@ -39,7 +39,7 @@ def compile_artifacts(tuned: TunedConfig, target: Target, file: Path) -> Artifac
 
     The child's caches are empty at first, so that the file holds the code of this config alone. Raises UserError.
     """
-    with tempfile.TemporaryDirectory(prefix="autotune-artifacts-") as temporary:
+    with scratch("autotune-artifacts-") as temporary:
         folder = Path(temporary)
         job = ArtifactsJob(target=target, values=dict(tuned.config))
         env = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}

@@ -3,12 +3,12 @@
 Chooses the prompts and the space file that ship for a pipeline as well.
 """
 
-import tempfile
 from pathlib import Path
 
 from autotune.device import Device
 from autotune.devices import find_device
 from autotune.execution.probe import probe
+from autotune.execution.scratch import scratch
 from autotune.knobs import complete
 from autotune.pipeline import Pipeline, Weights
 from autotune.pipelines import presets, resolve
@@ -33,7 +33,7 @@ def probe_target(
     # Without the scorer: it does not change the space, and might have to be downloaded.
     pipeline = resolve(word, weights, **options).model_copy(update={"scorer": None})
     here = find_device("cpu" if isinstance(device, Device) else device)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         place, request = Path(folder) / "probe", _default_request(pipeline)
         target = probe(place, pipeline, here, request, configurations_only=True, quick=quick)
     return target.model_copy(update={"device": device}) if isinstance(device, Device) else target

@@ -7,7 +7,6 @@ ROUNDS pairs are counted over all choices of ROUNDS of the measured pairs.
 import math
 import random
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
@@ -17,6 +16,7 @@ from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution.probe import probe
 from autotune.execution.runner import Runner
+from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.knobs import complete
 from autotune.measurement import Measurement
@@ -134,7 +134,7 @@ def selftest(
     if pairs < ROUNDS + 2:
         raise UserError(f"{pairs} pairs say too little: give --pairs {ROUNDS + 2} or more.")
     described = resolve(pipeline, weights).model_copy(update={"scorer": None})
-    with tempfile.TemporaryDirectory(prefix="autotune-selftest-") as temporary:
+    with scratch("autotune-selftest-") as temporary:
         folder = StudyFolder(Path(temporary))
         prompts = default_prompts(described).first(1)
         request = request_workload(prompts, steps=steps, size=size, batch=batch)

@@ -6,13 +6,13 @@ device is broken.
 """
 
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
+from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
 from autotune.production.fingerprint import choose_device, device_differences
@@ -85,7 +85,7 @@ def verify(
         then_latency_s=stored_latency_s(tuned),
         then_peak_memory_bytes=tuned.tuned.peak_memory_bytes,
     )
-    with tempfile.TemporaryDirectory(prefix="autotune-verify-") as temporary:
+    with scratch("autotune-verify-") as temporary:
         target = tuned.target.model_copy(update={"device": current})
         runner = Runner(StudyFolder(Path(temporary)), target, timeout_s, isolation="spawn")
         verification = _compare_pictures(verification, tuned, runner, listen)
