@@ -11,7 +11,7 @@ from autotune.errors import UserError
 
 @contextmanager
 def scratch(prefix: str = "autotune-") -> Iterator[Path]:
-    """A new folder. It is removed at the end, unless the block ends with a UserError that names it, for a user to read."""
+    """A new folder. It is removed at the end, unless the block ends with a UserError that names it: a user reads it."""
     folder, named = Path(tempfile.mkdtemp(prefix=prefix)), False
     try:
         yield folder
