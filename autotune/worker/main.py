@@ -107,6 +107,7 @@ def die_with_parent() -> None:
     lifeline = int(variable)
     if os.environ.get(MARK, "").startswith(f"{os.getppid()}:"):  # the mark names the parent; see also forked.py
         when_the_parent_dies(signal.SIGKILL)
+    ready, watching = os.pipe()
     if os.fork() == 0:
         when_the_parent_dies(signal.SIGCONT)
         for descriptor in map(int, os.listdir("/dev/fd")):
@@ -116,3 +117,6 @@ def die_with_parent() -> None:
         os.read(lifeline, 1)  # the parent never writes, so this returns when the write end closes
         os.killpg(0, signal.SIGKILL)
     os.close(lifeline)
+    os.close(watching)
+    os.read(ready, 1)  # returns when the watcher has closed its copy: a child never works unwatched
+    os.close(ready)

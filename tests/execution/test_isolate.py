@@ -168,6 +168,7 @@ def test_a_child_that_can_not_be_killed_ends_the_command_with_what_holds_it(
 ) -> None:
     """A driver that hangs keeps a process in state D. Here the signal is lost instead: no test can hang a driver."""
     monkeypatch.setattr(child, "KILL_PATIENCE_S", 0.2)
+    monkeypatch.setattr(child, "LOG_PATIENCE_S", 0.1)
     pids: list[int] = []
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda pid, number: pids.append(pid))
