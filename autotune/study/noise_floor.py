@@ -7,9 +7,12 @@ layout, compiled code) and differ by rounding.
 
 from collections.abc import Iterable, Sequence
 
+from autotune.device import Device
 from autotune.frozen_model import FrozenModel
 from autotune.knobs import all_knobs
 from autotune.trial import Anchor, Trial
+
+ITSELF = 0.99  # SSIM of the baseline to itself, below which something has changed: rounding stays above
 
 
 class NoiseFloor(FrozenModel):
@@ -40,6 +43,20 @@ def noise_floor(trials: Sequence[Trial], anchors: Iterable[Anchor]) -> NoiseFloo
         equivalent_mean=furthest[1][0] if furthest else None,
         equivalent_worst=furthest[1][1] if furthest else None,
         equivalent_trial=furthest[0].number if furthest else None,
+    )
+
+
+def unlike_itself(baseline: Trial, anchor: Anchor, device: Device) -> str | None:
+    """Why the baseline that was drawn again can't be the same pipeline, as a clause; None: nothing is known against it.
+
+    Only float32 on a CPU is sure to draw the same pictures: elsewhere, kernels may add in any order.
+    """
+    judged = anchor.measured.quality if anchor.measured else None
+    if judged is None or device.kind != "cpu" or baseline.values.get("dtype") != "fp32" or judged.ssim_worst >= ITSELF:
+        return None
+    return (
+        f"the baseline drawn again has SSIM {judged.ssim_worst:.2f} to its own pictures, although float32 on a CPU "
+        "draws the same ones: the weights, the libraries or the pictures of trial 0 have changed since"
     )
 
 

@@ -11,6 +11,7 @@ from autotune.execution.runner import Outcome
 from autotune.goal import Budget
 from autotune.reuse import Reuse
 from autotune.statistics.drift import due
+from autotune.study.noise_floor import unlike_itself
 from autotune.study.reuse_plan import plan_reuse
 from autotune.study.study import Study
 from autotune.study.time_left import next_s
@@ -64,6 +65,7 @@ class Explorer:
         failure = self.run_baseline()
         if failure is not None:
             raise self.baseline_failed(failure)
+        self._require_likeness()
         exhausted = self._explore(budget, end)
         if self.study.untried is not None:
             self.listen(Skipped(self.study.untried))
@@ -122,6 +124,15 @@ class Explorer:
         seconds = next_s(self.study.trials, self.study.anchors)
         return seconds is None or self.clock() + seconds <= end
 
+    def _require_likeness(self) -> None:
+        """Raises UserError where the baseline has become unlike itself: no later trial could be compared with it."""
+        device = self.study.record.target.device
+        for anchor in self.study.anchors:
+            drawn = self.folder.anchor(anchor.before) / "images"
+            unlike = unlike_itself(self.study.baseline, anchor, device) if drawn.is_dir() else None  # no replay
+            if unlike is not None:
+                raise UserError(f"{unlike}; compare {drawn} with trials/0000/images, then begin another --study.")
+
     def anchor(self, *, last: bool = False) -> None:
         """Measure the baseline again if it is due; as the `last` one, if any trial has ended since the one before."""
         trials, anchors = self.study.trials, self.study.anchors
@@ -134,4 +145,5 @@ class Explorer:
         outcome = self.runner.run(place, self.study.baseline.config, pictures=not anchors, earlier=trials)
         anchor = Anchor(before=before, outcome=outcome, seconds=self.clock() - started)
         self.study.tell_anchor(anchor)
+        self._require_likeness()
         self.listen(Anchored(anchor))

@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import make_target
 from made_up import measured, record
 
 from autotune.config import Config
+from autotune.errors import UserError
 from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.reuse import Reuse
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
-from autotune.study.storage import InMemory
+from autotune.study.storage import InMemory, OnDisk, Store
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.tuning.explore import Explorer
@@ -32,10 +34,12 @@ class Remembering:
         return found
 
 
-def explored(tmp_path: Path, *, reuse: bool) -> Remembering:
+def explored(
+    tmp_path: Path, *, reuse: bool = True, runner: Remembering | None = None, store: Store | None = None
+) -> Remembering:
     space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
-    folder, runner = StudyFolder(tmp_path), Remembering()
-    study = Study(folder, record(space=space.values), space, sampler="random", store=InMemory())
+    folder, runner = StudyFolder(tmp_path), runner or Remembering()
+    study = Study(folder, record(space=space.values), space, sampler="random", store=store or InMemory())
     Explorer(folder, study, runner, lambda event: None, reuse=reuse).explore(Budget(trials=10))
     return runner
 
@@ -51,3 +55,16 @@ def test_the_baseline_and_its_anchors_reuse_nothing(tmp_path: Path) -> None:
 def test_without_reuse_no_run_reuses_anything(tmp_path: Path) -> None:
     runner = explored(tmp_path, reuse=False)
     assert [*runner.trials, *runner.anchors] == [None] * 11
+
+
+def test_a_baseline_that_is_unlike_itself_ends_the_search_and_every_later_one(tmp_path: Path) -> None:
+    """As after weights were overwritten: float32 on a CPU draws the same pictures."""
+
+    class Drawing(Remembering):
+        def run(self, place: Path, config: Config, *, reuse: Reuse | None = None, **_: Any) -> Measurement:
+            (place / "images").mkdir(parents=True, exist_ok=True)
+            return super().run(place, config, reuse=reuse)
+
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"has SSIM 0\.80 to its own pictures.*anchors/0008/images"):
+            explored(tmp_path, runner=Drawing(), store=OnDisk(StudyFolder(tmp_path)))
