@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,6 +19,9 @@ from autotune.errors import UserError
 
 MIN_FREE_BYTES = 64 * 2**20  # several times what the pictures, the log and the database rows of a trial need
 
+TEMPORARY = re.compile(r"\..+\.\d+")  # what frozen_model.write_json writes before it renames
+LEFT_AFTER_S = 3600.0  # no file takes an hour to write
+FORGOTTEN_AFTER_S = 14 * 86400.0  # compiled code that no search has touched for so long: it costs time to lose, no more
 LOCK_CHECK_S = 0.1  # longer than is_locked() holds the lock
 
 
@@ -154,7 +158,17 @@ class StudyFolder:
                 if not _locked(file, fcntl.LOCK_EX):
                     where = repr(str(self.path))
                     raise UserError(f"another search is running in {where}: wait for it, or use another --study.")
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have left: half-written files here, and compiled code of studies long ago."""
+        for path in (found for depth in ("", "*/*/") for found in self.path.glob(f"{depth}.*.[0-9]*")):
+            if TEMPORARY.fullmatch(path.name) and path.is_file() and _age_s(path) > LEFT_AFTER_S:
+                path.unlink(missing_ok=True)
+        for cache in caches().glob("[0-9a-f]" * 12):
+            if cache != self.cache and min(map(_age_s, (cache, *cache.glob("*")))) > FORGOTTEN_AFTER_S:
+                shutil.rmtree(cache, ignore_errors=True)
 
     def is_locked(self) -> bool:
         """Is a search running in this folder? Holds the lock for less than LOCK_CHECK_S if it is free."""
@@ -163,6 +177,14 @@ class StudyFolder:
                 return not _locked(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since it was changed; 0 where it is gone or can't be asked."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,30 @@ def test_trials_are_listed_by_number_however_many_there_are(tmp_path: Path) -> N
         folder.trial(number).mkdir(parents=True)
     (tmp_path / "trials" / "notes").mkdir()
     assert [path.name for path in folder.trial_folders()] == ["0000", "0002", "0010", "9999"]
+
+
+def test_what_killed_processes_have_left_is_swept_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = StudyFolder(tmp_path / "study")
+    old, forgotten = time.time() - 2 * folders.LEFT_AFTER_S, time.time() - 2 * folders.FORGOTTEN_AFTER_S
+    place = folder.trial(3)
+    place.mkdir(parents=True)
+    left = [folder.path / ".best.json.4711", place / ".trial.json.12"]
+    kept = [folder.path / ".notes", folder.path / "best.json", folder.path / ".best.json.99", place / ".hidden.txt"]
+    for path in (*left, *kept):
+        path.write_text("x")
+        os.utime(path, (old, old))
+    os.utime(kept[2])  # is being written
+    gone, young = (tmp_path / "cache" / "autotune" / name for name in ("0" * 12, "1" * 12))
+    for cache in (gone, young):
+        cache.mkdir(parents=True)
+        (cache / "kernel.so").write_text("x")
+        os.utime(cache / "kernel.so", (forgotten, forgotten))
+        os.utime(cache, (forgotten, forgotten))
+    os.utime(young / "kernel.so")
+    with folder.lock():
+        assert [path for path in left if path.exists()] == []
+        assert [path for path in kept if not path.exists()] == []
+        assert (gone.exists(), young.exists()) == (False, True)
