@@ -31,28 +31,39 @@ class Row:
 
 def fit_rows(target: Target) -> tuple[list[Row], dict[str, str]]:
     """The ways to store the weights that are possible here; and KNOB=VALUE -> why it is not, for the others."""
-    space, rows, faults = SearchSpace(target, {}), list[Row](), dict[str, str]()
-    for values in _formats(target):
-        name, value = list(values.items())[-1]
-        why = find_knob(name).why_not(value, target)
-        configs = {} if why else {how: complete(values | {"offload": how}) for how in _offloads(target)}
-        objections = {how: space.objection(config) for how, config in configs.items()}
-        held = {how: footprint(configs[how], target) for how, objection in objections.items() if objection is None}
-        if held:
-            needed = {how: one.resident_bytes for how, one in held.items()}
-            rows.append(Row(values, needed, next(iter(held.values())).weights_bytes))
+    rows, faults = list[Row](), dict[str, str]()
+    for name, value in _formats():
+        # With the rest in 16 bits, or where that does not go together, in float32.
+        dtypes = [value] if name == "dtype" else dict.fromkeys([sixteen_bits(target) or "fp32", "fp32"])
+        tried = [_row({"dtype": dtype, name: value}, target) for dtype in dtypes]
+        found = next((row for row in tried if isinstance(row, Row)), tried[0])
+        if isinstance(found, Row):
+            rows.append(found)
         else:
-            faults[f"{name}={value}"] = why or next(o for o in objections.values() if o)
+            faults[f"{name}={value}"] = found
     return rows, faults
 
 
-def _formats(target: Target) -> list[dict[str, Value]]:
-    """The number formats, then each value of each other knob that changes what the weights take, in 16 bits."""
-    dtype = sixteen_bits(target)
-    plain: dict[str, Value] = {} if dtype is None else {"dtype": dtype}
+def _row(values: dict[str, Value], target: Target) -> Row | str:
+    """The row of these values; or why there is none."""
+    space = SearchSpace(target, {})
+    name, value = list(values.items())[-1]
+    fault = find_knob(name).why_not(value, target)
+    if fault is not None:
+        return fault
+    configs = {how: complete(values | {"offload": how}) for how in _offloads(target)}
+    objections = {how: space.objection(config) for how, config in configs.items()}
+    held = {how: footprint(configs[how], target) for how, objection in objections.items() if objection is None}
+    if not held:
+        return next(objection for objection in objections.values() if objection)
+    return Row(values, {how: one.resident_bytes for how, one in held.items()}, next(iter(held.values())).weights_bytes)
+
+
+def _formats() -> list[tuple[str, Value]]:
+    """The number formats, then each value of each other knob that changes what the weights take."""
     others = [k for k in all_knobs().values() if k.weighs is not None and k.name not in ("dtype", "offload")]
-    formats: list[dict[str, Value]] = [{"dtype": value} for value in find_knob("dtype").values]
-    return formats + [plain | {knob.name: value} for knob in others for value in knob.values[1:]]
+    formats: list[tuple[str, Value]] = [("dtype", value) for value in find_knob("dtype").values]
+    return formats + [(knob.name, value) for knob in others for value in knob.values[1:]]
 
 
 def _offloads(target: Target) -> list[str]:
@@ -70,8 +81,14 @@ def fit_table(target: Target, memory_bytes: int) -> RenderableType:
         table.add_column("all there" if how == "none" else f"offload={how}", justify="right", no_wrap=True)
     for row in rows:
         cells = [_cell(row.needed.get(how), memory_bytes) for how in _offloads(target)]
-        table.add_row(str(list(row.values.values())[-1]), *cells)
+        table.add_row(_stored_as(row, target), *cells)
     return Group(table, *(f"no figures for {name}: {why}" for name, why in faults.items()))
+
+
+def _stored_as(row: Row, target: Target) -> str:
+    """ "bf16", "int8_weight_only", or with the rest in another format than usual: "int8_weight_only, fp32"."""
+    label, dtype = str(list(row.values.values())[-1]), row.values["dtype"]
+    return label if len(row.values) == 1 or dtype == (sixteen_bits(target) or "fp32") else f"{label}, {dtype}"
 
 
 def _cell(needed: int | None, memory_bytes: int) -> str:
@@ -107,7 +124,7 @@ def fit_notes(target: Target) -> list[str]:
     return [
         f"Weights: {'; '.join(parts)}.",
         f"They are counted on the model's classes, and none are loaded; how they are stored is {source}. Where the "
-        f"denoiser is stored in 8 or 4 bits, the rest is in {dtype or 'fp32'}.",
+        f"denoiser is stored in 8 or 4 bits, the rest is in {dtype or 'fp32'}, or as the row says.",
         "What is left must hold the activations, which grow with the pictures, and some hundred MB of CUDA context. "
         "With an offload, host memory must hold the weights. These columns were not checked on a GPU.",
     ]

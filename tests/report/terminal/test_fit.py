@@ -61,6 +61,7 @@ def test_what_the_card_can_not_do_has_a_reason_and_no_figures() -> None:
     assert "compute capability 8.0" in faults["dtype=bf16"]
     assert {"dtype": "fp16"} in [row.values for row in rows]
     assert {"dtype": "bf16"} not in [row.values for row in rows]
+    assert {"dtype": "fp32", "quantization": "int8_weight_only"} in [row.values for row in rows], "it overflows in fp16"
     assert "no figures for dtype=bf16" in shown(flux_like(find_spec("t4")), 16 * GB).replace("\n", " ")
 
 
