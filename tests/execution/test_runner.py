@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from conftest import make_target
-from made_up import changed, failed, measured
+from made_up import changed, failed, measured, quality
 from PIL import Image
 
 from autotune.config import Value
+from autotune.device import Device
 from autotune.errors import UserError
-from autotune.execution import isolate
+from autotune.execution import fork_client, isolate
 from autotune.execution.runner import LEAST_COMPILE_TIMEOUT_S, LEAST_TIMEOUT_S, Runner
 from autotune.frozen_model import write_json
 from autotune.job import JobOutcome, MeasureJob
@@ -162,6 +163,26 @@ def test_what_was_measured_before_is_read_for_the_very_same_job_only(tmp_path: P
     assert runner.finished(place, config) is None
     (place / "outcome.json").write_text("{")
     assert runner.finished(place, config) is None
+
+
+def test_one_fork_server_serves_the_measurement_and_the_scoring_of_a_trial_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child on a GPU sees that card alone. The scoring, which runs on the processor, has the same environment."""
+    card = Device(kind="cuda", uuid="GPU-1", name="a card", memory_bytes=2**34, compute_capability=(8, 9))
+    envs: list[Mapping[str, str]] = []
+
+    def run(how: object, command: object, folder: Path, timeout_s: float, env: Mapping[str, str]) -> int:
+        envs.append(env)
+        result = measured(0).outcome.to_json() if len(envs) == 1 else quality(0.0).to_json()
+        write_json(folder / "outcome.json", {"result": result})
+        return 0
+
+    monkeypatch.setattr(isolate, "_run_child", run)
+    runner = Runner(StudyFolder(tmp_path), make_target(card), timeout_s=1800.0)
+    runner.run(tmp_path / "trial", complete({}), pictures=True, earlier=[])
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in envs] == ["GPU-1", "GPU-1"]
+    assert len({fork_client.inherited_state(env) for env in envs}) == 1
 
 
 SOURCE = SourceTrial(trial=3, prompt=0, suspects={}, min_psnr_db=None, conclusive=True)

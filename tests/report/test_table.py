@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import failed, measured
+from made_up import changed, failed, measured
 from pyarrow import parquet
 from studies import VALUES, study, usual
 
 from autotune.errors import UserError
+from autotune.measurement import HostMemory
+from autotune.report.page.measured import how_measured
+from autotune.report.summary import read_summary
 from autotune.report.table import formatted, samples_rows, trials_rows, write_parquet
 
 
@@ -26,6 +29,15 @@ def test_there_is_one_row_a_trial_with_its_knobs_figures_quality_and_outcome(tmp
     assert (failure["outcome"], failure["reason"], failure["latency_s"]) == ("out_of_memory", "made up", None)
     assert [row["on_front"] for row in rows] == [False, True, True, True, False, False, False]
     assert [row["keeps_limits"] for row in rows[:4]] == [True, True, True, False]
+
+
+def test_the_hosts_memory_is_in_the_table_and_in_the_report(tmp_path: Path) -> None:
+    hosts = [HostMemory(peak_resident_bytes=2 * 10**9, peak_pinned_bytes=pinned) for pinned in (None, 3 * 10**9)]
+    trials = [changed(measured(number, VALUES[number]), host=host) for number, host in enumerate(hosts)]
+    folder = study(tmp_path / "study", [*trials, measured(2)]).path
+    assert [row["host_memory_bytes"] for row in trials_rows(folder)] == [2 * 10**9, 5 * 10**9, None]
+    line = dict(how_measured(read_summary(folder)))["host memory"]
+    assert line == "a process took 2.00 GB to 5.00 GB at its peak; up to 3.00 GB of it pinned"
 
 
 def test_csv_and_json_are_read_back_as_the_same_rows(tmp_path: Path) -> None:

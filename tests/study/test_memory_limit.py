@@ -18,12 +18,14 @@ from autotune.report.summary import read_summary
 from autotune.report.terminal.show import PlainLines, as_data
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.research.replay.replay import replay_once
+from autotune.study.auto_sampler import _ran_out_of_memory
+from autotune.study.optuna_view import OptunaView
 from autotune.study.record import Record, Untried, read_untried, write_untried
 from autotune.study.space import make_space
 from autotune.study.space_file import SpaceFile, shipped_space_file
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
-from autotune.trial import Failure, Trial
+from autotune.trial import Failure, Memory, Trial
 from autotune.tuning.events import Skipped
 from autotune.tuning.explore import Explorer
 
@@ -115,6 +117,15 @@ class MadeUp:
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: list[Trial], reuse: object = None) -> object:
         return outcome(len(earlier), config).outcome
+
+
+@pytest.mark.parametrize(("memory", "teaches"), [("device", True), (None, True), ("host", False)])
+def test_a_lack_of_host_memory_says_nothing_of_the_gpu_s(memory: Memory | None, teaches: bool) -> None:
+    failure = Failure(cause="out_of_memory", reason="so it went", memory=memory)
+    trial = failed(1).model_copy(update={"outcome": failure})
+    attributes = OptunaView(trial, [measured(0), trial], record(make_target(gpu(8, 0)))).attributes
+    told = optuna.trial.create_trial(value=1.0, user_attrs=attributes)
+    assert _ran_out_of_memory(told) is teaches
 
 
 def test_a_search_reports_the_configs_that_it_leaves_out_and_keeps_them_for_the_report(tmp_path: Path) -> None:
