@@ -71,7 +71,10 @@ def search(
         bool,
         typer.Option("--ip-adapter-later", help="Only settings that survive an IP-Adapter put on later."),
     ] = False,
-    max_vram: Annotated[str | None, typer.Option(help="Most peak memory of the pick, such as 8GB.")] = None,
+    max_vram: Annotated[
+        str | None,
+        typer.Option(help="Most peak memory of the pick, such as 8GB. On a GPU a default baseline keeps it, too."),
+    ] = None,
     max_ram: Annotated[
         str | None, typer.Option(help="Most memory of the host that the pick's process takes, such as 32GB.")
     ] = None,
