@@ -52,7 +52,7 @@ def unlike_itself(baseline: Trial, anchor: Anchor, device: Device) -> str | None
     Only float32 on a CPU is sure to draw the same pictures: elsewhere, kernels may add in any order.
     """
     judged = anchor.measured.quality if anchor.measured else None
-    if judged is None or device.kind != "cpu" or baseline.values.get("dtype") != "fp32" or judged.ssim_worst >= ITSELF:
+    if judged is None or device.is_gpu or baseline.values.get("dtype") != "fp32" or judged.ssim_worst >= ITSELF:
         return None
     return (
         f"the baseline drawn again has SSIM {judged.ssim_worst:.2f} to its own pictures, although float32 on a CPU "
