@@ -1,12 +1,13 @@
 """Classes: which class of diffusers or transformers a pipeline, a component or a scheduler is."""
 
-import json
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError, nearest, shown
+from autotune.frozen_model import read_json
 from autotune.pipeline import Pipeline
 
 TASK_MAPPINGS = {"text2image": "TEXT2IMAGE", "image2image": "IMAGE2IMAGE", "inpainting": "INPAINT"}
@@ -19,9 +20,9 @@ def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
 
     folder  holds the model_index.json
     """
-    name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    name = read_index(folder)["_class_name"]
     diffusers = import_module("diffusers")
-    if not isinstance(name, str) or not hasattr(diffusers, name):
+    if not hasattr(diffusers, name):
         raise UserError(f"{name!r} is no pipeline of this diffusers ({diffusers.__version__}).")
     if pipeline.task is None and pipeline.controlnet is None:
         return getattr(diffusers, name)
@@ -39,6 +40,37 @@ def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
     if pipeline.controlnet:
         _check_controlnet(cls)
     return cls
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The model_index.json in this folder: "_class_name", and component -> (library, class).
+
+    Raises UserError where it can't be used, and where a class is code of the checkpoint itself, which is never run.
+    """
+    path = folder / "model_index.json"
+    index = read_json(path, "index")
+    if not isinstance(index, dict) or not index.get("_class_name"):
+        raise UserError(f"the index {str(path)!r} can't be used: it names no class of a pipeline (_class_name).")
+    name = index["_class_name"]
+    lists = {part: spec for part, spec in index.items() if isinstance(spec, list) and None not in spec}
+    parts = {part: spec for part, spec in lists.items() if any(isinstance(word, str) for word in spec)}
+    for part, spec in {**parts, "_class_name": name if isinstance(name, list) else ["diffusers", name]}.items():
+        if len(spec) != 2 or not all(isinstance(word, str) and word.isidentifier() for word in spec):
+            raise UserError(
+                f"the index {str(path)!r} can't be used: {part} is {shown(spec)}, not a library and a class."
+            )
+        if not _is_installed(spec[0]):
+            what = "the pipeline" if part == "_class_name" else f"its {part}"
+            raise UserError(
+                f"the checkpoint {str(folder)!r} brings its own code ({spec[1]} of {spec[0]}.py for {what}), which is "
+                "never run: use a version of it that is made of classes of diffusers and transformers."
+            )
+    return index
+
+
+def _is_installed(library: str) -> bool:
+    """Is this library one whose classes an index may name: diffusers, transformers, a pipeline's own module?"""
+    return library in ("diffusers", "transformers") or find_spec(f"diffusers.pipelines.{library}") is not None
 
 
 def _check_controlnet(cls: Any) -> None:

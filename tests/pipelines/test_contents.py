@@ -8,8 +8,9 @@ import pytest
 from conftest import make_target
 
 from autotune.errors import UserError
-from autotune.pipeline import same_files
+from autotune.pipeline import Pipeline, same_files
 from autotune.pipelines import contents, resolve
+from autotune.pipelines.classes import pipeline_class
 from autotune.pipelines.locate import folder_of, part_folder, revision_of
 from autotune.production.fingerprint import find_place
 
@@ -141,3 +142,31 @@ def test_a_lora_in_the_hub_s_cache_keeps_the_name_of_its_link(tmp_path: Path) ->
     named = resolve("demo", "pretrained", lora=str(link)).lora
     assert named == str(link)
     assert part_folder(named).name == "my_lora.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ("[]", "it names no class of a pipeline"),
+        ("{}", "it names no class of a pipeline"),
+        ('{"_class_name": 7}', "_class_name is .*not a library and a class"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers"]}', "unet is .*not a library and a class"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": ["os; x", "system"]}', "not a library and a class"),
+        (
+            '{"_class_name": ["my_pipeline", "MyPipeline"]}',
+            r"brings its own code \(MyPipeline of my_pipeline.py for the pipeline\), which is never run",
+        ),
+        (
+            '{"_class_name": "StableDiffusionPipeline", "unet": ["my_unet", "MyUNet"]}',
+            r"brings its own code \(MyUNet of my_unet.py for its unet\), which is never run",
+        ),
+    ],
+)
+def test_an_index_of_another_shape_or_with_code_of_its_own_is_one_sentence(
+    checkpoint: Path, index: str, says: str
+) -> None:
+    (checkpoint / "model_index.json").write_text(index)
+    with pytest.raises(UserError, match=says) as caught:
+        pipeline_class(Pipeline(name="x", source=str(checkpoint)), checkpoint)
+    assert "\n" not in str(caught.value)
