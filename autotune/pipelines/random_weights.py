@@ -110,12 +110,12 @@ def randomize(
     import torch
     from accelerate import init_empty_weights
 
-    if device == "meta":
+    drawn_on = drawn_on or device
+    if drawn_on == "meta":
         with torch.device("meta"):  # at once; init_empty_weights() initializes every layer on the CPU first
             return _tied(make().eval().requires_grad_(False))
     with init_empty_weights(include_buffers=False):
         module = make().eval().requires_grad_(False)
-    drawn_on = drawn_on or device
     generator = torch.Generator(drawn_on).manual_seed(0)
     for owner in module.modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):

@@ -4,8 +4,11 @@ are counted for a process as a whole."""
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from autotune.measure.compilation import compilation
 
 CHILD = """
 import json, torch
@@ -79,3 +82,17 @@ def test_a_break_makes_two_graphs_of_one(seen: dict[str, dict[str, float]]) -> N
 def test_more_attempts_are_kept_than_torch_keeps_by_itself(seen: dict[str, dict[str, float]]) -> None:
     """Of its last 64 it would have forgotten the one that was given up."""
     assert counts(seen["many functions"]) == (10 + 80, 1, 7, 1)
+
+
+def test_cuda_graphs_that_were_captured_and_left_out_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo import utils
+
+    from autotune.devices import cuda_graphs
+
+    attempt = SimpleNamespace(fail_reason=None, recompile_reason=None, entire_frame_compile_time_s=1.0)
+    monkeypatch.setattr(utils, "get_compilation_metrics", lambda: [attempt])
+    monkeypatch.setattr(cuda_graphs, "captured", lambda: 4)
+    monkeypatch.setattr(cuda_graphs, "skipped", lambda: (2, ("mutated inputs",)))
+    found = compilation()
+    assert found is not None
+    assert (found.cuda_graphs, found.cuda_graph_skips) == (4, 2)

@@ -36,7 +36,9 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("compiled", _compiled(_measurements(summary))),
         ("host memory", _host_memory(_measurements(summary))),
         ("pictures", _pictures(summary)),
+        ("worst place", _worst_place(summary)),
         ("mismatches", _mismatches(_measurements(summary))),
+        ("memory by part", _memory_of_parts(summary)),
         ("health", _health(_measurements(summary))),
         ("scorer", _scorer(summary)),
     ]
@@ -84,6 +86,20 @@ def _host_memory(measurements: Sequence[Measurement]) -> str:
     parts += [f"up to {words.memory(pinned)} of it pinned"] if pinned else []
     parts += [f"this container may take {words.memory(limit)}"] if limit else []
     return "; ".join(parts)
+
+
+def _worst_place(summary: StudySummary) -> str:
+    """Where the pick's pictures differ most from the baseline's: a band between tiles hardly moves the mean."""
+    quality = summary.pick.measured.quality if summary.pick and summary.pick.measured else None
+    if quality is None or quality.worst_place_levels is None:
+        return ""
+    figures = {
+        "cell of 16 x 16 pixels": quality.worst_cell_levels,
+        "row": quality.worst_row_levels,
+        "column": quality.worst_column_levels,
+    }
+    places = ", ".join(f"a {place} by {max(levels):.0f}" for place, levels in figures.items())
+    return f"of 255 levels, the pick's pictures differ from the baseline's in {places} at most"
 
 
 def _warm_start(summary: StudySummary) -> str:
@@ -187,7 +203,23 @@ def _health(measured: list[Measurement]) -> str:
         known = [value for value in values if value is not None]
         parts += [form.format(max(known))] if known else []
     parts += [f"{reason} in {count} trials" for reason, count in reasons.most_common()]
+    steadily = sum(one.slowed_steadily for one in health)
+    parts += [f"slowed down in every call, its steady state, in {_trials(steadily)}"] if steadily else []
+    launch_bound = sum(one.phases.launch_bound is True for one in measured if one.phases)
+    parts += [f"waiting for the host to launch its work in {_trials(launch_bound)}"] if launch_bound else []
     return ", ".join(parts)
+
+
+def _memory_of_parts(summary: StudySummary) -> str:
+    """The peak memory of each part of a call: tensors on a GPU, resident memory on a processor."""
+    named = {"text_encoding": "text encoding", "denoising": "denoising", "vae_decode": "VAE decode"}
+    lines = []
+    for whose, trial in (("baseline", summary.baseline), ("pick", summary.pick)):
+        peaks = trial.measured.peaks if trial and trial.measured else {}
+        sizes = {what: peaks[part] for part, what in named.items() if part in peaks}
+        parts = [f"{what} {words.memory(p.allocated_bytes or p.device_bytes)}" for what, p in sizes.items()]
+        lines += [f"{whose}: {', '.join(parts)}"] if parts else []
+    return "; ".join(lines)
 
 
 def _scorer(summary: StudySummary) -> str:
