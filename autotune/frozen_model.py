@@ -4,6 +4,7 @@ Here is also how JSON and text files are read and written: whole or not at all.
 """
 
 import codecs
+import errno
 import json
 import os
 import tomllib
@@ -56,6 +57,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device node would be replaced by the file
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

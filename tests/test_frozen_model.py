@@ -1,6 +1,7 @@
 """Nouns are frozen, strict, and say in one sentence what is wrong with the JSON that should be one."""
 
 import importlib
+import os
 import re
 from pathlib import Path
 from pkgutil import iter_modules
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 import autotune
 from autotune.errors import UserError
-from autotune.frozen_model import FrozenModel, read_text
+from autotune.frozen_model import FrozenModel, read_text, write_json
 from autotune.production.tuned_config import TunedConfig
 from autotune.research.ladder.recipe import read_recipe_file
 from autotune.study.record import read_record
@@ -111,3 +112,14 @@ def test_toml_that_breaks_parsers_is_one_sentence(read: Any, content: str, tmp_p
     with pytest.raises(UserError, match="can't be read") as caught:
         read(tmp_path / "a.toml")
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """As `-o /dev/null` of a superuser, or a pipe that another program reads."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        with pytest.raises(OSError, match="it is no file"):
+            write_json(tmp_path / name, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe"]
+    assert not (tmp_path / "pipe").is_file()

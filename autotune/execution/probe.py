@@ -55,7 +55,8 @@ def probe(
     )
     answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
     if isinstance(answer, Failure):
-        log = "" if answer.cause == "bad_input" else f"; see {folder / 'log.txt'}"
+        told = answer.cause == "bad_input" or str(folder / "log.txt") in answer.reason
+        log = "" if told else f"; see {folder / 'log.txt'}"
         raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
     known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
     traits = known.known

@@ -88,8 +88,9 @@ class Explorer:
 
     def baseline_failed(self, failure: Failure) -> UserError:
         """The error that ends the search."""
-        log = self.folder.trial(0) / "log.txt"
-        return UserError(f"the baseline itself failed ({failure.cause}): {failure.reason}; see {log}.")
+        log = str(self.folder.trial(0) / "log.txt")
+        see = "" if log in failure.reason else f"; see {log}"
+        return UserError(f"the baseline itself failed ({failure.cause}): {failure.reason}{see}.")
 
     def _run_next(self) -> Outcome | None:
         """Ask for the next config, run it and tell the outcome, which is returned. None: every config was tried.

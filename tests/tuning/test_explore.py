@@ -18,7 +18,10 @@ from autotune.study.space_file import shipped_space_file
 from autotune.study.storage import InMemory, OnDisk, Store
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
+from autotune.trial import Failure
 from autotune.tuning.explore import Explorer
+
+SPACE = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
 
 
 class Remembering:
@@ -37,9 +40,8 @@ class Remembering:
 def explored(
     tmp_path: Path, *, reuse: bool = True, runner: Remembering | None = None, store: Store | None = None
 ) -> Remembering:
-    space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
     folder, runner = StudyFolder(tmp_path), runner or Remembering()
-    study = Study(folder, record(space=space.values), space, sampler="random", store=store or InMemory())
+    study = Study(folder, record(space=SPACE.values), SPACE, sampler="random", store=store or InMemory())
     Explorer(folder, study, runner, lambda event: None, reuse=reuse).explore(Budget(trials=10))
     return runner
 
@@ -68,3 +70,12 @@ def test_a_baseline_that_is_unlike_itself_ends_the_search_and_every_later_one(tm
     for _ in range(2):
         with pytest.raises(UserError, match=r"has SSIM 0\.80 to its own pictures.*anchors/0008/images"):
             explored(tmp_path, runner=Drawing(), store=OnDisk(StudyFolder(tmp_path)))
+
+
+def test_the_error_of_a_baseline_names_its_log_once(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    study = Study(folder, record(space=SPACE.values), SPACE, sampler="random", store=InMemory())
+    searching = Explorer(folder, study, Remembering(), lambda event: None)
+    log = str(folder.trial(0) / "log.txt")
+    for reason in (f"no result after 1 s, killed; log at {log}", "it drew black pictures"):
+        assert str(searching.baseline_failed(Failure(cause="timeout", reason=reason))).count(log) == 1
