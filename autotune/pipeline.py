@@ -24,12 +24,17 @@ class KeptOutput(FrozenModel):
 
     by_scheduler  does the scheduler read it (PNDM), or the pipeline itself?
     guided        in calls with guidance, or in those without
+    negative      in calls with a negative prompt beside a guidance of another kind (Flux's true_cfg_scale)
     """
 
     model: str
     after: str
     by_scheduler: bool
     guided: bool
+    negative: bool = False
+
+
+Weight = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Traits(FrozenModel):
@@ -102,8 +107,16 @@ class Pipeline(FrozenModel):
     controlnet: str | None = None  # the hub id or folder of a ControlNet that is loaded with it
     lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
     scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
-    part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", "lora" -> revision; set by the probe
+    lora_weight: float = Field(default=1.0, allow_inf_nan=False)  # how strongly `lora` is fused
+    more_loras: dict[str, Weight] = Field(default_factory=dict)  # source -> weight of LoRAs that are fused with it
+    part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", a LoRA -> revision; set by the probe
     traits: Traits | None = None
+
+    @property
+    def loras(self) -> dict[str, tuple[str, float]]:
+        """Name ("lora", "lora_2" ...) -> source and weight of each LoRA that is fused into the weights, in order."""
+        every = [*([(self.lora, self.lora_weight)] if self.lora is not None else []), *self.more_loras.items()]
+        return {f"lora_{number}" if number > 1 else "lora": lora for number, lora in enumerate(every, start=1)}
 
     @property
     def known(self) -> Traits:

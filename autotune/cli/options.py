@@ -26,7 +26,12 @@ Config = Annotated[
 ]
 Variant = Annotated[str | None, typer.Option(help="Of the weights, such as fp16. Default: the plain ones, if any.")]
 Revision = Annotated[str | None, typer.Option(help="A commit, tag or branch of the hub. Default: main.")]
-LoRA = Annotated[str | None, typer.Option(help="A LoRA to fuse: a hub id, a folder or a .safetensors file.")]
+LoRA = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A LoRA to fuse: a hub id, a folder or a .safetensors file, or one of them and :WEIGHT. Repeat it."
+    ),
+]
 Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
 DeviceName = Annotated[
     str | None, typer.Option(help="cuda, cuda:N, a GPU's UUID or cpu. Default: the first GPU, else the CPU.")

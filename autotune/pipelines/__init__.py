@@ -6,16 +6,19 @@ A family of presets is one file in `families/`. `resolve` runs in the parent pro
 
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 from autotune.errors import UserError, nearest
 from autotune.pipeline import TASKS, Pipeline, Preset, Weights
 from autotune.pipelines import checkpoint, families
 
 DEFAULT_SCORER = "openai/clip-vit-large-patch14"
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 
@@ -33,7 +36,7 @@ def resolve(
     *,
     task: str | None = None,
     controlnet: str | None = None,
-    lora: str | None = None,
+    lora: str | Sequence[str] | None = None,
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
@@ -41,17 +44,17 @@ def resolve(
     """The pipeline that a user named. Loads nothing. Raises UserError.
 
     word                       a preset, a hub id, a local folder, or a single .safetensors file
-    task, controlnet, lora     options on top of it, see Pipeline; None: the preset's
+    task, controlnet, lora     options on top of it, see Pipeline; None: the preset's. A LoRA is SOURCE or SOURCE:WEIGHT
     config, variant, revision  which files are loaded, see Pipeline; None: as they are found
     """
     named = _files_of(_named(word, weights), word, config, variant, revision)
     options = {
         "task": task and _task(task),
         "controlnet": controlnet and _controlnet(controlnet),
-        "lora": lora and _lora(lora),
+        **_loras([lora] if isinstance(lora, str) else lora or ()),
     }
-    for option, value in options.items():
-        own = getattr(named, option)
+    for option in ("task", "controlnet", "lora"):
+        own, value = getattr(named, option), options.get(option)
         if value is not None and own not in (None, value):
             raise UserError(f"--{option} {value}: {word} comes with another ({own}); name another --pipeline.")
     return named.model_copy(update={option: value for option, value in options.items() if value is not None})
@@ -136,6 +139,24 @@ def _controlnet(word: str) -> str:
     if HUB_ID.fullmatch(word):
         return word
     raise UserError(f"--controlnet takes a hub id (owner/name) or a folder, not {word!r}.")
+
+
+def _loras(words: Sequence[str]) -> dict[str, Any]:
+    """The fields of a Pipeline for these LoRAs, each SOURCE or SOURCE:WEIGHT. Raises UserError."""
+    weights: dict[str, float] = {}
+    for word in words:
+        source, colon, number = word.rpartition(":")
+        weighted = bool(colon) and not Path(word).expanduser().exists()
+        if weighted and not NUMBER.fullmatch(number):
+            raise UserError(f"--lora {word}: the weight after the colon is a number such as 0.8, not {number!r}.")
+        found = _lora(source if weighted else word)
+        if found in weights:
+            raise UserError(f"--lora {word} is given twice: give every LoRA once.")
+        weights[found] = float(number) if weighted else 1.0
+    if not weights:
+        return {}
+    first, *others = weights
+    return {"lora": first, "lora_weight": weights[first], "more_loras": {name: weights[name] for name in others}}
 
 
 def _lora(word: str) -> str:

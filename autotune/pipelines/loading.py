@@ -1,7 +1,9 @@
 """Loading: a live diffusers pipe, from the weights on the disk or at full size with random weights."""
 
 import json
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,8 +44,8 @@ def load(
         own = getattr(pipe, "vae", None)
         pipe.register_modules(vae=load_vae(pipeline, vae, own, dtype, device, local_files_only, drawn_on))
     set_scheduler(pipe, pipeline)
-    if pipeline.lora is not None:
-        _fuse_lora(pipe, pipeline, local_files_only)
+    if pipeline.loras:
+        _fuse_loras(pipe, pipeline, local_files_only)
     return pipe
 
 
@@ -89,23 +91,33 @@ def hub_revision(revision: str | None) -> str | None:
     return None if revision is None or revision.startswith("files-") else revision
 
 
-def _fuse_lora(pipe: "DiffusionPipeline", pipeline: Pipeline, local_files_only: bool) -> None:
-    """Fuse the LoRA into the weights. Raises UserError.
+def _fuse_loras(pipe: "DiffusionPipeline", pipeline: Pipeline, local_files_only: bool) -> None:
+    """Fuse the LoRAs into the weights, each with its weight. Raises UserError.
 
     A LoRA that is not fused would be lost where projections are fused, and could not be quantized.
     """
-    assert pipeline.lora is not None
-    revision = hub_revision(pipeline.part_revisions.get("lora"))
-    where = locate.part_folder(pipeline.lora, revision=revision, local_files_only=local_files_only)
+    for name, (source, _) in pipeline.loras.items():
+        revision = hub_revision(pipeline.part_revisions.get(name))
+        where = locate.part_folder(source, revision=revision, local_files_only=local_files_only)
+        _load_lora(pipe, source, where, name)
+    names = list(pipeline.loras)
+    pipe.set_adapters(names, [weight for _, weight in pipeline.loras.values()])
+    pipe.fuse_lora(adapter_names=names)
+    pipe.unload_lora_weights()
+
+
+def _load_lora(pipe: "DiffusionPipeline", source: str, where: Path, name: str) -> None:
+    """Put the LoRA in this file or folder on the pipe, under this name. Raises UserError."""
     files = [where] if where.is_file() else sorted(where.glob("*.safetensors"))
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
-        raise UserError(f"the LoRA {pipeline.lora!r} is not one .safetensors file ({names}): download one and give it.")
+        raise UserError(f"the LoRA {source!r} is not one .safetensors file ({names}): download one and give it.")
+    several = "Already found a `peft_config` attribute"  # peft's warning of a second LoRA, which is wanted
     try:
-        pipe.load_lora_weights(files[0].parent, use_safetensors=True, weight_name=files[0].name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=several)
+            pipe.load_lora_weights(files[0].parent, use_safetensors=True, weight_name=files[0].name, adapter_name=name)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise UserError(f"the LoRA {pipeline.lora!r} can't be loaded: {str(error).splitlines()[0]}") from error
-    if not any(pipe.get_list_adapters().values()):
-        raise UserError(f"the LoRA {pipeline.lora!r} fits nothing in {type(pipe).__name__}.")
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
+        raise UserError(f"the LoRA {source!r} can't be loaded: {str(error).splitlines()[0]}") from error
+    if not any(name in names for names in pipe.get_list_adapters().values()):
+        raise UserError(f"the LoRA {source!r} fits nothing in {type(pipe).__name__}.")

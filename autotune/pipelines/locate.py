@@ -162,8 +162,8 @@ def fetch(pipeline: Pipeline) -> None:
     folder_of(pipeline, configurations_only=random)
     if pipeline.controlnet is not None:
         controlnet_folder(pipeline)
-    if pipeline.lora is not None:
-        part_folder(pipeline.lora)
+    for source, _ in pipeline.loras.values():
+        part_folder(source)
 
 
 def is_on_disk(pipeline: Pipeline) -> bool:
@@ -172,9 +172,8 @@ def is_on_disk(pipeline: Pipeline) -> bool:
         return True  # a folder of configurations, which is all that it takes, is small
     try:
         folders = [folder_of(pipeline, local_files_only=True)]
-        folders += [
-            part_folder(p, local_files_only=True) for p in (pipeline.controlnet, pipeline.lora) if p is not None
-        ]
+        sources = [pipeline.controlnet, *(source for source, _ in pipeline.loras.values())]
+        folders += [part_folder(source, local_files_only=True) for source in sources if source is not None]
     except UserError:
         return False
     if checkpoint.is_single_file(pipeline.source):
@@ -186,7 +185,7 @@ def revisions(pipeline: Pipeline) -> dict[str, Any]:
     """The fields of a Pipeline that identify its weights: `revision` and `part_revisions`."""
     folder = folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
     parts = {"controlnet": pipeline.controlnet and controlnet_folder(pipeline)}
-    parts["lora"] = pipeline.lora and part_folder(pipeline.lora, local_files_only=True)
+    parts |= {name: part_folder(source, local_files_only=True) for name, (source, _) in pipeline.loras.items()}
     single = checkpoint.is_single_file(pipeline.source)
     variant = pipeline.variant or (None if single or pipeline.weights == "random" else checkpoint.variant_in(folder))
     return {

@@ -196,8 +196,9 @@ def _file_differences(measured: Target, local_files_only: bool) -> list[str]:
     random = pipeline.weights == "random"
     folder = locate.folder_of(pipeline, local_files_only=local_files_only, configurations_only=random)
     places = {"pipeline": (pipeline.source, locate.weights_of(pipeline, folder))}
-    for part in ("controlnet", "lora"):
-        if (source := getattr(pipeline, part)) is not None and (recorded.get(part) or "").startswith("files-"):
+    sources = {"controlnet": pipeline.controlnet, **{name: source for name, (source, _) in pipeline.loras.items()}}
+    for part, source in sources.items():
+        if source is not None and (recorded.get(part) or "").startswith("files-"):
             places[part] = (source, locate.part_folder(source, local_files_only=local_files_only))
     return [
         f"the files of {source} are not those that were measured."

@@ -176,8 +176,11 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     lines = [f"pipe = {tuned.pipeline_class}.{how}(\n    SOURCE,\n{inside})"]
     if pipeline.scheduler:
         lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config)")
-    if pipeline.lora is not None:
-        lines += [f"pipe.load_lora_weights({pipeline.lora!r}, use_safetensors=True)", "pipe.fuse_lora()"]
+    for name, (where, _) in pipeline.loras.items():
+        lines.append(f"pipe.load_lora_weights({where!r}, use_safetensors=True, adapter_name={name!r})")
+    if pipeline.loras:
+        names, weights = list(pipeline.loras), [weight for _, weight in pipeline.loras.values()]
+        lines += [f"pipe.set_adapters({names!r}, {weights!r})", f"pipe.fuse_lora(adapter_names={names!r})"]
         lines.append("pipe.unload_lora_weights()")
     return "\n".join(lines)
 

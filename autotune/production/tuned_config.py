@@ -185,7 +185,7 @@ class TunedConfig(FrozenModel):
     def digest(self) -> str:
         """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
-        weights |= {"config", "variant"}
+        weights |= {"config", "variant", "lora_weight", "more_loras"}
         identity = {
             "knobs": {name: check_value(name, value) for name, value in self.knobs.items()},
             "workload": self.workload.model_dump(mode="json", exclude_defaults=True),

@@ -53,6 +53,8 @@ def check(pipeline: Pipeline, workload: Workload, knobs: Mapping[str, Value]) ->
     for name in ("scorer", "controlnet", "lora", "config"):
         if (source := getattr(pipeline, name)) is not None:
             _check_source(f"pipeline.{name}", source, allowed=("demo",))
+    for source in pipeline.more_loras:
+        _check_source("pipeline.more_loras", source)
     if (vae := knobs.get("vae")) not in (None, "own", "fp16_fix", "tiny"):
         _check_source("knobs.vae", str(vae))
     revisions = {"pipeline.revision": pipeline.revision, "pipeline.variant": pipeline.variant}

@@ -40,7 +40,11 @@ def config(values: Config) -> str:
 
 def options(pipeline: Pipeline) -> list[str]:
     """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
-    return [word for name, value in requested_options(pipeline).items() for word in (f"--{name}", value)]
+    requested = requested_options(pipeline)
+    given = [(name, value) for name, value in requested.items() if name != "lora"]
+    if "lora" in requested:
+        given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]
+    return [word for name, value in given for word in (f"--{name}", value)]
 
 
 def outcome(trial: Trial, baseline: Trial, spread: float = PRIOR_SPREAD) -> str:

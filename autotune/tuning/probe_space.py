@@ -4,6 +4,7 @@ Chooses the prompts and the space file that ship for a pipeline as well.
 """
 
 from pathlib import Path
+from typing import Any
 
 from autotune.device import Device
 from autotune.devices import find_device
@@ -21,7 +22,12 @@ PROMPTS_IN_SEARCH = 16  # of the shipped prompts; the confirmation uses all of t
 
 
 def probe_target(
-    word: str, weights: Weights, device: str | Device | None, *, quick: bool = False, **options: str | None
+    word: str,
+    weights: Weights,
+    device: str | Device | None,
+    *,
+    quick: bool = False,
+    **options: Any,
 ) -> Target:
     """What a search of this pipeline would tune. Downloads no weights. Raises UserError.
 
@@ -40,7 +46,11 @@ def probe_target(
 
 
 def probe_space(
-    word: str, weights: Weights, device: str | Device | None, space: Path | None = None, **options: str | None
+    word: str,
+    weights: Weights,
+    device: str | Device | None,
+    space: Path | None = None,
+    **options: Any,
 ) -> tuple[Target, SearchSpace]:
     """The space that a search of this pipeline would have, as probe_target(). Raises UserError.
 

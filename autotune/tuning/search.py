@@ -73,7 +73,7 @@ def search(
     *,
     task: str | None = None,
     controlnet: str | None = None,
-    lora: str | None = None,
+    lora: str | Sequence[str] | None = None,
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
@@ -123,7 +123,7 @@ def search(
     pipeline          a preset ("demo", "sd15", "sdxl" ...), a hub id, a local folder or a .safetensors file
     task              "text2image", "image2image" or "inpainting": use the pipeline class for this task
     controlnet        a ControlNet to load with it: a hub id or a local folder
-    lora              a LoRA to fuse: a hub id, a folder or a .safetensors file
+    lora              LoRAs to fuse, each a hub id, a folder or a .safetensors file, or one of them and ":WEIGHT"
     config            the hub id or folder with the configurations that a single .safetensors file needs
     variant           of the weights, such as "fp16"; None: the plain ones, or the variant that there is instead
     revision          a commit, tag or branch of the hub

@@ -15,6 +15,8 @@ from autotune.building import build
 from autotune.config import Value
 from autotune.errors import UserError
 from autotune.knobs import complete
+from autotune.pipelines import resolve
+from autotune.pipelines.locate import revisions
 
 FAMILY = "StableDiffusionPipeline"
 
@@ -114,5 +116,38 @@ def test_other_knobs_go_with_a_live_lora(live: Any) -> None:
 def test_a_folder_that_is_no_lora_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         with_lora(tmp_path, root)
-    assert str(caught.value).startswith(f"the LoRA {str(tmp_path)!r} can't be loaded: ")
+    assert str(caught.value).startswith(f"the LoRA {str(tmp_path)!r} is not one .safetensors file (none)")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def second(root: Path) -> Path:
+    """Another LoRA of random numbers."""
+    pipe, _ = tiny_pipe(FAMILY, root)
+    torch.manual_seed(2)
+    pipe.unet.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q", "to_v"]))
+    StableDiffusionPipeline.save_lora_weights(root / "second", unet_lora_layers=get_peft_model_state_dict(pipe.unet))
+    return root / "second"
+
+
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config.")  # of the live pipe's second LoRA
+def test_several_loras_with_weights_draw_what_the_live_ones_draw(lora: Path, second: Path, root: Path) -> None:
+    named = resolve(tiny_pipeline(FAMILY, root).name, lora=[f"{lora}:0.5", str(second)])
+    assert named.loras == {"lora": (str(lora), 0.5), "lora_2": (str(second), 1.0)}
+    assert revisions(named)["part_revisions"].keys() == {"lora", "lora_2"}
+    fused = build.load(named, complete({}), "cpu")
+    live, _ = tiny_pipe(FAMILY, root)
+    for name, folder in (("one", lora), ("two", second)):
+        live.load_lora_weights(folder, adapter_name=name)
+    live.set_adapters(["one", "two"], [0.5, 1.0])
+    fused.set_progress_bar_config(disable=True)
+    build.apply(fused, complete({}), tiny_workload(FAMILY), "cpu")
+    reference = draw(live, FAMILY)
+    assert np.abs(draw(fused, FAMILY) - reference).max() <= 1 / 255
+    assert np.abs(with_lora(lora, root) - reference).max() > 0.01
+
+
+def test_a_lora_s_weight_is_a_number_and_no_lora_is_given_twice(lora: Path, root: Path) -> None:
+    for words, message in (([f"{lora}:much"], "is a number such as 0.8"), ([str(lora)] * 2, "is given twice")):
+        with pytest.raises(UserError, match=message):
+            resolve(tiny_pipeline(FAMILY, root).name, lora=words)

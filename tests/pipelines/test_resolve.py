@@ -23,9 +23,10 @@ def test_naming_a_pipeline_loads_no_torch() -> None:
 
 def test_every_pipeline_of_the_published_tutorials_has_a_preset() -> None:
     assert list(presets()) == [
-        *("demo", "if-stage1", "if-stage2", "if-stage3"),
-        *("sd15", "sd15-controlnet", "sd15-img2img", "sd15-inpaint", "sd15-lcm"),
-        *("sdxl", "sdxl-img2img", "sdxl-inpaint", "sdxl-lcm", "ssd-1b"),
+        *("chroma", "demo", "flux-dev", "flux-kontext", "flux-schnell", "flux2-klein"),
+        *("if-stage1", "if-stage2", "if-stage3", "lumina2", "pixart-sigma", "qwen-image", "sana"),
+        *("sd15", "sd15-controlnet", "sd15-img2img", "sd15-inpaint", "sd15-lcm", "sd3.5-large", "sd3.5-medium"),
+        *("sdxl", "sdxl-img2img", "sdxl-inpaint", "sdxl-lcm", "ssd-1b", "z-image-turbo"),
     ]
 
 
@@ -96,12 +97,12 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
             "sd-15",
             "did you mean 'sd15'?",
         ),
-        ("flux", "known: demo, if-stage1,"),
-        ("/no/such/folder", "known: demo, if-stage1,"),
-        ("./no-such-folder", "known: demo, if-stage1,"),
-        ("../no-such-folder", "known: demo, if-stage1,"),
-        ("a/b/c", "known: demo, if-stage1,"),
-        ("a b/c", "known: demo, if-stage1,"),
+        ("flux", "did you mean 'flux-dev'?"),
+        ("/no/such/folder", "known: chroma, demo,"),
+        ("./no-such-folder", "known: chroma, demo,"),
+        ("../no-such-folder", "known: chroma, demo,"),
+        ("a/b/c", "known: chroma, demo,"),
+        ("a b/c", "known: chroma, demo,"),
     ],
 )
 def test_a_word_that_names_nothing_is_answered_with_the_nearest_preset(word: str, says: str) -> None:

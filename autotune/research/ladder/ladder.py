@@ -6,7 +6,7 @@ so that the same call continues a ladder that was stopped.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +82,7 @@ def ladder(
     weights: Weights = "pretrained",
     task: str | None = None,
     controlnet: str | None = None,
-    lora: str | None = None,
+    lora: str | Sequence[str] | None = None,
     scorer: str | None = None,
     device: str | None = None,
     command: str = "autotune.research.ladder.ladder(...)",
