@@ -9,6 +9,7 @@ from made_up import measured, record
 
 from autotune.errors import UserError
 from autotune.report.terminal.trust import comparison_words
+from autotune.statistics import interleaved
 from autotune.tuning.compare import compare
 from autotune.tuning.export import export
 
@@ -23,7 +24,10 @@ def exported(folder: Path, name: str, values: dict[str, Any], **target: Any) -> 
     return path
 
 
-def test_a_config_of_half_the_steps_is_faster_and_its_pictures_differ(tmp_path: Path) -> None:
+def test_a_config_of_half_the_steps_is_faster_and_its_pictures_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interleaved, "MOST_TIMES", 1)  # three pairs, however wide their interval
     full, half = exported(tmp_path, "full", {"steps": 20}), exported(tmp_path, "half", {"steps": 4})
     heard: list[tuple[int, str]] = []
     seen = compare(full, half, device="cpu", listen=lambda number, which: heard.append((number, which.name)))
