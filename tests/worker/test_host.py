@@ -44,8 +44,8 @@ def test_weight_files_count_but_take_no_memory(
     (tmp_path / "unet").mkdir()
     with (tmp_path / "unet" / "model.safetensors").open("wb") as file:
         file.truncate(3 * GIB)
-    monkeypatch.setattr(host, "Path", Path)
-    monkeypatch.setattr(Path, "exists", lambda path: path.suffix == ".safetensors")
+    score = tmp_path / "score"
+    monkeypatch.setattr(host, "Path", lambda name: score if "oom" in str(name) else Path(name))
     monkeypatch.setattr(locate, "folder_of", lambda pipeline, **_: tmp_path)
     host.live_within(DrawJob(target=make_target(), values={}))
     assert limits == [(12 * GIB, 12 * GIB)]
@@ -71,6 +71,15 @@ def test_a_job_on_a_gpu_has_no_limit_but_goes_first(limits: list[Any], tmp_path:
     host.live_within(MeasureJob(target=make_target(CARD), values={}, pictures=False))
     assert limits == []
     assert (tmp_path / "score").read_text() == "1000"
+
+
+def test_a_sandbox_that_does_not_allow_it_fails_no_job(
+    limits: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host, "Path", lambda name: tmp_path / "no" / "such")
+    host.live_within(SCORE)
+    assert limits == [(9 * GIB, 9 * GIB)]
+    assert "can't ask to be the first to go" in capsys.readouterr().err
 
 
 def test_a_wish_above_the_limit_is_out_of_memory_in_a_real_child(tmp_path: Path) -> None:
