@@ -205,6 +205,27 @@ def test_a_loss_below_the_limit_is_rejected_where_too_few_pairs_can_tell(tmp_pat
     assert best.number == 2
 
 
+def test_a_pick_with_a_band_in_its_pictures_is_rejected(tmp_path: Path) -> None:
+    """The search's few pictures had none; of the confirmation's, one row differs by more than the limit."""
+
+    class Banded(Again):
+        def draw(self, place: Path, config: Config, *rest: Any, **more: Any) -> Any:
+            drawn: Any = super().draw(place, config, *rest, **more)
+            levels = 60.0 if config == complete(FASTER) else 3.0
+            return drawn.model_copy(update={"worst_row_levels": (levels,)})
+
+    again = Banded(dict(zip([complete(values) for values in CONFIGS], (1.0, 0.8, 0.5), strict=True)))
+    goal = Goal(max_quality_drop=0.3, max_worst_place_levels=40)
+    ours, _ = confirmer(tmp_path, again, goal=goal, pairs=PAIRS)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    best, confirmation = ours.best()
+    assert best.number == 1
+    assert confirmation is not None
+    assert confirmation.quality is not None
+    assert confirmation.quality.worst_place_levels == 3.0
+
+
 def test_pictures_are_drawn_only_of_what_is_still_faster(tmp_path: Path) -> None:
     _, again, _ = confirm(tmp_path, (1.0, 0.8, 1.0), pairs=PAIRS)
     assert complete(FASTER) not in [config for config, _ in again.drawn]
