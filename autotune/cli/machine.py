@@ -2,13 +2,16 @@
 
 from autotune.cli.app import app
 from autotune.cli.options import (
+    Config,
     ControlNet,
     DeviceName,
     DeviceSpec,
     LoRA,
     PipelineName,
+    Revision,
     Space,
     Task,
+    Variant,
     Weights,
     one_device,
     read_weights,
@@ -32,6 +35,9 @@ def knobs(
     task: Task = None,
     controlnet: ControlNet = None,
     lora: LoRA = None,
+    config: Config = None,
+    variant: Variant = None,
+    revision: Revision = None,
     device: DeviceName = None,
     device_spec: DeviceSpec = None,
     space: Space = None,
@@ -43,7 +49,8 @@ def knobs(
     from autotune.report.terminal.theme import plain_console
     from autotune.tuning.probe_space import probe_space
 
-    kind, options = read_weights(weights), {"task": task, "controlnet": controlnet, "lora": lora}
+    kind, files = read_weights(weights), {"config": config, "variant": variant, "revision": revision}
+    options = {"task": task, "controlnet": controlnet, "lora": lora, **files}
     where = one_device(device, device_spec)
     target, values = probe_space(pipeline, kind, where, space, **options)
     plain_console().print(knobs_table(target, values))

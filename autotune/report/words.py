@@ -42,6 +42,7 @@ def options(pipeline: Pipeline) -> list[str]:
     """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
     requested = requested_options(pipeline)
     given = [(name, value) for name, value in requested.items() if name != "lora"]
+    given += [("config", pipeline.config)] if pipeline.config else []
     if "lora" in requested:
         given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]
     return [word for name, value in given for word in (f"--{name}", value)]
