@@ -163,7 +163,7 @@ def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -
         return Effect(count=0 if kernels else 1, what=f"kind of attention as requested, {seen}")
     requested = value.removeprefix("sdpa_")
     count = kernels.get(requested, 0) if set(kernels) <= {requested} else 0
-    return Effect(count=count, what=f"attention calls by the {requested} kernel alone in a short call, seen: {seen}")
+    return Effect(count=count, what=f"attention calls by the {requested} kernel alone in the first steps, seen: {seen}")
 
 
 def _blocks(pipe: "DiffusionPipeline") -> list[Any]:
