@@ -78,5 +78,7 @@ def _mapped_files_bytes(job: "Job") -> int:
             folder = locate.folder_of(pipeline, local_files_only=True)
         except UserError:  # the job will fail by it and say so
             continue
-        total += sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors") if path.exists())
+        alone = Path(pipeline.source)  # a checkpoint in one file
+        files = {*Path(folder).rglob("*.safetensors"), *([alone] if alone.is_file() else [])}
+        total += sum(path.stat().st_size for path in files if path.exists())
     return total

@@ -47,8 +47,13 @@ def test_weight_files_count_but_take_no_memory(
     score = tmp_path / "score"
     monkeypatch.setattr(host, "Path", lambda name: score if "oom" in str(name) else Path(name))
     monkeypatch.setattr(locate, "folder_of", lambda pipeline, **_: tmp_path)
-    host.live_within(DrawJob(target=make_target(), values={}))
-    assert limits == [(12 * GIB, 12 * GIB)]
+    target, alone = make_target(), tmp_path / "alone.ckpt"
+    with alone.open("wb") as file:
+        file.truncate(GIB)
+    one_file = target.pipeline.model_copy(update={"source": str(alone)})
+    host.live_within(DrawJob(target=target, values={}))
+    host.live_within(DrawJob(target=target.model_copy(update={"pipeline": one_file}), values={}))
+    assert limits == [(12 * GIB, 12 * GIB), (13 * GIB, 13 * GIB)]
 
 
 def test_a_limit_of_the_user_is_never_raised(limits: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
