@@ -143,8 +143,8 @@ def require_baseline(folder: StudyFolder, trials: Sequence[Trial]) -> None:
     """Raises UserError where there are trials, by number, and the first of them is not the baseline."""
     if trials and trials[0].number != 0:
         raise UserError(
-            f"the study {str(folder.path)!r} has no baseline: {str(folder.trial(0) / 'trial.json')!r} is missing. Put "
-            "it back, or search in another --study."
+            f"the study {str(folder.path)!r} has no measured baseline: {str(folder.trial(0) / 'trial.json')!r} is "
+            "missing. Put it back, or search in another --study."
         )
 
 

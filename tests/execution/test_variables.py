@@ -1,13 +1,16 @@
 """The user's environment variables reach into every child: they are refused, recorded or replaced."""
 
+import json
 from pathlib import Path
 
 import pytest
 from conftest import make_target
+from made_up import record
 from scripted import run_script
 
 from autotune.errors import UserError
 from autotune.execution.variables import check_variables, recorded_variables
+from autotune.job import MeasureJob
 
 
 @pytest.mark.parametrize(
@@ -79,3 +82,14 @@ def test_a_study_does_not_go_on_under_other_variables() -> None:
     assert one.difference(other) == "environment: OMP_NUM_THREADS None, not '1'"
     assert other.difference(other) is None
     assert target.difference(other) is None, "a study of an earlier version doesn't know its variables"
+
+
+def test_no_token_of_the_user_is_recorded() -> None:
+    """Studies, reports and exported configs are shared."""
+    canary = "hf_canary0123456789"
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY")
+    recorded = recorded_variables({**dict.fromkeys(names, canary), "OMP_NUM_THREADS": "2"})
+    assert recorded == {"OMP_NUM_THREADS": "2"}
+    target = make_target().model_copy(update={"environment": recorded})
+    job = MeasureJob(target=target, values={}, pictures=True)
+    assert canary not in json.dumps([job.to_json(), record(target).to_json()])

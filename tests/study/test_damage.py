@@ -64,7 +64,7 @@ def test_the_next_trial_never_takes_the_folder_of_a_finished_one(folder: StudyFo
 def test_without_a_baseline_no_other_trial_takes_its_place(folder: StudyFolder) -> None:
     (folder.trial(0) / "trial.json").unlink()
     for use in (read_trials, search, lambda f: read_summary(f.path), lambda f: Watch(f.path).look()):
-        with pytest.raises(UserError, match=r"has no baseline: .*trials/0000/trial.json' is missing"):
+        with pytest.raises(UserError, match=r"has no measured baseline: .*trials/0000/trial.json' is missing"):
             use(folder)
 
 
