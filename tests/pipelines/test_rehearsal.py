@@ -36,7 +36,7 @@ def facts(name: str, root: Path) -> dict[str, Any]:
 
 
 def kept(name: str, root: Path) -> set[tuple[str, str, bool, bool]]:
-    return {(k.model, k.after, k.by_scheduler, k.guided) for k in facts(name, root)["kept_outputs"]}
+    return {(k.model, k.after, k.by_scheduler, k.guided) for k in facts(name, root)["kept_outputs"] if not k.negative}
 
 
 def test_two_text_encoders_whose_outputs_are_joined_and_a_cast_vae(root: Path) -> None:
@@ -66,6 +66,13 @@ def test_a_denoiser_that_is_called_twice_a_step_and_is_given_prompts_of_their_le
     assert not seen["fuses_qkv"]  # diffusers' method reaches none of its modules
     assert seen["caches_blocks"]
     assert "sigmas" in seen["scheduler_faults"]["dpm++_2m"]
+
+
+def test_flux_calls_its_denoiser_twice_a_step_with_a_negative_prompt_alone(root: Path) -> None:
+    outputs = facts("FluxPipeline", root)["kept_outputs"]
+    assert {(k.model, k.after, k.negative) for k in outputs} == {("transformer", "transformer", True)}
+    assert facts("FluxPipeline", root)["fuses_qkv"]
+    assert set(facts("FluxPipeline", root)["scheduler_faults"]) == {"dpm++_2m", "ddim", "euler"}
 
 
 def test_a_denoiser_that_reads_lengths_is_held_by_no_whole_graph(root: Path) -> None:

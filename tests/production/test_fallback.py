@@ -37,7 +37,7 @@ H200 = Device(
 FAST: dict[str, Value] = {
     "dtype": "bf16",
     "quantization": "fp8_dynamic",
-    "compile": "regional",
+    "compile": "denoiser",
     "compile_mode": "reduce-overhead",
     "inductor_flags": "fast_diffusion",
     "attention": "sdpa_cudnn",

@@ -50,6 +50,7 @@ def _kept_output(config: Config, target: Target) -> str | None:
     kinds = {guided, guided and config["guidance_cutoff"] == 1.0}  # after the cut-off, steps are not guided
     for kept in traits.kept_outputs:
         in_use = config["scheduler"] == "own" or not kept.by_scheduler
+        in_use = in_use and (workload.negative_prompt is not None or not kept.negative)
         if in_use and kept.guided in kinds and {kept.model, kept.after} <= compiled:
             reader = "the scheduler" if kept.by_scheduler else traits.class_name
             again = f"{kept.after} again" if kept.model == kept.after else kept.after

@@ -32,11 +32,12 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
     calls = [(first, guided)]
     if guided:
         calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), memory=memory), False))
+    negative = _with_negative_prompt(pipe, memory)
     longer = rehearse(pipe, workload(pipe, LONG, guided=guided), until="given", memory=memory)
-    fault = next((seen.fault for seen in (first, *(seen for seen, _ in calls), longer) if seen.fault), None)
+    fault = next((seen.fault for seen in (*(seen for seen, _ in calls), negative, longer) if seen.fault), None)
     return {
         "step_attention": tuple(sorted({kind for name in parts.step_models(pipe) for kind in _attention(first, name)})),
-        "kept_outputs": tuple(_kept(calls)),
+        "kept_outputs": (*_kept(calls), *_kept([(negative, guided)], negative=True)),
         "whole_graph_fault": _whole_graph_fault(pipe, first),
         "prompt_lengths_vary": bool(first.given and longer.given) and first.given[0] != longer.given[0],
         "vae_upcasts_fp16": casts,
@@ -90,9 +91,18 @@ def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
     return seen.attention.get(model, set())
 
 
-def _kept(calls: list[tuple[Seen, bool]]) -> list[KeptOutput]:
+def _with_negative_prompt(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> Seen:
+    """A call with a negative prompt, of a pipe that takes one beside its own guidance; else nothing is seen."""
+    second = "true_cfg_scale"
+    if second not in call.parameters(pipe) or call.guidance_argument(pipe) == second:
+        return Seen()
+    changes = {"negative_prompt": SHORT, "call": {second: GUIDED}}
+    return rehearse(pipe, workload(pipe, SHORT, guided=True).model_copy(update=changes), memory=memory)
+
+
+def _kept(calls: list[tuple[Seen, bool]], *, negative: bool = False) -> list[KeptOutput]:
     return [
-        KeptOutput(model=model, after=after, by_scheduler=by_scheduler, guided=guided)
+        KeptOutput(model=model, after=after, by_scheduler=by_scheduler, guided=guided, negative=negative)
         for seen, guided in calls
         for model, after, by_scheduler in sorted(seen.kept)
     ]

@@ -19,6 +19,8 @@ from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
 from autotune.knobs.compilation._inductor import FLAGS
+from autotune.knobs.compilation.compile import _how
+from autotune.pipelines.running import remember
 
 KNOB = find_knob("compile")
 BLOCKS = 7  # transformer blocks of the demo
@@ -261,14 +263,61 @@ def test_a_pipeline_without_a_vae_refuses_to_compile_it() -> None:
     assert KNOB.why_not("denoiser", target) is None
 
 
-@pytest.mark.parametrize("family", ["IFPipeline", "StableDiffusion3Pipeline", "PixArtSigmaPipeline"])
-def test_families_without_repeated_blocks_refuse_regional_compilation(family: str, root: Path) -> None:
-    traits = tiny_traits(family, root)
-    target = make_target(**traits.model_dump())
-    assert KNOB.why_not("regional", target) == f"{traits.denoiser_class} has no repeated blocks"
-    no_vae = "IFPipeline has no VAE" if family == "IFPipeline" else None
-    assert KNOB.why_not("denoiser+vae", target) == no_vae
+def test_a_family_without_repeated_blocks_refuses_regional_compilation(root: Path) -> None:
+    target = make_target(**tiny_traits("IFPipeline", root).model_dump())
+    assert KNOB.why_not("regional", target) == "UNet2DConditionModel has no repeated blocks"
+    assert KNOB.why_not("denoiser+vae", target) == "IFPipeline has no VAE"
     assert KNOB.why_not("everything", target) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "block"),
+    [("StableDiffusion3Pipeline", "JointTransformerBlock"), ("PixArtSigmaPipeline", "BasicTransformerBlock")],
+)
+def test_a_plain_list_of_equal_blocks_is_compiled_in_regions(family: str, block: str, root: Path) -> None:
+    """diffusers names no repeated blocks for these."""
+    target = make_target(**tiny_traits(family, root).model_dump())
+    assert target.pipeline.known.repeated_blocks == (block,)
+    assert KNOB.why_not("regional", target) is None
+    pipe, effects = tiny_pipe(family, root, compile="regional")
+    assert effects["compile"].count == 2
+    assert all(b._compiled_call_impl is not None for b in pipe.transformer.transformer_blocks)
+    assert KNOB.script is not None
+    lines = KNOB.script(complete({"compile": "regional"}), target).lines
+    assert any(f"in ('{block}',)" in line for line in lines)
+
+
+def test_the_length_of_the_prompt_is_dynamic_where_prompts_are_not_padded() -> None:
+    pipe, config = loaded(), complete({"compile": "regional"})
+    assert _how(config, pipe)["dynamic"] is False
+    remember(pipe, traits=make_target(prompt_lengths_vary=True).pipeline.known)
+    assert _how(config, pipe)["dynamic"] is None
+
+
+def test_of_many_lengths_the_second_compiles_the_last_graph() -> None:
+    """With static shapes the ninth would raise FailOnRecompileLimitHit."""
+    from torch._dynamo.testing import CompileCounter
+
+    class Layer(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return tokens.cumsum(dim=1) * 2
+
+    counter, layer = CompileCounter(), Layer()
+    remember(layer, traits=make_target(prompt_lengths_vary=True).pipeline.known)
+    how = _how(complete({"compile": "regional"}), layer)
+    layer.compile(fullgraph=how["fullgraph"], dynamic=how["dynamic"], backend=counter)
+    for length in range(3, 20):
+        layer(torch.ones(1, length, 4))
+    assert counter.frame_count == 2
+
+
+def test_a_denoiser_that_no_whole_graph_can_hold_is_compiled_in_regions_alone() -> None:
+    target = make_target(whole_graph_fault="the forward of X reads a value (Tensor.tolist)")
+    said = "no whole graph can hold the denoiser: the forward of X reads a value (Tensor.tolist)"
+    assert {v: KNOB.why_not(v, target) for v in ("denoiser", "denoiser+vae", "everything")} == dict.fromkeys(
+        ("denoiser", "denoiser+vae", "everything"), said
+    )
+    assert KNOB.why_not("regional", target) is None
 
 
 def test_a_pipeline_without_text_encoders_refuses_to_compile_them() -> None:

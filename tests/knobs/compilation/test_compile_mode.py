@@ -91,8 +91,9 @@ def test_clash_of_cuda_graphs_with_two_text_encoders_whose_outputs_are_joined() 
 def test_clash_of_cuda_graphs_with_a_denoiser_that_is_called_twice_a_step() -> None:
     kept = KeptOutput(model="unet", after="unet", by_scheduler=False, guided=True)
     assert "reads the output of unet after it called unet again" in str(graphs("denoiser", (kept,)))
-    unguided = kept.model_copy(update={"guided": False})
+    unguided, negative = (kept.model_copy(update=change) for change in ({"guided": False}, {"negative": True}))
     assert graphs("denoiser", (unguided,)) is None
+    assert graphs("denoiser", (negative,)) is None  # the workload has no negative prompt
 
 
 def test_clash_of_cuda_graphs_with_a_scheduler_that_keeps_outputs() -> None:
