@@ -82,8 +82,11 @@ def _pretrained(
             return pipeline_class(pipeline, folder).from_single_file(pipeline.source, **components, **from_file)
         how["variant"] = pipeline.variant or checkpoint.variant_in(folder)
         return pipeline_class(pipeline, folder).from_pretrained(folder, **components, **how)
-    except (OSError, ValueError, ImportError) as error:  # ImportError: what reads quantized weights is not installed
-        raise UserError(f"{pipeline.source!r} can't be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of any library that reads the files
+        if isinstance(error, UserError | MemoryError) or "memory" in str(error).lower():
+            raise  # what has too little memory is no fault of the files
+        said = next(iter(str(error).splitlines()), "no reason given")
+        raise UserError(f"{pipeline.source!r} can't be loaded: {type(error).__name__}: {said}") from error
 
 
 def hub_revision(revision: str | None) -> str | None:

@@ -19,8 +19,8 @@ from autotune.measure.metrics import Better, Score, find_metric
 from autotune.measure.metrics._user import is_users, split
 from autotune.measurement import Quality
 from autotune.statistics.paired import Paired, paired
-from autotune.study.record import Record, read_record, read_trials
-from autotune.study_folder import StudyFolder, picture_name
+from autotune.study.record import Record, read_record, read_trials, warn_once
+from autotune.study_folder import StudyFolder, picture_name, set_aside
 from autotune.trial import Failure, Trial
 
 TIMEOUT_S = 4 * 3600.0  # the child may have to download a model
@@ -87,7 +87,7 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
     if not trials or trials[0].number != 0:
         raise UserError(f"the study {str(study)!r} has no measured baseline yet.")
     metrics = [_request(word, record, run_code=run_code) for word in words]
-    earlier = {name: read_scores(path) for name in _names(metrics) if (path := folder.scores(name)).exists()}
+    earlier = {name: read for name in _names(metrics) if (read := _earlier_scores(folder.scores(name)))}
     card = find_device(device or "cpu")
     job = RescoreJob(
         metrics=tuple(metrics),
@@ -196,6 +196,19 @@ def _notes(scores: Scores, earlier: Mapping[str, Scores], judged: Quality | None
     if scores.metric == "clip_score" and judged and judged.scorer not in (None, scores.identity):
         notes.append(f"the search scored with {judged.scorer}: its scores can't be compared with these")
     return tuple(notes)
+
+
+def _earlier_scores(path: Path) -> Scores | None:
+    """The scores of this metric so far; None where there are none. A file that can't be used is set aside."""
+    if not path.exists():
+        return None
+    try:
+        return read_scores(path)
+    except UserError as error:
+        if "newer autotune" in str(error):
+            raise  # it is not damaged
+        warn_once(f"{error} It is kept as {set_aside(path).name!r}, and the pictures are scored again.")
+        return None
 
 
 def read_scores(path: Path) -> Scores:

@@ -5,14 +5,19 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_target
+from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError
 
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline, same_files
 from autotune.pipelines import contents, resolve
 from autotune.pipelines.classes import pipeline_class
+from autotune.pipelines.loading import load
 from autotune.pipelines.locate import folder_of, part_folder, revision_of
 from autotune.production.fingerprint import find_place
+from autotune.worker.classify import classify
 
 BIG = b"\1" * contents.WORTH_KEEPING_BYTES
 
@@ -170,3 +175,29 @@ def test_an_index_of_another_shape_or_with_code_of_its_own_is_one_sentence(
     with pytest.raises(UserError, match=says) as caught:
         pipeline_class(Pipeline(name="x", source=str(checkpoint)), checkpoint)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("weight"), RuntimeError("size mismatch\nfor conv_in"), SafetensorError("cut")]
+)
+def test_whatever_a_library_says_of_a_checkpoint_is_one_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def from_pretrained(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", from_pretrained)
+    with pytest.raises(UserError, match=r"'demo' can't be loaded: \w+Error: .") as caught:
+        load(resolve("demo", "pretrained"), dtype=torch.float32, device="cpu")
+    assert "\n" not in str(caught.value)
+    assert classify(caught.value).cause == "bad_input"
+
+
+def test_lack_of_memory_while_loading_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_pretrained(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", from_pretrained)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        load(resolve("demo", "pretrained"), dtype=torch.float32, device="cpu")
+    assert classify(caught.value).cause == "out_of_memory"

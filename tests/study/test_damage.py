@@ -16,6 +16,7 @@ from autotune.report.page.gallery import reels
 from autotune.report.summary import read_summary
 from autotune.report.table import trials_rows
 from autotune.report.terminal.watch import Watch
+from autotune.research.score import _earlier_scores
 from autotune.study.record import read_anchors, read_trial, read_trials, warn_once, write_anchor, write_trial
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
@@ -179,3 +180,13 @@ def test_figures_that_no_run_can_have_cost_their_trial(folder: StudyFolder, fiel
     with pytest.raises(UserError, match=f"trials/0002/trial.json' can't be used: outcome.*{field}"):
         read_trial(path.parent)
     assert [trial.number for trial in read_trials(folder)] == [0, 1, 3]
+
+
+def test_damaged_scores_are_set_aside(folder: StudyFolder, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder.scores("ssim")
+    path.parent.mkdir()
+    path.write_text('{"metric": "ss')
+    assert _earlier_scores(path) is None
+    assert path.with_name("ssim.json.damaged").exists()
+    assert "It is kept as 'ssim.json.damaged', and the pictures are scored again" in caplog.text
+    assert _earlier_scores(path) is None
