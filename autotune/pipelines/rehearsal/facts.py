@@ -25,15 +25,18 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
     The first is in float16, because some pipelines then cast the VAE to float32.
     """
     guided, memory = call.guided_above(pipe) is not None, dict[Any, Any]()
-    first = rehearse(pipe, workload(pipe, SHORT, guided=guided), dtype=torch.float16)
+    how: dict[str, Any] = {"memory": memory, "dtype": torch.float16}
+    first = rehearse(pipe, workload(pipe, SHORT, guided=guided), **how)
     casts = torch.float32 in first.decoded_in
     if first.fault:  # models that keep some weights in float32 can't be given float16 alone
-        first = rehearse(pipe, workload(pipe, SHORT, guided=guided), memory=memory)
+        memory.clear()
+        how["dtype"] = None
+        first = rehearse(pipe, workload(pipe, SHORT, guided=guided), **how)
     calls = [(first, guided)]
     if guided:
-        calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), memory=memory), False))
-    negative = _with_negative_prompt(pipe, memory)
-    longer = rehearse(pipe, workload(pipe, LONG, guided=guided), until="given", memory=memory)
+        calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), **how), False))
+    negative = _with_negative_prompt(pipe, how)
+    longer = rehearse(pipe, workload(pipe, LONG, guided=guided), until="given", **how)
     fault = next((seen.fault for seen in (*(seen for seen, _ in calls), negative, longer) if seen.fault), None)
     return {
         "step_attention": tuple(sorted({kind for name in parts.step_models(pipe) for kind in _attention(first, name)})),
@@ -91,13 +94,13 @@ def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
     return seen.attention.get(model, set())
 
 
-def _with_negative_prompt(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> Seen:
+def _with_negative_prompt(pipe: "DiffusionPipeline", how: dict[str, Any]) -> Seen:
     """A call with a negative prompt, of a pipe that takes one beside its own guidance; else nothing is seen."""
     second = "true_cfg_scale"
     if second not in call.parameters(pipe) or call.guidance_argument(pipe) == second:
         return Seen()
     changes = {"negative_prompt": SHORT, "call": {second: GUIDED}}
-    return rehearse(pipe, workload(pipe, SHORT, guided=True).model_copy(update=changes), memory=memory)
+    return rehearse(pipe, workload(pipe, SHORT, guided=True).model_copy(update=changes), **how)
 
 
 def _kept(calls: list[tuple[Seen, bool]], *, negative: bool = False) -> list[KeptOutput]:
