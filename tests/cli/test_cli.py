@@ -104,7 +104,7 @@ SEARCHES = [
     (["--fix", "qkv_fusion=1"], "qkv_fusion can't be 1"),
     (["--exclude", "dtipe"], "unknown knob 'dtipe': did you mean 'dtype'?"),
     (["--sampler", "tpee"], "unknown sampler 'tpee': did you mean 'tpe'?"),
-    (["--baseline", "fp61"], "--baseline takes default, fp16, bf16 or an exported config"),
+    (["--baseline", "fp61"], "--baseline takes default, fp16, bf16, KNOB=VALUE pairs such as bf16,offload=model, or"),
     # impossible numbers
     (["--size", "60x64"], "multiples of 8"),
     (["--workload", "64"], "--workload takes WIDTHxHEIGHT[@BATCH]"),
