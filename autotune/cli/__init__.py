@@ -18,9 +18,7 @@ from autotune.cli.app import app
 from autotune.cli.exits import BAD_INPUT, CLOSED_PIPE, DONE, code_of, end, last_word
 from autotune.errors import UserError, shown
 
-BAD_WORDS: type[Any] = typer.BadParameter.__bases__[0].__bases__[
-    0
-]  # click's ClickException
+BAD_WORDS: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]  # click's ClickException
 
 for group in ("search", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
     import_module(f"autotune.cli.{group}")

@@ -80,7 +80,8 @@ def run(
     except Stuck as stuck:
         raise UserError(
             f"a child process can't be ended: {stuck}; a driver holds it, and nothing can be measured beside it. "
-            "Restart the machine, then run the same command to continue: what has finished is kept, and `autotune report` shows it."
+            "Restart the machine, then run the same command to continue. What has finished is kept, and "
+            "`autotune report` shows it."
         ) from None
     return _read_outcome(folder, status, timeout_s, oom_killed=_kernel_oom_kills() > kills_before)
 

@@ -6,6 +6,7 @@ the processor only; with torch on a processor, and torch.compile, it has been. O
 not limited, but the kernel kills the child before anything else on the machine, and that is told apart from a full GPU.
 """
 
+import logging
 import os
 import resource
 import sys
@@ -31,7 +32,7 @@ def live_within(job: "Job") -> None:
     try:
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     except OSError as error:  # a sandbox without it, or with a read-only /proc: the kernel chooses as it always does
-        print(f"this process can't ask to be the first to go where the host's memory ends: {error}", file=sys.stderr)
+        logging.getLogger("autotune").warning("this process is not the first to end where memory does: %s", error)
     device, free, own = device_of(job), free_bytes(), status_bytes("VmData")
     if (device is not None and device.is_gpu) or free is None or own is None:
         return
