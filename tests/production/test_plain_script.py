@@ -198,7 +198,8 @@ def test_a_hub_s_commit_and_a_fused_lora_are_in_the_script() -> None:
     pipeline = made.pipeline.model_copy(update={"source": "owner/name", "revision": "abc123", "lora": "some/lora"})
     text = script(made.model_copy(update={"pipeline": pipeline}), "best.py")
     assert "revision='abc123'" in text
-    assert "pipe.load_lora_weights('some/lora', use_safetensors=True)\npipe.fuse_lora()" in text
+    assert "pipe.load_lora_weights('some/lora', use_safetensors=True, adapter_name='lora')\n" in text
+    assert "pipe.set_adapters(['lora'], [1.0])\npipe.fuse_lora(adapter_names=['lora'])\n" in text
 
 
 def test_a_model_card_names_what_was_changed_and_where_it_was_measured() -> None:

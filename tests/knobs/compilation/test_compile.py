@@ -18,7 +18,7 @@ from tiny_pipes import draw, tiny_pipe, tiny_traits
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
-from autotune.knobs.compilation._inductor import FLAGS
+from autotune.knobs.compilation._inductor import flags_of
 from autotune.knobs.compilation.compile import _how
 from autotune.pipelines.running import remember
 
@@ -233,7 +233,7 @@ def test_mode_and_flags_reach_inductor_together(compiled: list[Any]) -> None:
     built(compile="denoiser", compile_mode="max-autotune", inductor_flags="fast_diffusion")
     [(_, how)] = compiled
     assert "mode" not in how
-    mode, flags = torch._inductor.list_mode_options("max-autotune"), FLAGS["fast_diffusion"]
+    mode, flags = torch._inductor.list_mode_options("max-autotune"), flags_of("fast_diffusion")
     assert how["options"] == mode | flags
     assert how["options"].keys() > flags.keys()
 
