@@ -18,6 +18,8 @@ from autotune.cli.app import app
 from autotune.cli.exits import BAD_INPUT, CLOSED_PIPE, DONE, code_of, end, last_word
 from autotune.errors import UserError, shown
 
+# Options that name a part of the pipeline, of which it takes one. Of other options the last one counts, as is usual.
+ONE_PART = ("--controlnet", "--config", "--variant", "--revision")
 BAD_WORDS: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]  # click's ClickException
 
 for group in ("search", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
@@ -47,6 +49,10 @@ def main() -> None:
 
 def _run(words: list[str]) -> int:
     """Run the command of these words. Returns its exit code."""
+    for option in ONE_PART:
+        given = sum(word == option or word.startswith(f"{option}=") for word in words)
+        if given > 1:
+            raise UserError(f"{option} is given {given} times, and a pipeline takes one: leave out the others.")
     command = typer.main.get_command(app)
     try:
         with command.make_context("autotune", words) as context:
