@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
-.PHONY: demo check test all-pipelines test-browser gpu lint clean
+.PHONY: demo check test all-pipelines test-browser gpu gpu-summary lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
 	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
@@ -28,8 +28,11 @@ test-browser: $(VENV)/installed  ## the report in a real browser, headless
 		{ echo 'chromium is missing: apt-get install chromium chromium-driver, then again' >&2; exit 1; }
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/report -m browser
 
-gpu: $(VENV)/installed  ## the published guides' tables at full size, into reports/gpu; needs a GPU and an hour
-	$(RUN) -m pytest tests/gpu -m gpu
+gpu: $(VENV)/installed  ## what only a GPU can show, into reports/gpu-CARD, step by step: make gpu STEP=first-contact
+	$(RUN) -m tools.gpu $(STEP)
+
+gpu-summary: $(VENV)/installed  ## which of these steps have run where
+	$(RUN) -m tools.gpu --summary
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

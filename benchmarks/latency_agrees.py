@@ -3,16 +3,19 @@
     python benchmarks/latency_agrees.py                    # the untouched demo, with interleaved calls
     python benchmarks/latency_agrees.py --apart            # the untouched demo, in interleaved fresh processes
     python benchmarks/latency_agrees.py best.json          # an exported config, in interleaved fresh processes
+    python benchmarks/latency_agrees.py --device cuda      # the demo on a GPU (an exported config has its own device)
 
 With interleaved calls, one process holds the pipe of a plain script and the pipe that autotune builds, and calls them
 alternately, so that a disturbance affects both alike. With fresh processes the agreement is limited by the drift of the
-machine. For an exported config the plain loop calls the pipe that autotune.load() returns, and the latency in the file
-is printed as well. On a machine that is never idle set AUTOTUNE_BUSY=accept.
+machine. The exit status is 1 where they do not agree. For an exported config the plain loop calls the pipe that
+autotune.load() returns, and the latency in the file is printed as well. On a machine that is never idle set
+AUTOTUNE_BUSY=accept.
 """
 
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from autotune.statistics.verdict import half_width
 
 if TYPE_CHECKING:
     from autotune.config import Value
+    from autotune.device import Device
     from autotune.target import Target
 
 PLAIN = """
@@ -39,7 +43,7 @@ if options["config"]:
 else:
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(options["folder"], dtype=torch.float32)
+    pipe = DiffusionPipeline.from_pretrained(options["folder"], dtype=torch.float32).to(options["device"])
 pipe.set_progress_bar_config(disable=True)
 
 def call():
@@ -68,8 +72,11 @@ CALLS = 20
 PAIRS = 40  # of interleaved calls
 
 
-def interleave() -> list[float]:
+def interleave(device: "Device") -> list[float]:
     """The logarithms of autotune's seconds over the plain loop's, one for each pair of calls in this process."""
+    from autotune.devices import environment
+
+    os.environ.update(environment(device))  # as a child sees it, before anything can ask CUDA
     import torch
     from diffusers import DiffusionPipeline
 
@@ -81,12 +88,12 @@ def interleave() -> list[float]:
     from autotune.tuning.probe_space import default_prompts
     from autotune.workload import Workload
 
-    pipeline = resolve("demo")
+    pipeline, name = resolve("demo"), device.torch_name
     prompt = default_prompts(pipeline).texts[0]
     workload = Workload(prompts=(prompt,), width=64, height=64, steps=20, guidance_scale=4.0)
-    plain_pipe = DiffusionPipeline.from_pretrained(demo.PIPELINE, dtype=torch.float32)
-    built = build.load(pipeline, complete({}), "cpu")
-    build.apply(built, complete({}), workload, "cpu")
+    plain_pipe = DiffusionPipeline.from_pretrained(demo.PIPELINE, dtype=torch.float32).to(name)
+    built = build.load(pipeline, complete({}), name)
+    build.apply(built, complete({}), workload, name)
     for pipe in (plain_pipe, built):
         pipe.set_progress_bar_config(disable=True)
 
@@ -98,7 +105,7 @@ def interleave() -> list[float]:
 
     def ours_s() -> float:
         with torch.no_grad():
-            return latency.timed(lambda: call_pipe(built, workload, [prompt], [0]), "cpu")[0]
+            return latency.timed(lambda: call_pipe(built, workload, [prompt], [0]), name)[0]
 
     logs = []
     for number in range(-3, PAIRS):  # the first three warm up
@@ -110,18 +117,26 @@ def interleave() -> list[float]:
     return logs
 
 
-def show_interleaved() -> None:
-    logs = interleave()
+def show_interleaved(device: "Device") -> int:
+    logs = interleave(device)
     middle, half = statistics.fmean(logs), half_width(logs)
     low, high, median = math.exp(middle - half), math.exp(middle + half), math.exp(statistics.median(logs))
     print(f"autotune's over the plain loop's, {PAIRS} interleaved calls each: median of the ratios {median:.4f}")
     print(f"their mean {math.exp(middle):.4f} (95 % interval {low:.4f} to {high:.4f})")
-    print("they agree within 1%" if abs(median - 1) <= 0.01 else "they do NOT agree within 1%")
+    return say_agreement(median)
+
+
+def say_agreement(ratio: float) -> int:
+    """The exit status."""
+    agree = abs(ratio - 1) <= 0.01
+    print("they agree within 1%" if agree else "they do NOT agree within 1%")
+    return 0 if agree else 1
 
 
 def plain(target: "Target", config: str | None) -> list[float]:
     """The seconds of the plain loop's calls."""
     from autotune import demo
+    from autotune.devices import environment
 
     workload = target.workload
     options = {
@@ -134,9 +149,11 @@ def plain(target: "Target", config: str | None) -> list[float]:
         "guidance_scale": workload.guidance_scale,
         "seed": workload.seed,
         "calls": CALLS,
+        "device": target.device.torch_name,
     }
     command = [sys.executable, "-c", PLAIN, json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seen = {**os.environ, **({} if config else environment(target.device))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=seen)
     if done.returncode:
         sys.exit(f"the plain loop failed: {done.stderr}")
     return list(json.loads(done.stdout))
@@ -160,7 +177,7 @@ def show(what: str, ours: float, plain: float) -> None:
     print(f"{what}: plain {plain * 1e3:.1f} ms, autotune {ours * 1e3:.1f} ms, ratio {ours / plain:.4f}", flush=True)
 
 
-def main() -> None:
+def main() -> int:
     from autotune.devices import find_device
     from autotune.execution.probe import probe
     from autotune.knobs import complete
@@ -174,10 +191,10 @@ def main() -> None:
     parser.add_argument("config", nargs="?")
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     if not (arguments.apart or arguments.config):
-        show_interleaved()
-        return
+        return show_interleaved(find_device(arguments.device))
     ours, plain_s = [], []
     with tempfile.TemporaryDirectory() as folder:
         if arguments.config:
@@ -186,7 +203,7 @@ def main() -> None:
         else:
             pipeline = resolve("demo").model_copy(update={"scorer": None})
             request = WorkloadRequest(prompts=default_prompts(pipeline))
-            target = probe(Path(folder) / "probe", pipeline, find_device("cpu"), request)
+            target = probe(Path(folder) / "probe", pipeline, find_device(arguments.device), request)
             values = dict(complete({}))
         for number in range(arguments.rounds):
             plain_s.append(plain(target, arguments.config))
@@ -198,8 +215,8 @@ def main() -> None:
     if arguments.config:
         stored_s = statistics.median(stored_latency_s(tuned))
         print(f"the file says {stored_s * 1e3:.1f} ms, the plain loop's ratio to it is {medians[1] / stored_s:.4f}")
-    print("they agree within 1%" if abs(medians[0] / medians[1] - 1) <= 0.01 else "they do NOT agree within 1%")
+    return say_agreement(medians[0] / medians[1])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
