@@ -84,12 +84,14 @@ class Runner:
             folder.mkdir(parents=True, exist_ok=True)
         for name, text in step.files.items():
             (work / name).write_text(text, encoding="utf-8")
-        places = {"work": os.path.relpath(work, ROOT), "report": os.path.relpath(report, ROOT)}
+        earlier_s = before.seconds if before and goes_on else ()
+        left_s = max(1, round(step.search_s - sum(earlier_s)))
+        places = {"work": os.path.relpath(work, ROOT), "report": os.path.relpath(report, ROOT), "search_s": left_s}
         commands = tuple(command.format(**places) for command in step.commands)
         started = time.monotonic()
         with (report / "output.txt").open("ab" if goes_on else "wb") as output:
             outcome, why = self._run_commands(commands, started + step.limit_s, output)
-        seconds = (*(before.seconds if before and goes_on else ()), round(time.monotonic() - started, 1))
+        seconds = (*earlier_s, round(time.monotonic() - started, 1))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         card = self.card
         record = Record(step.name, card.name, outcome, why, now, seconds, commands, card.versions, card.commit)

@@ -12,6 +12,8 @@ class Step:
 
     commands  run in the project's folder, one after the other, until one fails. {work} is the step's own folder, which
               stays until the step has passed; {report} is where the results land
+    search_s  how long a search may try configs, over all runs of the step; {search_s} is what is left, at least 1.
+              So a step that was cut off in the confirmation comes to an end
     files     name -> text, written into {work} first
     keep      names of files in {work}, with wildcards, that are copied into {report}
     """
@@ -22,3 +24,4 @@ class Step:
     keep: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     limit_s: float = LIMIT_S
+    search_s: float = 0.0

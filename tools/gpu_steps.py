@@ -4,7 +4,7 @@ The minutes that a step takes are estimates from published figures: no step has 
 limit is "unfinished", and the same command continues it.
 """
 
-from tools.gpu_ladders import LADDER_STEPS
+from tools.gpu_ladders import LADDER_STEPS, PROMPTS
 from tools.gpu_step import Step
 
 PYTEST = "python -m pytest -q -p no:cacheprovider -m gpu tests/gpu"
@@ -15,21 +15,23 @@ def search(name: str, shows: str, options: str, *, least: int) -> Step:
         name,
         shows,
         (
-            f"autotune search --device cuda {options} --study {{work}}/study",
+            f"autotune search --device cuda {options} --time-budget {{search_s}}s --study {{work}}/study",
             f"python -m tools.gpu_checks search {{work}}/study {least}",
         ),
         keep=("study/study.json", "study/best.json", "study/report.md", "study/pictures.png"),
+        files={"prompts.txt": PROMPTS},
+        search_s=240.0,
     )
 
 
-RANDOM = "--weights random --size 1024x1024 --time-budget 5m --confirm-rounds 1 --confirm-pairs 8"
+RANDOM = "--weights random --size 1024x1024 --prompts {work}/prompts.txt --confirm-rounds 1 --confirm-pairs 4"
 FIRST_CONTACT = Step(
     "first-contact",
     "probe, watch, memory cap, time limit, out of memory, fork; then one search of 6 trials",
     (
         f"{PYTEST}/test_first_contact.py",
-        "autotune search --pipeline demo --device cuda --budget 6 --confirm-rounds 1 --confirm-pairs 8"
-        " --study {work}/study",
+        "autotune search --pipeline demo --device cuda --budget 6 --exclude compile --confirm-rounds 0"
+        " --confirm-pairs 0 --study {work}/study",
         "python -m tools.gpu_checks search {work}/study 6",
     ),
     keep=("study/study.json", "study/best.json", "study/report.md"),
@@ -89,8 +91,8 @@ FEATURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Children: forked, killed at their time limit, out of memory", "by the tests", ("first-contact",)),
     ("Memory: peaks by phase, a cap that makes a smaller card", "peaks, by the tests", ("first-contact", "knobs")),
     ("The watch: clock, temperature, other processes; energy", "other processes", ("first-contact", "knobs")),
-    ("A search, from trials to the confirmed pick", "[demo-cpu](reports/demo-cpu)", ("first-contact",)),
-    ("... of SD 1.5 and SDXL at full size", "never", ("search-sd15", "search-sdxl")),
+    ("A search of the demo, from trials to the pick", "[demo-cpu](reports/demo-cpu)", ("first-contact",)),
+    ("... of SD 1.5 and SDXL at full size, confirmed", "never", ("search-sd15", "search-sdxl")),
     ("Forced SDPA kernels, CUDA graphs, offload, TF32", "never", ("knobs",)),
     ("Every pair of settings", "in part: [compat-cpu.json](reports/compat-cpu.json)", ("compat",)),
     (
