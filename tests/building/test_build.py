@@ -174,7 +174,6 @@ def test_a_call_knob_wins_over_the_workload() -> None:
     assert build.call_arguments(pipe, complete({}), WORKLOAD) == {
         "width": 64,
         "height": 64,
-        "use_resolution_binning": False,
         "num_inference_steps": 3,
         "guidance_scale": 4.0,
     }
