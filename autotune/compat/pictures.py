@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 import traceback
+import warnings
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -132,17 +134,35 @@ def _draw(job: CompatJob, config: Config) -> Made:
         pipe.set_progress_bar_config(disable=True)
         rounded = _rounds(pipe)
         first, *others = (_call(pipe, target.workload) for _ in range(CALLS_ON_GPU if target.device.is_gpu else CALLS))
+        repeat_difference = max(float(np.abs(other - first).max()) for other in others)
         _verify(pipe, config, target.workload)
+        unordered = unordered_operation(lambda: _call(pipe, target.workload)) if repeat_difference > 0 else None
         nudged = first if rounded or not _is_reference(config) else _nudged(pipe, target.workload)
     np.save(Path(job.folder) / f"{config.digest}.npy", first)
     compiled = compilation()
     return Made(
         seconds=time.monotonic() - begun,
-        repeat_difference=max(float(np.abs(other - first).max()) for other in others),
+        repeat_difference=repeat_difference,
         rounded=rounded,
         nudge_difference=float(np.abs(nudged - first).max()),
         given_up=compiled.fallbacks if compiled else 0,
+        unordered=unordered,
     )
+
+
+def unordered_operation(call: Callable[[], object]) -> str | None:
+    """An operation of this call that has no deterministic implementation on its device, by torch's own account."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            call()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    sentences = [str(warning.message) for warning in told]
+    return next((text.split()[0] for text in sentences if "not have a deterministic implementation" in text), None)
 
 
 def _call(pipe: "DiffusionPipeline", workload: Workload) -> "NDArray[np.float32]":

@@ -22,6 +22,8 @@ class Made(FrozenModel):
     rounded            did the pipe compute in a coarser format than float32?
     nudge_difference   the largest difference after a relative change of 1e-6 to every weight
     given_up           functions that torch.compile gave up on and runs uncompiled
+    unordered          an operation of the call that torch says has no deterministic implementation on this device, as
+                       sums by atomics; None: none, or repeated calls agree
     """
 
     failure: Failure | None = None
@@ -30,6 +32,7 @@ class Made(FrozenModel):
     rounded: bool = False
     nudge_difference: float = 0.0
     given_up: int = 0
+    unordered: str | None = None
 
 
 class Verdict(FrozenModel):

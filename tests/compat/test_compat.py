@@ -17,6 +17,7 @@ from conftest import CPU, gpu, make_target
 
 from autotune.compat import __main__ as command
 from autotune.compat import checks, judge, plan, record, run
+from autotune.compat.pictures import unordered_operation
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.execution import isolate
@@ -339,6 +340,24 @@ def test_a_value_that_changes_no_pixel_beside_another_has_no_effect(tmp_path: Pa
 
 def test_pictures_that_change_from_call_to_call_are_a_failure(tmp_path: Path) -> None:
     assert verdict_on(tmp_path, moved=0.0, repeat_difference=0.1).cause == "broken_output"
+
+
+def test_sums_in_any_order_may_differ_from_call_to_call_by_less_than_the_setting_changes(tmp_path: Path) -> None:
+    """As those of token merging on a GPU."""
+    unordered = {"repeat_difference": 0.1, "unordered": "scatter_add_"}
+    assert verdict_on(tmp_path, moved=0.05, alone=0.2, **unordered).outcome == "fine"
+    assert verdict_on(tmp_path, moved=0.15, alone=0.2, **unordered).cause == "differs"
+    lost = verdict_on(tmp_path, moved=0.05, alone=0.05, **unordered)
+    assert lost.cause == "broken_output"
+    assert "scatter_add_ adds in any order" in (lost.reason or "")
+
+
+def test_torch_is_asked_which_operation_adds_in_any_order() -> None:
+    import torch
+
+    assert unordered_operation(lambda: torch.ones(3).sum()) is None
+    assert unordered_operation(lambda: torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))) == "put_"
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_function_that_torch_gave_up_to_compile_is_a_failure(tmp_path: Path) -> None:
