@@ -105,8 +105,8 @@ def _fault(check: Check, pictures: Pictures, made: Made, apart: tuple[float, flo
             return "no_effect", f"{name} changes nothing here"
         if made.repeat_difference > max(EXACT, changes):
             return "broken_output", (
-                f"a repeated call differs by up to {made.repeat_difference:.2g} in a pixel, as {made.unordered} adds in "
-                f"any order; {name} changes {changes:.2g}"
+                f"a repeated call differs by up to {made.repeat_difference:.2g} in a pixel, as {made.unordered} adds "
+                f"in any order; {name} changes {changes:.2g}"
             )
     return None if apart is None else _too_far(check, pictures, made, apart)
 
