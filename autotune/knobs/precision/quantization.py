@@ -92,8 +92,10 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
             if selected(layers, shape) and _fits(value, shape, kind):
                 chosen[name] = module
     total = sum(p.numel() for p in denoiser.parameters())
-    # int4 weights are packed on the GPU, others where the weights are.
-    where = device if value == "int4_weight_only" and kind == "cuda" else None
+    # On the GPU, one layer after another: a processor takes minutes for a large model. With an offload the weights stay
+    # where they are, except that int4 weights can only be packed on the GPU.
+    on_gpu = kind == "cuda" and (value == "int4_weight_only" or config["offload"] == "none")
+    where = device if on_gpu else None
     quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, name: name in chosen, device=where)
     done = [module for module in chosen.values() if type(module.weight.data).__module__.startswith("torchao")]
     part = sum(module.weight.numel() for module in done)

@@ -115,6 +115,24 @@ def test_int4_is_packed_for_the_kernel_of_the_device() -> None:
     assert not on_a_cpu.set_inductor_config
 
 
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"quantization": "int8_weight_only"}, "cuda:0"),
+        ({"quantization": "int8_weight_only", "offload": "model"}, None),
+        ({"quantization": "int4_weight_only", "offload": "model"}, "cuda:0"),
+    ],
+)
+def test_layers_are_quantized_on_the_gpu_unless_offloading_decides_where_they_are(
+    values: dict[str, str], where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr("torchao.quantization.quantize_", lambda *_, device, **__: asked.append(device))
+    KNOB.apply(loaded(), complete(values), "cuda:0")
+    KNOB.apply(loaded(), complete(values), "cpu")
+    assert asked == [where, None]
+
+
 def test_int4_is_refused_where_its_kernel_is_missing_or_takes_no_layer() -> None:
     assert KNOB.why_not("int4_weight_only", make_target(gpu(7, 5))) == "needs compute capability 8.0; this GPU has 7.5"
     assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0))) is None
