@@ -1,10 +1,13 @@
 """Target: what is tuned (Pipeline), for which calls (Workload), on which Device, with which library versions."""
 
+from collections.abc import Mapping
+
 from autotune.device import Device
 from autotune.frozen_model import FrozenModel
-from autotune.pipeline import Pipeline, same_files
+from autotune.pipeline import Pipeline, Traits, same_files
 from autotune.workload import Workload
 
+MODELS = ("class_name", "denoiser_class", "vae_class", "linear_shapes")  # the traits that say which models these are
 FEW_STEPS = 9  # what distilled checkpoints take at most (Z-Image-Turbo); others take 20 and more
 
 
@@ -57,7 +60,7 @@ class Target(FrozenModel):
         for part in ("pipeline", "workload", "device", "versions", "environment"):
             if getattr(self, part) is None or getattr(other, part) is None:
                 continue
-            own, others = dict(getattr(self, part)), dict(getattr(other, part))
+            own, others = _compared(getattr(self, part)), _compared(getattr(other, part))
             for name in sorted(own.keys() | others.keys()) if part in ("versions", "environment") else own:
                 if (
                     name not in ignored
@@ -66,6 +69,15 @@ class Target(FrozenModel):
                 ):
                     return f"{part}: {name} {_short(own.get(name))}, not {_short(others.get(name))}"
         return None
+
+
+def _compared(part: Mapping[str, object] | FrozenModel) -> dict[str, object]:
+    """The fields that are compared. Of traits those that say which models these are: a later version reads off more."""
+    fields = dict(part)
+    traits = fields.get("traits")
+    if isinstance(traits, Traits):
+        fields["traits"] = " ".join(f"{getattr(traits, name)}" for name in MODELS)
+    return fields
 
 
 def _same(recorded: object, current: object) -> bool:

@@ -32,3 +32,11 @@ def test_a_target_moves_to_another_gpu_of_its_model_and_keeps_what_was_probed() 
     moved = on(CARD).on_card(here)
     assert (moved.device.uuid, moved.device.index) == ("GPU-b", 3)
     assert moved.device.model_copy(update={"uuid": CARD.uuid, "index": CARD.index}) == CARD
+
+
+def test_traits_that_a_later_version_reads_off_make_no_other_target_and_other_models_do() -> None:
+    before, after = make_target(), make_target(step_attention=((64, False, True),), fuses_qkv=False)
+    assert before.pipeline.traits != after.pipeline.traits
+    assert before.difference(after) is None
+    wider = make_target(linear_shapes=((64, 64), (64, 128)))
+    assert "pipeline: traits" in (before.difference(wider) or "")
