@@ -228,7 +228,7 @@ def test_a_bomb_of_empty_lists_is_refused_at_once(good: dict[str, Any], tmp_path
     path = tmp_path / "best.json"
     path.write_text(json.dumps(good | {"pictures": [[]] * 200_000}))
     assert path.stat().st_size < MOST_BYTES
-    began = time.monotonic()
+    began = time.process_time()  # other tests run at the same time
     with pytest.raises(UserError, match="lists have more than"):
         TunedConfig.load(path)
-    assert time.monotonic() - began < 2.0
+    assert time.process_time() - began < 2.0
