@@ -130,35 +130,6 @@ def _mean(shares: Sequence[tuple[float | None, float]]) -> float | None:
     return sum(share * seconds for share, seconds in known) / sum(s for _, s in known) if known else None
 
 
-class CpuWatch:
-    """Watches the processor while it computes the calls."""
-
-    window_s = WINDOW_S
-
-    def __init__(self, proc: Path = Path("/proc")) -> None:
-        self._host = HostLoad(proc)
-
-    def start(self) -> None:
-        self._host.start()
-
-    def begin(self) -> None:
-        self._host.begin()
-
-    def end(self, seconds: float) -> Disturbance | None:
-        use = self._host.end()
-        share = use.others_share if use else None
-        if share is not None and share > OTHERS_CPU_SHARE and not accepts_any():
-            return Disturbance("contended", f"others took {share:.0%} of the usable cores' time")
-        self._host.keep(use)
-        return None
-
-    def health(self) -> Health:
-        return self._host.health().model_copy(update={"waited_share": None})  # many threads compute, not this one alone
-
-    def energy_j(self) -> None:
-        return None
-
-
 class HostWatch:
     """Watches the processor while a GPU computes the calls, where the GPU itself can't be watched."""
 
@@ -175,16 +146,34 @@ class HostWatch:
 
     def end(self, seconds: float) -> Disturbance | None:
         use = self._host.end()
-        disturbance = None if accepts_any() else kept_waiting(use)
+        disturbance = None if accepts_any() else self._disturbance(use)
         if disturbance is None:
             self._host.keep(use)
         return disturbance
+
+    def _disturbance(self, use: HostUse | None) -> Disturbance | None:
+        return kept_waiting(use)
 
     def health(self) -> Health:
         return self._host.health()
 
     def energy_j(self) -> None:
         return None
+
+
+class CpuWatch(HostWatch):
+    """Watches the processor while it computes the calls."""
+
+    window_s = WINDOW_S
+
+    def _disturbance(self, use: HostUse | None) -> Disturbance | None:
+        share = use.others_share if use else None
+        if share is None or share <= OTHERS_CPU_SHARE:
+            return None
+        return Disturbance("contended", f"others took {share:.0%} of the usable cores' time")
+
+    def health(self) -> Health:
+        return super().health().model_copy(update={"waited_share": None})  # many threads compute, not this one alone
 
 
 def kept_waiting(use: HostUse | None) -> Disturbance | None:

@@ -366,7 +366,7 @@ def test_a_gpu_that_nvml_does_not_know_has_no_health_of_its_own(monkeypatch: pyt
     """The processor that launches its work is watched all the same."""
     card.declines = {"HandleByUUID": pynvml.NVML_ERROR_NOT_FOUND}
     found = watch_for(GPU)
-    assert isinstance(found, HostWatch)
+    assert type(found) is HostWatch
     assert len(latency.sample(Calls(monkeypatch, {}), found, keep=5, device="cuda:0").samples_s) >= 5
     health = found.health()
     assert (health.sm_clock_mhz, health.temperature_c, health.others_memory_bytes) == (None,) * 3
