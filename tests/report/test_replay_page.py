@@ -1,14 +1,25 @@
 """Replays as they are shown."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from simulated import simulated
 
 from autotune.recordings.parquet import write_table
-from autotune.report.page.replay import by_seconds, by_trials, markdown, page, rows, write_replay
-from autotune.research.replay.convergence import Convergence, Replayed
+from autotune.report.page.replay import (
+    by_seconds,
+    by_trials,
+    columns,
+    markdown,
+    page,
+    rows,
+    terminal_table,
+    write_replay,
+)
+from autotune.research.replay.convergence import MARKS, Convergence, Replayed, marks_of
 from autotune.research.replay.replay import heads, replay
 
 
@@ -22,7 +33,35 @@ def replayed() -> Replayed:
 
 
 def test_a_row_says_the_medians_in_their_order() -> None:
-    assert rows([replayed()]) == [("tpe", "3", "never", *("0.920",) * 4, "3", "16.7%", "4.0", "5.0")]
+    assert rows([replayed()]) == [("tpe", "3", "never", "0.920", "3", "16.7%", "4.0", "5.0")]
+
+
+def of_length(trials: int) -> Replayed:
+    found = tuple(trial / trials for trial in range(trials))
+    seconds = tuple(360.0 * (trial + 1) for trial in range(trials))
+    curve = Convergence(seed=0, found=found, picks=found, device_s=seconds, faults=trials - 1)
+    return Replayed(table="a.parquet", sampler="evolution", curves=(curve,))
+
+
+@pytest.mark.parametrize(
+    ("trials", "marks"), [(8, ["at 8"]), (40, ["at 10", "at 20", "at 40"]), (70, ["at 10", "at 20", "at 40", "at 70"])]
+)
+def test_no_share_is_shown_of_more_trials_than_were_run(trials: int, marks: list[str]) -> None:
+    replayed = [of_length(trials)]
+    assert [name for name in columns(replayed) if name.startswith("at ")] == marks
+    assert len(rows(replayed)[0]) == len(columns(replayed))
+    assert marks_of([of_length(300)]) == MARKS
+
+
+@pytest.mark.parametrize("trials", [70, 300])
+def test_nothing_is_cut_in_a_terminal_of_80_columns(trials: int) -> None:
+    replayed = [of_length(trials)]
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    with console.capture() as capture:
+        console.print(terminal_table(replayed))
+    *head, row = capture.get().splitlines()
+    assert row.split() == list(rows(replayed)[0])
+    assert sorted(" ".join(head).split()) == sorted(" ".join(columns(replayed)).split())
 
 
 def test_the_band_is_the_quartiles_around_the_median() -> None:

@@ -1,6 +1,7 @@
 """Replay: replayed searches as a table, as JSON, as Markdown and as a self-contained page."""
 
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,8 @@ from rich.table import Table
 from autotune.frozen_model import write_json, write_text
 from autotune.recordings.recording import Header
 from autotune.report.page.page import packed_plotly, template
-from autotune.research.replay.convergence import MARKS, PICK, SHARES, Convergence, Replayed
+from autotune.research.replay.convergence import PICK, SHARES, Convergence, Replayed, marks_of
 
-COLUMNS = (
-    "sampler",
-    *(f"trials to {share:.0%}" for share in SHARES),
-    *(f"at {trials}" for trials in MARKS),
-    "pick",
-    "faults",
-    "minutes to 90%",
-    "to the pick",
-)
 GRID = 200  # points of device time at which the curves are drawn
 
 
@@ -33,13 +25,27 @@ def write_replay(folder: Path, replayed: Sequence[Replayed], heads: Mapping[str,
     write_text(folder / "replay.html", page(replayed, heads))
 
 
+def columns(replayed: Sequence[Replayed]) -> tuple[str, ...]:
+    """The headings of the rows of one recorded table."""
+    return (
+        "sampler",
+        *(f"trials to {share:.0%}" for share in SHARES),
+        *(f"at {trials}" for trials in marks_of(replayed)),
+        "pick",
+        "faults",
+        "minutes to 90%",
+        "to the pick",
+    )
+
+
 def rows(replayed: Sequence[Replayed]) -> list[tuple[str, ...]]:
     """One row a sampler, medians over the seeds."""
+    marks = marks_of(replayed)
     return [
         (
             one.sampler,
             *(_count(one.median_trials_to(share)) for share in SHARES),
-            *(f"{one.median_at(trials):.3f}" for trials in MARKS),
+            *(f"{one.median_at(trials):.3f}" for trials in marks),
             _count(one.median_trials_to_pick()),
             f"{one.fault_share:.1%}",
             _minutes(one, [curve.trials_to(SHARES[0]) for curve in one.curves]),
@@ -50,10 +56,13 @@ def rows(replayed: Sequence[Replayed]) -> list[tuple[str, ...]]:
 
 
 def terminal_table(replayed: Sequence[Replayed]) -> Table:
-    """The rows as a table for a terminal."""
-    table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == COLUMNS[0] else "right")
+    """The rows as a table for a terminal of 80 columns: headings take two lines where need be, and nothing is cut."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    first, *others = columns(replayed)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        lines = textwrap.wrap(name, 7)
+        table.add_column("\n".join(lines), justify="right", min_width=max(map(len, lines)))
     for row in rows(replayed):
         table.add_row(*row)
     return table
@@ -84,7 +93,8 @@ def markdown(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int
         mine = [one for one in replayed if one.table == name]
         seeds = len(mine[0].curves) if mine else 0
         parts.append(f"## {about(name, header, count)}\n\n{seeds} seeds; versions {_versions(header)}")
-        lines = [COLUMNS, ("---", *("--:" for _ in COLUMNS[1:])), *rows(mine)]
+        head = columns(mine)
+        lines = [head, ("---", *("--:" for _ in head[1:])), *rows(mine)]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
@@ -115,10 +125,11 @@ def page(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) 
             }
             for one in mine
         }
-        sections.append({"title": about(name, header, count), "rows": rows(mine), "drawn": drawn})
+        sections.append(
+            {"title": about(name, header, count), "columns": columns(mine), "rows": rows(mine), "drawn": drawn}
+        )
     html: str = template("replay.html.j2").render(
         sections=sections,
-        columns=COLUMNS,
         legend=LEGEND,
         data=[section["drawn"] for section in sections],
         script=packed_plotly(),

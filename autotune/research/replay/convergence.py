@@ -7,7 +7,7 @@ from autotune.frozen_model import FrozenModel
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.trial import NOT_THE_CONFIG, Failure, Trial
 
-MARKS = (10, 20, 40, 100)  # numbers of trials at which a report shows the shares
+MARKS = (10, 20, 40, 100)  # numbers of trials at which a report shows the shares, where searches are as long
 SHARES = (0.9, 0.95)  # shares of the true front's hypervolume; a report shows how many trials each takes
 # A pick counts as the fastest from this share of the fastest config's speed on: processes of one config differ as much.
 PICK = 0.95
@@ -65,6 +65,12 @@ class Replayed(FrozenModel):
         """The failed trials as a share of all trials except the baselines."""
         trials = sum(len(curve.found) - 1 for curve in self.curves)
         return sum(curve.faults for curve in self.curves) / trials if trials else 0.0
+
+
+def marks_of(replayed: Sequence[Replayed]) -> tuple[int, ...]:
+    """The numbers of trials at which these searches are shown: MARKS, none beyond the end of the longest search."""
+    longest = max((len(curve.found) for one in replayed for curve in one.curves), default=MARKS[-1])
+    return tuple(sorted({min(mark, longest) for mark in MARKS}))
 
 
 def _median(counts: Sequence[int | None]) -> float | None:
