@@ -11,8 +11,10 @@ from autotune.devices import current_device, torch_name
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, write_json
 from autotune.measurement import ChainCost
+from autotune.pipelines.factory import Factory
 from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
+from autotune.production.library_messages import kept_in_log
 from autotune.production.tuned_config import Confirmation, TunedConfig
 from autotune.production.turns import LOADING
 
@@ -119,6 +121,7 @@ def load(
     warmup: bool = False,
     artifacts: bool = False,
     thread_safe: bool = False,
+    factory: Factory | None = None,
 ) -> "DiffusionPipeline | Chain":
     """Load the diffusers pipeline of an exported config: `pipe = autotune.load("best.json")`.
 
@@ -134,19 +137,26 @@ def load(
                       code in this process. Use it only for files that you or somebody you trust made
     thread_safe       calls from several threads wait for one another. Otherwise calls that overlap are logged, as their
                       pictures may be wrong
+    factory           the function that built the measured pipe, where the search was given one by --factory: a file
+                      names it, and never makes it run
 
+    Messages of the libraries that call for nothing go to the logger `autotune.libraries`, level INFO.
     Raises UserError where the file or the device can't be used.
     """
     exported = read_exported(path)
-    if isinstance(exported, ChainConfig):
+    with kept_in_log():
+        if isinstance(exported, ChainConfig):
+            if factory is not None:
+                raise UserError("no pipe of a chain is built by a factory: leave it out.")
+            return exported.pipeline_on(
+                device, local_files_only=local_files_only, strict=strict, warmup=warmup, thread_safe=thread_safe
+            )
         return exported.pipeline_on(
-            device, local_files_only=local_files_only, strict=strict, warmup=warmup, thread_safe=thread_safe
+            device,
+            local_files_only=local_files_only,
+            strict=strict,
+            warmup=warmup,
+            artifacts_in=Path(path).resolve().parent if artifacts else None,
+            thread_safe=thread_safe,
+            factory=factory,
         )
-    return exported.pipeline_on(
-        device,
-        local_files_only=local_files_only,
-        strict=strict,
-        warmup=warmup,
-        artifacts_in=Path(path).resolve().parent if artifacts else None,
-        thread_safe=thread_safe,
-    )

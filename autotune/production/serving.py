@@ -14,6 +14,7 @@ from autotune.devices import current_device
 from autotune.frozen_model import FrozenModel
 from autotune.production.compiled_shapes import CompiledShapes
 from autotune.production.guard import Installed, guard
+from autotune.production.library_messages import COMPILERS, kept_in_log
 from autotune.production.turns import Turns
 from autotune.workload import Shape, Workload
 
@@ -67,7 +68,8 @@ def serve(pipe: "DiffusionPipeline", config: Config, workload: Workload, *, thre
     def call(self: Any, *args: Any, **given: Any) -> Any:
         arguments = signature.bind_partial(self, *args, **given).arguments
         _warn_of_other_shape(shape_of(arguments, workload), workload, warned)
-        with turns.take(), current_device(str(getattr(self, "_execution_device", "cpu"))):
+        device = str(getattr(self, "_execution_device", "cpu"))
+        with turns.take(), current_device(device), kept_in_log(COMPILERS):
             installed.check(self)
             with shapes.one_call():
                 return cls.__call__(self, *args, **given)
