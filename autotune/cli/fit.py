@@ -6,27 +6,15 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.options import (
-    ControlNet,
-    DeviceName,
-    DeviceSpec,
-    JsonObject,
-    LoRA,
-    PipelineName,
-    Task,
-    Weights,
-    one_device,
-    read_weights,
-)
+from autotune.cli.grouped import grouped
+from autotune.cli.options import DeviceName, DeviceSpec, JsonObject, Model, one_device
 
 
 @app.command()
+@grouped
 def fit(
-    pipeline: PipelineName = "demo",
-    task: Task = None,
-    controlnet: ControlNet = None,
-    lora: LoRA = None,
-    weights: Weights = "pretrained",
+    model: Model,
+    *,
     device: DeviceName = None,
     device_spec: DeviceSpec = None,
     vram: Annotated[
@@ -45,11 +33,11 @@ def fit(
     from autotune.report.terminal.theme import plain_console, show_heading
     from autotune.tuning.probe_space import probe_target
 
-    kind, limit_bytes = read_weights(weights), read_bytes(vram) if vram else None
+    limit_bytes = read_bytes(vram) if vram else None
     where = one_device(device, device_spec)
     if where is None and limit_bytes is not None and not find_device(None).is_gpu:
         where = card_of(limit_bytes)
-    target = probe_target(pipeline, kind, where, quick=True, task=task, controlnet=controlnet, lora=lora)
+    target = probe_target(model.pipeline, model.kind, where, quick=True, **model.on_top)
     memory_bytes = min(target.device.memory_bytes, limit_bytes or target.device.memory_bytes)
     if as_json:
         print(json.dumps(fit_data(target, memory_bytes)))

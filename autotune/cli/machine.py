@@ -1,21 +1,8 @@
 """Commands about the machine: device (what hardware there is), knobs (what a search would try on it)."""
 
 from autotune.cli.app import app
-from autotune.cli.options import (
-    Config,
-    ControlNet,
-    DeviceName,
-    DeviceSpec,
-    LoRA,
-    PipelineName,
-    Revision,
-    Space,
-    Task,
-    Variant,
-    Weights,
-    one_device,
-    read_weights,
-)
+from autotune.cli.grouped import grouped
+from autotune.cli.options import DeviceName, DeviceSpec, Model, Space, one_device
 
 
 @app.command()
@@ -30,18 +17,13 @@ def device() -> None:
 
 
 @app.command()
+@grouped
 def knobs(
-    pipeline: PipelineName = "demo",
-    task: Task = None,
-    controlnet: ControlNet = None,
-    lora: LoRA = None,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    model: Model,
+    *,
     device: DeviceName = None,
     device_spec: DeviceSpec = None,
     space: Space = None,
-    weights: Weights = "pretrained",
 ) -> None:
     """Print every knob: the values that a search would try here, and why it would not try the others."""
     from autotune.report.terminal.fit import fit_table
@@ -49,9 +31,7 @@ def knobs(
     from autotune.report.terminal.theme import plain_console
     from autotune.tuning.probe_space import probe_space
 
-    kind, files = read_weights(weights), {"config": config, "variant": variant, "revision": revision}
-    options = {"task": task, "controlnet": controlnet, "lora": lora, **files}
-    where = one_device(device, device_spec)
-    target, values = probe_space(pipeline, kind, where, space, **options)
+    kind, where = model.kind, one_device(device, device_spec)
+    target, values = probe_space(model.pipeline, kind, where, space, **model.on_top)
     plain_console().print(knobs_table(target, values))
     plain_console().print("", fit_table(target, target.device.memory_bytes))

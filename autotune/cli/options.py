@@ -1,7 +1,12 @@
-"""Options: the options that several commands share, and the functions that read their words."""
+"""Options: the options that several commands share, and the functions that read their words.
 
+Model and Call are groups: a command that has a parameter of such a type has all options of the group (grouped.py). An
+option that says what is loaded or how it is called is written once, as a field here.
+"""
+
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,26 +18,94 @@ if TYPE_CHECKING:
     from autotune.device import Device
     from autotune.pipeline import Weights as WeightsWord
 
-# What is tuned
-PipelineName = Annotated[
-    str, typer.Option(help="A preset (demo, sd15, sdxl, if-stage1 ...), a hub id or a local folder.")
-]
-Task = Annotated[
-    str | None, typer.Option(help="Use the pipeline class for this task: text2image, image2image or inpainting.")
-]
-ControlNet = Annotated[str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")]
-Config = Annotated[
-    str | None, typer.Option(help="A hub id or folder with the configurations that a single .safetensors file needs.")
-]
-Variant = Annotated[str | None, typer.Option(help="Of the weights, such as fp16. Default: the plain ones, if any.")]
-Revision = Annotated[str | None, typer.Option(help="A commit, tag or branch of the hub. Default: main.")]
-LoRA = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="A LoRA to fuse: a hub id, a folder or a .safetensors file, or one of them and :WEIGHT. Repeat it."
-    ),
-]
-Weights = Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is loaded: a pipeline, and what is put on top of it. Those of resolve(), where they are described."""
+
+    pipeline: Annotated[
+        str, typer.Option(help="A preset (demo, sd15, sdxl, if-stage1 ...), a hub id, a folder or a .safetensors file.")
+    ] = "demo"
+    task: Annotated[
+        str | None, typer.Option(help="Use the pipeline class for this task: text2image, image2image or inpainting.")
+    ] = None
+    controlnet: Annotated[
+        str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")
+    ] = None
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA to fuse: a hub id, a folder or a .safetensors file, or one of them and :WEIGHT. Repeat it."
+        ),
+    ] = None
+    config: Annotated[
+        str | None,
+        typer.Option(help="A hub id or folder with the configurations that a single .safetensors file needs."),
+    ] = None
+    variant: Annotated[
+        str | None, typer.Option(help="Of the weights, such as fp16. Default: the plain ones, if any.")
+    ] = None
+    revision: Annotated[str | None, typer.Option(help="A commit, tag or branch of the hub. Default: main.")] = None
+    factory: Annotated[
+        str | None,
+        typer.Option(help="FILE.py:FUNCTION: your own function(dtype) that builds the pipe, instead of --pipeline."),
+    ] = None
+    run_code: Annotated[bool, typer.Option("--run-code", help="Allow the code of --factory to run.")] = False
+    weights: Annotated[str, typer.Option(help="pretrained, or random: the full architecture with random weights.")] = (
+        "pretrained"
+    )
+
+    @property
+    def kind(self) -> "WeightsWord":
+        """Raises UserError for another word than pretrained and random."""
+        return read_weights(self.weights)
+
+    @property
+    def on_top(self) -> dict[str, Any]:
+        """The arguments of resolve() beside the pipeline's name and the kind of its weights."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in named.items() if name not in ("pipeline", "weights")}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of search(), ladder() and selftest(). Raises UserError."""
+        return {"pipeline": self.pipeline, "weights": self.kind, **self.on_top}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """How the pipeline is called, but for prompts and seed. See Workload, where they are described."""
+
+    steps: Annotated[int | None, typer.Option(help="Denoising steps of a call. Default: the pipeline's.")] = None
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT in pixels, such as 512x768. Default: the pipeline's.")
+    ] = None
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="How strongly the prompt guides; turbo checkpoints are called with 0. Default: the pipeline's."
+        ),
+    ] = None
+    negative_prompt: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None
+    call: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE: a further argument of the pipeline's call, such as max_sequence_length=256, or a "
+            "FILE.toml of them. Can be repeated.",
+        ),
+    ] = None
+    batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of search(), ladder() and selftest(). Raises UserError."""
+        from autotune.workload import read_call, read_size
+
+        at_least_one({"--steps": self.steps, "--batch": self.batch})
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return named | {"size": read_size(self.size) if self.size else None, "call": read_call(self.call or [])}
+
+
 DeviceName = Annotated[
     str | None, typer.Option(help="cuda, cuda:N, a GPU's UUID or cpu. Default: the first GPU, else the CPU.")
 ]
@@ -51,28 +124,11 @@ Baseline = Annotated[
     ),
 ]
 
-# The workload
+# The prompts and sizes
 Prompts = Annotated[
     Path | None,
     typer.Option(help="A file with one prompt a line, or JSON lines (.jsonl) with seeds. Default: ours."),
 ]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps of a call. Default: the pipeline's.")]
-Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, such as 512x768. Default: the pipeline's.")]
-Guidance = Annotated[
-    float | None,
-    typer.Option(help="How strongly the prompt guides; turbo checkpoints are called with 0. Default: the pipeline's."),
-]
-NegativePrompt = Annotated[str | None, typer.Option(help="What the pictures should not show.")]
-CallArguments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--call",
-        help="NAME=VALUE: a further argument of the pipeline's call, such as max_sequence_length=256, or a FILE.toml "
-        "of them. Can be repeated.",
-    ),
-]
-Batch = Annotated[int, typer.Option(help="Pictures a call.")]
-BatchOrNone = Annotated[int | None, typer.Option("--batch", help="Pictures a call. Default: 1.")]
 Workloads = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,6 +170,13 @@ ReuseFlag = Annotated[
     ),
 ]
 ThriftFlag = Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)]  # the former name of --reuse
+Python = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        help="The interpreter of another environment with the same autotune, such as /other/venv/bin/python.",
+    ),
+]
 
 # What is printed
 JsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]

@@ -9,33 +9,27 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import resumable
+from autotune.cli.grouped import grouped
 from autotune.cli.options import (
     Baseline,
-    BatchOrNone,
-    ControlNet,
+    Call,
     DeviceName,
     Exclude,
     Fix,
     IsolationWord,
     JsonLines,
-    LoRA,
     MaxQualityDrop,
-    PipelineName,
+    Model,
     Prompts,
     ReuseFlag,
     Scorer,
-    Size,
     Space,
-    Steps,
-    Task,
     ThriftFlag,
     Timeout,
-    Weights,
     Workloads,
     at_least_one,
     read_fixes,
     read_isolation,
-    read_weights,
 )
 from autotune.errors import UserError
 
@@ -43,11 +37,11 @@ EVERYTHING = 10**9  # a budget of trials that no space exceeds
 
 
 @app.command()
+@grouped
 def record(
-    pipeline: PipelineName = "demo",
-    task: Task = None,
-    controlnet: ControlNet = None,
-    lora: LoRA = None,
+    model: Model,
+    calls: Call,
+    *,
     sample: Annotated[
         int | None,
         typer.Option(help="Measure this many random configs, the baseline and the recipes among them."),
@@ -63,16 +57,12 @@ def record(
     exclude: Exclude = None,
     max_quality_drop: MaxQualityDrop = None,
     prompts: Prompts = None,
-    steps: Steps = None,
-    size: Size = None,
-    batch: BatchOrNone = None,
     workload: Workloads = None,
     seed: Annotated[int, typer.Option(help="Of the start noise and of the order of the trials.")] = 0,
     timeout: Timeout = "30m",
     time_budget: Annotated[
         str | None, typer.Option(help="Start no trial that would end after this long; the table has those that ended.")
     ] = None,
-    weights: Weights = "pretrained",
     scorer: Scorer = None,
     device: DeviceName = None,
     isolation: IsolationWord = None,
@@ -90,10 +80,10 @@ def record(
     from autotune.report.terminal.show import show_search
     from autotune.study.record import read_trials
     from autotune.study_folder import StudyFolder
-    from autotune.workload import read_size, read_workload
+    from autotune.workload import read_workload
 
     check_table_path(output)
-    at_least_one({"--sample": sample, "--steps": steps, "--batch": batch})
+    at_least_one({"--sample": sample, "--steps": calls.steps, "--batch": calls.batch})
     if [of is not None, sample is not None, everything].count(True) != 1:
         raise UserError("give one of --sample N, --all and --from STUDY.")
     folder = of
@@ -101,10 +91,8 @@ def record(
         with resumable():
             folder = show_search(
                 as_json=as_json,
-                pipeline=pipeline,
-                task=task,
-                controlnet=controlnet,
-                lora=lora,
+                **model.arguments,
+                **calls.arguments,
                 budget=sample or EVERYTHING,
                 study=study or output.with_suffix(""),
                 time_budget_s=read_seconds(time_budget) if time_budget else None,
@@ -113,16 +101,12 @@ def record(
                 exclude=exclude or [],
                 max_quality_drop=max_quality_drop,
                 prompts=prompts,
-                steps=steps,
-                size=read_size(size) if size else None,
-                batch=batch,
                 workloads=[read_workload(text) for text in workload or []],
                 seed=seed,
                 sampler="random",
                 timeout_s=read_seconds(timeout),
                 confirm_rounds=0,
                 reuse=False,  # a table has the scores of each config's own pictures
-                weights=read_weights(weights),
                 scorer=scorer,
                 device=device,
                 isolation=read_isolation(isolation),

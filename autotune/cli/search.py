@@ -9,53 +9,36 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import resumable
+from autotune.cli.grouped import grouped
 from autotune.cli.options import (
     Baseline,
-    Batch,
-    BatchOrNone,
-    CallArguments,
-    Config,
-    ControlNet,
+    Call,
     DeviceName,
     Exclude,
     Fix,
-    Guidance,
     IsolationWord,
     JsonLines,
-    LoRA,
     MaxQualityDrop,
-    NegativePrompt,
-    PipelineName,
+    Model,
     Prompts,
     ReuseFlag,
-    Revision,
     Scorer,
-    Size,
     Space,
-    Steps,
-    Task,
     ThriftFlag,
     Timeout,
-    Variant,
-    Weights,
     Workloads,
-    at_least_one,
     by_name,
     read_fixes,
     read_isolation,
-    read_weights,
 )
 
 
 @app.command()
+@grouped
 def search(
-    pipeline: PipelineName = "demo",
-    task: Task = None,
-    controlnet: ControlNet = None,
-    lora: LoRA = None,
-    config: Config = None,
-    variant: Variant = None,
-    revision: Revision = None,
+    model: Model,
+    calls: Call,
+    *,
     budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
     study: Annotated[Path | None, typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
     time_budget: Annotated[
@@ -91,12 +74,6 @@ def search(
         typer.Option(help="Most difference at the worst cell, row or column of a picture, in levels of 0 to 255."),
     ] = None,
     prompts: Prompts = None,
-    steps: Steps = None,
-    size: Size = None,
-    guidance: Guidance = None,
-    negative_prompt: NegativePrompt = None,
-    call: CallArguments = None,
-    batch: BatchOrNone = None,
     workload: Workloads = None,
     minimise: Annotated[
         str,
@@ -119,7 +96,6 @@ def search(
             help="Compare the pick's pictures over this many prompts and seeds. Default: up to 128.",
         ),
     ] = None,
-    weights: Weights = "pretrained",
     scorer: Scorer = None,
     device: DeviceName = None,
     isolation: IsolationWord = None,
@@ -134,20 +110,14 @@ def search(
     """
     from autotune.goal import read_bytes, read_seconds
     from autotune.report.terminal.show import show_search
-    from autotune.workload import read_call, read_size, read_workload
+    from autotune.workload import read_workload
 
     time_budget_s = read_seconds(time_budget) if time_budget else None
-    at_least_one({"--steps": steps, "--batch": batch})
     with resumable():
         show_search(
             as_json=as_json,
-            pipeline=pipeline,
-            task=task,
-            controlnet=controlnet,
-            lora=lora,
-            config=config,
-            variant=variant,
-            revision=revision,
+            **model.arguments,
+            **calls.arguments,
             budget=budget,
             study=study,
             time_budget_s=time_budget_s,
@@ -162,12 +132,6 @@ def search(
             max_quality_drop=max_quality_drop,
             max_worst_place_levels=max_worst_place,
             prompts=prompts,
-            steps=steps,
-            size=read_size(size) if size else None,
-            guidance=guidance,
-            negative_prompt=negative_prompt,
-            call=read_call(call or []),
-            batch=batch,
             workloads=[read_workload(text) for text in workload or []],
             minimise=minimise,
             seed=seed,
@@ -176,7 +140,6 @@ def search(
             timeout_s=read_seconds(timeout),
             confirm_rounds=confirm_rounds,
             confirm_pairs=confirm_pairs,
-            weights=read_weights(weights),
             scorer=scorer,
             device=device,
             isolation=read_isolation(isolation),
@@ -187,11 +150,11 @@ def search(
 
 
 @app.command()
+@grouped
 def ladder(
-    pipeline: PipelineName = "demo",
-    task: Task = None,
-    controlnet: ControlNet = None,
-    lora: LoRA = None,
+    model: Model,
+    calls: Call,
+    *,
     recipe: Annotated[
         str, typer.Option(help="fast-diffusion, memory, tome, torch2, or a TOML file.")
     ] = "fast-diffusion",
@@ -199,12 +162,8 @@ def ladder(
         Path | None, typer.Option("-o", "--output", help="Its folder. Default: reports/DATE-PIPELINE-DEVICE-RECIPE.")
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line. Default: 8 of ours.")] = None,
-    steps: Steps = None,
-    size: Size = None,
-    batch: Batch = 1,
     seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
     timeout: Timeout = "30m",
-    weights: Weights = "pretrained",
     scorer: Scorer = None,
     device: DeviceName = None,
     as_json: JsonLines = False,
@@ -215,25 +174,17 @@ def ladder(
     """
     from autotune.goal import read_seconds
     from autotune.report.terminal.ladder import show_ladder
-    from autotune.workload import read_size
 
-    at_least_one({"--steps": steps, "--batch": batch})
     with resumable():
         show_ladder(
             as_json=as_json,
-            pipeline=pipeline,
-            task=task,
-            controlnet=controlnet,
-            lora=lora,
+            **model.arguments,
+            **calls.arguments,
             recipe=recipe,
             output=output,
             prompts=prompts,
-            steps=steps,
-            size=read_size(size) if size else None,
-            batch=batch,
             seed=seed,
             timeout_s=read_seconds(timeout),
-            weights=read_weights(weights),
             scorer=scorer,
             device=device,
             command=shlex.join(["autotune", *sys.argv[1:]]),

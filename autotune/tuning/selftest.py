@@ -8,9 +8,10 @@ import math
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from autotune.devices import find_device
 from autotune.errors import UserError
@@ -112,10 +113,14 @@ def selftest(
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
+    guidance: float | None = None,
+    negative_prompt: str | None = None,
+    call: Mapping[str, Any] | None = None,
     weights: Weights = "pretrained",
     device: str | None = None,
     timeout_s: float = 1800.0,
     listen: Callable[[int, float, float], None] = lambda number, first_s, second_s: None,
+    **loaded: Any,
 ) -> SelfTest:
     """Measure the baseline of a pipeline against itself, `pairs` times, in fresh processes.
 
@@ -128,16 +133,19 @@ def selftest(
     device     "cuda", "cuda:N" or "cpu"; None: the first GPU, else the CPU
     timeout_s  the longest that a run may take
     listen     is called with (number of the pair from 1, its two latencies in seconds)
+    loaded     task, controlnet, lora ..., see resolve()
+    guidance, negative_prompt, call  see Workload
 
     Raises UserError for input that can't be used, and where too many runs of the baseline fail.
     """
     if pairs < ROUNDS + 2:
         raise UserError(f"{pairs} pairs say too little: give --pairs {ROUNDS + 2} or more.")
-    described = resolve(pipeline, weights).model_copy(update={"scorer": None})
+    described = resolve(pipeline, weights, **loaded).model_copy(update={"scorer": None})
     with scratch("autotune-selftest-") as temporary:
         folder = StudyFolder(Path(temporary))
         prompts = default_prompts(described).first(1)
-        request = request_workload(prompts, steps=steps, size=size, batch=batch)
+        how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": call}
+        request = request_workload(prompts, steps=steps, size=size, batch=batch, **how)
         target = probe(folder.probe, described, find_device(device), request)
         runner = Runner(folder, target, timeout_s, isolation="spawn")  # as compare() does
         measured, failed = _measure_pairs(runner, folder, pairs, listen)

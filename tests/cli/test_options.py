@@ -1,11 +1,14 @@
 """Options of earlier versions keep working, and what several commands share means the same in each."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from autotune.cli import app
+from autotune.cli.options import Call, Model
 
 REUSE = [
     ([], True),
@@ -27,6 +30,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return []
 
     monkeypatch.setattr("autotune.report.terminal.show.show_search", work)
+    monkeypatch.setattr("autotune.report.terminal.ladder.show_ladder", work)
+    monkeypatch.setattr("autotune.tuning.selftest.selftest", work)
+    monkeypatch.setattr("autotune.report.terminal.trust.selftest_data", lambda result: {})
     monkeypatch.setattr("autotune.research.replay.replay.replay", work)
     monkeypatch.setattr("autotune.research.replay.replay.heads", lambda tables: {})
     return arguments
@@ -47,3 +53,40 @@ def test_the_old_name_is_not_shown(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
     assert "--no-reuse" in done.output
     assert "thrift" not in done.output
+
+
+WORDS = "--guidance 0 --negative-prompt grey --call max_sequence_length=64 --steps 3 --size 64x32 --batch 2"
+
+
+@pytest.mark.parametrize("command", ["search", "ladder", "record", "selftest"])
+def test_every_command_that_draws_takes_what_is_loaded_and_how_it_is_called(
+    called: dict[str, Any], command: str
+) -> None:
+    words = [
+        "--pipeline",
+        "owner/name",
+        "--task",
+        "image2image",
+        "--lora",
+        "a:0.5",
+        "--variant",
+        "fp16",
+        *WORDS.split(),
+    ]
+    more = {"record": ["--all"], "selftest": ["--json"]}.get(command, [])
+    CliRunner().invoke(app, [command, *words, *more])  # `record` then looks for the study, which nothing has made
+    loaded = {"pipeline": "owner/name", "task": "image2image", "lora": ["a:0.5"], "variant": "fp16"}
+    how = {"guidance": 0.0, "negative_prompt": "grey", "call": {"max_sequence_length": 64}}
+    expected = {**loaded, "weights": "pretrained", **how, "steps": 3, "size": (64, 32), "batch": 2}
+    assert {name: called.get(name) for name in expected} == expected
+
+
+def test_a_command_that_takes_a_pipeline_has_every_option_of_the_group() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {name: {parameter.name for parameter in command.params} for name, command in commands.items()}
+    of_models = {name for name, found in options.items() if "pipeline" in found}
+    assert of_models == {"search", "ladder", "record", "selftest", "fit", "knobs"}
+    assert all({field.name for field in fields(Model)} <= options[name] for name in of_models)
+    of_calls = {name for name, found in options.items() if "steps" in found}
+    assert of_calls == {"search", "ladder", "record", "selftest"}
+    assert all({field.name for field in fields(Call)} <= options[name] for name in of_calls)

@@ -6,10 +6,11 @@ so that the same call continues a ladder that was stopped.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from autotune.config import Config
 from autotune.devices import find_device
@@ -76,17 +77,18 @@ def ladder(
     prompts: str | Path | None = None,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
-    batch: int = 1,
+    guidance: float | None = None,
+    negative_prompt: str | None = None,
+    call: Mapping[str, Any] | None = None,
+    batch: int | None = None,
     seed: int = 0,
     timeout_s: float = 1800.0,
     weights: Weights = "pretrained",
-    task: str | None = None,
-    controlnet: str | None = None,
-    lora: str | Sequence[str] | None = None,
     scorer: str | None = None,
     device: str | None = None,
     command: str = "autotune.research.ladder.ladder(...)",
     listen: Listener = lambda event: None,
+    **loaded: Any,
 ) -> Result:
     """Measure the rungs of a recipe one by one, each relative to the first, and write ladder.json.
 
@@ -94,15 +96,18 @@ def ladder(
     output     the folder of the ladder; the same call continues a ladder that was stopped
     timeout_s  the longest that one run may take
 
+    loaded     task, controlnet, lora ..., see resolve()
+
     The other arguments are those of search(). Raises UserError for input that can't be used, and where the first rung
     fails.
     """
-    described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora)
+    described = resolve(pipeline, weights, **loaded)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     found_device, found_recipe = find_device(device), read_recipe(recipe)
     texts = read_prompts(Path(prompts)) if prompts else default_prompts(described).first(PROMPTS_IN_LADDER)
-    request = request_workload(texts, steps=steps, size=size, batch=batch, seed=seed)
+    how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": call}
+    request = request_workload(texts, steps=steps, size=size, batch=batch, seed=seed, **how)
     default = default_folder(described, found_device)
     folder = LadderFolder(Path(output) if output else default.with_name(f"{default.name}-{found_recipe.name}"))
     folder.create()
