@@ -74,7 +74,9 @@ def test_every_command_that_draws_takes_what_is_loaded_and_how_it_is_called(
         *WORDS.split(),
     ]
     more = {"record": ["--all"], "selftest": ["--json"]}.get(command, [])
-    CliRunner().invoke(app, [command, *words, *more])  # `record` then looks for the study, which nothing has made
+    CliRunner().invoke(
+        app, [command, *words, *WORDS.split(), *more]
+    )  # `record` then looks for the study, which nothing has made
     loaded = {"pipeline": "owner/name", "task": "image2image", "lora": ["a:0.5"], "variant": "fp16"}
     how = {"guidance": 0.0, "negative_prompt": "grey", "call": {"max_sequence_length": 64}}
     expected = {**loaded, "weights": "pretrained", **how, "steps": 3, "size": (64, 32), "batch": 2}
