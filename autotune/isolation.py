@@ -16,6 +16,7 @@ ISOLATIONS: tuple[Isolation, ...] = ("fork", "spawn")
 MARK = "AUTOTUNE_JOB"  # the job that this process belongs to, see execution/traces.py
 LIFELINE = "AUTOTUNE_LIFELINE"  # the file descriptor of a pipe whose other end closes when the parent dies
 STARTED_BY = "AUTOTUNE_ISOLATION"  # the Isolation of this child
+RUN_CODE = "AUTOTUNE_RUN_CODE"  # the user's functions (FILE.py:FUNCTION) that may build the pipe, see pipelines/factory
 REQUESTED_AT = "AUTOTUNE_REQUESTED_AT"  # when the parent requested it: time.monotonic(), which all processes share
 
 # -P: code in the working directory, which may be a downloaded checkpoint, is never imported. The variable says the same

@@ -66,6 +66,14 @@ class DrawJob(FrozenModel):
     values: dict[str, Value]
 
 
+class PackagesJob(FrozenModel):
+    """Build the pipe of the config `values`, call it once, and note which packages run in which part of the call."""
+
+    kind: Literal["packages"] = "packages"
+    target: Target
+    values: dict[str, Value]
+
+
 class ArtifactsJob(FrozenModel):
     """Build the pipe of the config `values`, call it at every size, and keep the code that torch.compile made."""
 
@@ -111,6 +119,7 @@ class ScoreJob(FrozenModel):
     """Score the pictures in the folder `images` against those in the folder `baseline`.
 
     scorer  the CLIP model, see Pipeline.scorer; None: only their likeness is measured
+    frames  of each clip; None: these are pictures
     """
 
     kind: Literal["score"] = "score"
@@ -118,6 +127,7 @@ class ScoreJob(FrozenModel):
     baseline: str
     prompts: tuple[str, ...]
     scorer: str | None
+    frames: int | None = None
 
 
 class MetricRequest(FrozenModel):
@@ -139,6 +149,7 @@ class RescoreJob(FrozenModel):
     device      torch's name
     card        the device itself, which the child is shown alone; None: the processor, or a job of an earlier version
     run_code    the user allows their own functions (FILE.py:FUNCTION) to run
+    frames      of each clip; None: these are pictures
     """
 
     kind: Literal["rescore"] = "rescore"
@@ -149,10 +160,20 @@ class RescoreJob(FrozenModel):
     device: str
     card: Device | None = None
     run_code: bool
+    frames: int | None = None
 
 
 Job = Annotated[
-    DeviceJob | ProbeJob | MeasureJob | DrawJob | ArtifactsJob | ChainJob | CompatJob | ScoreJob | RescoreJob,
+    DeviceJob
+    | ProbeJob
+    | MeasureJob
+    | DrawJob
+    | PackagesJob
+    | ArtifactsJob
+    | ChainJob
+    | CompatJob
+    | ScoreJob
+    | RescoreJob,
     Field(discriminator="kind"),
 ]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
@@ -171,6 +192,19 @@ def device_of(job: Job) -> Device | None:
             return None
         case _:
             return job.target.device
+
+
+def pipelines_of(job: Job) -> tuple[Pipeline, ...]:
+    """The pipelines that the job loads."""
+    match job:
+        case ProbeJob():
+            return (job.pipeline,)
+        case ChainJob():
+            return tuple(stage.target.pipeline for stage in job.stages)
+        case DeviceJob() | ScoreJob() | RescoreJob():
+            return ()
+        case _:
+            return (job.target.pipeline,)
 
 
 class JobOutcome(FrozenModel):

@@ -65,7 +65,8 @@ class Traits(FrozenModel):
     controlnet_class: Identifier | None = None
     attention_processors: tuple[str, ...] = ()  # the class names of the denoiser's, without repeats
     dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
-    caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline
+    caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline; of an earlier version's probe
+    block_caches: tuple[str, ...] = ()  # diffusers' caches that reuse blocks in this pipeline, see rehearsal/caches.py
     scheduler_class: str = ""
     compatible_schedulers: tuple[Identifier, ...] = ()
     flow_matching: bool = False
@@ -91,13 +92,17 @@ class Traits(FrozenModel):
     convolutions_3d: int = 0  # of the denoiser
     vae_convolutions: int = 0  # of two dimensions
     vae_convolutions_3d: int = 0
+    frames_argument: Identifier | None = None  # of the call; None: it makes pictures
+    default_frames: int | None = None  # of a clip
+    frames_multiple: int = 1  # the frames after the first are a multiple of this
 
 
 class Pipeline(FrozenModel):
     """A preset, a hub id or a local folder, with what is loaded on top. The probe sets revisions and traits."""
 
     name: str  # as the user named it
-    source: str  # "demo", a hub id, an absolute folder or a single .safetensors file
+    source: str  # "demo", a hub id, an absolute folder, a single .safetensors file or the file of a factory
+    factory: Identifier | None = None  # the user's function in `source` that builds the pipe; None: diffusers loads it
     config: str | None = None  # the hub id or folder whose configurations a single file is loaded with
     variant: str | None = None  # of the weights, such as "fp16"; None: the plain ones. The probe looks which there are
     revision: str | None = None  # the hub's commit, or a digest of a local folder's names and sizes; set by the probe
@@ -156,6 +161,7 @@ class Preset(FrozenModel):
     height: int
     steps: int
     guidance_scale: float
+    frames: int | None = None  # of a clip; None: the preset makes pictures
 
     def replace(self, **changes: Any) -> "Preset":
         """Another preset, which differs in these fields."""

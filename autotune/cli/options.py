@@ -95,6 +95,7 @@ class Call:
         ),
     ] = None
     batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None
+    frames: Annotated[int | None, typer.Option(help="Of each clip, of a pipeline that makes videos.")] = None
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -4,14 +4,18 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import BROKEN, DONE, WORSE
-from autotune.cli.options import DeviceName, JsonObject, Pick, SameDevice, Timeout
+from autotune.cli.options import DeviceName, JsonObject, Pick, Python, SameDevice, Timeout
 from autotune.errors import UserError
+
+# Of an exported config whose pipe was built by the user's function, see Model in options.py
+Factory = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: the function(dtype) that built the pipe.")]
+RunCode = Annotated[bool, typer.Option("--run-code", help="Allow the code of --factory to run.")]
 
 
 @app.command()
@@ -61,6 +65,9 @@ def schema() -> None:
 def verify(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
     rounds: Annotated[int, typer.Option(min=2, help="Measure it in at least this many fresh processes.")] = 3,
+    python: Python = None,
+    factory: Factory = None,
+    run_code: RunCode = False,
     timeout: Timeout = "30m",
     device: SameDevice = None,
     as_json: JsonObject = False,
@@ -81,7 +88,8 @@ def verify(
 
     if not as_json:
         show_heading(plain_console(), "verify", str(config))
-    result = measure(config, rounds=rounds, timeout_s=read_seconds(timeout), device=device, listen=listen)
+    how: dict[str, Any] = {"timeout_s": read_seconds(timeout), "device": device, "python": python}
+    result = measure(config, rounds=rounds, listen=listen, factory=factory, run_code=run_code, **how)
     if as_json:
         print(json.dumps(verification_data(result)))
     else:
@@ -97,8 +105,14 @@ def run(
     prompts: Annotated[Path | None, typer.Option(help="A file with one prompt a line.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The file of a single picture: .png, .jpg or .webp.")
-    ] = Path("out.png"),
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The file of a single picture (.png, .jpg or .webp; default out.png) or clip (.webp, .gif, .png or .mp4; "
+            "default out.webp).",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of several pictures: 000.png, 001.png ...")] = None,
     image: Annotated[
         Path | None, typer.Option(help="The picture to start from, for a pipeline that needs one. Default: ours.")
@@ -107,6 +121,8 @@ def run(
         Path | None, typer.Option(help="The part of the picture to redraw, in white, for inpainting. Default: ours.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the start noise of the first picture; each further one adds 1.")] = 0,
+    factory: Factory = None,
+    run_code: RunCode = False,
     device: SameDevice = None,
 ) -> None:
     """Draw pictures with an exported config: one into a file (-o), or several into a folder (--out)."""
@@ -115,7 +131,8 @@ def run(
 
     pictures = plan(prompt, prompts, count=count, seed=seed, output=output, out=out)
     with pictures_bar(len(pictures.outputs)) as advance:
-        sentence = draw(config, pictures, image=image, mask=mask, device=device, listen=advance)
+        how: dict[str, Any] = {"device": device, "factory": factory, "run_code": run_code}
+        sentence = draw(config, pictures, image=image, mask=mask, listen=advance, **how)
     print(f"{out or output}: {sentence}")
 
 

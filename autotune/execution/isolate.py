@@ -26,16 +26,17 @@ from autotune.execution.traces import marked
 from autotune.execution.variables import check_variables, inherited
 from autotune.frozen_model import read_json, write_json
 from autotune.isolation import INTERPRETER, REQUESTED_AT, SAFE_PATH, STARTED_BY, Isolation
-from autotune.job import DISK_FULL_STATUS, Job, JobOutcome, device_of
+from autotune.job import DISK_FULL_STATUS, Job, JobOutcome, device_of, pipelines_of
+from autotune.pipelines import factory
 from autotune.study_folder import require_free_space
 from autotune.trial import Failure
 
 __all__ = ["WORKER", "choose", "close", "marked", "require_system", "run"]
 
 WORKER = (*INTERPRETER, "-m", "autotune.worker")
-# The jobs that a search runs many times. The others run once, and always in a new interpreter: some of them use the
-# device directly, download, fork, or run the user's code.
-FORKED_KINDS = {"measure", "draw", "score"}
+# The jobs that a search runs many times, and its probe, which starts the server that the others are forked off. The
+# others run once, and always in a new interpreter: some of them use the device directly, download or fork.
+FORKED_KINDS = {"probe", "measure", "draw", "score"}
 
 NO_HOST_MEMORY = re.compile(r"std::bad_alloc|memory allocation of \d+ bytes failed", re.IGNORECASE)
 
@@ -58,10 +59,12 @@ def run(
     command    starts a new interpreter that runs the job
 
     Raises UserError where the folder can't be written, the disk is full, this system can't watch a child, a variable
-    forbids to measure, or the child can't be killed: what it holds of the device would disturb every later measurement.
+    forbids to measure, the pipe is built by code that the user did not allow, or the child can't be killed: what it
+    holds of the device would disturb every later measurement.
     """
     require_system()
     check_variables(os.environ)
+    allowed = factory.variables(pipelines_of(job))
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
@@ -73,7 +76,7 @@ def run(
     how = choose(isolation) if job.kind in FORKED_KINDS else "spawn"
     device = device_of(job)
     alone = environment(device) if device is not None else {}  # a child sees its own GPU only, as torch's GPU 0
-    given = {**SAFE_PATH, **alone, **(env or {}), REQUESTED_AT: str(time.monotonic())}
+    given = {**SAFE_PATH, **alone, **allowed, **(env or {}), REQUESTED_AT: str(time.monotonic())}
     child_env = {**inherited(os.environ, given), **given}
     try:
         status = _run_child(how, command, folder, timeout_s, child_env)

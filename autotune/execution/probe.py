@@ -10,10 +10,11 @@ from autotune.devices import find_devices, kind_of
 from autotune.errors import UserError, nearest
 from autotune.execution import isolate
 from autotune.execution.room import LEAST_SIDE, require_room
-from autotune.execution.variables import recorded_variables
+from autotune.execution.variables import recorded_variables, trial_environment
+from autotune.isolation import Isolation
 from autotune.job import DeviceJob, ProbeJob
 from autotune.pipeline import Pipeline, Traits
-from autotune.pipelines import presets
+from autotune.pipelines import checkpoint, presets
 from autotune.target import Target
 from autotune.trial import Failure
 from autotune.workload import CALL_OPTIONS, Shape, Workload, WorkloadRequest
@@ -29,11 +30,14 @@ def probe(
     *,
     configurations_only: bool = False,
     quick: bool = False,
+    isolation: Isolation = "spawn",
 ) -> Target:
     """The target of a search: pipeline and device as a child sees them, and the workload with its defaults filled in.
 
     folder                      of the probe job
     configurations_only, quick  see ProbeJob
+    isolation                   "fork" where jobs that can be forked follow: they take over the fork server. A probe
+                                that may have to download something is spawned all the same
 
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
@@ -53,7 +57,9 @@ def probe(
         configurations_only=configurations_only,
         quick=quick,
     )
-    answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S)
+    how: Isolation = isolation if _all_here(pipeline) else "spawn"
+    env = trial_environment(folder / "compiled") if how == "fork" else None
+    answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S, env=env, isolation=how)
     if isinstance(answer, Failure):
         told = answer.cause == "bad_input" or str(folder / "log.txt") in answer.reason
         log = "" if told else f"; see {folder / 'log.txt'}"
@@ -73,6 +79,7 @@ def probe(
         steps=request.steps or (preset.steps if preset else traits.default_steps),
         **_guidance(pipeline, traits, request),
         call=_checked_call(pipeline, traits, request),
+        frames=_frames(pipeline, traits, request),
         seed=request.seed,
         also=also,
         seeds=prompts.seeds_from(request.seed),
@@ -88,12 +95,43 @@ def probe(
     )
 
 
+def _all_here(pipeline: Pipeline) -> bool:
+    """Do all files of the pipeline and its scorer lie on this disk, or with autotune? A hub's cache is not asked."""
+    if pipeline.factory is not None:
+        return False  # it may load what it likes
+    preset = presets().get(pipeline.name)
+    ships = pipeline.weights == "random" and preset is not None and preset.architecture is not None
+    parts = [pipeline.controlnet, pipeline.scorer, pipeline.config, *(source for source, _ in pipeline.loras.values())]
+    sources = [*(source for source in parts if source is not None), *([] if ships else [pipeline.source])]
+    one_file = checkpoint.is_single_file(pipeline.source) and pipeline.config is None
+    return not one_file and all(source == "demo" or Path(source).exists() for source in sources)
+
+
 def _default_size(pipeline: Pipeline, traits: Traits) -> tuple[int, int]:
     """Width and height, in pixels. Raises UserError where the probe could not find them."""
     if traits.default_width is None or traits.default_height is None:
         reason = traits.unknown.get("default_width", "the probe could not find it")
         raise UserError(f"the size that {pipeline.name} draws is unknown: {reason}. Give it by --size.")
     return traits.default_width, traits.default_height
+
+
+def _frames(pipeline: Pipeline, traits: Traits, request: WorkloadRequest) -> int | None:
+    """The frames of a clip; None: the pipeline makes pictures. Raises UserError for a number that it can't make."""
+    preset, frames, multiple = presets().get(pipeline.name), request.frames, traits.frames_multiple
+    if traits.frames_argument is None:
+        if frames is not None:
+            raise UserError(f"--frames {frames}: {pipeline.name} makes pictures, not videos.")
+        return None
+    if frames is None:
+        frames = preset.frames if preset and preset.frames else traits.default_frames
+    if frames is None:
+        raise UserError(f"the number of frames that {pipeline.name} makes is unknown: give it by --frames.")
+    if (frames - 1) % multiple:
+        near = frames // multiple * multiple + 1
+        raise UserError(
+            f"--frames {frames}: {pipeline.name} makes 1 frame and a multiple of {multiple}, such as {near}."
+        )
+    return frames
 
 
 def _guidance(pipeline: Pipeline, traits: Traits, request: WorkloadRequest) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from autotune.errors import UserError, nearest
 from autotune.pipeline import TASKS, Pipeline, Preset, Weights
 from autotune.pipelines import checkpoint, families
+from autotune.pipelines import factory as own
 
 DEFAULT_SCORER = "openai/clip-vit-large-patch14"
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -40,13 +41,22 @@ def resolve(
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
+    factory: str | None = None,
+    run_code: bool = False,
 ) -> Pipeline:
     """The pipeline that a user named. Loads nothing. Raises UserError.
 
     word                       a preset, a hub id, a local folder, or a single .safetensors file
     task, controlnet, lora     options on top of it, see Pipeline; None: the preset's. A LoRA is SOURCE or SOURCE:WEIGHT
     config, variant, revision  which files are loaded, see Pipeline; None: as they are found
+    factory, run_code          FILE.py:FUNCTION of the user, which builds the pipe instead, and that it may run
     """
+    if factory is not None:
+        others = {"task": task, "controlnet": controlnet, "config": config, "variant": variant, "revision": revision}
+        others |= {"weights": weights if weights == "random" else None, "pipeline": word if word != "demo" else None}
+        return _built(factory, lora, others, run_code=run_code)
+    if run_code:
+        raise UserError("--run-code allows the code of --factory FILE.py:FUNCTION to run: give that, or leave it out.")
     named = _files_of(_named(word, weights), word, config, variant, revision)
     options = {
         "task": task and _task(task),
@@ -58,6 +68,15 @@ def resolve(
         if value is not None and own not in (None, value):
             raise UserError(f"--{option} {value}: {word} comes with another ({own}); name another --pipeline.")
     return named.model_copy(update={option: value for option, value in options.items() if value is not None})
+
+
+def _built(word: str, lora: str | Sequence[str] | None, others: dict[str, str | None], *, run_code: bool) -> Pipeline:
+    """The pipeline that the user's function builds. Raises UserError for an option that means nothing then."""
+    for option, value in others.items():
+        if value is not None:
+            raise UserError(f"--{option} {value}: --factory {word} builds the whole pipe; leave --{option} to it.")
+    built = own.described(word, run_code=run_code).model_copy(update={"scorer": DEFAULT_SCORER})
+    return built.model_copy(update=_loras([lora] if isinstance(lora, str) else lora or ()))
 
 
 def requested_options(pipeline: Pipeline) -> dict[str, str]:

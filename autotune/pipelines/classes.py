@@ -63,7 +63,8 @@ def read_index(folder: Path) -> dict[str, Any]:
             what = "the pipeline" if part == "_class_name" else f"its {part}"
             raise UserError(
                 f"the checkpoint {str(folder)!r} brings its own code ({spec[1]} of {spec[0]}.py for {what}), which is "
-                "never run: use a version of it that is made of classes of diffusers and transformers."
+                "never run: build the pipe in a function of your own (--factory FILE.py:make --run-code), or use a "
+                "version of it that is made of classes of diffusers and transformers."
             )
     return index
 

@@ -28,11 +28,11 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
     configured = configured or pipeline
     pipe: Any = assemble(configured, dtype=torch.float32, device="meta")
     models = {name: m for name, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
-    if pipeline.weights == "pretrained":
+    if pipeline.weights == "pretrained" and pipeline.factory is None:
         models |= _left_out(pipe, locate.folder_of(configured, configurations_only=configured.weights == "random"))
     stored = _stored(pipeline, models) if pipeline.weights == "pretrained" else {}
     at_random = pipeline.weights == "random"
-    each_step, in_turn = parts.step_models(pipe), pipe.model_cpu_offload_seq.split("->")
+    each_step, in_turn = parts.step_models(pipe), (pipe.model_cpu_offload_seq or "").split("->")
     return tuple(
         Component(
             name=name,
@@ -66,6 +66,8 @@ def _left_out(pipe: "DiffusionPipeline", folder: Path) -> dict[str, "torch.nn.Mo
 
 def _stored(pipeline: Pipeline, models: dict[str, "torch.nn.Module"]) -> dict[str, Counts]:
     """Component -> the number formats in its files."""
+    if pipeline.factory is not None:
+        return {}
     if is_single_file(pipeline.source):  # its tensors have other names: most of its weights tell the format of all
         counts = counted(Path(pipeline.source))
         format_ = max(counts, key=lambda name: counts[name])

@@ -41,7 +41,7 @@ def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
         random_prompt_embeds=inputs.reads_no_prompt(pipe),
         text_encoders=tuple(parts.text_encoders(pipe)),
         callback_tensors=_callback_tensors(pipe),
-        quantized=_quantized(pipeline),
+        quantized=_quantized(pipeline, pipe),
         **seen,
         **of_call,
         **_of_denoiser(pipe),
@@ -69,11 +69,25 @@ def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "takes_negative_prompt": "negative_prompt" in call.parameters(pipe),
         "default_negative_prompt": call.negative_prompt(pipe),
         "call_arguments": call.settable(pipe),
+        **_frames(pipe),
     }
 
 
-def _quantized(pipeline: Pipeline) -> dict[str, str]:
-    """Component -> method, of a checkpoint whose weights are quantized already."""
+def _frames(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    """How a pipe that makes videos takes the number of frames of a clip."""
+    argument = call.frames_argument(pipe)
+    if argument is None:
+        return {}
+    config = parts.denoiser(pipe).config
+    number = call.default(pipe, argument) or getattr(config, "sample_frames", None)
+    return {"frames_argument": argument, "default_frames": number, "frames_multiple": parts.cell_frames(pipe)}
+
+
+def _quantized(pipeline: Pipeline, pipe: "DiffusionPipeline") -> dict[str, str]:
+    """Component -> method, of a checkpoint (or a factory's pipe) whose weights are quantized already."""
+    if pipeline.factory is not None:
+        quantizers = {name: getattr(part, "hf_quantizer", None) for name, part in pipe.components.items()}
+        return {name: type(q).__name__ for name, q in quantizers.items() if q is not None}
     if pipeline.weights == "random" or checkpoint.is_single_file(pipeline.source):
         return {}
     return checkpoint.quantized_components(locate.folder_of(pipeline))
@@ -194,7 +208,7 @@ def _size_multiple(pipe: "DiffusionPipeline") -> int:
     """Width and height must be multiples of this: the side of a latent cell, or of a transformer's patch of cells."""
     if parts.vae(pipe) is None:
         return 8
-    scale = int(getattr(pipe, "vae_scale_factor", 8))
+    scale = parts.cell_px(pipe)
     patch = _patch_side(parts.denoiser(pipe).config)
     processor = getattr(pipe, "image_processor", None)
     return max(scale * patch, int(processor.config.vae_scale_factor) if processor is not None else 1)

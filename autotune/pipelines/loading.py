@@ -10,7 +10,7 @@ import torch
 
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
-from autotune.pipelines import checkpoint, locate
+from autotune.pipelines import checkpoint, factory, locate
 from autotune.pipelines.classes import component_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
@@ -36,7 +36,9 @@ def load(
     vae       "own", a key of REPLACEMENT_VAES, or the hub id or folder of another VAE
     given     components that are loaded already, by name
     """
-    if pipeline.weights == "random":
+    if pipeline.factory is not None:
+        pipe = factory.make(pipeline, dtype)
+    elif pipeline.weights == "random":
         pipe = assemble(pipeline, dtype=dtype, device=device, drawn_on=drawn_on, given=given)
     else:
         pipe = _pretrained(pipeline, dtype, local_files_only, given or {})
@@ -50,7 +52,13 @@ def load(
 
 
 def import_classes(pipeline: Pipeline) -> None:
-    """Import the classes of this pipeline and its components, which diffusers and transformers import late."""
+    """Import the classes of this pipeline and its components, which diffusers and transformers import late.
+
+    Of a pipe that the user's function builds, the function's file is imported.
+    """
+    if pipeline.factory is not None:
+        factory.find(pipeline)
+        return
     folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
     pipeline_class(pipeline, folder)
     for spec in json.loads((folder / "model_index.json").read_text()).values():

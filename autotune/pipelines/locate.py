@@ -13,7 +13,7 @@ from typing import Any
 from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
-from autotune.pipelines import checkpoint, contents
+from autotune.pipelines import checkpoint, contents, factory
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIGURATIONS = ("*.json", "*.txt", "*.model")  # with vocabularies
@@ -21,13 +21,17 @@ WEIGHTS = (*CONFIGURATIONS, "*.safetensors")
 
 
 def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurations_only: bool = False) -> Path:
-    """The folder with the `model_index.json`. Raises UserError where it is not on this disk and can't be downloaded.
+    """The folder with the `model_index.json`; of a pipe that the user's function builds, the function's file.
+
+    Raises UserError where it is not on this disk and can't be downloaded.
 
     configurations_only  the folder needs no weights
     """
     from autotune.pipelines import presets
 
     preset = presets().get(pipeline.name)
+    if pipeline.factory is not None:
+        return _factory_file(pipeline)
     if pipeline.source == "demo":
         return demo.PIPELINE
     if pipeline.weights == "random" and preset and preset.architecture:
@@ -43,6 +47,12 @@ def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurati
             pipeline.source, revision=pipeline.revision, local_files_only=local_files_only, only=CONFIGURATIONS
         )
     return _checked(_from_hub(pipeline, local_files_only))
+
+
+def _factory_file(pipeline: Pipeline) -> Path:
+    if not Path(pipeline.source).is_file():
+        raise UserError(f"the factory's file {pipeline.source!r} does not exist.")
+    return Path(pipeline.source)
 
 
 def _configuration_folder(pipeline: Pipeline, local_files_only: bool) -> Path:
@@ -213,6 +223,8 @@ def revision_of(folder: Path) -> str:
     """The hub's commit for a folder of its cache, else "files-", a digest of the files' names and sizes, and one of
     their contents. Raises UserError where a file can't be read.
     """
+    if folder.suffix == ".py":
+        return factory.digest_of(folder)
     if folder.parent.name == "snapshots":
         return folder.name
     files = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]

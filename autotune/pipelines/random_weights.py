@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune import demo
 from autotune.pipeline import Pipeline
-from autotune.pipelines import locate
+from autotune.pipelines import factory, locate
 from autotune.pipelines.classes import component_class, pipeline_class
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def assemble(
 ) -> "DiffusionPipeline":
     """The pipe that the configurations in its folder describe, with random weights in `dtype` on `device`.
 
-    On the device "meta" no weights are made, which is enough to read the traits. A CLIP tokenizer without a vocabulary
+    On the device "meta" no weights are made, which is enough to read the traits. A pipe that the user's function builds
+    is complete and in host memory. A CLIP tokenizer without a vocabulary
     is replaced by the demo's, cut to the text encoder's context: a random model does not care which tokens it reads.
     Any other text encoder without a vocabulary is left out; its prompts are replaced by random embeddings.
 
@@ -34,6 +35,8 @@ def assemble(
     """
     import torch
 
+    if pipeline.factory is not None:
+        return factory.make(pipeline, dtype)
     folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random")
     cls = pipeline_class(pipeline, folder)
     index = json.loads((folder / "model_index.json").read_text())

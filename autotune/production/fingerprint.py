@@ -187,15 +187,21 @@ def _file_differences(measured: Target, local_files_only: bool) -> list[str]:
 
     What came from the hub is loaded at its commit; local files are compared by their names, sizes and contents.
     """
-    from autotune.pipelines import locate
+    from autotune.pipelines import factory, locate
 
     pipeline = measured.pipeline
     recorded = {"pipeline": pipeline.revision, **pipeline.part_revisions}
     if not any(revision and revision.startswith("files-") for revision in recorded.values()):
         return []
     random = pipeline.weights == "random"
-    folder = locate.folder_of(pipeline, local_files_only=local_files_only, configurations_only=random)
-    places = {"pipeline": (pipeline.source, locate.weights_of(pipeline, folder))}
+    if pipeline.factory is not None:
+        file = factory.file_of(pipeline)
+        if file is None:
+            return [f"{pipeline.factory} comes from no file: it can't be compared with that of {pipeline.source}."]
+        places = {"pipeline": (str(file), file)}
+    else:
+        folder = locate.folder_of(pipeline, local_files_only=local_files_only, configurations_only=random)
+        places = {"pipeline": (pipeline.source, locate.weights_of(pipeline, folder))}
     sources = {"controlnet": pipeline.controlnet, **{name: source for name, (source, _) in pipeline.loras.items()}}
     for part, source in sources.items():
         if source is not None and (recorded.get(part) or "").startswith("files-"):

@@ -113,7 +113,7 @@ def script(tuned: TunedConfig, name: str) -> str:
         name=_plain(name),
         imports=_imports(tuned, parts),
         source=repr(source),
-        what=("a file" if is_single_file(source) else "a folder") if Path(source).is_absolute() else "on the hub",
+        what=_what_source_is(pipeline, source),
         where=repr(tuned.device.torch_type),
         load=_load(tuned, parts),
         lines=_lines(tuned, parts),
@@ -122,6 +122,12 @@ def script(tuned: TunedConfig, name: str) -> str:
         prompt=repr(workload.prompts[0]),
         batch=workload.batch,
     )
+
+
+def _what_source_is(pipeline: Pipeline, source: str) -> str:
+    if pipeline.factory is not None:
+        return "your own code, which builds the pipe"
+    return ("a file" if is_single_file(source) else "a folder") if Path(source).is_absolute() else "on the hub"
 
 
 def _where_from(tuned: TunedConfig, steps: str) -> str:
@@ -137,7 +143,8 @@ def _where_from(tuned: TunedConfig, steps: str) -> str:
 
 def _imports(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     """The lines that import, `import ...` before `from ...`."""
-    lines = {"import torch", f"from diffusers import {tuned.pipeline_class}"}
+    own = f"from diffusers import {tuned.pipeline_class}" if tuned.pipeline.factory is None else "import runpy"
+    lines = {"import torch", own}
     if tuned.pipeline.scheduler:
         check_class_name(tuned.pipeline.scheduler)
         lines.add(f"from diffusers import {tuned.pipeline.scheduler}")
@@ -169,11 +176,24 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         arguments |= part.load
     if pipeline.controlnet is not None:
         arguments["controlnet"] = _controlnet(pipeline, arguments["dtype"])
+    if pipeline.factory is not None:
+        return "\n".join([*_own_code(pipeline, arguments["dtype"]), *_more(pipeline)])
     if single:
         arguments["torch_dtype"] = arguments.pop("dtype")  # its name there
     inside = "".join(f"    {key}={value},\n" for key, value in arguments.items())
     how = "from_single_file" if single else "from_pretrained"
-    lines = [f"pipe = {tuned.pipeline_class}.{how}(\n    SOURCE,\n{inside})"]
+    return "\n".join([f"pipe = {tuned.pipeline_class}.{how}(\n    SOURCE,\n{inside})", *_more(pipeline)])
+
+
+def _own_code(pipeline: Pipeline, dtype: str) -> list[str]:
+    """The lines that let the user's function build the pipe. It may import what lies beside its file."""
+    folder = str(Path(pipeline.source).parent)
+    return [f"sys.path.append({folder!r})", f"pipe = runpy.run_path(SOURCE)[{pipeline.factory!r}](dtype={dtype})"]
+
+
+def _more(pipeline: Pipeline) -> list[str]:
+    """The lines that put the scheduler and the LoRAs on the pipe."""
+    lines = []
     if pipeline.scheduler:
         lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config)")
     for name, (where, _) in pipeline.loras.items():
@@ -182,7 +202,7 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         names, weights = list(pipeline.loras), [weight for _, weight in pipeline.loras.values()]
         lines += [f"pipe.set_adapters({names!r}, {weights!r})", f"pipe.fuse_lora(adapter_names={names!r})"]
         lines.append("pipe.unload_lora_weights()")
-    return "\n".join(lines)
+    return lines
 
 
 def _controlnet(pipeline: Pipeline, dtype: str) -> str:

@@ -3,10 +3,8 @@
 torch and diffusers run in this process, as they do in production.
 """
 
-import logging
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +14,10 @@ from PIL import Image, ImageOps
 
 from autotune.devices import find_device
 from autotune.errors import UserError
+from autotune.pipelines.factory import Factory, function_of, rebuilt, refusal
+from autotune.pictures.video import Picture, Video, mp4_fault
 from autotune.production.chain import ChainConfig, read_exported
+from autotune.production.library_messages import kept_in_log
 from autotune.production.tuned_config import TunedConfig
 from autotune.study_folder import picture_name
 from autotune.workload import Prompts, read_prompts
@@ -26,25 +27,31 @@ if TYPE_CHECKING:
 
     from autotune.pipelines.chain import Chain
 
-Call = Callable[[list[str], list[int]], list[Image.Image]]  # prompts, seeds -> pictures
+Call = Callable[[list[str], list[int]], list[Picture]]  # prompts, seeds -> pictures or clips
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
+CLIPS = (".webp", ".gif", ".png", ".mp4")
+OUTPUT = Path("out.png")  # of a single picture; of a clip it ends in .webp
 
 
 class Plan(NamedTuple):
-    """The pictures to draw: a prompt, a seed and a file for each. `folder` is created for them, unless it is None."""
+    """The pictures to draw: a prompt, a seed and a file for each. `folder` is created for them, unless it is None.
+
+    named  did the user name the file?
+    """
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     outputs: tuple[Path, ...]
     folder: Path | None = None
+    named: bool = True
 
 
-def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output: Path, out: Path | None) -> Plan:
+def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output: Path | None, out: Path | None) -> Plan:
     """Plan `count` pictures of the given prompt, or of each prompt in the file.
 
     Picture i has the seed `seed + i`, unless the file gives its prompt a seed: then `count` seeds from that one on.
 
-    output  the file of a single picture, where `out` is None
+    output  the file of a single picture, where `out` is None; None: the usual one
     out     the folder of the pictures
 
     Raises UserError where there is no prompt, or where there are several pictures and no folder.
@@ -62,10 +69,18 @@ def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output
     if out is None and len(texts) > 1:
         raise UserError(f"these are {len(texts)} pictures: give --out and a folder for them.")
     if out is None:
-        return Plan(texts, seeds, (output,))
-    return Plan(texts, seeds, tuple(out / picture_name(i) for i in range(len(texts))), out)
+        return Plan(texts, seeds, (output or OUTPUT,), named=output is not None)
+    return Plan(texts, seeds, tuple(out / picture_name(i) for i in range(len(texts))), out, named=False)
 
 
+def of_clips(pictures: Plan) -> Plan:
+    """The plan for clips: files that the user has not named are animated WebPs."""
+    if pictures.named:
+        return pictures
+    return pictures._replace(outputs=tuple(path.with_suffix(".webp") for path in pictures.outputs))
+
+
+@kept_in_log()
 def draw(
     config: Path,
     pictures: Plan,
@@ -73,25 +88,32 @@ def draw(
     image: Path | None = None,
     mask: Path | None = None,
     device: str | None = None,
+    factory: str | None = None,
+    run_code: bool = False,
     listen: Callable[[Path], None] = lambda done: None,
 ) -> str:
     """Draw and save the pictures, in calls of the measured size. Returns a sentence that says how long this took.
 
     image, mask  files that the pipeline starts from, where it takes such input; None: pictures made by autotune
+    factory      FILE.py:FUNCTION of the user that builds the pipe, which `run_code` allows to run
     listen       is called with each file that is written
 
     Raises UserError, where possible before torch is loaded.
     """
     exported = read_exported(config)
-    _check(pictures)
     first = exported if isinstance(exported, TunedConfig) else exported.stages[0]
+    clips = first.workload.frames is not None
+    if clips:
+        pictures = of_clips(pictures)
+    _check(pictures, CLIPS if clips else FORMATS)
     given = _given(first, image, mask)
+    built_by = _factory(first, factory, run_code=run_code)
     if device is not None and (found := find_device(device)).uuid is not None:
         device = found.uuid  # torch may count the GPUs in another order than `--device` does
     _make(pictures.folder)
-    _silence_libraries()
+    _hide_progress_bars()
     started = time.perf_counter()
-    pipe = exported.pipeline_on(device)
+    pipe = exported.pipeline_on(device) if built_by is None else first.pipeline_on(device, factory=built_by)
     pipe.set_progress_bar_config(disable=True)
     load_s = time.perf_counter() - started
     fitted, remarks = _fitted(pipe if isinstance(exported, TunedConfig) else pipe.stages[0], first, given)
@@ -99,7 +121,17 @@ def draw(
     consecutive = all(b - a == 1 for a, b in pairwise(pictures.seeds))  # a chain numbers the seeds of a call itself
     batch = first.workload.batch if isinstance(exported, TunedConfig) or consecutive else 1
     seconds = _draw(_caller(exported, pipe, fitted), pictures, batch, listen)
-    return "; ".join([_times(load_s, seconds, batch), *remarks])
+    return "; ".join([_times(load_s, seconds, batch, "clip" if clips else "picture"), *remarks])
+
+
+def _factory(tuned: TunedConfig, word: str | None, *, run_code: bool) -> Factory | None:
+    """The function that builds the pipe; None: diffusers loads it. Raises UserError where code would have to run."""
+    pipeline = rebuilt(tuned.pipeline, word, run_code=run_code)
+    if pipeline.factory is None:
+        return None
+    if word is None:
+        raise refusal(pipeline)
+    return function_of(Path(pipeline.source), pipeline.factory)
 
 
 def _draw(call: Call, pictures: Plan, batch: int, listen: Callable[[Path], None]) -> list[float]:
@@ -135,28 +167,31 @@ def _batches(count: int, batch: int) -> list[list[int]]:
     return [list(range(start, min(start + batch, count))) for start in range(0, count, batch)]
 
 
-def _times(load_s: float, seconds: Sequence[float], batch: int) -> str:
+def _times(load_s: float, seconds: Sequence[float], batch: int, what: str) -> str:
     times = f"loaded in {load_s:.1f} s, drawn in {seconds[0]:.1f} s (a first call, compilation included)"
     if len(seconds) < 2:
         return times
-    return f"{times}, then {statistics.median(seconds[1:]) / batch:.2f} s per picture"
+    return f"{times}, then {statistics.median(seconds[1:]) / batch:.2f} s per {what}"
 
 
-def _save(picture: Image.Image, output: Path) -> None:
+def _save(picture: Picture, output: Path) -> None:
     try:
-        picture.save(output)
+        picture.write(output) if isinstance(picture, Video) else picture.save(output)
     except OSError as error:
         raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
 
 
-def _check(pictures: Plan) -> None:
+def _check(pictures: Plan, formats: Sequence[str]) -> None:
     """Raises UserError for a seed out of range, and for a file that can't be a picture or can't be written."""
     for seed in pictures.seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
     for output in pictures.outputs:
-        if output.suffix.lower() not in FORMATS:
-            raise UserError(f"{str(output)!r} is not a picture file: end its name in {', '.join(FORMATS)}.")
+        if output.suffix.lower() not in formats:
+            kind = "clip" if formats is CLIPS else "picture"
+            raise UserError(f"{str(output)!r} is not a {kind} file: end its name in {', '.join(formats)}.")
+        if output.suffix.lower() == ".mp4" and (missing := mp4_fault()):
+            raise UserError(f"{str(output)!r} can't be written: {missing}; end its name in .webp or .gif.")
         if pictures.folder is None and not output.parent.is_dir():
             raise UserError(f"{str(output)!r} can't be written: there is no folder {str(output.parent)!r}.")
         if output.is_dir():
@@ -216,14 +251,10 @@ def _fitted(
     return fitted, remarks
 
 
-def _silence_libraries() -> None:
-    """Turn off the log messages and progress bars of the libraries, which would hide the output of this command."""
-    for library in ("accelerate", "diffusers", "huggingface_hub", "torch", "torchao", "transformers"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
+def _hide_progress_bars() -> None:
+    """Turn off the progress bars of the libraries, which would hide the output of this command."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
     for of_library in (of_diffusers, of_transformers):
         of_library.disable_progress_bar()
-        of_library.set_verbosity_error()

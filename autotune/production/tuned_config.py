@@ -17,6 +17,7 @@ from autotune.frozen_model import FrozenModel, write_json
 from autotune.knobs import check_value, complete
 from autotune.measurement import HostMemory
 from autotune.pipeline import Identifier, Pipeline
+from autotune.pipelines.factory import Factory, given, refusal
 from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
 from autotune.production.artifacts import Artifacts, use
@@ -185,7 +186,7 @@ class TunedConfig(FrozenModel):
     def digest(self) -> str:
         """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
-        weights |= {"config", "variant", "lora_weight", "more_loras"}
+        weights |= {"config", "variant", "lora_weight", "more_loras", "factory"}
         identity = {
             "knobs": {name: check_value(name, value) for name, value in self.knobs.items()},
             "workload": self.workload.model_dump(mode="json", exclude_defaults=True),
@@ -214,6 +215,7 @@ class TunedConfig(FrozenModel):
         warmup: bool = False,
         artifacts_in: Path | None = None,
         thread_safe: bool = False,
+        factory: Factory | None = None,
     ) -> "DiffusionPipeline":
         """Load an ordinary diffusers pipeline, built by the same code that the measurement used.
 
@@ -223,7 +225,8 @@ class TunedConfig(FrozenModel):
 
         The other arguments are those of autotune.load(). Raises UserError where the pipeline or device can't be used.
         """
-        with LOADING:
+        self._check_factory(factory)
+        with LOADING, given(factory):
             place = fingerprint.find_place(self.target, self.config, device, local_files_only=local_files_only)
             differences = [*self.edited, *place.differences]
             fingerprint.report(differences, strict=strict)
@@ -234,6 +237,13 @@ class TunedConfig(FrozenModel):
         if warmup:
             serving.warm_up(pipe, self.workload)
         return pipe
+
+    def _check_factory(self, factory: Factory | None) -> None:
+        """Raises UserError unless a function is given exactly where the measured pipe was built by one."""
+        if factory is None and self.pipeline.factory is not None:
+            raise refusal(self.pipeline)
+        if factory is not None and self.pipeline.factory is None:
+            raise UserError("the pipe of this config is loaded by diffusers, not built by a factory: leave it out.")
 
     def apply(
         self,

@@ -49,7 +49,10 @@ def _items(data: Any) -> int:
 
 def check(pipeline: Pipeline, workload: Workload, knobs: Mapping[str, Value]) -> None:
     """Raises UserError where this is not safe to load. Opens no file: it only checks that a named file exists."""
-    _check_source("pipeline.source", pipeline.source, allowed=("demo",))
+    if pipeline.factory is None:
+        _check_source("pipeline.source", pipeline.source, allowed=("demo",))
+    else:  # a name: what is run is the function that the user gives
+        _check_path("pipeline.source", pipeline.source)
     for name in ("scorer", "controlnet", "lora", "config"):
         if (source := getattr(pipeline, name)) is not None:
             _check_source(f"pipeline.{name}", source, allowed=("demo",))
@@ -86,15 +89,19 @@ def _check_source(field: str, source: str, *, allowed: Collection[str] = ()) -> 
     """
     if source in allowed or (HUB_ID.fullmatch(source) and ".." not in source):
         return
-    plain = source.isprintable() and len(source) < 1024
-    if not (plain and Path(source).is_absolute() and ".." not in Path(source).parts):
-        raise UserError(f"{field} {shown(source)} is neither a hub id (owner/name) nor the absolute path of a folder.")
+    _check_path(field, source)
     try:
         exists = Path(source).exists()
     except OSError:
         exists = False
     if not exists:
         raise UserError(f"{field} {shown(source)} is not on this disk.")
+
+
+def _check_path(field: str, source: str) -> None:
+    plain = source.isprintable() and len(source) < 1024
+    if not (plain and Path(source).is_absolute() and ".." not in Path(source).parts):
+        raise UserError(f"{field} {shown(source)} is neither a hub id (owner/name) nor the absolute path of a folder.")
 
 
 def _check_numbers(workload: Workload) -> None:

@@ -77,6 +77,8 @@ def search(
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
+    factory: str | None = None,
+    run_code: bool = False,
     weights: Weights = "pretrained",
     device: str | None = None,
     baseline: str = "default",
@@ -84,6 +86,7 @@ def search(
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     guidance: float | None = None,
+    frames: int | None = None,
     negative_prompt: str | None = None,
     call: Mapping[str, Any] | None = None,
     batch: int | None = None,
@@ -127,6 +130,8 @@ def search(
     config            the hub id or folder with the configurations that a single .safetensors file needs
     variant           of the weights, such as "fp16"; None: the plain ones, or the variant that there is instead
     revision          a commit, tag or branch of the hub
+    factory           FILE.py:FUNCTION, your own function that builds the pipe instead: function(dtype=torch.float32)
+    run_code          allows that function to run, in child processes
     weights           "pretrained", or "random": the full architecture with random weights
     device            "cuda", "cuda:N" or "cpu"; None: the first GPU, else the CPU
     baseline          the config to compare with: "default" (as loaded, in float32, or else the plainest config that
@@ -140,6 +145,7 @@ def search(
     negative_prompt   what the pictures should not show
     call              further arguments of the pipeline's call, by name
     batch             pictures a call; None: 1
+    frames            of each clip, of a pipeline that makes videos; None: the default
     workloads         several (width, height, batch) instead of size and batch; pictures are judged at the first
     seed              of the start noise and of the sampler
 
@@ -182,8 +188,9 @@ def search(
     A warm start orders the first trials and informs our sampler; no figure of an earlier study enters the result.
     Raises UserError for input that can't be used, where possible before anything heavy is loaded.
     """
-    files = {"config": config, "variant": variant, "revision": revision}
-    described = resolve(pipeline, weights, task=task, controlnet=controlnet, lora=lora, **files)
+    loaded: dict[str, Any] = {"task": task, "controlnet": controlnet, "lora": lora, "config": config}
+    loaded |= {"variant": variant, "revision": revision, "factory": factory, "run_code": run_code}
+    described = resolve(pipeline, weights, **loaded)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     found_device = find_device(device)
@@ -209,6 +216,7 @@ def search(
             workloads=workloads,
             seed=seed,
             guidance=guidance,
+            frames=frames,
             negative_prompt=negative_prompt,
             call=call,
         ),
@@ -263,7 +271,8 @@ def _probe(request: Request) -> Target:
     """What can be tuned here. Raises UserError, and then removes the folder if it is new."""
     with _discarding(request.folder):
         request.prompts.save_pictures(request.folder.references)
-        return probe(request.folder.probe, request.pipeline, request.device, request.workload)
+        how = isolate.choose(request.isolation)
+        return probe(request.folder.probe, request.pipeline, request.device, request.workload, isolation=how)
 
 
 @contextmanager
@@ -359,12 +368,14 @@ def _open_study(
         baseline=dict(baseline),
         baseline_choice=choice,
         space=space.values,
+        ranges=space.ranges,
         command=request.command,
         isolation=_isolation(folder, request.isolation),
         warm_start=warm,
         more_prompts=request.prompts.texts[len(request.workload.prompts.texts) :],
     )
     kept, recipes, seed = _agree(folder, record), request.space_file.recipes, request.workload.seed
+    space.ranges = kept.ranges or {}  # a study of an earlier version goes on with listed values only
     return Study(folder, kept, space, recipes=recipes, sampler=request.sampler, seed=seed)
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from autotune.errors import UserError
+from autotune.execution.interpreter import other_interpreter
 from autotune.execution.runner import Runner
 from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
-from autotune.production.fingerprint import choose_device, device_differences
+from autotune.pipelines.factory import rebuilt
+from autotune.production.fingerprint import choose_device, device_differences, version_differences
 from autotune.production.thumbnail import DIFFERS, Thumbnail, thumbnail_of, with_thumbnails
 from autotune.production.tuned_config import TunedConfig
 from autotune.statistics.verdict import SAME_WITHIN, Verdict, judge_apart
@@ -63,6 +65,9 @@ def verify(
     rounds: int = 3,
     timeout_s: float = 1800.0,
     device: str | None = None,
+    python: str | None = None,
+    factory: str | None = None,
+    run_code: bool = False,
     listen: Callable[[str], None] = lambda what: None,
 ) -> Verification:
     """Measure an exported config again in fresh processes, and draw its first pictures again.
@@ -70,24 +75,32 @@ def verify(
     rounds     measure it in at least this many processes
     timeout_s  the longest that a run may take
     device     "cuda", "cuda:N" or "cpu"; None: the kind of device that the config was measured on
+    python     the interpreter of another environment, which runs the config; None: this one
+    factory    FILE.py:FUNCTION of the user that builds the pipe, which `run_code` allows to run
     listen     is called with a description of each step before it starts
 
-    Raises UserError where the file can't be used, and where this device is too busy to be measured.
+    Raises UserError where the file or the interpreter can't be used, and where this device is too busy to be measured.
     """
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
     tuned = TunedConfig.load(path)
     current = choose_device(tuned.device, device)
+    other = other_interpreter(python) if python is not None else None
     verification = Verification(
         config=str(path),
         device=current.name,
-        remarks=(*tuned.edited, *device_differences(tuned.device, current)),
+        remarks=(
+            *tuned.edited,
+            *device_differences(tuned.device, current),
+            *(version_differences(tuned.versions, other.versions(tuned.versions)) if other is not None else []),
+        ),
         then_latency_s=stored_latency_s(tuned),
         then_peak_memory_bytes=tuned.tuned.peak_memory_bytes,
     )
     with scratch("autotune-verify-") as temporary:
-        target = tuned.target.model_copy(update={"device": current})
-        runner = Runner(StudyFolder(Path(temporary)), target, timeout_s, isolation="spawn")
+        pipeline = rebuilt(tuned.pipeline, factory, run_code=run_code)
+        target = tuned.target.model_copy(update={"device": current, "pipeline": pipeline})
+        runner = Runner(StudyFolder(Path(temporary)), target, timeout_s, isolation="spawn", interpreter=other)
         verification = _compare_pictures(verification, tuned, runner, listen)
         if verification.broken is not None:
             return verification

@@ -81,17 +81,20 @@ def prepare(folder: Path) -> list[str]:
 
 
 def _load(job: "Job") -> None:
-    from autotune.job import DrawJob, MeasureJob
+    from autotune.job import DrawJob, MeasureJob, ProbeJob
     from autotune.knobs import all_knobs
 
     for name in LIBRARIES:
         import_module(name)
     all_knobs()
-    if isinstance(job, MeasureJob | DrawJob):
+    if isinstance(job, MeasureJob | DrawJob | ProbeJob):
         from autotune.pipelines.loading import import_classes
 
+        pipeline = job.pipeline if isinstance(job, ProbeJob) else job.target.pipeline
+        if pipeline.factory is not None:
+            return  # the user's code may start threads: it runs in the children only
         try:
-            import_classes(job.target.pipeline)
+            import_classes(pipeline)
         except Exception:  # the job itself will fail in the same way and report it in its outcome
             traceback.print_exc()
 

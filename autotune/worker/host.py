@@ -67,13 +67,17 @@ def _mapped_files_bytes(job: "Job") -> int:
     safetensors maps a file as private memory that could be written, and never writes. It counts, and takes no memory.
     """
     from autotune.errors import UserError
+    from autotune.footprint import FLOAT32_BYTES
+    from autotune.job import pipelines_of
     from autotune.pipelines import locate
 
-    stages = getattr(job, "stages", (job,))
-    pipelines = [stage.target.pipeline for stage in stages if hasattr(stage, "target")]
     total = 0
-    for pipeline in pipelines:
+    for pipeline in pipelines_of(job):
         if pipeline.weights == "random":
+            continue
+        if pipeline.factory is not None:  # its files are not known: as many bytes as its weights in full precision
+            components = pipeline.traits.components if pipeline.traits is not None else ()
+            total += sum(FLOAT32_BYTES * component.weights for component in components)
             continue
         try:
             folder = locate.folder_of(pipeline, local_files_only=True)

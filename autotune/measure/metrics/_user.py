@@ -6,15 +6,13 @@ It is called as function(images, prompts, references) and returns one float for 
 """
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 from autotune.errors import UserError
 from autotune.measure.metrics import Better, Images, Judge, Metric
 from autotune.measure.metrics._clip import file_digest
+from autotune.pipelines.factory import import_file
 
 
 def is_users(word: str) -> bool:
@@ -35,7 +33,7 @@ def split(word: str) -> tuple[Path, str]:
 def user_metric(word: str) -> Metric:
     """The metric of the user's function. Runs the user's file. Raises UserError if it has no such function."""
     file, name = split(word)
-    function = getattr(_import(file), name, None)
+    function = getattr(import_file(file), name, None)
     if not callable(function):
         raise UserError(f"{str(file)!r} has no function {name}.")
     better: Better = getattr(function, "better", "higher")
@@ -53,20 +51,6 @@ def user_metric(word: str) -> Metric:
         unit="",
         load=lambda source, device: Judge(identity, scores),
     )
-
-
-def _import(file: Path) -> ModuleType:
-    name = f"autotune_user_{file_digest(file)}"
-    spec = spec_from_file_location(name, file.resolve())
-    if spec is None or spec.loader is None:
-        raise UserError(f"{str(file)!r} can't be imported.")
-    module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and others look there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # any error in the user's code is reported to the user
-        raise UserError(f"{str(file)!r} can't be imported: {type(error).__name__}: {error}.") from error
-    return module
 
 
 def _checked(scores: Iterable[float], count: int, word: str) -> list[float]:
