@@ -25,6 +25,7 @@ def markdown(summary: StudySummary) -> str:
         parts += ["## What each knob of the pick brings", _ablation(summary)]
     if summary.failed:
         listed = [f"- trial {r.number}, {escaped(r.config)}: {r.outcome}: {escaped(r.reason)}" for r in summary.failed]
+        listed += [f"- {escaped(one)}: no further trial has this value" for one in summary.failing_values]
         parts += [f"## {len(summary.failed)} of {len(summary.trials)} trials failed", "\n".join(listed)]
     told = [f"- {what}: {escaped(said)}" for what, said in how_measured(summary)]
     return "\n\n".join([*parts, "## How it was measured", "\n".join(told)]) + "\n"

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from autotune.config import Config
+from autotune.knobs import all_knobs
 from autotune.production.tuned_config import TunedConfig
 from autotune.report import words
 from autotune.statistics.drift import PRIOR_SPREAD, process_spread
+from autotune.statistics.failing_values import failing_values
 from autotune.statistics.paired import Paired, paired_drop
 from autotune.study.pareto_front import keeps, objectives, pareto_front, pick_trial
 from autotune.study.record import Record, read_anchors, read_record, read_trials
@@ -84,6 +86,12 @@ class StudySummary:
     @property
     def failed(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.kind == "failed")
+
+    @property
+    def failing_values(self) -> tuple[str, ...]:
+        """The values that were not tried any more, because every trial with them had failed for the same reason."""
+        defaults = {name: knob.default for name, knob in all_knobs().items()}
+        return tuple(map(str, failing_values(self.trials, defaults)))
 
     @property
     def title(self) -> str:

@@ -4,7 +4,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from autotune.config import Config
+from autotune.config import Config, Value
+from autotune.knob import Stage
 from autotune.knobs import all_knobs
 from autotune.measurement import Measurement, ShapeCost
 from autotune.pipeline import Pipeline
@@ -36,6 +37,30 @@ def config(values: Config) -> str:
     knobs = all_knobs()
     changed = [f"{name}={value}" for name, value in values.items() if name in knobs and value != knobs[name].default]
     return " ".join(changed) or "all defaults"
+
+
+def compiling(values: Config, trials: Sequence[Trial]) -> str:
+    """That a trial of this config compiles, and how long such trials took; empty where it does not compile.
+
+    Such trials are those with the same setting; where there is none, any that compile. Where the compiled code of an
+    earlier one was reused, they took less, which is why the range is told.
+    """
+    of = _compiles(values)
+    if not of:
+        return ""
+    before = [trial for trial in trials if _compiles(trial.config) == of]
+    before = before or [trial for trial in trials if _compiles(trial.config)]
+    took = [trial.seconds for trial in before]
+    if not took:
+        return "compiling; no such trial has run before"
+    each = seconds(took[0]) if len(took) == 1 else f"{seconds(min(took))} to {seconds(max(took))}"
+    return f"compiling; such trials took {each} before"
+
+
+def _compiles(values: Config) -> dict[str, Value]:
+    """The settings that compile a part of the pipe, without those that only refine them."""
+    at = {name: knob for name, knob in all_knobs().items() if knob.stage is Stage.COMPILE and knob.modifies is None}
+    return {name: values[name] for name, knob in at.items() if values.get(name, knob.default) != knob.default}
 
 
 def options(pipeline: Pipeline) -> list[str]:

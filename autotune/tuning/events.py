@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.config import Config
+from autotune.statistics.failing_values import FailingValue
 from autotune.study.earlier import EarlierStudy
 from autotune.study.record import Untried
 from autotune.study.space import SearchSpace
@@ -59,6 +60,13 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class ValueDropped:
+    """Every trial with this value has failed for the same reason, so that no further trial has it."""
+
+    failing: FailingValue
+
+
+@dataclass(frozen=True)
 class Anchored:
     """The baseline was measured again, to see whether the device has drifted."""
 
@@ -87,6 +95,7 @@ Event = (
     | WarmStarted
     | TrialStarted
     | TrialEnded
+    | ValueDropped
     | Anchored
     | Skipped
     | Confirming

@@ -17,7 +17,7 @@ from autotune.study.study import Study
 from autotune.study.time_left import next_s
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Failure, Trial
-from autotune.tuning.events import Anchored, Listener, Skipped, TrialEnded, TrialStarted, WarmStarted
+from autotune.tuning.events import Anchored, Listener, Skipped, TrialEnded, TrialStarted, ValueDropped, WarmStarted
 
 
 class TrialRunner(Protocol):
@@ -109,8 +109,11 @@ class Explorer:
         if number == 0 and isinstance(outcome, Failure):
             return outcome
         trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
+        dropped = set(self.study.space.failing)
         self.study.tell(trial)
         self.listen(TrialEnded(self.study.trials[-1]))
+        for pair in self.study.space.failing.keys() - dropped:
+            self.listen(ValueDropped(self.study.space.failing[pair]))
         return outcome
 
     def _run(self, number: int, config: Config) -> Outcome:

@@ -13,12 +13,13 @@ from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.reuse import Reuse
-from autotune.study.space import make_space
+from autotune.study.space import SearchSpace, make_space
 from autotune.study.space_file import shipped_space_file
 from autotune.study.storage import InMemory, OnDisk, Store
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure
+from autotune.tuning.events import ValueDropped
 from autotune.tuning.explore import Explorer
 
 SPACE = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
@@ -79,3 +80,23 @@ def test_the_error_of_a_baseline_names_its_log_once(tmp_path: Path) -> None:
     log = str(folder.trial(0) / "log.txt")
     for reason in (f"no result after 1 s, killed; log at {log}", "it drew black pictures"):
         assert str(searching.baseline_failed(Failure(cause="timeout", reason=reason))).count(log) == 1
+
+
+def test_a_value_that_fails_twice_for_the_same_reason_is_dropped_told_and_not_tried_again(tmp_path: Path) -> None:
+    class Breaking(Remembering):
+        def run(self, place: Path, config: Config, **how: Any) -> Any:
+            outcome = super().run(place, config, **how)
+            return Failure(cause="error", reason=f"no kernel, line {place.name}") if config["qkv_fusion"] else outcome
+
+    def demo() -> SearchSpace:
+        return make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
+
+    space, events = demo(), list[Any]()
+    study = Study(StudyFolder(tmp_path), record(space=space.values), space, sampler="random", store=InMemory())
+    Explorer(study.folder, study, Breaking(), events.append, reuse=False).explore(Budget(trials=40))
+    [dropped] = [event.failing for event in events if isinstance(event, ValueDropped)]
+    assert (dropped.knob, dropped.value) == ("qkv_fusion", True)
+    assert len(dropped.trials) in (2, 3)
+    assert [t.number for t in study.trials if t.values["qkv_fusion"]] == list(dropped.trials)
+    again = Study(study.folder, study.record, demo(), sampler="random", store=study._store)
+    assert str(dropped) == again.space.objection(complete({"qkv_fusion": True}))

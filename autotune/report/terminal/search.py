@@ -29,7 +29,7 @@ def header(event: Probed) -> str:
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
     about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
-        heading_words("search", f"{about}, {target.workload}"),
+        heading_words("search", f"{about}, {target.calls}"),
         inputs_words(target.pipeline.known),
         target.doubt or "",
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
@@ -68,6 +68,8 @@ class LiveView:
             self.budget = min(self.budget, event.space.combinations())  # the budget of `record --all` has no limit
         elif isinstance(event, TrialStarted):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
+            compiling = words.compiling(event.config, self.trials)
+            self.doing += f" ({compiling})" if compiling else ""
         elif isinstance(event, TrialEnded):
             self.trials.append(event.trial)
         elif isinstance(event, Anchored):

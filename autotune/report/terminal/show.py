@@ -25,6 +25,7 @@ from autotune.tuning.events import (
     Skipped,
     TrialEnded,
     TrialStarted,
+    ValueDropped,
     WarmStarted,
 )
 from autotune.tuning.search import Result
@@ -72,7 +73,7 @@ def _plain(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> 
 
 
 class PlainLines:
-    """Turns events into lines, one for each finished trial. Keeps the trials and the anchors."""
+    """Turns events into lines: one for each finished trial, and for each that compiles. Keeps trials and anchors."""
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []
@@ -87,12 +88,17 @@ class PlainLines:
             self.trials, self.anchors = list(event.trials), list(event.anchors)
             done = [f"going on after {len(event.trials)} finished trials"] if event.trials else []
             return [*header(event).splitlines(), *done]
+        if isinstance(event, TrialStarted):
+            compiling = words.compiling(event.config, self.trials)
+            return [f"trial {event.number}: {compiling}"] if compiling else []
         if isinstance(event, TrialEnded):
             trial = event.trial
             self.trials.append(trial)
             what = f"trial {trial.number} ({trial.origin}) {words.config(trial.config)}"
             spread = process_spread(self.trials[0], self.anchors)
             return [f"{what}: {words.outcome(trial, self.trials[0], spread)}"]
+        if isinstance(event, ValueDropped):
+            return [f"{event.failing}: no further trial has this value"]
         if isinstance(event, Anchored):
             self.anchors.append(event.anchor)
             return [f"baseline again: {words.anchor(event.anchor, self.trials[0])}"]
@@ -119,6 +125,8 @@ def as_data(event: Event) -> dict[str, Any]:
         return {"event": "started", "trial": event.number, "origin": event.origin, "config": dict(event.config)}
     if isinstance(event, TrialEnded):
         return {"event": "ended", **event.trial.to_json()}
+    if isinstance(event, ValueDropped):
+        return {"event": "value_dropped", **event.failing.to_json()}
     if isinstance(event, Anchored):
         return {"event": "anchored", **event.anchor.to_json()}
     if isinstance(event, BaselineRejected):

@@ -65,7 +65,7 @@ class Watch:
         causes = Counter(t.outcome.cause for t in trials if isinstance(t.outcome, Failure))
         return State(
             lines=tuple(_line(known[number], trials[0], anchors) for number in new),
-            now=self._now(),
+            now=self._now(trials),
             best=self._best(trials),
             failed=", ".join(f"{count} {cause}" for cause, count in causes.most_common()) or "none",
             done=len(trials),
@@ -85,7 +85,7 @@ class Watch:
             if anchor is not None:
                 self._anchors[anchor.before] = anchor
 
-    def _now(self) -> str:
+    def _now(self, trials: list[Trial]) -> str:
         """What is being run now: that is the newest folder without a result."""
         for folder in reversed(self.folder.confirmation_folders()):
             if int(folder.name) and not (folder / "confirmation.json").exists():
@@ -95,8 +95,9 @@ class Watch:
                 return "measuring the baseline again"
         for folder in reversed(self.folder.trial_folders()):
             if int(folder.name) not in self._trials and (values := read_job_values(folder)):
+                compiling = words.compiling(Config(values), trials)
                 config = words.config(Config(values))
-                return f"trial {int(folder.name)}: {config}"
+                return f"trial {int(folder.name)}: {config}{f' ({compiling})' if compiling else ''}"
         return "between two trials"
 
     def _best(self, trials: list[Trial]) -> str:
@@ -118,7 +119,7 @@ def show_watch(path: Path, *, console: Console | None = None, every_s: float = E
     console = console or plain_console()
     watch = Watch(path)
     target = watch.record.target
-    show_heading(console, "watch", f"{target.pipeline.name} on {target.device.name}, {target.workload}")
+    show_heading(console, "watch", f"{target.pipeline.name} on {target.device.name}, {target.calls}")
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             running = watch.folder.is_locked()  # before the look, so that the last look sees all files

@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_up import measured
+from made_up import failed, measured
 from rich.console import Console
 from studies import VALUES, study, usual
 
+from autotune.knobs import complete
+from autotune.report.markdown import markdown
 from autotune.report.summary import next_steps, read_summary
-from autotune.report.terminal.search import front_table
+from autotune.report.terminal.search import LiveView, front_table
+from autotune.report.terminal.show import PlainLines, as_data
 from autotune.report.terminal.theme import show_heading, show_steps
+from autotune.statistics.failing_values import failing_values
+from autotune.tuning.events import TrialEnded, TrialStarted, ValueDropped
 
 
 def narrow(width: int = 80) -> Console:
@@ -72,3 +77,35 @@ def test_piped_output_is_plain_text(tmp_path: Path, env: dict[str, str], words: 
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     assert done.stdout
+
+
+REGIONAL, WHOLE = complete({"compile": "regional", "dtype": "bf16"}), complete({"compile": "denoiser"})
+
+
+def test_a_trial_that_compiles_says_so_and_how_long_such_trials_took_before() -> None:
+    lines, view = PlainLines(), LiveView(10, None, 3)
+    for seconds, config in ((12.0, {}), (170.0, REGIONAL), (60.0, {**REGIONAL, "compile_mode": "max-autotune"})):
+        trial = measured(len(lines.trials), config).model_copy(update={"seconds": seconds})
+        lines.hear(TrialEnded(trial))
+        view.hear(TrialEnded(trial))
+    told = "compiling; such trials took 60 s to 2 min 50 s before"
+    for config in (REGIONAL, WHOLE):  # the other one is of another setting: there is none of its own yet
+        started = TrialStarted(3, config, "sampler")
+        assert lines.hear(started) == [f"trial 3: {told}"]
+        view.hear(started)
+        console = narrow(200)
+        console.print(view)
+        assert told in said(console)
+    assert lines.hear(TrialStarted(4, complete({"dtype": "bf16"}), "sampler")) == []
+    lines.hear(TrialEnded(measured(3, WHOLE).model_copy(update={"seconds": 80.0})))
+    assert lines.hear(TrialStarted(4, WHOLE, "sampler")) == ["trial 4: compiling; such trials took 80 s before"]
+
+
+def test_a_value_that_always_fails_is_told_once_with_its_trials_and_its_reason(tmp_path: Path) -> None:
+    trials = [measured(0), failed(1, VALUES[0]), failed(2, VALUES[0])]
+    folder = study(tmp_path / "study", trials)
+    [dropped] = failing_values(trials, {})
+    told = "dtype=bf16 failed alike in trials 1 and 2 (error: made up): no further trial has this value"
+    assert PlainLines().hear(ValueDropped(dropped)) == [told]
+    assert told in markdown(read_summary(folder.path)).replace("\\", "")
+    assert as_data(ValueDropped(dropped))["trials"] == [1, 2]

@@ -44,6 +44,8 @@ def test_it_says_what_is_being_measured(tmp_path: Path) -> None:
     folder.trial(1).mkdir(parents=True)
     write_json(folder.trial(1) / "job.json", {"values": VALUES[0]})
     assert watch.look().now == "trial 1: dtype=bf16"
+    write_json(folder.trial(1) / "job.json", {"values": {"compile": "regional"}})
+    assert watch.look().now == "trial 1: compile=regional (compiling; no such trial has run before)"
     folder.anchor(1).mkdir(parents=True)
     assert watch.look().now == "measuring the baseline again"
     folder.confirmation(1).parent.mkdir(parents=True)
