@@ -6,6 +6,7 @@ one by one. Those that would make what is measured untrue are refused; the cache
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from autotune.errors import UserError
 
@@ -26,6 +27,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "TORCHDYNAMO_DISABLE": (("", "0"), "torch.compile does nothing, so that no compiled config can be measured"),
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": (("", "0"), "compiled code is never found again, so that none is reused"),
 }
+OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the probe has downloaded everything that a job loads
 OWN_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 
@@ -40,6 +42,11 @@ def recorded_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that libraries read and that may change what is measured, sorted by name."""
     found = {name for name in environ if READ_BY_LIBRARIES.match(name) and not MEANS_NOTHING.search(name)}
     return {name: environ[name] for name in sorted(found)}
+
+
+def trial_environment(cache: Path) -> dict[str, str]:
+    """What every trial is given: its own cache of compiled code, and no network."""
+    return {"TORCHINDUCTOR_CACHE_DIR": str(cache), **OFFLINE}
 
 
 def inherited(environ: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:

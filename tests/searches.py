@@ -1,0 +1,42 @@
+"""command_here(): the autotune command inside this process, with children that are forked wherever that is possible.
+
+A fresh interpreter takes ten seconds of a core to load the libraries. A command in a process of its own starts three or
+more of them: its probe, its fork server, and each run of a confirmation, which a search spawns on purpose. Commands that
+run here share one fork server. How children are started is tested elsewhere: tests/execution, tests/worker, and the
+searches in tests/tuning/test_search.py that run in a process of their own.
+"""
+
+import contextlib
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from autotune import cli
+from autotune.execution import isolate
+
+
+@contextlib.contextmanager
+def forked_children() -> Iterator[None]:
+    """Inside the block, every job that may be forked is, also where `spawn` was asked; the fork server stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolate, "choose", lambda requested: "fork")
+        patch.setattr(isolate, "close", lambda: None)
+        yield
+
+
+def command_here(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run `autotune WORDS` in this process. Returns its exit code and what it printed."""
+    out, err, texts = io.StringIO(), io.StringIO(), [str(word) for word in words]
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, forked_children():
+        patch.setattr(sys, "argv", ["autotune", *texts])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            try:
+                cli.main()
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(["autotune", *texts], int(end.value.code or 0), out.getvalue(), err.getvalue())
