@@ -51,6 +51,7 @@ from pydantic import Field
 from autotune.config import Config, Value
 from autotune.footprint import Footprint
 from autotune.frozen_model import FrozenModel
+from autotune.range import Range
 from autotune.target import Target
 
 # What people do to a pipe that is tuned: put a LoRA or an IP-Adapter on it, set attention processors, save_pretrained.
@@ -104,6 +105,11 @@ class Script(FrozenModel):
     why_not: str | None = None
 
 
+def no_ranges(target: Target) -> tuple[Range, ...]:
+    """The default of `ranges`: the knob's listed values are all that a search tries."""
+    return ()
+
+
 def no_objection(*_: Any) -> None:
     """The default of `why_not` and `clash`: every value is available, with every other knob."""
 
@@ -131,6 +137,11 @@ class Knob:
 
     Which values are possible. These run in the parent process, before any trial.
 
+    ranges(target) -> ranges
+             Numbers that a search may try between the listed values, where they are ordered: a threshold, a share, a
+             size. The listed values that lie in a range are tried first, or where only a few can be; without such a
+             value, a grid of the range is. `also` must allow every number of a range.
+             Example: lambda target: (Range(low=0.03, high=0.2, log=True, prefix="first_block:"),).
     also(value) -> bool
              Is this value allowed, though `values` does not list it? Space files and --fix may name it. Called for
              values that are not in `values`. Example: any float from 0 to 0.75.
@@ -197,6 +208,7 @@ class Knob:
     summary: str
     rounds: bool = False
     in_graphs: Callable[[Value], Value] = lambda value: value
+    ranges: Callable[[Target], tuple[Range, ...]] = no_ranges
     also: Callable[[Value], bool] = lambda value: False
     why_not: Callable[[Value, Target], str | None] = no_objection
     clash: Callable[[Config, Target], str | None] = no_objection

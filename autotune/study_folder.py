@@ -111,8 +111,7 @@ class StudyFolder:
 
         A trial that was cut short has a folder, but has not ended: it is run again under its number.
         """
-        ended = [int(p.name) for p in self.trial_folders() if (p / "trial.json").exists() or aside(p / "trial.json")]
-        return max(ended, default=-1) + 1
+        return max((int(place.name) for place in self.trial_folders() if ended(place)), default=-1) + 1
 
     def create(self) -> None:
         """Make the folder, or accept one that is empty or holds a study. Raises UserError for any other."""
@@ -206,6 +205,11 @@ def set_aside(path: Path) -> Path:
 def aside(path: Path) -> bool:
     """Was a file of this name set aside?"""
     return path.with_name(f"{path.name}.damaged").exists()
+
+
+def ended(place: Path) -> bool:
+    """Has the trial of this folder ended, one whose file is damaged too?"""
+    return (place / "trial.json").exists() or aside(place / "trial.json")
 
 
 def _locked(file: IO[str], how: int) -> bool:

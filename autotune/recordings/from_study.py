@@ -39,6 +39,7 @@ def recording_of(study: Path) -> Recording:
         goal=record.goal,
         baseline=record.baseline,
         space=record.space,
+        ranges=record.ranges or {},
         recipes=tuple(Recipe(name=trial.origin, values=trial.values) for trial in own if trial.origin not in NO_RECIPE),
         metric=baseline.quality.metric,
         scorer=baseline.quality.scorer,
@@ -59,6 +60,8 @@ def _without_place(target: Target) -> Target:
 
 def _allowed(record: Record, trials: Sequence[Trial], own: Sequence[Trial]) -> tuple[int | None, int | None]:
     """(the number of allowed configs, how many of them have no row); None if there are too many to count."""
+    if record.ranges:
+        return None, None  # there is always another number
     space = SearchSpace(record.target, record.space)
     for trial in trials:
         space.learn(trial, trials)

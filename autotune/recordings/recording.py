@@ -16,6 +16,7 @@ from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
 from autotune.goal import Goal
 from autotune.measurement import Measurement, Quality, ShapeCost
+from autotune.range import Range
 from autotune.study.pareto_front import objectives
 from autotune.study.record import Record
 from autotune.study.space_file import Recipe
@@ -40,6 +41,7 @@ class Header(FrozenModel):
     metric           what the quality loss is measured by
     allowed_configs  by the rules, without values that had no effect; None: too many to count
     is_whole         are all allowed configs in the table?
+    ranges           knob -> the ranges between whose listed values numbers were tried, too
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -55,6 +57,7 @@ class Header(FrozenModel):
     scorer: str | None
     allowed_configs: int | None
     is_whole: bool
+    ranges: dict[str, tuple[Range, ...]] = Field(default_factory=dict)
 
 
 class Row(FrozenModel):
@@ -126,7 +129,12 @@ class Recording(FrozenModel):
         """The record of a study of this space."""
         head = self.header
         return Record(
-            target=head.target, goal=head.goal, baseline=head.baseline, space=head.space, command=head.command
+            target=head.target,
+            goal=head.goal,
+            baseline=head.baseline,
+            space=head.space,
+            ranges=head.ranges,
+            command=head.command,
         )
 
     def trials(self) -> list[Trial]:

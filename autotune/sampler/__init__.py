@@ -1,4 +1,4 @@
-"""AutoSampler: an Optuna sampler for categorical parameters, expensive trials, several objectives.
+"""AutoSampler: an Optuna sampler for few expensive trials, categorical and ordered parameters, several objectives.
 
 It uses what generic samplers don't know:
 
@@ -7,15 +7,19 @@ It uses what generic samplers don't know:
 - No config is worth trying twice.
 
 Of all allowed, untried configs it proposes the one with the largest expected hypervolume improvement (improvement.py),
-times the probability that the trial works and keeps the constraints. Four options refine this:
+times the probability that the trial works and keeps the constraints. Five options refine this:
 
 - `primary`: every third proposal has the largest expected improvement of these objectives alone. The config that is
   used in the end lies at an end of the front, where it adds little hypervolume.
 - `cost`: a config that is expensive to try must promise more.
 - `ceilings`: a config that surely exceeds a ceiling (ceiling.py) is proposed only when nothing else is left.
 - `earlier`: trials of earlier studies count as far as their effects resemble those of this study (observations.py).
+- `pending`: trials that run now count as if each had turned out as predicted.
 
-It works in any Optuna study of categorical parameters and needs only numpy:
+Parameters are categorical, whole numbers or real ones. The effect of a number is smooth, and numbers are proposed from
+a grid that is refined around the best ones.
+
+It works in any Optuna study and needs only numpy:
 
     optuna.create_study(directions=[...], sampler=AutoSampler())
 
@@ -32,17 +36,17 @@ from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 
 from autotune.sampler.additive import Additive, fit
-from autotune.sampler.arrays import Bools, Floats, Ints
+from autotune.sampler.arrays import Bools, Codes, Floats
 from autotune.sampler.ceiling import Ceiling, Excluded, surely_over, truncated
 from autotune.sampler.faults import Faults
 from autotune.sampler.improvement import expected_improvement, probability_below
-from autotune.sampler.observations import FAILED, NOT_MEASURED, Observations, TransferredTrial
+from autotune.sampler.observations import FAILED, NOT_MEASURED, Observations, TransferredTrial, with_points
 
 __all__ = ["FAILED", "NOT_MEASURED", "AutoSampler", "Ceiling", "Excluded", "TransferredTrial"]
 
@@ -55,6 +59,7 @@ ENUMERATED = 20_000  # up to so many combinations, all are candidates
 DRAWN = 2_000  # of a larger space: so many random ones, and the neighbours of the front
 CAUTION = 2  # power of the probability to work. With 1, more trials failed and nothing better was found
 PRIMARY_EVERY = 3  # proposals, of which one improves the primary objectives alone
+LIKELY = 0.5  # probability to count from which a pending trial stands on the front
 COST_WEIGHT = 0.5  # power of a trial's expected cost. With 1, cheap configs were tried for too long
 COST = -1  # the key of the cost's model, among the objectives' indices and the constraints' names
 FIRST_STEPS, STEPS = 60, 15  # of a fit: the first one, and one that starts from the last fit
@@ -72,7 +77,9 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     earlier      returns the trials of each earlier study; called for every proposal
     primary      the indices of the objectives whose minimum matters most; of several, their mean as modelled
     cost         the user attribute that holds what a trial cost, such as its seconds
+    conditions   a number's name -> (a categorical parameter, its value beside which alone the number has an effect)
     lead         the former name of `primary`
+    pending      returns the parameters of the trials that run now; `candidates` is to leave them out
 
     `excluded` holds, by objective, which candidates the ceilings excluded from the last proposal.
     """
@@ -88,13 +95,16 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         earlier: Callable[[], Sequence[Sequence[TransferredTrial]]] = lambda: (),
         primary: Sequence[int] = (),
         cost: str | None = None,
+        conditions: Mapping[str, tuple[str, Any]] | None = None,
         lead: Sequence[int] = (),
+        pending: Callable[[], Sequence[Params]] = lambda: (),
     ) -> None:
         self._rng = random.Random(seed)
         self._independent = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
         self._candidates, self._fails_count, self._earlier = candidates, fails_count, earlier
         self._ceilings, self._primary, self._cost = dict(ceilings or {}), list(primary or lead), cost
+        self._conditions, self._pending = dict(conditions or {}), pending
         self.excluded: dict[int, Excluded] = {}
         self._last_theta: dict[int | str, Floats] = {}  # of each model: where its last fit ended
         self.set_irrelevant(irrelevant or {})
@@ -106,7 +116,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         space = self._intersection.calculate(study)
-        return {n: d for n, d in space.items() if isinstance(d, CategoricalDistribution) and not d.single()}
+        return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         return self._independent.sample_independent(study, trial, name, distribution)
@@ -117,7 +127,13 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         """The most promising config; {} while there are too few trials to learn from, or no candidate is left."""
         if not search_space:
             return {}
-        observed = Observations(study, search_space, fails_count=self._fails_count, earlier=self._earlier())
+        observed = Observations(
+            study,
+            search_space,
+            fails_count=self._fails_count,
+            earlier=self._earlier(),
+            conditions=self._conditions,
+        )
         if len(observed.measured) < (1 if observed.transferred else LEAST):
             return {}
         best = [observed.params(frozen) for frozen in observed.front()]
@@ -128,13 +144,16 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         maxima = np.flatnonzero(worth >= worth.max())
         return dict(candidates[int(self._rng.choice(list(maxima)))])
 
-    def _acquisition(self, observed: Observations, codes: Ints) -> Floats:
+    def _acquisition(self, observed: Observations, codes: Codes) -> Floats:
         """Expected improvement per cost, times the probability that the trial counts; -1 above a ceiling."""
         values, front, corner = observed.box()
         models = [self._objective(d, observed, values[:, d]) for d in range(values.shape[1])]
+        pending = observed.codes([params for params in self._pending() if observed.is_in_space(params)])
+        if len(pending):
+            models, front = self._believing(pending, models, observed, values, front)
         predicted = [model.predict(codes) for model in models]
         mean, deviation = (np.stack(columns, axis=1) for columns in zip(*predicted, strict=True))
-        is_turn = len(observed.codes_told) % PRIMARY_EVERY == PRIMARY_EVERY - 1
+        is_turn = (len(observed.codes_told) + len(pending)) % PRIMARY_EVERY == PRIMARY_EVERY - 1
         primary_alone = bool(self._primary) and len(front) > 0 and is_turn
         if primary_alone:
             worth = self._primary_improvement(mean, deviation, front)
@@ -145,14 +164,29 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
             fits = probability_below(*predicted[d], math.log(ceiling.limit))
             # The improvement of the primary objectives alone does not fall where this objective is large.
             works = works * (fits**CAUTION if primary_alone else fits)
-        covered = {ceiling.name for ceiling in self._ceilings.values()}
-        for name, violation in observed.constraints().items():
-            if name not in covered:
-                worth = worth * probability_below(*self._fit(name, observed, violation).predict(codes), 0.0)
+        worth = worth * self._keeps(observed, codes)
         worth = worth / self._cost_penalty(observed, codes)
         return np.where(self._over_ceilings(observed, predicted), -1.0, worth * works**CAUTION)
 
-    def _cost_penalty(self, observed: Observations, codes: Ints) -> Floats:
+    def _keeps(self, observed: Observations, codes: Codes) -> Floats:
+        """The probability that each config keeps the constraints that no ceiling covers."""
+        covered, keeps = {ceiling.name for ceiling in self._ceilings.values()}, np.ones(len(codes))
+        for name, violation in observed.constraints().items():
+            if name not in covered:
+                keeps = keeps * probability_below(*self._fit(name, observed, violation).predict(codes), 0.0)
+        return keeps
+
+    def _believing(
+        self, pending: Codes, models: Sequence[Additive], observed: Observations, values: Floats, front: Floats
+    ) -> tuple[list[Additive], Floats]:
+        """The models and the front as they will be if each pending config turns out as predicted."""
+        points = np.stack([model.predict(pending)[0] for model in models], axis=1)
+        sure = np.zeros(len(pending))
+        fitted = [self._fit(d, observed, values[:, d], (pending, points[:, d], sure)) for d in range(len(models))]
+        counts = self._works(observed, pending) * self._keeps(observed, pending) > LIKELY
+        return fitted, with_points(front, points[counts])
+
+    def _cost_penalty(self, observed: Observations, codes: Codes) -> Floats:
         """The divisor of each config's improvement: a power of the expected cost of its trial."""
         costs = observed.attribute(self._cost) if self._cost else np.array([])
         if np.isfinite(costs).sum() < LEAST:
@@ -181,7 +215,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
             over |= above
         return over
 
-    def _works(self, observed: Observations, codes: Ints) -> Floats:
+    def _works(self, observed: Observations, codes: Codes) -> Floats:
         """The probability that each config does not fail. Trials that hit a ceiling are no evidence of other faults."""
         hits = {t.number for ceiling in self._ceilings.values() for t in observed.failures if ceiling.hit(t)}
         return Faults.of(observed, ignore=hits).works(codes)
@@ -202,7 +236,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         name: int | str,
         observed: Observations,
         values: Floats,
-        censored: tuple[Ints, Floats, Floats] | None = None,
+        censored: tuple[Codes, Floats, Floats] | None = None,
     ) -> Additive:
         """The model of an objective (by its index), a constraint (by its name) or the cost.
 
@@ -226,22 +260,28 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         return model
 
     def _combinations(self, observed: Observations, best: Sequence[Params]) -> list[Params]:
-        """The untried combinations: all of a small space, a random part of a large one with the best's neighbours."""
-        if math.prod(observed.counts) <= ENUMERATED:
-            all_codes: Iterable[tuple[int, ...]] = itertools.product(*map(range, observed.counts))
+        """The untried combinations: all of a small space, a random part of a large one with the best's neighbours.
+
+        Of a number, those on a grid and those around the best's.
+        """
+        grids = [observed.scales[n].grid() if n in observed.scales else observed.choices[n] for n in observed.names]
+        if math.prod(map(len, grids)) <= ENUMERATED:
+            found: Iterable[tuple[Any, ...]] = itertools.product(*grids)
+            near = _neighbours(observed, best, grids) if observed.scales else ()
         else:
-            drawn = [tuple(self._rng.randrange(count) for count in observed.counts) for _ in range(DRAWN)]
-            all_codes = dict.fromkeys([*drawn, *_neighbours(observed.codes(best), observed.counts)])
+            found = [tuple(grid[self._rng.randrange(len(grid))] for grid in grids) for _ in range(DRAWN)]
+            near = _neighbours(observed, best, grids)
+        made = [dict(zip(observed.names, row, strict=True)) for row in dict.fromkeys([*found, *near])]
         tried = {tuple(row) for row in observed.codes_told.tolist()}
-        return [
-            {n: observed.choices[n][code] for n, code in zip(observed.names, row, strict=True)}
-            for row in all_codes
-            if row not in tried
-        ]
+        return [p for p, row in zip(made, observed.codes(made).tolist(), strict=True) if tuple(row) not in tried]
 
 
-def _neighbours(codes: Ints, counts: Sequence[int]) -> Iterable[tuple[int, ...]]:
-    """The configs that differ from one of these rows in one parameter."""
-    for row in codes.tolist():
-        for k, count in enumerate(counts):
-            yield from ((*row[:k], value, *row[k + 1 :]) for value in range(count) if value != row[k])
+def _neighbours(
+    observed: Observations, best: Sequence[Params], grids: Sequence[Sequence[Any]]
+) -> Iterable[tuple[Any, ...]]:
+    """The configs that differ from one of these in one parameter."""
+    for params in best:
+        row = tuple(params[name] for name in observed.names)
+        for k, name in enumerate(observed.names):
+            values = [*grids[k], *(observed.scales[name].around(params) if name in observed.scales else ())]
+            yield from ((*row[:k], value, *row[k + 1 :]) for value in values if value != row[k])

@@ -10,9 +10,11 @@ from itertools import combinations
 
 import numpy as np
 
-from autotune.sampler.arrays import Bools, Floats, Ints
+from autotune.sampler.arrays import Bools, Codes, Floats, Ints
 from autotune.sampler.observations import Observations
+from autotune.sampler.scale import INACTIVE
 
+PARTS = 4  # of a number's scale
 VALUE, PAIR = 0.02, 0.003  # prior probability that a value, or a pair, breaks a config
 PRIOR = 0.05  # trials that the prior counts as
 ROUNDS = 25  # of expectation maximisation
@@ -22,14 +24,15 @@ EARLIER = 0.25  # what a trial of an earlier study counts, perhaps one of anothe
 class Faults:
     """The fitted model.
 
-    codes    trials x parameters: the index of each parameter's value
+    codes    trials x parameters: the index of each parameter's value, or the position of a number
     failed   did each trial fail?
-    counts   the number of values of each parameter
+    counts   the number of values of each parameter; 0 for a number, of which each part of its scale is a suspect
     weights  what each trial counts, from 0 to 1; default: 1
     """
 
-    def __init__(self, codes: Ints, failed: Bools, counts: list[int], weights: Floats | None = None) -> None:
-        self.counts = counts
+    def __init__(self, codes: Codes, failed: Bools, counts: list[int], weights: Floats | None = None) -> None:
+        self.numbers = [k for k, count in enumerate(counts) if count == 0]
+        self.counts = counts = [count or PARTS + 1 for count in counts]
         self.pairs = list(combinations(range(len(counts)), 2))
         sizes = [*counts, *(counts[a] * counts[b] for a, b in self.pairs)]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -49,15 +52,19 @@ class Faults:
         rows = np.concatenate(codes)
         return cls(rows, np.arange(len(rows)) >= len(observed.tasks), observed.counts, weights)
 
-    def works(self, codes: Ints) -> Floats:
+    def works(self, codes: Codes) -> Floats:
         """The probability that each of these configs (a row each) does not fail."""
         if not self.chance.any():
             return np.ones(len(codes))
         works: Floats = np.exp(np.log1p(-self.chance)[self._suspects(codes)].sum(axis=1))
         return works
 
-    def _suspects(self, codes: Ints) -> Ints:
+    def _suspects(self, codes: Codes) -> Ints:
         """configs x suspects of each: the indices of its values and pairs."""
+        for k in self.numbers:
+            parts = np.where(codes[:, k] == INACTIVE, 0, 1 + np.minimum(codes[:, k] * PARTS, PARTS - 1))
+            codes = np.concatenate([codes[:, :k], np.floor(parts)[:, None], codes[:, k + 1 :]], axis=1)
+        codes = codes.astype(int)
         singles = [codes[:, k] for k in range(len(self.counts))]
         both = [codes[:, a] * self.counts[b] + codes[:, b] for a, b in self.pairs]
         suspects: Ints = np.stack([*singles, *both], axis=1) + self.starts[:-1]

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune.sampler.arrays import Bools, Floats, Ints
+from autotune.sampler.arrays import Bools, Codes, Floats, Ints
+from autotune.sampler.scale import Scale
 
 Params = Mapping[str, Any]
 
@@ -36,11 +37,12 @@ class TransferredTrial:
 class Observations:
     """A row per trial. The measured trials of this study come first (task 0), then those of each earlier study.
 
-    names, choices, counts  the parameters, their values, the number of their values
+    names, choices, counts  the parameters, their values, the number of their values; of a number no values and 0
+    scales                  the numbers among the parameters
     measured, failures      trials of this study
     transferred             trials of earlier studies that worked; `transferred_failures`: those that failed
     tasks                   of each measured row: 0 for this study, 1, 2 ... for the earlier ones (see additive.py)
-    codes_measured          measured rows x parameters: the index of each value
+    codes_measured          measured rows x parameters: the index of each value, or a number's position on its scale
     codes_told              the same of all trials of this study, failures included
     """
 
@@ -51,18 +53,23 @@ class Observations:
         *,
         fails_count: bool = True,
         earlier: Sequence[Sequence[TransferredTrial]] = (),
+        conditions: Mapping[str, tuple[str, Any]] | None = None,
     ) -> None:
+        """`conditions` as in AutoSampler; one whose other parameter is not in the space is void."""
         self.names = sorted(space)
-        self.choices = {name: space[name].choices for name in self.names}
+        beside = {name: on for name, on in (conditions or {}).items() if on[0] in space}
+        numbers = [name for name in self.names if not isinstance(space[name], CategoricalDistribution)]
+        self.scales = {name: Scale(name, space[name], beside.get(name)) for name in numbers}
+        self.choices = {name: () if name in self.scales else space[name].choices for name in self.names}
         self.counts = [len(self.choices[name]) for name in self.names]
         self._codes = {name: {v: i for i, v in enumerate(self.choices[name])} for name in self.names}
         self.signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions])
         states = (TrialState.COMPLETE, TrialState.FAIL) if fails_count else (TrialState.COMPLETE,)
-        told = [t for t in study.get_trials(deepcopy=False, states=states) if self._is_in_space(t.params)]
+        told = [t for t in study.get_trials(deepcopy=False, states=states) if self.is_in_space(t.params)]
         self.measured = [t for t in told if t.state == TrialState.COMPLETE and t.constraints.get(FAILED, 0.0) <= 0]
         known = {t.number for t in self.measured}
         self.failures = [t for t in told if t.number not in known]
-        groups = [[trial for trial in group if self._is_in_space(trial.params)] for group in earlier]
+        groups = [[trial for trial in group if self.is_in_space(trial.params)] for group in earlier]
         self.transferred_failures = [trial for group in groups for trial in group if trial.values is None]
         worked = [(task, trial) for task, group in enumerate(groups, 1) for trial in group if trial.values is not None]
         self.transferred = [trial for _, trial in worked]
@@ -72,8 +79,12 @@ class Observations:
         values = [t.values for t in self.measured] + [trial.values for trial in self.transferred]
         self._raw = np.array(values).reshape(len(values), len(self.signs)) * self.signs
 
-    def _is_in_space(self, params: Params) -> bool:
-        return all(name in params and params[name] in self._codes[name] for name in self.names)
+    def is_in_space(self, params: Params) -> bool:
+        """Has every parameter one of its values here?"""
+        return all(name in params and self._is_value(name, params[name]) for name in self.names)
+
+    def _is_value(self, name: str, value: Any) -> bool:
+        return self.scales[name].contains(value) if name in self.scales else value in self._codes[name]
 
     @property
     def own(self) -> Bools:
@@ -84,10 +95,16 @@ class Observations:
     def params(self, trial: FrozenTrial) -> Params:
         return {name: trial.params[name] for name in self.names}
 
-    def codes(self, configs: Sequence[Params]) -> Ints:
-        """configs x parameters: the index of each value."""
-        columns = [[codes[config[name]] for config in configs] for name, codes in self._codes.items()]
-        return np.array(columns, dtype=int).reshape(len(self.names), len(configs)).T
+    def codes(self, configs: Sequence[Params]) -> Codes:
+        """configs x parameters: the index of each value, or a number's position on its scale."""
+        columns = [
+            [self.scales[name].position(config) for config in configs]
+            if name in self.scales
+            else [codes[config[name]] for config in configs]
+            for name, codes in self._codes.items()
+        ]
+        kind = float if self.scales else int
+        return np.array(columns, dtype=kind).reshape(len(self.names), len(configs)).T
 
     def known(self, name: int | str) -> Bools:
         """Is this objective or constraint measured, in each measured row? If it is in none, all count as told."""
@@ -155,6 +172,12 @@ class Observations:
 def _compressed(values: Floats, scale: float) -> Floats:
     """Linear near 0, logarithmic far from it."""
     return np.arcsinh(values / scale) if scale > 0 else values
+
+
+def with_points(front: Floats, points: Floats) -> Floats:
+    """A front, points x objectives, with further points: those of both that no other dominates."""
+    both = np.concatenate([front, points])
+    return both[_undominated(both)]
 
 
 def _undominated(values: Floats) -> Ints:

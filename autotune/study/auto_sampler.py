@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 from autotune.config import Config
 from autotune.sampler import AutoSampler, Ceiling, TransferredTrial
 from autotune.study.candidates import Candidates
+from autotune.study.parameters import Parameters
 from autotune.study.record import Record, Untried
 from autotune.study.reuse_plan import changes_the_picture, distrusted_knobs
 from autotune.study.space import SearchSpace
@@ -21,12 +22,14 @@ def make_auto_sampler(
     tried: set[Config],
     seed: int,
     earlier: Callable[[], Sequence[Sequence[TransferredTrial]]],
+    pending: Callable[[], Sequence[Mapping[str, Any]]] = lambda: (),
 ) -> AutoSampler:
     """The sampler of a new study, or of one that goes on.
 
     trials   of the study so far
     tried    configs that are not proposed: the set of the study itself, which grows
     earlier  returns the trials of earlier studies; called only when there is a baseline
+    pending  returns the parameters of the trials that run now
     """
 
     def untried_params(best: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -40,19 +43,23 @@ def make_auto_sampler(
         irrelevant=irrelevant_knobs(record, candidates.space, trials),
         fails_count=False,
         earlier=earlier,
+        pending=pending,
         ceilings={memory: Ceiling(limit, hit, "max_vram")} if limit else None,
         primary=range(record.latencies),  # the fastest config that keeps the limits is picked
         cost="seconds",  # a user attribute, see optuna_view.py
+        conditions=candidates.parameters.conditions,
     )
 
 
 def irrelevant_knobs(record: Record, space: SearchSpace, trials: Sequence[Trial]) -> dict[int | str, list[str]]:
-    """Objective or constraint -> the knobs without effect on it.
+    """Objective or constraint -> the parameters of the knobs without effect on it.
 
     Knobs that don't change the picture have no effect on the quality, unless the trials show that they do.
     """
     distrusted = distrusted_knobs(trials)
-    irrelevant = [name for name in space.free if not changes_the_picture(name, {}, distrusted)]
+    idle = [name for name in space.free if not changes_the_picture(name, {}, distrusted)]
+    parameters = Parameters(space.free, space.ranges)
+    irrelevant = [parameter for name in idle for parameter in parameters.names_of(name)]
     limited = ["max_worst_place"] if record.goal.max_worst_place_levels is not None else []
     return dict.fromkeys([record.latencies + 1, "max_quality_drop", *limited], irrelevant)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from autotune.config import Config, Value
 from autotune.knobs import all_knobs, is_active
+from autotune.study.parameters import Parameters
 from autotune.study.space import SearchSpace
 
 FIRST_DRAWN, DRAWN = 1000, 100  # random configs of a space too large to list: at first, and for each later proposal
@@ -12,16 +13,16 @@ FIRST_DRAWN, DRAWN = 1000, 100  # random configs of a space too large to list: a
 Params = Mapping[str, Value]
 
 
-def as_params(config: Config, free: Mapping[str, tuple[Value, ...]]) -> dict[str, Value]:
-    """The config as Optuna's parameters. A knob that is not active in the config gets its first value."""
-    return {name: config.get(name, values[0]) for name, values in free.items()}
-
-
 class Candidates:
-    """All configs of a space that can be listed. Of a larger one, random configs and the neighbours of the best."""
+    """All configs of a space that can be listed. Of a larger one, random configs and the neighbours of the best.
+
+    These are of listed values. Where a knob has ranges, the numbers around those of the best configs are added: the
+    grid is refined where it is worth it.
+    """
 
     def __init__(self, space: SearchSpace, rng: random.Random) -> None:
         self.space, self.rng = space, rng
+        self.parameters = Parameters(space.free, space.ranges)
         self.known: dict[Config, Params] = {}
 
     def params(self, tried: set[Config], best: Sequence[Params]) -> list[Params]:
@@ -29,19 +30,30 @@ class Candidates:
 
         best  the parameters of the best configs so far
         """
+        configs = [self.space.config(self.parameters.values(params)) for params in best]
         if not self.space.is_listable:
             self._add(self._drawn(DRAWN if self.known else FIRST_DRAWN, tried))
-            self._add(self._neighbours([self.space.config(params) for params in best]))
+            self._add(self._neighbours(configs))
         elif not self.known:
             self._add(self.space.all_configs())
-        dropped = self.space.no_effect
+        refined = {config: self.parameters.of(config) for config in self._refined(configs)}  # not kept: the best change
+        considered, dropped = {**self.known, **refined}, self.space.dropped
         if not dropped:
-            return [params for config, params in self.known.items() if config not in tried]
-        return [p for c, p in self.known.items() if c not in tried and not any(pair in dropped for pair in c.items())]
+            return [params for config, params in considered.items() if config not in tried]
+        return [p for c, p in considered.items() if c not in tried and not any(pair in dropped for pair in c.items())]
 
     def _add(self, configs: Iterable[Config]) -> None:
-        free = self.space.free
-        self.known |= {config: as_params(config, free) for config in configs if config not in self.known}
+        self.known |= {config: self.parameters.of(config) for config in configs if config not in self.known}
+
+    def _refined(self, best: Iterable[Config]) -> Iterator[Config]:
+        """The allowed configs that differ from one of these in one number of a range, see Range.around."""
+        for config in best:
+            for name, ranges in self.space.ranges.items():
+                within = next((each for each in ranges if config.get(name) in each), None)
+                for value in within.around(config[name]) if within is not None else ():
+                    near = self.space.config({**config, name: value})
+                    if not self.space.objection(near):
+                        yield near
 
     def _drawn(self, count: int, tried: set[Config]) -> Iterator[Config]:
         for _ in range(count):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import optuna
 import optuna.importance
-from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import RandomSampler
 
+from autotune.study.parameters import Parameters
 from autotune.study.pareto_front import costs
 from autotune.study.record import Record
 from autotune.trial import Trial
@@ -30,18 +30,19 @@ def importances(record: Record, trials: Sequence[Trial]) -> dict[str, float]:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=RandomSampler(seed=0))
-    spaces = {name: CategoricalDistribution(values) for name, values in free.items()}
+    parameters = Parameters(free, record.ranges or {})
+    spaces = parameters.distributions()
     for trial in measured:
-        params = {name: trial.config.get(name, values[0]) for name, values in free.items()}
-        if all(params[name] in values for name, values in free.items()):  # false for a baseline outside the space
-            value = costs(trial)[0]
+        if parameters.hold(trial.config):  # false for a baseline outside the space
+            params, value = parameters.of(trial.config), costs(trial)[0]
             study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
     if len(study.trials) < LEAST_TRIALS:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return dict(
-            optuna.importance.get_param_importances(
-                study, evaluator=PedAnovaImportanceEvaluator(target_quantile=FASTEST_SHARE)
-            )
+        shares = optuna.importance.get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(target_quantile=FASTEST_SHARE)
         )
+    # A knob's choice and its numbers are one knob. Optuna has sorted the shares, the largest first.
+    by_knob = {name: sum(shares.get(each, 0.0) for each in parameters.names_of(name)) for name in free}
+    return {name: by_knob[name] for name in sorted(by_knob, key=lambda name: -by_knob[name])}

@@ -18,6 +18,7 @@ from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, read_json, write_json
 from autotune.goal import Goal
 from autotune.isolation import Isolation
+from autotune.range import Range
 from autotune.statistics.drift import corrected
 from autotune.study.earlier import EarlierStudy
 from autotune.study_folder import StudyFolder, set_aside
@@ -33,6 +34,8 @@ SCHEMA_VERSION = 1
 class Record(FrozenModel):
     """What makes a study this study. A search with another record needs a folder of its own.
 
+    ranges        knob -> the ranges between whose listed values (`space`) numbers are tried, too; None: the study is
+                  of an earlier version, which tried listed values only
     isolation     how the trials' processes are started; studies of earlier versions have none and used "spawn"
     warm_start    earlier studies, with those of their trials that are in this space
     more_prompts  prompts that the search has no time for: only the pick is judged by them
@@ -50,6 +53,7 @@ class Record(FrozenModel):
     warm_start: tuple[EarlierStudy, ...] = ()
     more_prompts: tuple[str, ...] = ()
     baseline_choice: BaselineChoice | None = None
+    ranges: dict[str, tuple[Range, ...]] | None = None
 
     @property
     def all_prompts(self) -> tuple[str, ...]:
@@ -85,6 +89,8 @@ class Record(FrozenModel):
         for field in ("goal", "baseline", "space"):
             if getattr(self, field) != getattr(other, field):
                 return f"another {field}"
+        if self.ranges is not None and other.ranges is not None and self.ranges != other.ranges:
+            return "another space"
         if self.isolation != other.isolation:
             return f"its trials' processes are started by --isolation {self.isolation}"
         if other.warm_start and [s.digest for s in self.warm_start] != [s.digest for s in other.warm_start]:

@@ -1,24 +1,28 @@
 """SearchSpace: the configs that are allowed, by target, space file and the user's options.
 
-A value that is missing has one of three reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
-can't be combined with another value (`Knob.clash`), or a trial showed that it changes nothing ("had no effect here").
+A value that is missing has one of four reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
+can't be combined with another value (`Knob.clash`), a trial showed that it changes nothing ("had no effect here"), or
+every trial with it has failed for the same reason.
 """
 
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from autotune.building.changes import objection
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.knob import Change
 from autotune.knobs import active_part, all_knobs, check_value, complete, find_knob
+from autotune.range import Range
+from autotune.statistics.failing_values import FailingValue, failing_values
 from autotune.study.space_file import SpaceFile
 from autotune.target import Target
 from autotune.trial import Failure, Trial
 
 ENUMERABLE = 200_000  # combinations up to which a space is listed in full, when random draws find nothing new
+HALVINGS = 12  # of a range, to find which of its numbers are available
 COUNTABLE = 20_000  # combinations up to which a space is counted, which takes a second or two
 
 
@@ -26,12 +30,20 @@ class SearchSpace:
     """The values of each knob that are available on the target, and the rules between them.
 
     later       what users do to the pipe after it is loaded: values that don't survive it are not available
-    values      knob -> its available values, the baseline's first
+    values      knob -> its available values, the baseline's first; of a range, those that are tried first
+    ranges      knob -> the ranges between whose listed values other numbers are allowed, too
     impossible  (knob, value) -> why it is not available
     no_effect   (knob, value) pairs that trials showed to change nothing
+    failing     (knob, value) -> the trials that failed alike with it
     """
 
-    def __init__(self, target: Target, offered: Mapping[str, tuple[Value, ...]], later: Iterable[Change] = ()) -> None:
+    def __init__(
+        self,
+        target: Target,
+        offered: Mapping[str, tuple[Value, ...]],
+        later: Iterable[Change] = (),
+        ranges: Mapping[str, tuple[Range, ...]] | None = None,
+    ) -> None:
         self.target, self.later = target, tuple(later)
         self._reasons: dict[tuple[str, type, Value], str | None] = {}
         self.impossible: dict[tuple[str, Value], str] = {}
@@ -40,7 +52,36 @@ class SearchSpace:
             why_not = {value: self._why_not(name, value) for value in values}
             self.impossible |= {(name, value): why for value, why in why_not.items() if why}
             self.values[name] = tuple(value for value, why in why_not.items() if not why)
+        available = {n: [r for each in of if (r := self._available_part(n, each))] for n, of in (ranges or {}).items()}
+        self.ranges: dict[str, tuple[Range, ...]] = {name: tuple(of) for name, of in available.items() if of}
         self.no_effect: set[tuple[str, Value]] = set()
+        self.failing: dict[tuple[str, Value], FailingValue] = {}
+
+    def _available_part(self, name: str, whole: Range) -> Range | None:
+        """The range between the numbers that are available here. None: there are not two of them.
+
+        Known are the listed values in it. Each end is moved until a number that is not available lies next to it.
+        """
+        listed = sorted(n for value in self.values[name] if (n := whole.number(value)) is not None)
+        if not listed:
+            return None
+        ends = []
+        for end, inner in ((whole.low, listed[0]), (whole.high, listed[-1])):
+            good, bad = whole.position(inner), whole.position(end)
+            if self._why_not(name, whole.value(end)) is None:
+                good = bad
+            for _ in range(HALVINGS if good != bad else 0):
+                middle = (good + bad) / 2
+                if self._why_not(name, whole.value(whole.at(middle))) is None:
+                    good = middle
+                else:
+                    bad = middle
+            ends.append(whole.at(good))
+        return whole.model_copy(update={"low": ends[0], "high": ends[1]}) if ends[0] < ends[1] else None
+
+    def offers(self, name: str, value: Value) -> bool:
+        """Is this value listed, or in a range of the knob?"""
+        return value in self.values.get(name, ()) or any(value in each for each in self.ranges.get(name, ()))
 
     def _why_not(self, name: str, value: Value) -> str | None:
         """Why this value is not available, asked once for each value. 1, 1.0 and True are three values."""
@@ -73,8 +114,8 @@ class SearchSpace:
             why = self.impossible.get((name, value)) or self._why_not(name, value)
             if why:
                 return f"{name}={value}: {why}"
-            if (name, value) in self.no_effect:
-                return f"{name}={value} had no effect here"
+            if (name, value) in self.dropped:
+                return self.why_dropped(name, value)
         for knob in all_knobs().values():
             why = knob.clash(config, self.target) if knob.name in config else None
             if why:
@@ -82,12 +123,28 @@ class SearchSpace:
         return None
 
     def learn(self, trial: Trial, trials: Iterable[Trial]) -> None:
-        """Drop a value that had no effect in this trial, unless another one of the trials was measured with it."""
+        """Drop a value that had no effect in this trial, unless another one of the trials was measured with it.
+
+        And drop values of this trial that have failed in every trial, for the same reason.
+        """
         if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
             name = trial.outcome.knob
             value = trial.values[name]
             if not any(t.measured and t.values.get(name) == value for t in trials):
                 self.no_effect.add((name, value))
+        elif isinstance(trial.outcome, Failure):
+            defaults = {name: knob.default for name, knob in all_knobs().items()}
+            found = failing_values(list(trials), defaults, among=trial)
+            self.failing |= {(one.knob, one.value): one for one in found}
+
+    @property
+    def dropped(self) -> Set[tuple[str, Value]]:
+        """The (knob, value) pairs that trials have shown to be of no use here."""
+        return self.no_effect | self.failing.keys() if self.failing else self.no_effect
+
+    def why_dropped(self, name: str, value: Value) -> str:
+        """Why a value of `dropped` is, as a sentence without a full stop."""
+        return str(self.failing.get((name, value), f"{name}={value} had no effect here"))
 
     def clashes(self) -> dict[str, list[str]]:
         """Sentence -> the pairs of possible values that it forbids, as "knob=value + knob=value"."""
@@ -102,7 +159,7 @@ class SearchSpace:
         return clashes
 
     def combinations(self) -> int:
-        """The number of combinations of values, before any rule."""
+        """The number of combinations of listed values, before any rule."""
         return math.prod(len(values) for values in self.free.values())
 
     @property
@@ -111,7 +168,7 @@ class SearchSpace:
         return self.combinations() <= COUNTABLE
 
     def all_configs(self) -> Iterator[Config]:
-        """Every allowed config, once."""
+        """Every allowed config of listed values, once."""
         seen = set()
         names = list(self.free)
         first = {name: (*self.values.get(name, ()), knob.default)[0] for name, knob in all_knobs().items()}
@@ -122,15 +179,23 @@ class SearchSpace:
                 yield config
 
     def count(self) -> int | None:
-        """The number of allowed configs; None if there are too many to count."""
+        """The number of allowed configs of listed values; None if there are too many to count."""
         return sum(1 for _ in self.all_configs()) if self.is_listable else None
 
-    def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
-        """An allowed, untried config; each has the same chance. None if none is left, or none was found.
+    def _random_number(self, rng: random.Random, tried: set[Config], attempts: int) -> Config | None:
+        """An allowed, untried config with a number drawn from each range of which a value was drawn."""
+        for _ in range(attempts):
+            values = {name: rng.choice(values) for name, values in self.free.items()}
+            for name, ranges in self.ranges.items():
+                within = next((each for each in ranges if values.get(name) in each), None)
+                if within is not None:
+                    values[name] = within.value(within.at(rng.random()))
+            config = self.config(values)
+            if config not in tried and not self.objection(config):
+                return config
+        return None
 
-        attempts  random draws, before all configs are listed
-        """
-        tried = set(tried)
+    def _random_listed(self, rng: random.Random, tried: set[Config], attempts: int) -> Config | None:
         for _ in range(attempts):
             config = self.config({name: rng.choice(values) for name, values in self.free.items()})
             # The value drawn for a modifier that is not active is lost: so many draws give this same config.
@@ -141,6 +206,17 @@ class SearchSpace:
             return None
         left = [config for config in self.all_configs() if config not in tried]
         return rng.choice(left) if left else None
+
+    def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
+        """An allowed, untried config; each has the same chance. None if none is left, or none was found.
+
+        Other numbers of the ranges are drawn when all configs of listed values were tried.
+
+        attempts  random draws, before all configs are listed
+        """
+        tried = set(tried)
+        config = self._random_listed(rng, tried, attempts)
+        return self._random_number(rng, tried, attempts) if config is None and self.ranges else config
 
 
 def make_space(
@@ -166,6 +242,7 @@ def make_space(
     for name in (*fix, *exclude):
         find_knob(name)
     offered: dict[str, tuple[Value, ...]] = {}
+    ranges: dict[str, tuple[Range, ...]] = {}
     for name, knob in all_knobs().items():
         own = baseline.get(name, knob.default)
         if name in fix:
@@ -173,8 +250,12 @@ def make_space(
         elif name in exclude:
             offered[name] = (own,)
         else:
-            offered[name] = _unique((own, *file.knobs.get(name, knob.values)))
-    space = SearchSpace(target, offered, later)
+            is_named = name in file.knobs or name in file.ranges
+            listed = file.knobs.get(name, ()) if is_named else knob.values
+            ranges[name] = file.ranges.get(name, ()) if is_named else knob.ranges(target)
+            bare = [each for each in ranges[name] if not any(value in each for value in listed)]
+            offered[name] = _unique((own, *listed, *(value for each in bare for value in each.grid())))
+    space = SearchSpace(target, offered, later, ranges)
     for name in fix:
         if not space.values[name]:
             raise UserError(f"--fix {name}={fix[name]}: {space.impossible[name, fix[name]]}.")
@@ -200,6 +281,7 @@ def _drop_unusable(space: SearchSpace, fix: Mapping[str, Value]) -> None:
         default = all_knobs()[modified].default
         space.impossible |= {(modified, v): why for v in space.values[modified] if v != default}
         space.values[modified] = tuple(v for v in space.values[modified] if v == default)
+        space.ranges.pop(modified, None)
         if modified in fix and not space.values[modified]:
             raise UserError(f"--fix {modified}={fix[modified]}: {why}.")
 

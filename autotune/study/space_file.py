@@ -8,9 +8,11 @@ from pydantic import Field
 from autotune.config import Value
 from autotune.errors import UserError, nearest
 from autotune.frozen_model import FrozenModel, read_toml
-from autotune.knobs import check_value
+from autotune.knobs import check_value, find_knob
+from autotune.range import Range, read_range
 
 PACKAGE = Path(__file__).parents[1]
+TABLES = {"description", "knobs", "recipes"}
 SHIPPED = (PACKAGE / "search_spaces", PACKAGE.parent / "search_spaces")  # in a wheel, in a checkout
 
 
@@ -22,10 +24,15 @@ class Recipe(FrozenModel):
 
 
 class SpaceFile(FrozenModel):
-    """The values to search, by knob. A knob that is not named keeps all values that it offers."""
+    """The values to search, by knob. A knob that is not named in one of the two keeps all values that it offers.
+
+    knobs   knob -> the listed values
+    ranges  knob -> the ranges of numbers, which stand among its values in the file
+    """
 
     description: str = ""
     knobs: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    ranges: dict[str, tuple[Range, ...]] = Field(default_factory=dict)
     recipes: tuple[Recipe, ...] = ()
 
 
@@ -38,10 +45,15 @@ def read_space_file(path: Path) -> SpaceFile:
         raise UserError(f"there is no space file {str(path)!r}.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{where} can't be read: {error}.") from None
-    for key in data.keys() - SpaceFile.model_fields.keys():
-        raise UserError(f"{where}: {key!r} is unknown, {nearest(key, SpaceFile.model_fields)}")
-    file = SpaceFile.parse(_with_lists(data), where)
-    empty = next((name for name, values in file.knobs.items() if not values), None)
+    for key in data.keys() - TABLES:
+        raise UserError(f"{where}: {key!r} is unknown, {nearest(key, TABLES)}")
+    listed = _with_lists(data)
+    try:
+        ranges = _ranges(listed.get("knobs", {}))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    file = SpaceFile.parse(listed | {"ranges": ranges}, where)
+    empty = next((name for name, values in file.knobs.items() if not values and name not in ranges), None)
     if empty is not None:
         raise UserError(f"{where}: {empty} has an empty list: give its values, or leave the knob out to search all.")
     for name, values in [*file.knobs.items(), *((n, (v,)) for r in file.recipes for n, v in r.values.items())]:
@@ -59,6 +71,36 @@ def _with_lists(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(knobs, dict):
         return data  # refused where it is parsed
     return {**data, "knobs": {name: v if isinstance(v, list) else [v] for name, v in knobs.items()}}
+
+
+def _ranges(knobs: Any) -> dict[str, tuple[Range, ...]]:
+    """Knob -> the ranges among its values, which are taken out of these lists. Raises UserError."""
+    ranges: dict[str, tuple[Range, ...]] = {}
+    for name, values in knobs.items() if isinstance(knobs, dict) else ():
+        fields = {index: found for index, value in enumerate(values) if (found := _fields(name, value)) is not None}
+        if fields:
+            ranges[name] = tuple(_range(name, found) for found in fields.values())
+            values[:] = [value for index, value in enumerate(values) if index not in fields]
+    return ranges
+
+
+def _fields(name: str, value: Any) -> dict[str, Any] | None:
+    """The fields of the range that a value in a file stands for; None: it is a plain value."""
+    if isinstance(value, dict) and {"low", "high"} & value.keys():
+        return value
+    if not isinstance(value, str) or find_knob(name).accepts(value):
+        return None
+    return read_range(value)
+
+
+def _range(name: str, fields: dict[str, Any]) -> Range:
+    """The range of a knob's numbers. Raises UserError where it is none, or where the knob can't have its numbers."""
+    found = Range.parse(fields, f"the range of {name}")
+    if found.is_whole and not found.prefix and isinstance(find_knob(name).default, float):
+        found = Range(low=float(found.low), high=float(found.high), log=found.log)  # 0..1 is read as 0.0..1.0
+    for value in found.grid():
+        check_value(name, value)
+    return found
 
 
 def shipped_space_file(name: str) -> SpaceFile:

@@ -22,7 +22,7 @@ from autotune.study.record import (
     write_trial,
     write_untried,
 )
-from autotune.study_folder import StudyFolder, set_aside
+from autotune.study_folder import StudyFolder, ended, set_aside
 from autotune.trial import Anchor, Trial
 
 LOG = logging.getLogger("autotune")
@@ -51,8 +51,8 @@ class Store(Protocol):
 
     def keep_untried(self, untried: Untried | None) -> None: ...
 
-    def cut_short(self, number: int) -> Mapping[str, Value] | None:
-        """The values of a trial that was started and never finished; None if there is none of this number."""
+    def cut_short(self) -> Mapping[int, Mapping[str, Value]]:
+        """The trials that were started and never finished, but for the baseline: number -> values."""
         ...
 
 
@@ -85,8 +85,9 @@ class OnDisk:
     def keep_untried(self, untried: Untried | None) -> None:
         write_untried(self.folder, untried)
 
-    def cut_short(self, number: int) -> Mapping[str, Value] | None:
-        return read_job_values(self.folder.trial(number))
+    def cut_short(self) -> Mapping[int, Mapping[str, Value]]:
+        begun = {int(place.name): read_job_values(place) for place in self.folder.trial_folders() if not ended(place)}
+        return {number: values for number, values in begun.items() if number and values is not None}
 
 
 def _after(trials: Sequence[Trial]) -> int:
@@ -118,8 +119,8 @@ class InMemory:
     def keep_untried(self, untried: Untried | None) -> None:
         """Nothing to do."""
 
-    def cut_short(self, number: int) -> Mapping[str, Value] | None:
-        return None
+    def cut_short(self) -> Mapping[int, Mapping[str, Value]]:
+        return {}
 
 
 class _Unflushed(sqlite3.Connection):

@@ -8,7 +8,7 @@ them whenever a study is opened.
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -19,9 +19,10 @@ from autotune.knobs import complete
 from autotune.sampler import AutoSampler
 from autotune.statistics.drift import corrected
 from autotune.study.auto_sampler import irrelevant_knobs, make_auto_sampler, untried
-from autotune.study.candidates import Candidates, as_params
+from autotune.study.candidates import Candidates
 from autotune.study.optuna_view import OptunaView
-from autotune.study.proposals import ValidProposals, distributions, make_sampler
+from autotune.study.parameters import Parameters
+from autotune.study.proposals import ValidProposals, make_sampler
 from autotune.study.record import Record, Untried
 from autotune.study.space import SearchSpace
 from autotune.study.space_file import Recipe
@@ -31,6 +32,7 @@ from autotune.study_folder import StudyFolder
 from autotune.trial import NOT_THE_CONFIG, WARM_START, Anchor, Failure, Trial
 
 LOG = logging.getLogger("autotune")
+NOTHING_PENDING: Mapping[int, Config] = {}
 
 
 class Study:
@@ -51,12 +53,14 @@ class Study:
         sampler: str = "auto",
         seed: int = 0,
         store: Store | None = None,
+        parallel: bool = False,
     ) -> None:
         """A new study, or one that goes on with the trials in its store.
 
-        recipes  tried in their order, before the sampler proposes any config
-        sampler  one of SAMPLERS (proposals.py)
-        store    default: the folder
+        recipes   tried in their order, before the sampler proposes any config
+        sampler   one of SAMPLERS (proposals.py)
+        store     default: the folder
+        parallel  trials run at the same time, see ask()
 
         Raises UserError if the trials or the database can't be read.
         """
@@ -67,17 +71,20 @@ class Study:
         self.anchors: list[Anchor] = self._store.anchors()
         self._tried = {trial.config for trial in self.trials}
         self.untried: Untried | None = None
-        self._asked: optuna.trial.Trial | None = None  # by ask(), not told yet
+        self._asked: dict[int, optuna.trial.Trial] = {}  # by ask(), not told yet: number -> Optuna's trial
+        self._pending: Mapping[int, Config] = {}  # what ask() was told last
+        self._cut_short = dict(self._store.cut_short())
         self._recipes = list(recipes)
+        self._parameters = Parameters(space.free, space.ranges)
         self._rng = random.Random(seed + len(self.trials))
         self._warm: WarmStart | None = None
         self._auto_sampler: AutoSampler | None = None
         if sampler == "auto":
             candidates = Candidates(space, random.Random(seed))
             self._auto_sampler = make_auto_sampler(
-                record, candidates, self.trials, self._tried, seed, lambda: self.warm.told
+                record, candidates, self.trials, self._tried, seed, lambda: self.warm.told, self._pending_params
             )
-        inner = self._auto_sampler or make_sampler(sampler, seed + len(self.trials))
+        inner = self._auto_sampler or make_sampler(sampler, seed + len(self.trials), parallel=parallel)
         self._sampler = ValidProposals(inner, space, self.tried)
         self._optuna = open_view(self._store.database, self._sampler, record)
         try:
@@ -104,26 +111,32 @@ class Study:
             self._warm = WarmStart(self.record.warm_start, self.space, self.record.goal, self.baseline)
         return self._warm
 
-    def ask(self) -> tuple[int, Config, str] | None:
-        """(number, config, origin) of the next trial; None if no untried config is found."""
-        number = self.next_number
+    def ask(self, pending: Mapping[int, Config] = NOTHING_PENDING) -> tuple[int, Config, str] | None:
+        """(number, config, origin) of the next trial; None if no untried config is found.
+
+        pending  the trials that were asked for and run now: number -> config. None of them is proposed again, and our
+                 sampler believes what it predicts for them until they are told
+        """
+        number = max([self.next_number, *(n + 1 for n in pending)])
         if number == 0:
             return 0, self.record.baseline_config, "baseline"
-        queued = self._interrupted(number) or self._next_of_earlier() or self._next_recipe()
+        self._pending = dict(pending)
+        self._tried.update(pending.values())
+        number, queued = self._queued(number)
         fallback = None if queued else self.space.random(self._rng, self.tried())
         if queued is None and fallback is None:
             return None
         self._sampler.queued, self._sampler.fallback = queued[0] if queued else None, fallback
         try:
-            params = self._propose()
+            params = self._propose(number)
         except StorageInternalError as error:
             self._leave_database(error)
-            params = self._propose()
+            params = self._propose(number)
         if queued is None and self._auto_sampler:
             measured = sum(trial.measured is not None for trial in self.trials)
             self.untried = untried(self._auto_sampler, self.record, measured)
             self._store.keep_untried(self.untried)
-        return number, queued[0] if queued else self.space.config(params), queued[1] if queued else "sampler"
+        return number, queued[0] if queued else self._config(params), queued[1] if queued else "sampler"
 
     def tell(self, trial: Trial) -> None:
         """Keep the trial, then tell Optuna. A failure that is not the config's fault is told as FAIL, and ignored."""
@@ -136,16 +149,22 @@ class Study:
         spot_check = trial.measured.spot_check if trial.measured else None
         if self._auto_sampler and spot_check and spot_check.mismatch:
             self._auto_sampler.set_irrelevant(irrelevant_knobs(self.record, self.space, self.trials))
-        asked, self._asked = self._asked, None
+        asked = self._asked.pop(trial.number, None)
         try:
             self._tell_optuna(asked, trial)
         except StorageInternalError as error:
             self._leave_database(error)  # with this trial
 
-    def _propose(self) -> dict[str, Value]:
-        """The sampler's values of the knobs that are free, or those of the queued config."""
-        self._asked = self._optuna.ask()
-        return {name: self._asked.suggest_categorical(name, values) for name, values in self.space.free.items()}
+    def _propose(self, number: int) -> dict[str, Value]:
+        """The sampler's values of the knobs that are free, or those of the queued config, for this trial."""
+        self._asked[number] = self._optuna.ask()
+        return self._parameters.suggest(self._asked[number])
+
+    def _pending_params(self) -> list[dict[str, Value]]:
+        return [self._parameters.of(config) for config in self._pending.values()]
+
+    def _config(self, params: Mapping[str, Value]) -> Config:
+        return self.space.config(self._parameters.values(params))
 
     def _tell_optuna(self, asked: optuna.trial.Trial | None, trial: Trial) -> None:
         if asked is None:
@@ -171,7 +190,7 @@ class Study:
             self._store.database,
             reason,
         )
-        self._asked = None
+        self._asked.clear()
         self._optuna = open_view(None, self._sampler, self.record)
         self._update_optuna()
 
@@ -181,14 +200,17 @@ class Study:
         self.anchors.append(anchor)
         self.trials = corrected(self.trials, self.anchors)
 
-    def _interrupted(self, number: int) -> tuple[Config, str] | None:
-        """The config and origin of the trial that was running when the last search was killed; None: none was."""
-        values = self._store.cut_short(number)
-        if values is None:
-            return None
-        config = complete(values)
-        is_new = config not in self.tried() and not self.space.objection(config)
-        return (config, "interrupted") if is_new else None
+    def _queued(self, number: int) -> tuple[int, tuple[Config, str] | None]:
+        """(number, (config, origin)) of what comes before any proposal; None in place of the latter: nothing does.
+
+        A trial that was running when the last search was killed comes first, and keeps its number.
+        """
+        while self._cut_short:
+            begun = min(self._cut_short)
+            config = complete(self._cut_short.pop(begun))
+            if config not in self.tried() and not self.space.objection(config):
+                return begun, (config, "interrupted")
+        return number, self._next_of_earlier() or self._next_recipe()
 
     def _next_of_earlier(self) -> tuple[Config, str] | None:
         """The next config that the warm start puts first."""
@@ -200,7 +222,7 @@ class Study:
         """The next recipe that is allowed here and was not tried."""
         while self._recipes:
             recipe = self._recipes.pop(0)
-            offered = all(value in self.space.values[name] for name, value in recipe.values.items())
+            offered = all(self.space.offers(name, value) for name, value in recipe.values.items())
             config = self.space.config(recipe.values)
             if offered and config not in self.tried() and not self.space.objection(config):
                 return config, recipe.name
@@ -220,14 +242,14 @@ class Study:
 
     def _add(self, trial: Trial) -> None:
         """Add a trial that Optuna did not propose. A baseline outside the space is added as FAIL, which is ignored."""
-        params = as_params(trial.config, self.space.free)
-        inside = self.space.config(params) == trial.config
+        params = self._parameters.of(trial.config)
+        inside = self._config(params) == trial.config
         view = OptunaView(trial, self.trials, self.record)
         attributes = {"trial": trial.number, **view.attributes}
         self._optuna.add_trial(
             optuna.trial.create_trial(
                 params=params,
-                distributions=distributions(self.space),
+                distributions=self._parameters.distributions(),
                 values=view.values,
                 constraints=view.constraints,
                 user_attrs=attributes,

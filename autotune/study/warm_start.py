@@ -16,8 +16,8 @@ from autotune.goal import Goal
 from autotune.knobs import complete
 from autotune.sampler import FAILED, TransferredTrial
 from autotune.statistics.hypervolume import volume
-from autotune.study.candidates import as_params
 from autotune.study.earlier import EarlierStudy, EarlierTrial
+from autotune.study.parameters import Parameters
 from autotune.study.pareto_front import objectives, violations
 from autotune.study.space import SearchSpace
 from autotune.trial import Trial
@@ -46,10 +46,10 @@ def fitting(studies: Sequence[EarlierStudy], space: SearchSpace) -> tuple[Earlie
 
 def is_in_space(trial: EarlierTrial, space: SearchSpace) -> bool:
     """Are all values of this trial in the space? Rules between values are not checked."""
-    if not all(name in space.values and value in space.values[name] for name, value in trial.values.items()):
+    if not all(space.offers(name, value) for name, value in trial.values.items()):
         return False
-    config = complete(trial.values)
-    return space.config(as_params(config, space.free)) == config
+    config, parameters = complete(trial.values), Parameters(space.free, space.ranges)
+    return space.config(parameters.values(parameters.of(config))) == config
 
 
 class WarmStart:
@@ -61,6 +61,7 @@ class WarmStart:
 
     def __init__(self, studies: Sequence[EarlierStudy], space: SearchSpace, goal: Goal, baseline: Trial) -> None:
         self.studies, self.space, self.goal, self.baseline = studies, space, goal, baseline
+        self.parameters = Parameters(space.free, space.ranges)
         most = MOST // max(1, len(studies))
         told = [[self._transferred(study, trial, ratios) for trial, ratios in self._ratios(study)] for study in studies]
         self.told = [_thinned(trials, most) for trials in told]
@@ -78,7 +79,7 @@ class WarmStart:
 
     def _transferred(self, study: EarlierStudy, trial: EarlierTrial, ratios: tuple[float, float]) -> TransferredTrial:
         """The trial as it would be here if its ratios to the baseline were the same."""
-        params = as_params(complete(trial.values), self.space.free)
+        params = self.parameters.of(complete(trial.values))
         if not trial.worked:
             return TransferredTrial(params, None, {FAILED: 1.0})
         *latencies_s, memory_bytes, _ = self._baseline_objectives()
@@ -95,7 +96,7 @@ class WarmStart:
         """
         points: dict[Config, list[Point]] = {self.baseline.config: [_point(self._baseline_objectives())]}
         for trial in (trial for trials in told for trial in trials if trial.values):
-            config = self.space.config(trial.params)
+            config = self.space.config(self.parameters.values(trial.params))
             keeps = all(over <= 0 for over in trial.constraints.values())
             if keeps and config != self.baseline.config and not self.space.objection(config):
                 points.setdefault(config, []).append(_point(trial.values or ()))

@@ -43,7 +43,7 @@ class TableSpace(SearchSpace):
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(recording.header.target, {})
-        self.values = recording.header.space
+        self.values, self.ranges = recording.header.space, recording.header.ranges
         # A knob that was added after the recording is at its default.
         self.rows = {complete(row.values): row for row in recording.rows}
         self._configs = list(self.rows)
@@ -51,10 +51,10 @@ class TableSpace(SearchSpace):
     def objection(self, config: Config) -> str | None:
         if config not in self.rows:
             return "it was not recorded"
-        if not self.no_effect:
+        if not (dropped := self.dropped):
             return None
-        without_effect = next((pair for pair in config.items() if pair in self.no_effect), None)
-        return f"{without_effect[0]}={without_effect[1]} had no effect here" if without_effect else None
+        pair = next((pair for pair in config.items() if pair in dropped), None)
+        return self.why_dropped(*pair) if pair else None
 
     @property
     def is_listable(self) -> bool:
