@@ -41,6 +41,12 @@ class Quality(FrozenModel):
     worst_*_levels
                  the mean difference to the baseline's picture in the worst cell of 16 x 16 pixels, row or column of
                  pixels, in levels of 0 to 255; empty: a study of an earlier version
+    worst_frame_ssim, temporal_levels, motion_levels
+                 of clips: SSIM of the frame that is least like the baseline's; the mean difference of the changes from
+                 frame to frame to those of the baseline's clip; the mean of these changes, both in levels of 0 to 255
+
+    Of a clip, `ssim`, `psnr_db` and the worst places are of all frames (mean, of the mean squared error, the worst),
+    CLIP scores and LPIPS the mean of frames that are spread over it.
     """
 
     metric: Literal["clip", "likeness"]
@@ -52,6 +58,14 @@ class Quality(FrozenModel):
     worst_cell_levels: tuple[float, ...] = ()
     worst_row_levels: tuple[float, ...] = ()
     worst_column_levels: tuple[float, ...] = ()
+    worst_frame_ssim: tuple[float, ...] = ()
+    temporal_levels: tuple[float, ...] = ()
+    motion_levels: tuple[float, ...] = ()
+
+    @property
+    def temporal_mean_levels(self) -> float | None:
+        """The mean difference of the changes from frame to frame to the baseline's; None: these are pictures."""
+        return statistics.fmean(self.temporal_levels) if self.temporal_levels else None
 
     @property
     def worst_place_levels(self) -> float | None:

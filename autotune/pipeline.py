@@ -3,6 +3,7 @@
 A child process reads the traits off diffusers' classes (`pipelines/inspect.py`). This module imports no torch.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -92,9 +93,22 @@ class Traits(FrozenModel):
     convolutions_3d: int = 0  # of the denoiser
     vae_convolutions: int = 0  # of two dimensions
     vae_convolutions_3d: int = 0
+    default_strength: float | None = None  # of a call that starts from a picture; None: it takes no strength
+    strength_rounds: Literal["down", "up"] | None = None  # steps x strength; None: not known
     frames_argument: Identifier | None = None  # of the call; None: it makes pictures
     default_frames: int | None = None  # of a clip
     frames_multiple: int = 1  # the frames after the first are a multiple of this
+
+    def steps_that_run(self, steps: int, strength: float | None) -> int:
+        """How many of a call's steps run. With a strength below 1, the first ones are left out.
+
+        strength  None: the call's default
+        """
+        given = self.default_strength if strength is None else strength
+        if given is None or self.strength_rounds is None:
+            return steps
+        run = min(steps * given, steps)  # as diffusers computes it, in floating point
+        return int(run) if self.strength_rounds == "down" else steps - int(max(steps - run, 0))
 
 
 class Pipeline(FrozenModel):
@@ -133,6 +147,15 @@ class Pipeline(FrozenModel):
     def slug(self) -> str:
         """The pipeline's name as a part of a folder's name."""
         return self.name.rstrip("/").split("/")[-1].lower()
+
+
+HUB_FILE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*):([\w-][\w.-]*(?:/[\w-][\w.-]*)*\.safetensors)", re.ASCII)
+
+
+def split_hub_file(source: str) -> tuple[str, str] | None:
+    """The hub id and the file of owner/name:FILE.safetensors; None: the source is of another form."""
+    found = HUB_FILE.fullmatch(source)
+    return (found[1], found[2]) if found is not None and ".." not in source else None
 
 
 def same_files(recorded: str | None, current: str | None) -> bool:

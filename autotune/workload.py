@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PX = 2**26  # of a picture that is read: what unpacks to more is a bomb, or no picture of a pipeline
+MOST_FRAMES = 4096  # of a clip: minutes of video
 PROMPTS = Path(__file__).parent / "prompts"
 ArgumentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Json = bool | int | float | str | None | list[bool | int | float | str | list[float]]  # a value of `--call`
@@ -32,9 +33,14 @@ CALL_OPTIONS = {  # arguments of a pipe's call that have an option of their own
     "height": "--size",
     "max_area": "--size",
     "num_inference_steps": "--steps",
+    "strength": "--strength",
     "negative_prompt": "--negative-prompt",
     "generator": "--seed",
     "num_images_per_prompt": "--batch",
+    "num_videos_per_prompt": "--batch",
+    "num_frames": "--frames",
+    "frames": "--frames",
+    "video_length": "--frames",
 }
 CALL: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ArgumentName, Json])
 
@@ -53,6 +59,8 @@ class Shape(FrozenModel):
 class Workload(FrozenModel):
     """One call of the pipeline makes `batch` pictures of `width` x `height` pixels in `steps` denoising steps.
 
+    A picture is a clip of `frames` frames where the pipeline makes videos.
+
     also        further sizes. Every config is timed at each size, in the same process. Quality is measured at the main
                 size, which is the first.
     seed        prompt i is drawn with the seed `seed + i`, unless `seeds` are given
@@ -60,6 +68,8 @@ class Workload(FrozenModel):
     guidance_scale   of the pipe's own argument for it; None: the call decides itself
     negative_prompt  of every picture; None: the call is made without one
     call             further arguments of the pipe's call, by name
+    strength         how much of the starting picture is drawn anew, above 0 up to 1; None: the call decides itself
+    frames           of each clip; None: the pipeline makes pictures
     references  the user's own pictures of the prompts, by digest ("": none), which `autotune score` compares with
     """
 
@@ -75,6 +85,8 @@ class Workload(FrozenModel):
     references: tuple[str, ...] = ()
     negative_prompt: str | None = None
     call: dict[ArgumentName, Json] = Field(default_factory=dict)
+    strength: float | None = None
+    frames: int | None = None
 
     def seed_of(self, index: int) -> int:
         """The seed of the initial noise of the prompt with this index."""
@@ -101,13 +113,20 @@ class Workload(FrozenModel):
             yield [self.prompts[i] for i in which], [self.seed_of(i) for i in which]
 
     def __str__(self) -> str:
+        return self.words()
+
+    def words(self, run: int | None = None) -> str:
+        """In words. `run`: how many of the steps run, where it is known (see Target.steps_run)."""
         sizes = " and ".join(map(str, self.shapes)) if self.also else f"{self.width}x{self.height}, batch {self.batch}"
         own = "seeds of their own" if self.seeds else f"seed {self.seed}"
         prompts = f"{len(self.prompts)} prompts, {own}"
         guidance = "the call's own guidance" if self.guidance_scale is None else f"guidance {self.guidance_scale:g}"
         negative = f", negative prompt {self.negative_prompt!r}" if (self.negative_prompt or "").strip() else ""
         more = "".join(f", {name}={json.dumps(value)}" for name, value in self.call.items())
-        return f"{sizes}, {self.steps} steps, {guidance}{negative}{more}, {prompts}"
+        frames = f"{self.frames} frames, " if self.frames is not None else ""
+        some = f" of which {run} run" if run is not None and run != self.steps else ""
+        at = f" at strength {self.strength:g}" if self.strength is not None else ""
+        return f"{sizes}, {frames}{self.steps} steps{at}{some}, {guidance}{negative}{more}, {prompts}"
 
 
 class Prompts(FrozenModel):
@@ -223,6 +242,13 @@ def digest_of(image: "Image") -> str:
     return hashlib.sha256(f"{rgb.width}x{rgb.height} RGB ".encode() + rgb.tobytes()).hexdigest()
 
 
+def read_frames(frames: int | None) -> int | None:
+    """Raises UserError for a clip of fewer frames than 2: one frame is a picture."""
+    if frames is not None and not 2 <= frames <= MOST_FRAMES:
+        raise UserError(f"--frames {frames}: a clip has 2 to {MOST_FRAMES} frames.")
+    return frames
+
+
 def read_size(text: str) -> tuple[int, int]:
     """`512x768` -> (512, 768), width first. Both must be multiples of 8, the side of the largest latent cell.
 
@@ -263,7 +289,7 @@ class WorkloadRequest:
     also   further sizes
     seed   of the initial noise, see Workload
 
-    guidance, negative_prompt, call  see Workload; None or empty: the preset's or the pipeline's
+    guidance, negative_prompt, call, strength, frames  see Workload; None or empty: the preset's or the pipeline's
     """
 
     prompts: Prompts
@@ -275,6 +301,8 @@ class WorkloadRequest:
     guidance: float | None = None
     negative_prompt: str | None = None
     call: Mapping[str, Any] = field(default_factory=dict)
+    strength: float | None = None
+    frames: int | None = None
 
 
 def read_call(words: Sequence[str]) -> dict[str, Any]:
@@ -323,18 +351,22 @@ def request_workload(
     guidance: float | None = None,
     negative_prompt: str | None = None,
     call: Mapping[str, Any] | None = None,
+    strength: float | None = None,
+    frames: int | None = None,
 ) -> WorkloadRequest:
     """The checked request. Raises UserError.
 
     workloads  (width, height, batch) of each size, the main one first; then `size` and `batch` must be None
-    guidance, negative_prompt, call  see Workload
+    guidance, negative_prompt, call, strength, frames  see Workload
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
     if guidance is not None and not 0 <= guidance < float("inf"):
         raise UserError(f"--guidance {guidance}: give a number that is 0 or more.")
-    how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": dict(call or {})}
-    how |= {"prompts": prompts, "steps": steps, "seed": seed}
+    if strength is not None and not 0 < strength <= 1:
+        raise UserError(f"--strength {strength}: give a number above 0 and up to 1, where the whole picture is new.")
+    how: dict[str, Any] = {"strength": strength, "guidance": guidance, "negative_prompt": negative_prompt, "call": dict(call or {})}
+    how |= {"prompts": prompts, "steps": steps, "seed": seed, "frames": read_frames(frames)}
     if not workloads:
         return WorkloadRequest(size=size, batch=batch or 1, **how)
     if size is not None or batch is not None:

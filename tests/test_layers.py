@@ -36,6 +36,7 @@ ROOMS = (
     "devices",
     "statistics",
     "demo",
+    "pictures",
     "nouns",
 )
 MOST_FILES = 17  # of a room, its folders apart: a folder of more is two rooms

@@ -94,6 +94,10 @@ class Call:
             "FILE.toml of them. Can be repeated.",
         ),
     ] = None
+    strength: Annotated[
+        float | None,
+        typer.Option(help="How much of the starting picture is drawn anew, up to 1. Default: the pipeline's."),
+    ] = None
     batch: Annotated[int | None, typer.Option(help="Pictures a call. Default: 1.")] = None
     frames: Annotated[int | None, typer.Option(help="Of each clip, of a pipeline that makes videos.")] = None
 

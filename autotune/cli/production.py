@@ -109,8 +109,8 @@ def run(
         typer.Option(
             "-o",
             "--output",
-            help="The file of a single picture (.png, .jpg or .webp; default out.png) or clip (.webp, .gif, .png or .mp4; "
-            "default out.webp).",
+            help="The file of a single picture (.png, .jpg or .webp; default out.png) or clip (.webp, .gif, .png or "
+            ".mp4; default out.webp).",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of several pictures: 000.png, 001.png ...")] = None,
@@ -132,8 +132,14 @@ def run(
     pictures = plan(prompt, prompts, count=count, seed=seed, output=output, out=out)
     with pictures_bar(len(pictures.outputs)) as advance:
         how: dict[str, Any] = {"device": device, "factory": factory, "run_code": run_code}
-        sentence = draw(config, pictures, image=image, mask=mask, listen=advance, **how)
-    print(f"{out or output}: {sentence}")
+        written: list[Path] = []
+
+        def listen(done: Path) -> None:
+            advance(done)
+            written.append(done)
+
+        sentence = draw(config, pictures, image=image, mask=mask, listen=listen, **how)
+    print(f"{out or written[0]}: {sentence}")
 
 
 @app.command()

@@ -79,12 +79,14 @@ def probe(
         steps=request.steps or (preset.steps if preset else traits.default_steps),
         **_guidance(pipeline, traits, request),
         call=_checked_call(pipeline, traits, request),
+        strength=request.strength,
         frames=_frames(pipeline, traits, request),
         seed=request.seed,
         also=also,
         seeds=prompts.seeds_from(request.seed),
         references=prompts.references,
     )
+    _check_strength(traits, workload)
     found = Device.parse(answer["device"], "the probe's device")
     return Target(
         pipeline=known,
@@ -105,6 +107,19 @@ def _all_here(pipeline: Pipeline) -> bool:
     sources = [*(source for source in parts if source is not None), *([] if ships else [pipeline.source])]
     one_file = checkpoint.is_single_file(pipeline.source) and pipeline.config is None
     return not one_file and all(source == "demo" or Path(source).exists() for source in sources)
+
+
+def _check_strength(traits: Traits, workload: Workload) -> None:
+    """Raises UserError where the call takes no strength, or where it leaves no step."""
+    strength = workload.strength
+    if strength is not None and traits.default_strength is None:
+        raise UserError(f"--strength {strength:g}: the call of {traits.class_name} takes no strength.")
+    if traits.steps_that_run(workload.steps, strength) < 1:
+        given = traits.default_strength if strength is None else strength
+        raise UserError(
+            f"--steps {workload.steps} at strength {given:g} is no step: {traits.class_name} rounds "
+            f"{workload.steps * (given or 0):g} down to 0. Give more steps, or --strength 1."
+        )
 
 
 def _default_size(pipeline: Pipeline, traits: Traits) -> tuple[int, int]:

@@ -3,7 +3,9 @@
 import shutil
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -11,10 +13,12 @@ from autotune.config import Config
 from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import isolate
+from autotune.execution.interpreter import Interpreter
 from autotune.execution.reused import with_compilation_of, with_quality_of
+from autotune.execution.variables import OFFLINE, trial_environment
 from autotune.frozen_model import read_json
 from autotune.isolation import Isolation
-from autotune.job import JOB, DrawJob, JobOutcome, MeasureJob, ScoreJob
+from autotune.job import JOB, DrawJob, Job, JobOutcome, MeasureJob, PackagesJob, ScoreJob
 from autotune.knobs import different
 from autotune.measurement import Measurement, Quality
 from autotune.reuse import Reuse
@@ -28,7 +32,6 @@ LEAST_TIMEOUT_S = 300.0
 LEAST_COMPILE_TIMEOUT_S = 900.0  # max-autotune of a large model takes minutes, however fast the calls are then
 UNCOMPILED = ("off", "trace")  # values of the knob `compile`
 ENVIRONMENT_RETRIES = 2
-OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the probe has downloaded everything that a job loads
 
 Outcome = Measurement | Failure
 
@@ -42,6 +45,7 @@ class Runner:
                       it needs
     isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
                       children: forks share the layout of their memory, so they differ less than processes in use do
+    interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
     """
 
     def __init__(
@@ -53,9 +57,13 @@ class Runner:
         max_memory_bytes: int | None = None,
         baseline: Config | None = None,
         isolation: Isolation | None = None,
+        interpreter: Interpreter | None = None,
     ) -> None:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
+        self.interpreter = interpreter
+        if interpreter is not None:
+            self.isolation = "spawn"
         self._in_graphs: set[str] = set()  # knobs that change the compiled graphs although they declare that they don't
 
     def run(
@@ -156,8 +164,7 @@ class Runner:
         target = self.target.model_copy(update={"workload": workload})
         factor = 1 + len(workload.prompts) / len(self.target.workload.prompts)
         job, limit_s = DrawJob(target=target, values=dict(config)), factor * self.time_limit_s(config, earlier)
-        env, how = _environment(self._cache(config)), self.isolation
-        answer = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how)
+        answer = self._start(place, job, limit_s, self._cache(config))
         if not isinstance(answer, Failure):
             return None
         if answer.cause == "bad_input":
@@ -166,11 +173,23 @@ class Runner:
 
     def _cache(self, config: Config) -> Path:
         """The folder of the config's compiled code. Each config has its own: Inductor's cache ignores some settings."""
-        return (self.folder.cache / config.digest).resolve()
+        where = f"-{sha256(self.interpreter.path.encode()).hexdigest()[:8]}" if self.interpreter else ""
+        return (self.folder.cache / f"{config.digest}{where}").resolve()
+
+    def _start(self, place: Path, job: Job, limit_s: float, cache: Path) -> dict[str, Any] | Failure:
+        """Run a job that builds the config's pipe."""
+        command = self.interpreter.worker if self.interpreter else isolate.WORKER
+        how, env = self.isolation, trial_environment(cache)
+        return isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how, command=command)
+
+    def packages(self, place: Path, config: Config) -> dict[str, dict[str, float]] | Failure:
+        """Part of a call -> the packages that run in it, with their shares: see measure/packages.py."""
+        job = PackagesJob(target=self.target, values=dict(config))
+        answer = self._start(place, job, self.time_limit_s(config, ()), self._cache(config))
+        return answer if isinstance(answer, Failure) else dict(answer["packages"])
 
     def _run_once(self, place: Path, job: MeasureJob, earlier: Sequence[Trial], cache: Path) -> Outcome:
-        limit_s, env = self.time_limit_s(Config(job.values), earlier), _environment(cache)
-        fields = isolate.run(place, job, timeout_s=limit_s, env=env, isolation=self.isolation)
+        fields = self._start(place, job, self.time_limit_s(Config(job.values), earlier), cache)
         if isinstance(fields, Failure):
             return fields
         measured = Measurement.parse(fields, f"the outcome in {str(place)!r}")
@@ -200,10 +219,13 @@ class Runner:
             baseline=str((reference / "images").resolve()),
             prompts=workload.prompts,
             scorer=self.target.pipeline.scorer,
+            frames=workload.frames,
         )
         # As if it ran on the target's device, which it does not: with one environment, one fork server serves both.
         where, env = place / "score", {**environment(self.target.device), **OFFLINE}
         fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=env, isolation=self.isolation)
+        if isinstance(fields, Failure) and fields.cause == "broken_output":  # a clip that stands still or flickers
+            return fields
         if isinstance(fields, Failure):  # the pictures are drawn, so this is not the config's fault
             return Failure(cause="environment", reason=f"scoring its pictures failed: {fields.reason}")
         return Quality.parse(fields, f"the score in {str(place)!r}")
@@ -230,10 +252,6 @@ def _compiles(config: Config) -> bool:
 def _was_stopped(trial: Trial) -> bool:
     """Did the trial end at its time limit?"""
     return isinstance(trial.outcome, Failure) and trial.outcome.cause == "timeout"
-
-
-def _environment(cache: Path) -> dict[str, str]:
-    return {"TORCHINDUCTOR_CACHE_DIR": str(cache), **OFFLINE}
 
 
 def _same_graphs(measured: Measurement, compiler: Trial) -> bool:

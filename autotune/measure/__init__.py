@@ -19,6 +19,7 @@ from autotune.measure.kernels import profile_steps
 from autotune.measure.memory import MemoryMeter, largest
 from autotune.measure.phases import PARTS, announced, phases
 from autotune.measure.watch import Watch
+from autotune.pictures.video import Picture, Video
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
 
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
     from autotune.pipelines.chain import Chain
 
-Images = list[Image.Image]
+Images = list[Picture]
 Dominated = Callable[[Sequence[float], int], bool]  # (seconds of the first calls, peak memory in bytes so far)
 Check = Callable[[dict[str, int] | None], None]  # (attention kernels, or None while they are not known)
-RESULTS = ("images", "image")  # where a pipe's output has its pictures (Kandinsky 5 has `image`)
+RESULTS = ("images", "image", "frames")  # where a pipe's output has its pictures (Kandinsky 5 has `image`) or clips
 TimeCalls = Callable[["DiffusionPipeline", Workload], latency.Sampled[Images]]
 
 
@@ -42,7 +43,7 @@ def call_pipe(
     given: Mapping[str, Image.Image] | None = None,
     **more: Any,
 ) -> Images:
-    """Call the pipe once. Returns one picture for each prompt.
+    """Call the pipe once. Returns one picture or clip for each prompt.
 
     given  argument name -> picture that the pipe starts from, in place of the built-in ones
     more   further arguments of the call
@@ -56,7 +57,7 @@ def call_pipe(
     if images is None:
         name, kind = type(pipe).__name__, type(output).__name__
         raise UserError(f"{name} returns {kind} instead of pictures, so autotune can't tune it.")
-    return list(images)
+    return list(images) if workload.frames is None else [Video(tuple(frames)) for frames in images]
 
 
 def measure_pipe(
@@ -86,7 +87,7 @@ def measure_pipe(
     """
     first, *others = (workload.at(shape) for shape in workload.shapes)
     meter.start("first")
-    first_call_s = latency.timed(lambda: _one_call(pipe, first), device)[0]
+    first_call_s = latency.timed(lambda: one_call(pipe, first), device)[0]
     meter.stop()
     peak_bytes = max(peak.device_bytes for peak in meter.peaks.values())
     stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None
@@ -94,11 +95,11 @@ def measure_pipe(
     time_pictures = partial(time_calls, pictures=pictures, spot_check=spot_check, dominated=stop)
     steady, images = _steady_state(pipe, first, watch, device, time_pictures, check)
     also = [_at_another_size(pipe, other, device, partial(time_calls, pictures=False)) for other in others]
-    parts = phases(pipe, lambda: _one_call(pipe, first), device)
+    parts = phases(pipe, lambda: one_call(pipe, first), device)
     with announced(pipe, meter.start):
-        _meter_run(meter, "denoising", [partial(_one_call, pipe, size) for size in (first, *others)])
+        _meter_run(meter, "denoising", [partial(one_call, pipe, size) for size in (first, *others)])
     meter.peaks["run"] = largest(meter.peaks[part] for part in PARTS if part in meter.peaks)
-    profiled = profile_steps(pipe, lambda: _one_call(pipe, first))
+    profiled = profile_steps(pipe, lambda: one_call(pipe, first))
     check(profiled.kernels)
     fields = {
         "first_call_s": first_call_s,
@@ -112,7 +113,8 @@ def measure_pipe(
     return fields, images
 
 
-def _one_call(pipe: "DiffusionPipeline", workload: Workload) -> Images:
+def one_call(pipe: "DiffusionPipeline", workload: Workload) -> Images:
+    """The first call of the workload. Returns its pictures."""
     return call_pipe(pipe, workload, *next(workload.calls()))
 
 
@@ -120,7 +122,7 @@ def _steady_state(
     pipe: "DiffusionPipeline", workload: Workload, watch: Watch, device: str, time_calls: TimeCalls, check: Check
 ) -> tuple[dict[str, Any], Images]:
     """Warm up, check and time calls. Returns fields of the Measurement, and the pictures that were drawn."""
-    warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
+    warmup_s = latency.warm_up(lambda: one_call(pipe, workload), device)
     check(None)
     sampled = time_calls(pipe, workload)
     energy_j, device_health = watch.energy_j(), watch.health()
@@ -140,8 +142,8 @@ def _at_another_size(
 ) -> dict[str, Any]:
     """The fields of a ShapeCost: the cost of the same pipe at another size."""
     before = compilation()
-    first_call_s = latency.timed(lambda: _one_call(pipe, workload), device)[0]
-    warmup_s = latency.warm_up(lambda: _one_call(pipe, workload), device)
+    first_call_s = latency.timed(lambda: one_call(pipe, workload), device)[0]
+    warmup_s = latency.warm_up(lambda: one_call(pipe, workload), device)
     sampled = time_calls(pipe, workload)
     after = compilation()
     return {

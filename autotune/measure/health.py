@@ -1,7 +1,8 @@
 """Picture health: refuse broken pictures, whatever score a metric would give them.
 
 Found are NaN pixels, black pictures, one flat colour, a wrong size, saturated noise, and the same picture for several
-prompts.
+prompts. Of clips it is their frames; a clip that stands still or flickers is found by its motion
+(motion.py), against the baseline's.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from autotune.pictures.video import Picture, frames_of
 
 BLACK = 8  # of 255: a picture whose brightest value is no more than this is black
 FLAT = 1.5  # of 255: a picture is flat if the standard deviation of every channel is smaller
@@ -37,11 +40,12 @@ def no_silent_nan() -> Iterator[None]:
 
 
 def check_pictures(
-    images: Sequence[Image.Image],
+    images: Sequence[Picture],
     *,
     width: int,
     height: int,
     may_be_flat: bool,
+    frames: int | None = None,
     made_from: Sequence[Hashable] | None = None,
     one_start: bool = False,
 ) -> None:
@@ -49,6 +53,7 @@ def check_pictures(
 
     width, height  in pixels
     may_be_flat    check the size only: random weights draw nothing better
+    frames         of each clip; None: these are pictures
     made_from      a key for each picture's prompt and seed. Two pictures may be the same only if their keys are. None:
                    all keys differ
     one_start      all pictures started from the same picture, so they may be nearly the same
@@ -56,13 +61,16 @@ def check_pictures(
     for number, image in enumerate(images):
         if image.size != (width, height):
             raise BrokenOutput(f"picture {number} is {image.size[0]}x{image.size[1]}, not {width}x{height}")
+        if frames is not None and len(frames_of(image)) != frames:
+            raise BrokenOutput(f"clip {number} has {len(frames_of(image))} frames, not {frames}")
     if may_be_flat:
         return
     for number, image in enumerate(images):
-        fault = _fault(np.asarray(image.convert("RGB"), dtype=np.float32))
-        if fault:
-            raise BrokenOutput(f"picture {number} is {fault}")
-    _check_repetition(images, made_from or range(len(images)), nearly=not one_start)
+        faults = [_fault(np.asarray(frame.convert("RGB"), dtype=np.float32)) for frame in frames_of(image)]
+        if all(faults):  # a clip may begin in the dark
+            raise BrokenOutput(f"picture {number} is {faults[0]}")
+    middle = [frames_of(image)[len(frames_of(image)) // 2] for image in images]
+    _check_repetition(middle, made_from or range(len(images)), nearly=not one_start)
 
 
 def _fault(picture: NDArray[np.float32]) -> str | None:

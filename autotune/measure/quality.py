@@ -1,26 +1,33 @@
 """Quality: CLIP score, SSIM, PSNR and LPIPS of a trial's pictures, judged against the baseline's.
 
+A clip is compared frame by frame with the baseline's; the CLIP score and LPIPS take frames spread over it.
 LPIPS is left out where its weights are not on this disk. Scoring runs in a process of its own, after the pictures are
 drawn.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from autotune.job import ScoreJob
-from autotune.measure.metrics import Score, find_metric, lpips
+from autotune.measure.health import BrokenOutput
+from autotune.measure.metrics import Loaded, Score, find_metric, lpips
+from autotune.measure.metrics._frames import clip_score, frame_scores
+from autotune.measure.metrics.temporal import motion, motion_fault
 from autotune.measure.metrics.worst_place import Places, worst_places
 from autotune.measurement import Quality
+from autotune.pictures.video import Picture, frames_of, read_frames
 from autotune.reuse import SourceTrial, SpotCheck
 from autotune.study_folder import picture_name
 
 
 def run_score_job(job: ScoreJob, folder: Path) -> dict[str, Any]:
-    """The Quality of one folder of pictures, judged against another, as JSON."""
-    return judge(Path(job.images), Path(job.baseline), job.prompts, job.scorer).to_json()
+    """The Quality of one folder of pictures, judged against another, as JSON. Raises BrokenOutput as judge_clips()."""
+    judged = judge if job.frames is None else judge_clips
+    return judged(Path(job.images), Path(job.baseline), job.prompts, job.scorer).to_json()
 
 
 def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | None) -> Quality:
@@ -48,6 +55,57 @@ def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | No
     return Quality.model_validate({"metric": "clip", **judged, **likeness})
 
 
+def judge_clips(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | None) -> Quality:
+    """The quality of the clips in the folder `images`, see judge(). One clip at a time, as they are large.
+
+    Raises BrokenOutput for a clip that stands still or flickers where the baseline's does not.
+    """
+    clip = find_metric("clip_score").load(scorer, "cpu") if scorer is not None else None
+    clips = [
+        _judge_clip(read_frames(images / picture_name(i)), read_frames(baseline / picture_name(i)), prompt, i, clip)
+        for i, prompt in enumerate(prompts)
+    ]
+    known = {name: tuple(fields[name] for fields in clips) for name in clips[0]}
+    return Quality.model_validate(
+        {"metric": "likeness" if clip is None else "clip", "scorer": clip.identity if clip else None, **known}
+    )
+
+
+def _judge_clip(
+    frames: Sequence[Image.Image], reference: Sequence[Image.Image], prompt: str, number: int, clip: Loaded | None
+) -> dict[str, Any]:
+    """Field of Quality -> its value for one clip. `reference`: the baseline's clip; `clip` scores CLIP."""
+    moves = motion(frames)
+    fault = motion_fault(moves, motion(reference))
+    if fault is not None:
+        raise BrokenOutput(f"clip {number} {fault}")
+    places = worst_places(frames, reference)
+    ssim = frame_scores(find_metric("ssim"), _loaded("ssim"), frames, prompt, reference)
+    fields: dict[str, Any] = {
+        "ssim": find_metric("ssim").of_clip(ssim),
+        "worst_frame_ssim": min(score for score in ssim if score is not None),
+        "psnr_db": _of_clip("psnr", frames, prompt, reference),
+        "temporal_levels": _of_clip("temporal", frames, prompt, reference),
+        "motion_levels": moves.change,
+        **{f"worst_{name}_levels": max(getattr(place, name) for place in places) for name in Places._fields},
+    }
+    if min(frames[0].size) >= lpips.LEAST_PX and lpips.why_not() is None:
+        fields["lpips"] = _of_clip("lpips", frames, prompt, reference)
+    if clip is not None:
+        fields["clip_scores"] = clip_score(find_metric("clip_score"), clip, frames, prompt, ())
+    return fields
+
+
+def _of_clip(name: str, frames: Sequence[Image.Image], prompt: str, reference: Sequence[Image.Image]) -> Score:
+    return clip_score(find_metric(name), _loaded(name), frames, prompt, reference)
+
+
+@cache
+def _loaded(name: str) -> Loaded:
+    """The metric of this name with its default model."""
+    return find_metric(name).load(None, "cpu")
+
+
 def read_pictures(folder: Path, count: int) -> list[Image.Image]:
     """The first `count` pictures in a trial's folder of pictures. Raises OSError where one is missing."""
     return [read_picture(folder / picture_name(i)) for i in range(count)]
@@ -58,19 +116,21 @@ def read_picture(path: Path) -> Image.Image:
         return file.convert("RGB")
 
 
-def spot_check_of(images: Sequence[Image.Image], first: int, source: SourceTrial) -> SpotCheck:
-    """Compare the pictures of one call with the source trial's.
+def spot_check_of(images: Sequence[Picture], first: int, source: SourceTrial) -> SpotCheck:
+    """Compare the pictures or clips of one call with the source trial's, frame by frame.
 
-    images  the pictures of the prompts `first`, `first` + 1 ...
+    images  those of the prompts `first`, `first` + 1 ...
 
     Raises OSError where a picture of the source is missing, UserError where the sizes differ.
     """
     import numpy as np
     from PIL import ImageChops
 
-    references = [read_picture(Path(source.images) / picture_name(first + i)) for i in range(len(images))]
-    ssim, psnr_db = (find_metric(name).load(None, "cpu").scores(images, (), references) for name in ("ssim", "psnr"))
-    pairs = zip(images, references, strict=True)
+    paths = [Path(source.images) / picture_name(first + i) for i in range(len(images))]
+    references = [frame for path in paths for frame in read_frames(path)]
+    drawn = [frame for image in images for frame in frames_of(image)]
+    ssim, psnr_db = (find_metric(name).load(None, "cpu").scores(drawn, (), references) for name in ("ssim", "psnr"))
+    pairs = zip(drawn, references, strict=True)
     differences = [ImageChops.difference(image.convert("RGB"), reference) for image, reference in pairs]
     levels = [int(np.asarray(difference).max()) for difference in differences]
     return SpotCheck(

@@ -8,15 +8,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from PIL import Image
-
 from autotune.measure.quality import spot_check_of
+from autotune.pictures.video import Picture
 from autotune.reuse import Reuse
 from autotune.statistics.dominance import dominated
 from autotune.statistics.drift import median_error
 from autotune.workload import Workload
 
-Check = Callable[[Sequence[Image.Image], int], None]  # (pictures, prompt index of the first one)
+Check = Callable[[Sequence[Picture], int], None]  # (pictures, prompt index of the first one)
 
 
 def measure_options(workload: Workload, reuse: Reuse, *, pictures: bool) -> dict[str, Any]:
@@ -38,10 +37,10 @@ def complete_pictures(
     workload: Workload,
     reuse: Reuse,
     fields: dict[str, Any],
-    images: list[Image.Image],
-    draw: Callable[[], list[Image.Image]],
+    images: list[Picture],
+    draw: Callable[[], list[Picture]],
     check: Check,
-) -> tuple[dict[str, Any], list[Image.Image], int]:
+) -> tuple[dict[str, Any], list[Picture], int]:
     """Draw the pictures that are still needed, if any.
 
     fields  of the Measurement so far

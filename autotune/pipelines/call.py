@@ -18,6 +18,8 @@ GUIDANCE = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale", "pri
 BLANK = " "
 # How the size is given. Binning and resizing are switched off: they would draw another size than the requested one.
 SIZE_ARGUMENTS = ("width", "height", "use_resolution_binning", "max_area", "_auto_resize")
+# How the number of frames is given, of a call that makes videos. All are whole numbers.
+FRAMES = ("num_frames", "frames", "video_length")
 OWN = ("self", "args", "kwargs", "output_type", "return_dict", "callback", "use_resolution_binning", "_auto_resize")
 
 
@@ -41,6 +43,17 @@ def size_values(width: int, height: int) -> dict[str, Any]:
     """The value of each of SIZE_ARGUMENTS for pictures of this size, in pixels."""
     values = (width, height, False, width * height, False)
     return dict(zip(SIZE_ARGUMENTS, values, strict=True))
+
+
+def frames_argument(pipe: "DiffusionPipeline") -> str | None:
+    """The argument that sets the number of frames of a clip; None: the call makes pictures."""
+    return next((name for name in FRAMES if name in parameters(pipe)), None)
+
+
+def frames_values(pipe: "DiffusionPipeline", frames: int | None) -> dict[str, Any]:
+    """The arguments for clips of this many frames; None: the call's own number."""
+    argument = frames_argument(pipe)
+    return {} if argument is None or frames is None else {argument: frames}
 
 
 def steps_values(pipe: "DiffusionPipeline", steps: int) -> dict[str, Any]:
@@ -113,11 +126,14 @@ def workload_values(pipe: "DiffusionPipeline", workload: Workload) -> dict[str, 
     """
     values = size_values(workload.width, workload.height) | steps_values(pipe, workload.steps)
     values = {name: value for name, value in values.items() if name in parameters(pipe)}
+    values |= frames_values(pipe, workload.frames)
     guidance = guidance_argument(pipe)
     if guidance is not None and workload.guidance_scale is not None:
         values[guidance] = workload.guidance_scale
     if workload.negative_prompt is not None:
         values["negative_prompt"] = workload.negative_prompt
+    if workload.strength is not None:
+        values["strength"] = workload.strength
     check_names(pipe, values | workload.call)
     return values | workload.call
 
@@ -140,7 +156,7 @@ def settable(pipe: "DiffusionPipeline") -> tuple[str, ...]:
     """The arguments that `--call` may set: those that the call takes and that no option of autotune sets."""
     taken = {guidance_argument(pipe), *CALL_OPTIONS, *OWN}
     names = (name for name in parameters(pipe) if name not in taken and not name.startswith("callback_on_step_end"))
-    return tuple(name for name in names if not name.endswith(("image", "_embeds", "latents")))
+    return tuple(name for name in names if not name.endswith(("image", "_embeds", "latents", "video", "conditions")))
 
 
 def with_prompt(
@@ -178,7 +194,7 @@ def default_size(pipe: "DiffusionPipeline", given: Mapping[str, Any] | None = No
     sides = default(pipe, "width"), default(pipe, "height")
     if all(isinstance(side, int) for side in sides):
         return sides
-    scale = int(getattr(pipe, "vae_scale_factor", 8)) if parts.vae(pipe) is not None else 1
+    scale = parts.cell_px(pipe)
     cells = getattr(pipe, "default_sample_size", None)
     cells = cells or getattr(getattr(parts.find_denoiser(pipe), "config", None), "sample_size", None)
     if isinstance(cells, int):

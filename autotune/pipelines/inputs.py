@@ -65,8 +65,8 @@ def _source(pipe: "DiffusionPipeline") -> str:
 def check_call(pipe: "DiffusionPipeline") -> None:
     """Raises UserError where the pipeline needs an argument that we can't provide, or makes no pictures."""
     parameters, name = call.parameters(pipe), type(pipe).__name__
-    other = any(word in name for name in parameters for word in ("frames", "video", "audio"))
-    if "prompt" not in parameters or "num_inference_steps" not in parameters or other:
+    sounds = any("audio" in name for name in parameters)
+    if "prompt" not in parameters or "num_inference_steps" not in parameters or sounds:
         raise UserError(f"{name} does not make pictures from a prompt, so autotune can't tune it.")
     known = {"self", "prompt", "height", "width", "args", "kwargs", *picture_arguments(pipe)}
     unknown = sorted(n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in known)
@@ -96,6 +96,7 @@ def call_arguments(
         arguments["prompt"] = list(prompts)
     size = call.size_values(workload.width, workload.height)
     arguments |= {name: size[name] for name in call.size_arguments(pipe)}
+    arguments |= call.frames_values(pipe, workload.frames)
     for name, kind in picture_arguments(pipe).items():
         if given and name in given:
             arguments[name] = [given[name]] * len(prompts)

@@ -8,6 +8,7 @@ from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import call, checkpoint, inputs, loading, locate, parts
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.rehearsal.facts import facts_of
+from autotune.pipelines.rehearsal.strength import strength_of
 from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "default_negative_prompt": call.negative_prompt(pipe),
         "call_arguments": call.settable(pipe),
         **_frames(pipe),
+        **strength_of(pipe),
     }
 
 

@@ -54,10 +54,40 @@ def vae(pipe: "DiffusionPipeline") -> Any | None:
     return next((part for name in VAES if (part := getattr(pipe, name, None)) is not None), None)
 
 
+def denoisers(pipe: "DiffusionPipeline") -> dict[str, Any]:
+    """Name -> model, for the denoiser and those of its class that take turns with it (Wan 2.2's `transformer_2`).
+
+    Raises UserError where there is none.
+    """
+    first = denoiser(pipe)
+    others = {name: part for name, part in _components(pipe).items() if part is not first and _is_alike(part, first)}
+    return {str(denoiser_name(pipe)): first, **others}
+
+
+def _is_alike(part: Any, denoiser: Any) -> bool:
+    """Is this a model of the denoiser's class? torch.compile hides the class of a whole model in a wrapper."""
+    kinds = [type(getattr(model, "_orig_mod", model)).__name__ for model in (part, denoiser)]
+    return kinds[0] == kinds[1]
+
+
+def cell_px(pipe: "DiffusionPipeline") -> int:
+    """The side of a latent cell, in pixels; 1 for a pipe that works on pixels."""
+    if vae(pipe) is None:
+        return 1
+    names = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+    return next((int(side) for name in names if isinstance(side := getattr(pipe, name, None), int)), 8)
+
+
+def cell_frames(pipe: "DiffusionPipeline") -> int:
+    """The number of frames that one latent frame stands for, but for the first; 1 where the VAE knows no time."""
+    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+    return next((int(count) for name in names if isinstance(count := getattr(pipe, name, None), int)), 1)
+
+
 def step_models(pipe: "DiffusionPipeline") -> dict[str, Any]:
-    """Name -> model, for the models that run once a step: the denoiser, and the ControlNet if there is one."""
-    models = {denoiser_name(pipe): denoiser(pipe), "controlnet": controlnet(pipe)}
-    return {str(name): model for name, model in models.items() if model is not None}
+    """Name -> model, for the models that run once a step: the denoisers, and the ControlNet if there is one."""
+    control = controlnet(pipe)
+    return {**denoisers(pipe), **({"controlnet": control} if control is not None else {})}
 
 
 def text_encoders(pipe: "DiffusionPipeline") -> dict[str, Any]:

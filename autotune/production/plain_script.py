@@ -10,7 +10,8 @@ from autotune.building.build import acting
 from autotune.errors import UserError
 from autotune.knob import Script
 from autotune.knobs import all_knobs
-from autotune.pipeline import Pipeline
+from autotune.pictures.video import FRAME_MS
+from autotune.pipeline import Pipeline, split_hub_file
 from autotune.pipelines.call import size_values, steps_of
 from autotune.pipelines.checkpoint import is_single_file
 from autotune.production.tuned_config import TunedConfig
@@ -38,7 +39,7 @@ DEVICE = {where}
 {lines}
 {picture}
 def draw(prompts, seeds):
-    """PIL pictures, one for each prompt. The noise comes from the CPU, so that a seed means the same everywhere."""
+    """{drawn}, one for each prompt. The noise comes from the CPU, so that a seed means the same everywhere."""
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     return pipe(
         prompt=list(prompts),
@@ -50,8 +51,14 @@ def draw(prompts, seeds):
 
 if __name__ == "__main__":
     for number, prompt in enumerate(sys.argv[1:] or [{prompt}]):
-        draw([prompt] * {batch}, range(number, number + {batch}))[0].save(f"{{number:03d}}.png")
+        drawn = draw([prompt] * {batch}, range(number, number + {batch}))[0]
+        {save}
 '''
+# How a picture is saved, and a clip: a list of PIL pictures.
+SAVE = 'drawn.save(f"{number:03d}.png")'
+SAVE_CLIP = f"""\
+how = {{"save_all": True, "append_images": drawn[1:], "duration": {FRAME_MS}, "loop": 0}}
+        drawn[0].save(f"{{number:03d}}.webp", **how)"""
 
 
 PICTURE = '''
@@ -121,6 +128,8 @@ def script(tuned: TunedConfig, name: str) -> str:
         call="\n".join(f"        {key}={value}," for key, value in call.items()),
         prompt=repr(workload.prompts[0]),
         batch=workload.batch,
+        drawn="PIL pictures" if workload.frames is None else "Clips as lists of PIL pictures",
+        save=SAVE if workload.frames is None else SAVE_CLIP,
     )
 
 
@@ -197,7 +206,9 @@ def _more(pipeline: Pipeline) -> list[str]:
     if pipeline.scheduler:
         lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config)")
     for name, (where, _) in pipeline.loras.items():
-        lines.append(f"pipe.load_lora_weights({where!r}, use_safetensors=True, adapter_name={name!r})")
+        source, file = split_hub_file(where) or (where, None)
+        which = f", weight_name={file!r}" if file is not None else ""
+        lines.append(f"pipe.load_lora_weights({source!r}{which}, use_safetensors=True, adapter_name={name!r})")
     if pipeline.loras:
         names, weights = list(pipeline.loras), [weight for _, weight in pipeline.loras.values()]
         lines += [f"pipe.set_adapters({names!r}, {weights!r})", f"pipe.fuse_lora(adapter_names={names!r})"]
@@ -239,6 +250,8 @@ def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
     names = _size_arguments(tuned)
     size = size_values(workload.width, workload.height)
     call = {name: repr(size[name]) for name in (("width", "height") if names is None else names)}
+    if tuned.pipeline.traits and tuned.pipeline.traits.frames_argument and workload.frames is not None:
+        call |= {tuned.pipeline.traits.frames_argument: repr(workload.frames), "output_type": repr("pil")}
     for name, what in tuned.inputs.items():
         mode = "L" if what == "mask" else "RGB"
         call[name] = f"[picture({_picture_file(name)!r}, {mode!r})] * len(prompts)"
@@ -258,6 +271,8 @@ def _from_workload(tuned: TunedConfig) -> dict[str, Any]:
     values = steps_of(workload.steps, traits.call_arguments, traits.default_steps)
     if traits.guidance_argument is not None and workload.guidance_scale is not None:
         values[traits.guidance_argument] = workload.guidance_scale
+    if workload.strength is not None:
+        values["strength"] = workload.strength
     return values | workload.call
 
 

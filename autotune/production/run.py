@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from autotune.devices import find_device
 from autotune.errors import UserError
-from autotune.pipelines.factory import Factory, function_of, rebuilt, refusal
 from autotune.pictures.video import Picture, Video, mp4_fault
+from autotune.pipelines.factory import Factory, function_of, rebuilt, refusal
 from autotune.production.chain import ChainConfig, read_exported
 from autotune.production.library_messages import kept_in_log
 from autotune.production.tuned_config import TunedConfig
@@ -46,7 +46,9 @@ class Plan(NamedTuple):
     named: bool = True
 
 
-def plan(prompt: str | None, file: Path | None, *, count: int, seed: int, output: Path | None, out: Path | None) -> Plan:
+def plan(
+    prompt: str | None, file: Path | None, *, count: int, seed: int, output: Path | None, out: Path | None
+) -> Plan:
     """Plan `count` pictures of the given prompt, or of each prompt in the file.
 
     Picture i has the seed `seed + i`, unless the file gives its prompt a seed: then `count` seeds from that one on.

@@ -97,6 +97,7 @@ def score(study: Path, words: Sequence[str], *, run_code: bool = False, device: 
         device=card.torch_name,
         card=card,
         run_code=run_code,
+        frames=record.target.workload.frames,
     )
     with folder.lock():  # scoring would disturb a search that is timing calls
         new = [_scores(data, record, card.word) for data in _run(folder, job)]

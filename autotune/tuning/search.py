@@ -89,6 +89,7 @@ def search(
     frames: int | None = None,
     negative_prompt: str | None = None,
     call: Mapping[str, Any] | None = None,
+    strength: float | None = None,
     batch: int | None = None,
     workloads: Sequence[tuple[int, int, int]] = (),
     seed: int = 0,
@@ -144,6 +145,7 @@ def search(
     guidance          how strongly the prompt guides, by the argument that the call has for it; None: the default
     negative_prompt   what the pictures should not show
     call              further arguments of the pipeline's call, by name
+    strength          how much of the picture that a call starts from is drawn anew, up to 1; None: the call's default
     batch             pictures a call; None: 1
     frames            of each clip, of a pipeline that makes videos; None: the default
     workloads         several (width, height, batch) instead of size and batch; pictures are judged at the first
@@ -219,6 +221,7 @@ def search(
             frames=frames,
             negative_prompt=negative_prompt,
             call=call,
+            strength=strength,
         ),
         goal=Goal(
             minimise=read_minimise(minimise),

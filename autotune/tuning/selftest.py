@@ -114,6 +114,8 @@ def selftest(
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     guidance: float | None = None,
+    strength: float | None = None,
+    frames: int | None = None,
     negative_prompt: str | None = None,
     call: Mapping[str, Any] | None = None,
     weights: Weights = "pretrained",
@@ -134,7 +136,7 @@ def selftest(
     timeout_s  the longest that a run may take
     listen     is called with (number of the pair from 1, its two latencies in seconds)
     loaded     task, controlnet, lora ..., see resolve()
-    guidance, negative_prompt, call  see Workload
+    guidance, negative_prompt, call, frames  see Workload
 
     Raises UserError for input that can't be used, and where too many runs of the baseline fail.
     """
@@ -144,7 +146,8 @@ def selftest(
     with scratch("autotune-selftest-") as temporary:
         folder = StudyFolder(Path(temporary))
         prompts = default_prompts(described).first(1)
-        how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": call}
+        how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt}
+        how |= {"call": call, "strength": strength, "frames": frames}
         request = request_workload(prompts, steps=steps, size=size, batch=batch, **how)
         target = probe(folder.probe, described, find_device(device), request)
         runner = Runner(folder, target, timeout_s, isolation="spawn")  # as compare() does

@@ -13,12 +13,14 @@ from autotune.building import build
 from autotune.config import Config
 from autotune.devices.host_memory import status_bytes
 from autotune.isolation import REQUESTED_AT, STARTED_BY
-from autotune.job import ChainJob, DrawJob, MeasureJob
-from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch
+from autotune.job import ChainJob, DrawJob, MeasureJob, PackagesJob
+from autotune.measure import draw, health, measure_chain, measure_pipe, one_call, stopwatch
 from autotune.measure.compilation import keep_all_attempts
 from autotune.measure.memory import cap, meter_for
+from autotune.measure.packages import packages_by_part
 from autotune.measure.reuse import complete_pictures, measure_options
 from autotune.measure.watch import watch_for
+from autotune.pictures.video import Picture
 from autotune.pipelines.inputs import picture_arguments
 from autotune.pipelines.loading import import_classes
 from autotune.reuse import Reuse
@@ -28,7 +30,6 @@ from autotune.worker.host import taken
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from PIL.Image import Image
 
 
 def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
@@ -93,6 +94,17 @@ def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
     return {"pictures": len(target.workload.prompts)}
 
 
+def run_packages_job(job: PackagesJob, folder: Path) -> dict[str, Any]:
+    """Part of a call -> the packages that ran in it."""
+    target, config, device = job.target, Config(job.values), job.target.device.torch_name
+    pipe = build.load(target.pipeline, config, device, local_files_only=True)
+    build.apply(pipe, config, target.workload, device)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        one_call(pipe, target.workload)  # compiles and fills caches, which later calls do without
+        return {"packages": packages_by_part(pipe, lambda: one_call(pipe, target.workload))}
+
+
 def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:
     """The fields of a ChainCost. Raises BrokenOutput, NoCleanSamples and UserError."""
     device = job.stages[0].target.device.torch_name
@@ -112,19 +124,20 @@ def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:
     return fields
 
 
-def _check(pipe: "DiffusionPipeline", target: Target, images: "Sequence[Image]", first: int = 0) -> None:
+def _check(pipe: "DiffusionPipeline", target: Target, images: Sequence[Picture], first: int = 0) -> None:
     """Raise BrokenOutput for a broken picture. `first`: the prompt index of the first picture."""
     health.check_pictures(
         images,
         width=target.workload.width,
         height=target.workload.height,
         may_be_flat=target.pipeline.weights == "random",
+        frames=target.workload.frames,
         made_from=target.workload.normalized_prompts[first:],
         one_start=bool(picture_arguments(pipe)),
     )
 
 
-def _save(images: "Sequence[Image]", folder: Path, first: int = 0) -> None:
+def _save(images: Sequence[Picture], folder: Path, first: int = 0) -> None:
     """Save the pictures as images/000.png, images/001.png ... `first`: the prompt index of the first picture."""
     for index, image in enumerate(images, first):
         (folder / "images").mkdir(exist_ok=True)

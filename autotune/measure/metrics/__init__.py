@@ -5,6 +5,7 @@ Each score is stored with its identity (model, revision, digest of the weights).
 never compared.
 """
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 Better = Literal["higher", "lower"]
 Score = float | None  # None: the picture equals its reference, and the metric has no number for that
 Images = Sequence["Image"]
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """The mean of the frames' scores; None: no frame has one."""
+    known = [score for score in scores if score is not None]
+    return statistics.fmean(known) if known else None
+
+
+def largest(scores: Sequence[Score]) -> Score:
+    """The largest of the frames' scores; None: no frame has one."""
+    return max((score for score in scores if score is not None), default=None)
 
 
 class Loaded(Protocol):
@@ -44,6 +56,9 @@ class Metric:
     needs_reference  compares each picture with its reference, or with the baseline's picture where there is none
     takes_model      the user may name the source of its model
     reads_scorer     without a source, the model is the study's scorer
+    every_frame      judges every frame of a clip; otherwise some that are spread over it
+    of_clip          the score of a clip from those of its frames
+    clips_only       judges the motion of a clip, which pictures don't have
     """
 
     name: str
@@ -54,6 +69,9 @@ class Metric:
     needs_reference: bool = False
     takes_model: bool = False
     reads_scorer: bool = False
+    every_frame: bool = False
+    of_clip: Callable[[Sequence[Score]], Score] = mean
+    clips_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,4 +21,5 @@ METRIC = Metric(
     unit="",
     load=lambda source, device: Judge(library(), _scores),
     needs_reference=True,
+    every_frame=True,
 )

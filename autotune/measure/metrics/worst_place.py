@@ -7,7 +7,7 @@ pixels of the place, over the three colours.
 
 from typing import NamedTuple
 
-from autotune.measure.metrics import Images, Judge, Metric
+from autotune.measure.metrics import Images, Judge, Metric, largest
 from autotune.measure.metrics._pixels import pairs
 
 CELL_PX = 16
@@ -44,4 +44,6 @@ METRIC = Metric(
         lambda images, prompts, references: [max(places) for places in worst_places(images, references)],
     ),
     needs_reference=True,
+    every_frame=True,
+    of_clip=largest,
 )

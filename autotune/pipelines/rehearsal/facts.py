@@ -1,12 +1,13 @@
 """Facts: the traits that rehearsed calls show. What could not be seen has its reason in `unknown`."""
 
-import inspect
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autotune.pipeline import KeptOutput
 from autotune.pipelines import call, parts
+from autotune.pipelines.rehearsal.caches import eager_configs, reusing, tells_calls_apart
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import Seen, rehearse
 from autotune.workload import Workload
@@ -45,7 +46,7 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "prompt_lengths_vary": bool(first.given and longer.given) and first.given[0] != longer.given[0],
         "vae_upcasts_fp16": casts,
         "fuses_qkv": _fuses_qkv(pipe, first),
-        "caches_blocks": _caches_blocks(pipe),
+        "block_caches": _block_caches(pipe, memory),
         "used_directly": tuple(sorted(first.used_directly)),
         "scheduler_faults": faults(pipe, first.timesteps) if getattr(pipe, "scheduler", None) is not None else {},
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
@@ -64,19 +65,27 @@ def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen) -> bool:
     return fused.fault is None and bool(fused.rows.keys() - plain.rows.keys())
 
 
-def _caches_blocks(pipe: "DiffusionPipeline") -> bool:
-    """Does the call of the pipe work with diffusers' first-block cache, which it must know of?"""
-    if not hasattr(parts.denoiser(pipe), "enable_cache"):
-        return False
-    if "cache_context" not in inspect.getsource(type(pipe).__call__):
-        return False
+def _block_caches(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> tuple[str, ...]:
+    """The caches of diffusers with which a call of the pipe works and reuses blocks."""
+    if not tells_calls_apart(pipe):
+        return ()
+    short = workload(pipe, SHORT, guided=False)
+    if short.steps < 2:
+        return ()
+    remembered = _OfOthers(memory, parts.denoiser_name(pipe))
+    call = functools.partial(rehearse, pipe, short, memory=remembered)
+    return tuple(name for name, config in eager_configs().items() if reusing(call, config))
 
-    def cache(stand_in: Any) -> None:
-        from diffusers import FirstBlockCacheConfig
 
-        parts.denoiser(stand_in).enable_cache(FirstBlockCacheConfig(threshold=0.1))
+class _OfOthers(dict[Any, Any]):
+    """What models gave, but for the denoiser, which must run at each step for a cache to act."""
 
-    return rehearse(pipe, workload(pipe, SHORT, guided=False), until="denoised", change=cache).fault is None
+    def __init__(self, memory: dict[Any, Any], denoiser: str | None) -> None:
+        super().__init__({key: given for key, given in memory.items() if key[0] != denoiser})
+        self.denoiser = denoiser
+
+    def __contains__(self, key: Any) -> bool:
+        return key[0] != self.denoiser and super().__contains__(key)
 
 
 def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workload:
@@ -87,6 +96,7 @@ def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workloa
     size = call.default_size(pipe)
     width, height = (SIDE, SIDE) if isinstance(size, str) else (min(side, SIDE) for side in size)
     how: dict[str, Any] = {"steps": steps, "guidance_scale": scale, "negative_prompt": negative}
+    how["frames"] = 2 * parts.cell_frames(pipe) + 1 if call.frames_argument(pipe) else None
     return Workload(prompts=(prompt,), width=width, height=height, **how)
 
 

@@ -78,6 +78,8 @@ def ladder(
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     guidance: float | None = None,
+    strength: float | None = None,
+    frames: int | None = None,
     negative_prompt: str | None = None,
     call: Mapping[str, Any] | None = None,
     batch: int | None = None,
@@ -106,7 +108,8 @@ def ladder(
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     found_device, found_recipe = find_device(device), read_recipe(recipe)
     texts = read_prompts(Path(prompts)) if prompts else default_prompts(described).first(PROMPTS_IN_LADDER)
-    how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": call}
+    how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt, "call": call, "frames": frames}
+    how["strength"] = strength
     request = request_workload(texts, steps=steps, size=size, batch=batch, seed=seed, **how)
     default = default_folder(described, found_device)
     folder = LadderFolder(Path(output) if output else default.with_name(f"{default.name}-{found_recipe.name}"))

@@ -1,0 +1,1 @@
+"""What a call of a pipeline draws: pictures, and clips of frames."""
