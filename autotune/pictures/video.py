@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from autotune.workload import MOST_FRAMES
 
@@ -78,31 +78,25 @@ def read_frames(path: Path) -> tuple["Image", ...]:
     """
     from PIL import Image, ImageSequence
 
-    with Image.open(path) as file:
-        count = min(int(file.info.get(COUNT, 1)), MOST_FRAMES)
-        frames: list[Image.Image] = []
-        for frame in ImageSequence.Iterator(file):
-            shown = max(1, round(float(frame.info.get("duration", FRAME_MS)) / FRAME_MS))
-            frames += [frame.convert("RGB")] * min(shown, count - len(frames))
-            if len(frames) >= count:
-                break
-        return tuple(frames + frames[-1:] * (count - len(frames)))
+    frames: list[Image.Image] = []
+    try:
+        with Image.open(path) as file:
+            count = min(int(file.info.get(COUNT, 1)), MOST_FRAMES)
+            for frame in ImageSequence.Iterator(file):
+                shown = max(1, round(float(frame.info.get("duration", FRAME_MS)) / FRAME_MS))
+                frames += [frame.convert("RGB")] * min(shown, count - len(frames))
+                if len(frames) >= count:
+                    break
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow says that a file is damaged
+        raise OSError(f"the clip {str(path)!r} is damaged ({error})") from error
+    return tuple(frames + frames[-1:] * (count - len(frames)))
 
 
-def write_loop(frames: Sequence["Image"], file: object, *, longest_px: int | None = None, quality: int = 80) -> None:
-    """Write the frames as an animated WebP that is shown again and again.
-
-    file        a path or an open binary file
-    longest_px  of the longer side: larger frames are shrunk; None: they are kept as they are
-    """
-    from PIL import Image
-
-    shown = [frame.convert("RGB") for frame in frames]
-    if longest_px is not None:
-        for frame in shown:
-            frame.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
-    how = {"save_all": True, "append_images": shown[1:], "duration": FRAME_MS, "loop": 0, "quality": quality}
-    shown[0].save(file, "WEBP", **how)  # type: ignore[arg-type]
+def write_loop(frames: Sequence["Image"], file: Path | IO[bytes], *, frame_ms: int = FRAME_MS, quality: int) -> None:
+    """Write the frames as an animated WebP that is shown again and again. `quality`: 0 to 100, of WebP."""
+    first, *others = (frame.convert("RGB") for frame in frames)
+    how = {"save_all": True, "append_images": others, "duration": frame_ms, "loop": 0, "quality": quality}
+    first.save(file, "WEBP", **how)
 
 
 def spread(count: int, at_most: int) -> list[int]:

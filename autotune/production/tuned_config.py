@@ -65,6 +65,7 @@ class Evidence(FrozenModel):
     lpips_mean: float | None = None  # None: the weights of LPIPS were not on the disk
     lpips_worst: float | None = None
     worst_place_levels: float | None = None  # of 255: the worst cell, row or column; None: an older file
+    temporal_mean_levels: float | None = None  # of clips: difference of the changes from frame to frame; None: pictures
 
 
 class ConfirmedQuality(FrozenModel):
@@ -76,6 +77,7 @@ class ConfirmedQuality(FrozenModel):
     ssim_mean: float
     ssim_worst: float
     worst_place_levels: float | None = None  # of 255: the worst cell, row or column of all pictures
+    temporal_mean_levels: float | None = None  # of clips: difference of the changes from frame to frame; None: pictures
     shortened_from: int | None = None  # the planned number of pairs, where these would have taken too long
 
 

@@ -20,6 +20,7 @@ from autotune.trial import Failure, Trial
 
 Row = Mapping[str, Any]
 MEMORY = ("peak_memory_bytes", "load_peak_memory_bytes", "host_memory_bytes")
+LEVELS = ("worst_place_levels", "temporal_levels")
 MORE_FIGURES = ("seconds_per_picture", *MEMORY, "drift", "timed_calls")
 
 
@@ -80,9 +81,7 @@ def _quality(trial: Trial, baseline: Trial) -> Row:
     mine = trial.measured.quality if trial.measured else None
     theirs = baseline.measured.quality if baseline.measured else None
     if mine is None or theirs is None:
-        return dict.fromkeys(
-            (*names, "pairs", "ssim_mean", "ssim_worst", "psnr_mean_db", "lpips_mean", "worst_place_levels")
-        )
+        return dict.fromkeys((*names, "pairs", "ssim_mean", "ssim_worst", "psnr_mean_db", "lpips_mean", *LEVELS))
     drop = paired_drop(mine, theirs)
     found = (mine.metric, drop.mean, drop.low, drop.high, drop.smallest_detectable)
     return dict(zip(names, found, strict=True)) | {
@@ -92,6 +91,7 @@ def _quality(trial: Trial, baseline: Trial) -> Row:
         "psnr_mean_db": mine.psnr_mean_db,
         "lpips_mean": mine.lpips_mean,
         "worst_place_levels": mine.worst_place_levels,
+        "temporal_levels": mine.temporal_mean_levels,
     }
 
 

@@ -184,6 +184,7 @@ class Confirmer:
             ssim_mean=tuned.ssim_mean,
             ssim_worst=tuned.ssim_worst,
             worst_place_levels=tuned.worst_place_levels,
+            temporal_mean_levels=tuned.temporal_mean_levels,
             shortened_from=wanted if affordable < wanted else None,
         )
 

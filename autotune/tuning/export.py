@@ -158,7 +158,9 @@ def likeness_words(quality: Quality | ConfirmedQuality) -> str:
     """How like the baseline's pictures these are, on average and at their worst place."""
     worst = quality.worst_place_levels
     place = "" if worst is None else f", worst place {worst:.0f} of 255 levels off"
-    return f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f}{place})"
+    flow = quality.temporal_mean_levels
+    motion = "" if flow is None else f", motion {flow:.1f} of 255 levels off"
+    return f"SSIM {quality.ssim_mean:.3f} (worst {quality.ssim_worst:.3f}{place}{motion})"
 
 
 def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
@@ -192,6 +194,7 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
         lpips_mean=quality.lpips_mean,
         lpips_worst=quality.lpips_worst,
         worst_place_levels=quality.worst_place_levels,
+        temporal_mean_levels=quality.temporal_mean_levels,
     )
 
 

@@ -197,4 +197,5 @@ def _over_more_pairs(bench: Bench, config: Config, place: Path) -> ConfirmedQual
         ssim_mean=drawn.ssim_mean,
         ssim_worst=drawn.ssim_worst,
         worst_place_levels=worst,
+        temporal_mean_levels=drawn.temporal_mean_levels,
     )

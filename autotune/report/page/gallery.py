@@ -1,22 +1,25 @@
 """Gallery: the pictures of a report: the baseline's, each config's, and heat-maps of their differences.
 
-All are data URIs. Small pictures are kept bit for bit. Large ones are shrunk, after the differences were computed.
+All are data URIs. Small pictures are kept bit for bit. Large ones are shrunk, after the differences were computed. A
+clip is a small picture that moves, again and again.
 """
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageStat
 
-from autotune.study.record import usable_picture
+from autotune.pictures.video import FRAME_MS, read_frames, spread, write_loop
+from autotune.study.record import usable_picture, warn_once
 from autotune.study_folder import StudyFolder, picture_name
 from autotune.workload import open_picture
 
 LARGEST_PX = 512  # of the longer side on the page
 MOST_PICTURES = 96  # of all configs together, so that the page stays small enough to be sent
 MOST_PROMPTS = 8
+LOOP_PX, LOOP_FRAMES = 256, 33  # of a clip on the page: the longer side, and the most frames
 FULL_SCALE = 32  # of 255 levels: a difference this large in any channel has the brightest colour
 
 
@@ -53,14 +56,15 @@ def reels(
     ]
     if not shown:
         return []
-    first = Reel(0, tuple(Shot(prompts[i], _uri(_open(folder, 0, i))) for i in shown))
+    first = Reel(0, tuple(Shot(prompts[i], _uri(_frames(folder, 0, i))) for i in shown))
     return [first, *(Reel(number, tuple(_shot(folder, of[number], i, prompts[i]) for i in shown)) for number in chosen)]
 
 
 def _shot(folder: StudyFolder, number: int, index: int, prompt: str) -> Shot:
-    baseline, picture = _open(folder, 0, index), _open(folder, number, index)
-    heat, mean = heat_map(baseline, picture)
-    return Shot(prompt, _uri(picture), _uri(heat), mean)
+    baseline, frames = _frames(folder, 0, index), _frames(folder, number, index)
+    heats = [heat_map(one, other) for one, other in zip(baseline, frames, strict=False)]
+    mean = sum(mean for _, mean in heats) / len(heats)
+    return Shot(prompt, _uri(frames), _uri([heat for heat, _ in heats]), mean)
 
 
 def heat_map(first: Image.Image, second: Image.Image) -> tuple[Image.Image, float]:
@@ -99,11 +103,29 @@ def _has_picture(folder: StudyFolder, number: int, index: int) -> bool:
     return path.exists() and usable_picture(path)
 
 
-def _open(folder: StudyFolder, number: int, index: int) -> Image.Image:
-    return open_picture(folder.trial(number) / "images" / picture_name(index), f"picture of trial {number}")
+def _frames(folder: StudyFolder, number: int, index: int) -> Sequence[Image.Image]:
+    """The picture of this prompt, or the frames of its clip; of a clip that is damaged after its first frame, this."""
+    path = folder.trial(number) / "images" / picture_name(index)
+    try:
+        return read_frames(path)
+    except OSError as error:
+        warn_once(f"the report shows the first frame only: {error}.")
+        return [open_picture(path, f"picture of trial {number}")]
 
 
-def _uri(image: Image.Image) -> str:
+def _uri(frames: Sequence[Image.Image]) -> str:
+    """The picture or, of several frames, an animation that lasts as long as the clip."""
+    if len(frames) == 1:
+        return _of_picture(frames[0])
+    shown = [frames[number].copy() for number in spread(len(frames), LOOP_FRAMES)]
+    for frame in shown:
+        frame.thumbnail((LOOP_PX, LOOP_PX), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    write_loop(shown, file, frame_ms=round(FRAME_MS * len(frames) / len(shown)), quality=70)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _of_picture(image: Image.Image) -> str:
     small = max(image.size) <= LARGEST_PX // 2
     if not small:
         image = image.copy()

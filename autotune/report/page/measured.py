@@ -21,7 +21,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
     lines = [
         ("command", record.command),
         ("pipeline", f"{target.pipeline.known.class_name} from {target.pipeline.source}, {_revision(summary)}"),
-        ("workload", str(target.workload)),
+        ("workload", target.calls),
         ("device", f"{device.name}, {words.memory(device.memory_bytes)}"),
         ("evidence", "; ".join(device.evidence)),
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),
@@ -37,6 +37,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("host memory", _host_memory(_measurements(summary))),
         ("pictures", _pictures(summary)),
         ("worst place", _worst_place(summary)),
+        ("motion", _motion(summary)),
         ("mismatches", _mismatches(_measurements(summary))),
         ("memory by part", _memory_of_parts(summary)),
         ("health", _health(_measurements(summary))),
@@ -100,6 +101,18 @@ def _worst_place(summary: StudySummary) -> str:
     }
     places = ", ".join(f"a {place} by {max(levels):.0f}" for place, levels in figures.items())
     return f"of 255 levels, the pick's pictures differ from the baseline's in {places} at most"
+
+
+def _motion(summary: StudySummary) -> str:
+    """How far the changes from frame to frame of the pick's clips lie from those of the baseline's."""
+    quality = summary.pick.measured.quality if summary.pick and summary.pick.measured else None
+    if quality is None or quality.temporal_mean_levels is None:
+        return ""
+    moves = sum(quality.motion_levels) / len(quality.motion_levels)
+    return (
+        f"from frame to frame, the pick's clips change by {moves:.1f} of 255 levels; these changes differ from the "
+        f"baseline's by {quality.temporal_mean_levels:.1f}"
+    )
 
 
 def _warm_start(summary: StudySummary) -> str:
