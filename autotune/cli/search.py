@@ -96,6 +96,10 @@ def search(
             help="Compare the pick's pictures over this many prompts and seeds. Default: up to 128.",
         ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Confirm with 2 rounds and 32 pairs at most. The result says so."),
+    ] = False,
     scorer: Scorer = None,
     device: DeviceName = None,
     isolation: IsolationWord = None,
@@ -140,6 +144,7 @@ def search(
             timeout_s=read_seconds(timeout),
             confirm_rounds=confirm_rounds,
             confirm_pairs=confirm_pairs,
+            quick=quick,
             scorer=scorer,
             device=device,
             isolation=read_isolation(isolation),

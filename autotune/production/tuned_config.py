@@ -91,6 +91,7 @@ class Confirmation(FrozenModel):
     tuned_latency_s: tuple[Seconds, ...]
     tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # several sizes: each alone
     quality: ConfirmedQuality | None = None
+    quick: bool = False  # fewer rounds and pairs than usual, as the user asked for (--quick)
 
     @model_validator(mode="after")
     def _in_pairs(self) -> "Confirmation":

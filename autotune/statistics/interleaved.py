@@ -16,15 +16,19 @@ Pair = tuple[Measurement, Measurement]
 MOST_TIMES = 3  # pairs at most, as a multiple of the least number, while the interval stays wide
 
 
-def interleave(run: Callable[[int, Side], Measurement | Failure], *, least: int) -> list[Pair] | Failure:
+def interleave(
+    run: Callable[[int, Side], Measurement | Failure], *, least: int, most: int | None = None
+) -> list[Pair] | Failure:
     """At least so many pairs, and more while their interval is wide; the failure, as soon as a run fails.
 
     The number of pairs depends only on the width of the interval, never on which side it favours.
 
-    run  measures one side of a pair, given the index of the pair (from 0)
+    run   measures one side of a pair, given the index of the pair (from 0)
+    most  pairs at most; None: MOST_TIMES the least number
     """
     pairs: list[Pair] = []
-    while len(pairs) < least or (len(pairs) < MOST_TIMES * least and not verdict_of(pairs).is_precise):
+    most = MOST_TIMES * least if most is None else most
+    while len(pairs) < least or (len(pairs) < most and not verdict_of(pairs).is_precise):
         measured: dict[Side, Measurement] = {}
         order: tuple[Side, ...] = ("first", "second") if len(pairs) % 2 == 0 else ("second", "first")
         for side in order:

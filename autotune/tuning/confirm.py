@@ -29,6 +29,7 @@ from autotune.workload import Workload
 
 CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
 PAIRS = 128  # of pictures: with a usual spread they show a drop of 0.18 CLIP points
+QUICK_ROUNDS, QUICK_PAIRS = 2, 32
 LEAST_DRAWING_S = 600.0  # drawing the pictures of a confirmation may take this long, however short the search was
 
 
@@ -38,12 +39,20 @@ class ConfirmationPlan:
 
     rounds: int = 3  # at least; 0: no confirmation
     pairs: int | None = None  # of pictures; None: PAIRS, or fewer where these would take longer than the search
+    quick: bool = False  # QUICK_ROUNDS and QUICK_PAIRS at most; said in the result
 
     def __post_init__(self) -> None:
         if self.rounds == 1:
             raise UserError(
                 "one round has no interval: give --confirm-rounds 2 or more, or 0 to export the first figures."
             )
+
+    @classmethod
+    def of(cls, rounds: int, pairs: int | None, *, quick: bool) -> "ConfirmationPlan":
+        """As the user asks for it. Raises UserError for a single round."""
+        if not quick:
+            return cls(rounds, pairs)
+        return cls(min(rounds, QUICK_ROUNDS), min(QUICK_PAIRS if pairs is None else pairs, QUICK_PAIRS), quick=True)
 
 
 class Confirmer:
@@ -114,7 +123,9 @@ class Confirmer:
         """Measure the speed, then compare pictures. None where a run fails. What is on disk already is read."""
         kept = self.folder.confirmation(trial.number)
         if kept.exists():
-            return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
+            found = Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
+            if self.plan.quick or not found.quick:  # a quick one goes on where full care is asked for
+                return found
         pairs = self._interleave(trial)
         if isinstance(pairs, Failure):
             return None
@@ -147,7 +158,7 @@ class Confirmer:
                 return kept[number][side]
             return self.runner.run(place(number, side), sides[side].config, pictures=False, earlier=self.study.trials)
 
-        return interleave(run, least=self.plan.rounds)
+        return interleave(run, least=self.plan.rounds, most=self.plan.rounds if self.plan.quick else None)
 
     def _confirmation(self, pairs: list[Pair]) -> Confirmation:
         shapes = self.study.record.target.workload.shapes
@@ -156,6 +167,7 @@ class Confirmer:
             baseline_latency_s=tuple(baseline.latency_s for baseline, _ in pairs),
             tuned_latency_s=tuple(tuned.latency_s for _, tuned in pairs),
             tuned_latency_at_s=dict(zip(map(str, shapes), rounds, strict=True)) if len(shapes) > 1 else {},
+            quick=self.plan.quick,
         )
 
     def _draw_and_judge(self, trial: Trial) -> ConfirmedQuality | Failure | None:

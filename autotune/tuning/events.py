@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.config import Config
+from autotune.goal import Goal
 from autotune.statistics.failing_values import FailingValue
 from autotune.study.earlier import EarlierStudy
 from autotune.study.record import Untried
@@ -22,6 +23,7 @@ class Probed:
     folder: Path
     trials: Sequence[Trial]  # finished earlier, where this search continues a study
     anchors: Sequence[Anchor] = ()
+    goal: Goal | None = None  # the limits that the pick must keep; None: not known
 
 
 @dataclass(frozen=True)

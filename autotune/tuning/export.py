@@ -105,7 +105,8 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     quality = confirmed_quality_words(confirmed) if confirmed else quality_words(trial, baseline) + _source_words(tuned)
     compiling = f" (with what compiling took in trial {tuned.compiled_as.trial})" if tuned.compiled_as else ""
     words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{compiling}, {quality}"
-    return f"{speed_words(trial, baseline, confirmation)}, {words}."
+    quick = " Confirmed quickly: without --quick, the same command takes full care."
+    return f"{speed_words(trial, baseline, confirmation)}, {words}.{quick if confirmation and confirmation.quick else ''}"
 
 
 def _source_words(measured: Measurement) -> str:

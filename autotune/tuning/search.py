@@ -115,6 +115,7 @@ def search(
     isolation: Isolation | None = None,
     confirm_rounds: int = 3,
     confirm_pairs: int | None = None,
+    quick: bool = False,
     study: str | Path | None = None,
     command: str = "autotune.search(...)",
     listen: Listener = lambda event: None,
@@ -181,6 +182,7 @@ def search(
     The confirmation, always in spawned processes:
     confirm_rounds    measure the pick and the baseline again at least this often; 0: export the first figures
     confirm_pairs     compare their pictures over this many prompts and seeds; None: up to 128, as time allows
+    quick             2 rounds and 32 pairs at most; the result says so. Without it, the same call confirms with full care
 
     The study:
     study             its folder; None: reports/DATE-PIPELINE-DEVICE
@@ -207,7 +209,7 @@ def search(
         excluded=frozenset(find_knob(name).name for name in exclude),
         later=(*(("lora",) if lora_later else ()), *(("ip_adapter",) if ip_adapter_later else ())),
         sampler=check_sampler(sampler),
-        confirmation=ConfirmationPlan(confirm_rounds, confirm_pairs),
+        confirmation=ConfirmationPlan.of(confirm_rounds, confirm_pairs, quick=quick),
         budget=Budget(trials=budget, time_s=time_budget_s, trial_timeout_s=timeout_s),
         prompts=all_prompts,
         workload=request_workload(
@@ -306,7 +308,7 @@ def _with_baseline(
             space, warm = _space(request, target, baseline, earlier)
             study = _open_study(request, target, space, warm, baseline, choice)
         if first:
-            listen(Probed(target, space, folder.path, tuple(study.trials), tuple(study.anchors)))
+            listen(Probed(target, space, folder.path, tuple(study.trials), tuple(study.anchors), request.goal))
         first = False
         is_new = not study.trials
         for rejected in baselines.news() if is_new else ():  # a search that goes on has told it before
