@@ -11,7 +11,7 @@ from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.report import words
-from autotune.report.terminal.search import LiveView
+from autotune.report.terminal.live import LiveView
 from autotune.statistics.drift import due
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file

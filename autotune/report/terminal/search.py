@@ -1,24 +1,21 @@
-"""A search in a terminal: its header, the live view while it runs, the table of the Pareto front, and how it ended."""
+"""A search in a terminal: its header, the table of the Pareto front, and how it ended."""
 
 import shlex
-import time
-from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autotune.goal import Goal, Minimise
+from autotune.goal import Minimise
 from autotune.pipeline import Traits
 from autotune.report import words
 from autotune.report.terminal.theme import heading_words
 from autotune.statistics.drift import PRIOR_SPREAD
 from autotune.study.noise_floor import NoiseFloor
-from autotune.study.pareto_front import objectives, pareto_front, pick_trial
-from autotune.study.time_left import confirming_s, exploring_s
-from autotune.trial import Anchor, Failure, Trial
-from autotune.tuning.events import Anchored, Confirming, Event, Probed, TrialEnded, TrialStarted
+from autotune.study.pareto_front import objectives, pareto_front
+from autotune.trial import Failure, Trial
+from autotune.tuning.events import Probed
 from autotune.tuning.search import Result
 
 
@@ -44,68 +41,6 @@ def inputs_words(traits: Traits) -> str:
     inputs = [f"starts from pictures made by autotune ({', '.join(traits.inputs.values())})"] if traits.inputs else []
     inputs += ["prompts replaced by random embeddings"] if traits.random_prompt_embeds else []
     return "; ".join(inputs)
-
-
-class LiveView:
-    """The state of a running search as one small table. Takes the events; rich renders it.
-
-    rounds  of the confirmation
-    """
-
-    def __init__(self, budget: int, time_budget_s: float | None, rounds: int) -> None:
-        self.budget, self.time_budget_s = budget, time_budget_s
-        self.exploring, self.rounds, self.rounds_in_all = True, rounds, rounds
-        self.started = self.since = time.monotonic()
-        self.trials: list[Trial] = []
-        self.anchors: list[Anchor] = []
-        self.doing = "probing the pipeline and the device"
-        self.goal = Goal(max_quality_drop=float("inf"))
-
-    def hear(self, event: Event) -> None:
-        self.since = time.monotonic()
-        if isinstance(event, Probed):
-            self.trials, self.anchors = list(event.trials), list(event.anchors)
-            self.budget = min(self.budget, event.space.combinations())  # the budget of `record --all` has no limit
-        elif isinstance(event, TrialStarted):
-            self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"
-            compiling = words.compiling(event.config, self.trials)
-            self.doing += f" ({compiling})" if compiling else ""
-        elif isinstance(event, TrialEnded):
-            self.trials.append(event.trial)
-        elif isinstance(event, Anchored):
-            self.anchors.append(event.anchor)
-        elif isinstance(event, Confirming):
-            what = f"round {event.round}" if event.round else "more pictures"
-            self.exploring, self.rounds = False, max(0, self.rounds_in_all + 1 - event.round) if event.round else 0
-            self.doing = f"confirming trial {event.trial.number} against the baseline, {what}"
-
-    def __rich__(self) -> RenderableType:
-        now = time.monotonic()
-        table = Table.grid(padding=(0, 1))
-        table.add_row("now", f"{self.doing}  [{words.seconds(now - self.since)}]")
-        table.add_row("best", self._best())
-        causes = Counter(t.outcome.cause for t in self.trials if isinstance(t.outcome, Failure))
-        failed = ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "none"
-        table.add_row("failed", failed)
-        table.add_row("done", f"{len(self.trials)} of {self.budget} trials, {self._left(now)}")
-        return table
-
-    def _best(self) -> str:
-        if not self.trials:
-            return "nothing yet"
-        best = pick_trial(self.trials, self.trials[0], self.goal)
-        return f"trial {best.number}: {words.outcome(best, self.trials[0])}" if best else "nothing yet"
-
-    def _left(self, now: float) -> str:
-        """The estimated time left of the trials and the confirmation."""
-        exploring = exploring_s(self.trials, self.anchors, self.budget) if self.exploring else 0.0
-        confirming = confirming_s(self.trials, self.anchors, self.rounds)
-        if exploring is None or confirming is None:
-            return "time left unknown"
-        if self.time_budget_s is not None:
-            exploring = min(exploring, max(0.0, self.time_budget_s - (self.since - self.started)))
-        left = exploring + confirming - (now - self.since)
-        return f"about {words.seconds(max(left, 0))} left"
 
 
 def front_table(

@@ -11,10 +11,12 @@ from autotune.goal import Minimise, read_minimise
 from autotune.report import words
 from autotune.report.searched import search
 from autotune.report.summary import next_steps, read_summary
-from autotune.report.terminal.search import LiveView, front_table, header, search_result
+from autotune.report.terminal.live import LiveView
+from autotune.report.terminal.search import front_table, header, search_result
 from autotune.report.terminal.theme import show_steps
 from autotune.statistics.drift import process_spread
 from autotune.trial import Anchor, Trial
+from autotune.tuning.confirm import ConfirmationPlan
 from autotune.tuning.events import (
     Anchored,
     BaselineChosen,
@@ -51,7 +53,9 @@ def show_search(*, as_json: bool, **arguments: Any) -> Path:
 
 
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
-    view = LiveView(arguments["budget"], arguments["time_budget_s"], arguments["confirm_rounds"])
+    rounds, quick = arguments["confirm_rounds"], arguments.get("quick", False)
+    plan = ConfirmationPlan.of(rounds, None, quick=quick)
+    view = LiveView(arguments["budget"], arguments["time_budget_s"], plan.rounds)
 
     # Once a second and no more often: a trial is being timed on the same machine.
     with Live(view, console=console, refresh_per_second=1) as live:

@@ -8,18 +8,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import make_target
 from made_up import failed, measured
 from rich.console import Console
 from studies import VALUES, study, usual
 
+from autotune.goal import Goal
 from autotune.knobs import complete
 from autotune.report.markdown import markdown
 from autotune.report.summary import next_steps, read_summary
-from autotune.report.terminal.search import LiveView, front_table
+from autotune.report.terminal.live import BAR, LiveView, bar
+from autotune.report.terminal.search import front_table
 from autotune.report.terminal.show import PlainLines, as_data
 from autotune.report.terminal.theme import show_heading, show_steps
 from autotune.statistics.failing_values import failing_values
-from autotune.tuning.events import TrialEnded, TrialStarted, ValueDropped
+from autotune.study.space import make_space
+from autotune.study.space_file import shipped_space_file
+from autotune.tuning.events import Confirming, Probed, TrialEnded, TrialStarted, ValueDropped
 
 
 def narrow(width: int = 80) -> Console:
@@ -99,6 +104,42 @@ def test_a_trial_that_compiles_says_so_and_how_long_such_trials_took_before() ->
     assert lines.hear(TrialStarted(4, complete({"dtype": "bf16"}), "sampler")) == []
     lines.hear(TrialEnded(measured(3, WHOLE).model_copy(update={"seconds": 80.0})))
     assert lines.hear(TrialStarted(4, WHOLE, "sampler")) == ["trial 4: compiling; such trials took 80 s before"]
+
+
+def test_the_live_view_shows_at_every_moment_what_it_does_and_the_best_beside_the_baseline() -> None:
+    view = LiveView(10, None, 3)
+
+    def shown() -> str:
+        console = narrow(120)
+        console.print(view)
+        return said(console)
+
+    assert "1 of 4: looking at the pipeline and the device" in shown()
+    view.hear(TrialStarted(0, complete({}), "baseline"))
+    assert "trial 0 (baseline)" in shown()
+    view.hear(TrialEnded(measured(0)))
+    assert f"baseline {'#' * BAR}" in shown()
+    assert "3 of 4: trying configs" in shown()
+    view.hear(TrialEnded(measured(1, {"dtype": "bf16"}, latency_s=0.5)))
+    assert f"baseline {'#' * (BAR // 2)}{'-' * (BAR // 2)} 1 s" in shown()
+    assert f"best     {'#' * BAR} trial 1" in shown()
+    view.hear(Confirming(measured(1, {"dtype": "bf16"}), 1))
+    assert "4 of 4: confirming the best" in shown()
+
+
+def test_a_bar_is_never_empty() -> None:
+    assert [bar(speed, 4).count("#") for speed in (0.01, 2, 4)] == [1, BAR // 2, BAR]
+
+
+def test_a_config_that_oversteps_a_limit_is_not_the_best_of_the_live_view(tmp_path: Path) -> None:
+    space = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
+    for limit_s, best in ((None, "trial 1"), (0.1, "nothing yet")):
+        view, console = LiveView(10, None, 3), narrow(120)
+        view.hear(Probed(make_target(), space, tmp_path, (), goal=Goal(max_quality_drop=1.0, max_latency_s=limit_s)))
+        view.hear(TrialEnded(measured(0)))
+        view.hear(TrialEnded(measured(1, {"dtype": "bf16"}, latency_s=0.5)))
+        console.print(view)
+        assert best in said(console)
 
 
 def test_a_value_that_always_fails_is_told_once_with_its_trials_and_its_reason(tmp_path: Path) -> None:
