@@ -52,7 +52,7 @@ class ConfirmationPlan:
         """As the user asks for it. Raises UserError for a single round."""
         if not quick:
             return cls(rounds, pairs)
-        return cls(min(rounds, QUICK_ROUNDS), min(QUICK_PAIRS if pairs is None else pairs, QUICK_PAIRS), quick=True)
+        return cls(min(rounds, QUICK_ROUNDS), None if pairs is None else min(pairs, QUICK_PAIRS), quick=True)
 
 
 class Confirmer:
@@ -175,7 +175,8 @@ class Confirmer:
 
         None where there is time for no more pairs than the search has drawn.
         """
-        wanted = self.plan.pairs if self.plan.pairs is not None else PAIRS
+        usual = QUICK_PAIRS if self.plan.quick else PAIRS
+        wanted = usual if self.plan.pairs is None else self.plan.pairs
         affordable = wanted if self.plan.pairs is not None else min(wanted, self._affordable(trial))
         record = self.study.record
         if affordable <= len(record.target.workload.prompts):

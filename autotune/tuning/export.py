@@ -105,8 +105,9 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     quality = confirmed_quality_words(confirmed) if confirmed else quality_words(trial, baseline) + _source_words(tuned)
     compiling = f" (with what compiling took in trial {tuned.compiled_as.trial})" if tuned.compiled_as else ""
     words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{compiling}, {quality}"
-    quick = " Confirmed quickly: without --quick, the same command takes full care."
-    return f"{speed_words(trial, baseline, confirmation)}, {words}.{quick if confirmation and confirmation.quick else ''}"
+    sentence = f"{speed_words(trial, baseline, confirmation)}, {words}."
+    quick = confirmation is not None and confirmation.quick
+    return f"{sentence} Confirmed quickly: without --quick, the same command takes full care." if quick else sentence
 
 
 def _source_words(measured: Measurement) -> str:

@@ -182,7 +182,7 @@ def search(
     The confirmation, always in spawned processes:
     confirm_rounds    measure the pick and the baseline again at least this often; 0: export the first figures
     confirm_pairs     compare their pictures over this many prompts and seeds; None: up to 128, as time allows
-    quick             2 rounds and 32 pairs at most; the result says so. Without it, the same call confirms with full care
+    quick             2 rounds and 32 pairs at most; the result says so. Called again without it: with full care
 
     The study:
     study             its folder; None: reports/DATE-PIPELINE-DEVICE

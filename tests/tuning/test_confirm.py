@@ -18,8 +18,9 @@ from autotune.study.space_file import SpaceFile
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure, Trial
-from autotune.tuning.confirm import PAIRS, ConfirmationPlan, Confirmer, more_pairs
+from autotune.tuning.confirm import PAIRS, QUICK_PAIRS, QUICK_ROUNDS, ConfirmationPlan, Confirmer, more_pairs
 from autotune.tuning.events import Confirming
+from autotune.tuning.export import about
 from autotune.workload import Workload
 
 
@@ -67,7 +68,13 @@ CONFIGS: tuple[dict[str, Any], ...] = ({}, FAST, FASTER)
 
 
 def confirmer(
-    folder: Path, runner: Any, *, goal: Goal | None = None, sizes: int = 1, pairs: int | None = 0
+    folder: Path,
+    runner: Any,
+    *,
+    goal: Goal | None = None,
+    sizes: int = 1,
+    pairs: int | None = 0,
+    quick: bool = False,
 ) -> tuple[Confirmer, list[Any]]:
     """Of the study in this folder, which may be new, and what it says while it works."""
     target = make_target(sizes=sizes)
@@ -75,7 +82,8 @@ def confirmer(
     folder.mkdir(exist_ok=True)
     study = Study(StudyFolder(folder), record(target, goal=goal, space=space.values), space)
     events: list[Confirming] = []
-    return Confirmer(study.folder, study, runner, ConfirmationPlan(3, pairs), events.append), events
+    plan = ConfirmationPlan.of(3, pairs, quick=quick)
+    return Confirmer(study.folder, study, runner, plan, events.append), events
 
 
 def confirm(
@@ -241,6 +249,27 @@ def test_fewer_pairs_than_usual_are_said_to_be_fewer(tmp_path: Path) -> None:
     assert confirmation is not None
     assert confirmation.quality is not None
     assert (confirmation.quality.drop.n, confirmation.quality.shortened_from) == (11, PAIRS)
+
+
+def test_a_quick_confirmation_says_so_and_goes_on_where_full_care_is_asked_for(tmp_path: Path) -> None:
+    again = Again({complete({}): 1.0, complete(FAST): 0.8, complete(FASTER): 0.5})
+    quick, _ = confirmer(tmp_path, again, pairs=None, quick=True)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        quick.study.tell(measured(number, values, latency_s=latency_s))
+    best, confirmation = quick.best()
+    assert confirmation is not None
+    assert confirmation.quality is not None
+    assert (confirmation.quick, len(confirmation.tuned_latency_s)) == (True, QUICK_ROUNDS)
+    assert confirmation.quality.drop.n == QUICK_PAIRS
+    assert "without --quick" in about(best, quick.study.baseline, confirmation)
+    assert confirmer(tmp_path, again, pairs=None, quick=True)[0].best() == (best, confirmation)
+    calls = again.calls
+    _, careful = confirmer(tmp_path, again, pairs=None)[0].best()
+    assert careful is not None
+    assert careful.quality is not None
+    assert (careful.quick, len(careful.tuned_latency_s), careful.quality.drop.n) == (False, 3, PAIRS)
+    assert again.calls - calls == 2, "only the third round is new"
+    assert "--quick" not in about(best, quick.study.baseline, careful)
 
 
 def test_the_pairs_of_the_confirmation_are_new_ones() -> None:

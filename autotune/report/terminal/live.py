@@ -1,4 +1,4 @@
-"""Live: the view of a running search in a terminal: its phase, what it is doing, the best so far beside the baseline."""
+"""Live: the view of a running search in a terminal: its phase, what it does, the best so far beside the baseline."""
 
 import time
 from collections import Counter
