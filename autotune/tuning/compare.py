@@ -1,9 +1,20 @@
-"""compare(): is one exported config faster than another here? Interleaved, each run in a fresh process."""
+"""compare(): is one exported config faster than another here, or than itself in another Python environment?
 
-from collections.abc import Callable
+Interleaved, each run in a fresh process.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from autotune.errors import UserError
+from autotune.execution.interpreter import (
+    PYTHON,
+    Interpreter,
+    PackageDifference,
+    other_interpreter,
+    own_interpreter,
+)
 from autotune.execution.runner import Runner
 from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
@@ -17,12 +28,43 @@ from autotune.study_folder import StudyFolder
 from autotune.target import Target
 from autotune.trial import Failure
 
+PARTS = {  # of a call -> the field of Phases with its seconds
+    "text_encoding": "text_encoding_s",
+    "vae_encode": "vae_encode_s",
+    "denoising": "denoising_step_s",
+    "vae_decode": "vae_decode_s",
+}
+
+
+class PartOfCall(FrozenModel):
+    """The seconds of a part of a call in each round (of "denoising": of one step, with the scheduler's part in it).
+
+    packages  those that differ between the environments and ran in this part, or are asked for by those that did
+    """
+
+    part: str
+    first_s: tuple[float, ...]
+    second_s: tuple[float, ...]
+    packages: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        return judge(self.first_s, self.second_s)
+
 
 class Comparison(FrozenModel):
-    """Two configs side by side: latency and peak memory of each round, and what the second config's pictures lose."""
+    """Two configs side by side: latency and peak memory of each round, and what the second config's pictures lose.
+
+    python    the interpreter of the second side, which runs the same config; None: two configs in one environment
+    packages  whose versions differ between the two environments
+    parts     of a call, where the packages of the slower ones are asked for; those that could be timed on both sides
+    """
 
     first: str
     second: str
+    python: str | None = None
+    packages: tuple[PackageDifference, ...] = ()
+    parts: tuple[PartOfCall, ...] | None = None
     device: str
     first_latency_s: tuple[float, ...]
     second_latency_s: tuple[float, ...]
@@ -41,8 +83,10 @@ class Comparison(FrozenModel):
 
 def compare(
     first: str | Path,
-    second: str | Path,
+    second: str | Path | None = None,
     *,
+    python: str | None = None,
+    bisect: bool = False,
     rounds: int = 3,
     timeout_s: float = 1800.0,
     device: str | None = None,
@@ -50,34 +94,81 @@ def compare(
 ) -> Comparison:
     """Measure two exported configs of the same pipeline and workload, interleaved.
 
+    python     the interpreter of another environment, in place of a second config: the first is measured in both
+    bisect     also find out which of the packages that differ run in which part of a call, and time the parts
     rounds     measure each at least this often
     timeout_s  the longest that a run may take
     device     "cuda", "cuda:N" or "cpu"; None: the kind of device that the first config was measured on
-    listen     is called before each run with (round from 1, path of the config)
+    listen     is called before each run with (round from 1, path of the config, or of the interpreter)
 
-    Raises UserError where the configs are for different things, and where one of them fails here.
+    Raises UserError where the configs are for different things, where one of them fails here, and for an interpreter
+    that can't run them.
     """
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
-    paths: dict[Side, Path] = {"first": Path(first), "second": Path(second)}
+    if (second is None) == (python is None):
+        raise UserError("give a second config, or --python with another environment's interpreter, and not both.")
+    if bisect and python is None:
+        raise UserError("--bisect looks for the packages that differ between two environments: give --python, too.")
+    paths: dict[Side, Path] = {"first": Path(first), "second": Path(first if second is None else second)}
+    other = other_interpreter(python) if python is not None else None
+    shown = paths if other is None else {**paths, "second": Path(other.path)}
     configs = {side: TunedConfig.load(path) for side, path in paths.items()}
     target = _target(configs["first"], configs["second"], device)
     with scratch("autotune-compare-") as temporary:
         folder = StudyFolder(Path(temporary))
-        runner = Runner(folder, target, timeout_s, isolation="spawn")
+        runners: dict[Side, Runner] = {
+            "first": Runner(folder, target, timeout_s, isolation="spawn"),
+            "second": Runner(folder, target, timeout_s, isolation="spawn", interpreter=other),
+        }
 
         def run(number: int, side: Side) -> Measurement | Failure:
-            listen(number + 1, paths[side])
+            listen(number + 1, shown[side])
             with_pictures = folder.trial(0 if side == "first" else 1)
             place = with_pictures if number == 0 else folder.path / f"round-{number + 1}-{side}"
-            outcome = runner.run(place, configs[side].config, pictures=number == 0, earlier=())
+            outcome = runners[side].run(place, configs[side].config, pictures=number == 0, earlier=())
             if isinstance(outcome, Failure):
-                raise UserError(f"{str(paths[side])!r} can't be measured here ({outcome.cause}): {outcome.reason}.")
+                where = f"by {other.path}" if other is not None and side == "second" else "here"
+                raise UserError(f"{str(paths[side])!r} can't be measured {where} ({outcome.cause}): {outcome.reason}.")
             return outcome
 
         pairs = interleave(run, least=rounds)
         assert not isinstance(pairs, Failure)
-        return _comparison(paths, target, pairs)
+        comparison = _comparison(shown, target, pairs)
+        if other is None:
+            return comparison
+        own = own_interpreter()
+        packages = own.differences(other)
+        found: dict[str, Any] = {"python": other.path, "packages": packages}
+        if bisect:
+            seen = [
+                _packages(runners[side], folder.path / f"packages-{side}", configs[side], interpreter)
+                for side, interpreter in (("first", own), ("second", other))
+            ]
+            found["parts"] = _parts(pairs, packages, seen)
+        return comparison.model_copy(update=found)
+
+
+def _packages(runner: Runner, place: Path, tuned: TunedConfig, where: Interpreter) -> dict[str, frozenset[str]]:
+    """Part of a call -> the packages that run in it, with all that they ask for. Raises UserError."""
+    seen = runner.packages(place, tuned.config)
+    if isinstance(seen, Failure):
+        raise UserError(f"which packages run can't be seen with {where.path} ({seen.cause}): {seen.reason}.")
+    return {part: where.with_required([*names, PYTHON]) for part, names in seen.items()}
+
+
+def _parts(
+    pairs: list[Pair], packages: Sequence[PackageDifference], seen: Sequence[Mapping[str, frozenset[str]]]
+) -> tuple[PartOfCall, ...]:
+    """The parts of a call that every run has timed, and which of the packages that differ run in each."""
+    found = []
+    for part, field in PARTS.items():
+        times = [tuple(getattr(run.phases, field, None) for run in side) for side in zip(*pairs, strict=True)]
+        if None not in (*times[0], *times[1]):
+            there = frozenset().union(*(packages_of[part] for packages_of in seen))
+            names = tuple(package.name for package in packages if package.name in there)
+            found.append(PartOfCall(part=part, first_s=times[0], second_s=times[1], packages=names))
+    return tuple(found)
 
 
 def _target(first: TunedConfig, second: TunedConfig, device: str | None) -> Target:

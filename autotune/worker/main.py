@@ -34,6 +34,8 @@ JOBS = {
     "probe": "autotune.worker.probe:run_probe_job",
     "measure": "autotune.worker.measure:run_measure_job",
     "draw": "autotune.worker.measure:run_draw_job",
+    "untouched": "autotune.worker.untouched:run_untouched_job",
+    "packages": "autotune.worker.measure:run_packages_job",
     "chain": "autotune.worker.measure:run_chain_job",
     "artifacts": "autotune.production.artifacts:run_artifacts_job",
     "compat": "autotune.compat.pictures:run_compat_job",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from live import loaded, picture
 
+from autotune.measure.packages import packages_by_part
 from autotune.measure.phases import _steps_s, phases
 
 
@@ -170,3 +171,17 @@ def test_nothing_is_compiled_anew_by_being_timed() -> None:
     assert graphs >= 1
     assert same
     assert all(found[part] for part in ("text_encoding_s", "denoising_step_s", "vae_decode_s"))
+
+
+def test_packages_are_seen_in_the_part_in_which_they_run(pipe: Any) -> None:
+    with torch.no_grad():
+        found = packages_by_part(pipe, lambda: picture(pipe, num_inference_steps=2))
+    assert set(found) == {"text_encoding", "vae_encode", "denoising", "vae_decode"}
+    assert {"torch", "transformers"} <= set(found["text_encoding"])
+    assert "transformers" not in found["denoising"], "it only looks where the encoder is"
+    assert {"torch", "diffusers"} <= set(found["denoising"])
+    assert {"torch", "diffusers"} <= set(found["vae_decode"])
+    assert found["vae_encode"] == {}, "a call without a picture to start from"
+    assert all(0 < share <= 1 for shares in found.values() for share in shares.values())
+    assert found["denoising"]["diffusers"] > 0.9, "whatever the denoiser calls, its own functions run meanwhile"
+    assert sys.getprofile() is None, "and nothing is watched afterwards"

@@ -16,6 +16,7 @@ from autotune.cli import app
 from autotune.config import Config
 from autotune.devices import find_device
 from autotune.errors import UserError
+from autotune.execution.interpreter import Interpreter, Package
 from autotune.execution.runner import Runner
 from autotune.production.thumbnail import DIFFERS, thumbnail_of
 from autotune.production.tuned_config import Confirmation, TunedConfig
@@ -207,3 +208,18 @@ def test_a_tampered_config_of_the_demo_is_broken_by_its_real_pictures(tmp_path: 
     seen = verify(tmp_path / "tampered.json", device="cpu")
     assert seen.word == "broken"
     assert min(seen.picture_differences) > DIFFERS
+
+
+def test_a_config_is_verified_in_another_environment(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Interpreter("/there/bin/python", "0.1.0", "f00", {"torch": Package("9.9", frozenset())})
+    monkeypatch.setattr("autotune.tuning.verify.other_interpreter", lambda word: there)
+    used: list[Interpreter | None] = []
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda runner, *a, **k: used.append(runner.interpreter) or run(runner, *a, **k))
+    result = verify(stored(tmp_path), python="/there/bin/python", device="cpu")
+    assert used
+    assert all(one is there for one in used)
+    assert result.word == "holds"
+    assert any("torch 9.9 instead of" in remark for remark in result.remarks)

@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 from autotune.report import words
+from autotune.report.terminal.environments import environment_lines
 from autotune.report.terminal.theme import Step
 from autotune.tuning.ablation import Ablation
 from autotune.tuning.compare import Comparison
@@ -30,9 +31,11 @@ def pair_line(number: int, pairs: int, first_s: float, second_s: float) -> str:
 def comparison_words(comparison: Comparison) -> str:
     """Both configs, then the verdict with its interval."""
     verdict = comparison.verdict
+    first = comparison.first if comparison.python is None else f"{comparison.first}, this environment"
+    second = comparison.second if comparison.python is None else f"{comparison.first}, {comparison.python}"
     sides = [
-        (comparison.first, comparison.first_latency_s, comparison.first_peak_memory_bytes),
-        (comparison.second, comparison.second_latency_s, comparison.second_peak_memory_bytes),
+        (first, comparison.first_latency_s, comparison.first_peak_memory_bytes),
+        (second, comparison.second_latency_s, comparison.second_peak_memory_bytes),
     ]
     width = max(len(path) for path, *_ in sides)
     lines = [
@@ -48,20 +51,30 @@ def comparison_words(comparison: Comparison) -> str:
     score = "" if comparison.metric == "likeness" else f"CLIP score {comparison.drop.as_change}, "
     likeness = f"SSIM {comparison.ssim_mean:.3f} (worst {comparison.ssim_worst:.3f})"
     lines.append(f"the second's pictures: {score}{likeness} to the first's")
+    if comparison.python is not None:
+        lines += environment_lines(comparison)
     return "\n".join(lines)
 
 
 def comparison_data(comparison: Comparison) -> dict[str, Any]:
     """The same as JSON."""
-    return {**comparison.to_json(), "verdict": comparison.verdict.to_json()}
+    data = {**comparison.to_json(), "verdict": comparison.verdict.to_json()}
+    if comparison.parts is not None:
+        data["parts"] = [{**part.to_json(), "verdict": part.verdict.to_json()} for part in comparison.parts]
+    return data
 
 
 def comparison_steps(comparison: Comparison) -> list[Step]:
     """Use the faster config; where it is unclear which one that is, measure more rounds."""
     verdict, first, second = comparison.verdict, comparison.first, comparison.second
+    other = [second] if comparison.python is None else ["--python", comparison.python]
     if verdict.word == "UNCLEAR":
-        more = ["autotune", "compare", first, second, "--rounds", str(2 * verdict.pairs)]
+        more = ["autotune", "compare", first, *other, "--rounds", str(2 * verdict.pairs)]
         return [(shlex.join(more), "twice as many rounds")]
+    if comparison.python is not None:
+        asked = verdict.word == "SLOWER" and comparison.parts is None and comparison.packages
+        why = ["autotune", "compare", first, *other, "--bisect"]
+        return [(shlex.join(why), "which packages run in the slower parts of a call")] if asked else []
     if verdict.word == "SAME":
         return []
     faster = second if verdict.word == "FASTER" else first
