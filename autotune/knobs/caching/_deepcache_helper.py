@@ -1,10 +1,10 @@
-"""_deepcache: DeepCache's helper with another way to count steps. A helper of the knob `cache`."""
+"""_deepcache_helper: DeepCache's helper with another way to count steps. A helper of the knob `cache`."""
 
 from typing import TYPE_CHECKING, Any
 
 from DeepCache import DeepCacheSDHelper
 
-from autotune.knobs.denoising._calls import Calls
+from autotune.knobs.caching._calls import Calls
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -23,6 +23,11 @@ class Helper(DeepCacheSDHelper):  # type: ignore[misc]
         self.calls = calls
         self.deep_layers_computed = 0
 
+    @property
+    def layers(self) -> int:
+        """The layers of the UNet that are left out where nothing deep is computed."""
+        return len(self.function_dict) - 1
+
     def wrap_unet_forward(self) -> None:
         unet = self.pipe.unet
         forward = self.function_dict["unet_forward"] = unet.forward
@@ -33,7 +38,7 @@ class Helper(DeepCacheSDHelper):  # type: ignore[misc]
                 self.cached_output.clear()
             self.deep_layers_computed = 0
             result = forward(*args, **kwargs)
-            self.calls.count(reused=self.deep_layers_computed == 0)
+            self.calls.count(reused=0 if self.deep_layers_computed else self.layers)
             self.cur_timestep += 1
             return result
 

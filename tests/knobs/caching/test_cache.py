@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from compiled import captured
 from conftest import gpu, make_target
 from live import built, difference, picture, profiled_kernels
-from tiny_pipes import draw, tiny_pipe, tiny_traits
+from tiny_classes import tiny_of
+from tiny_pipes import draw, tiny_pipe, tiny_traits, tiny_workload
 
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
+from autotune.pipelines import parts
 
 KNOB = find_knob("cache")
 UNETS = (
@@ -60,7 +63,10 @@ def test_deepcache_computes_deep_blocks_at_every_nth_step_only(family: str, root
     assert effects["cache"].count > 10
     verified = build.verify(pipe, complete({"cache": "deepcache:3"}), {})["cache"]
     assert verified.count == calls - deep
-    assert verified.what == f"of {calls} calls of the denoiser in a picture reused its blocks"
+    each = verified.what.removeprefix(
+        f"of {calls} calls of the denoiser in a picture reused its blocks; skipped in each: "
+    )
+    assert each.startswith(f"0 2x{effects['cache'].count} 0 ")
     plain = draw(tiny_pipe(family, root)[0], family, num_inference_steps=10)
     assert not np.array_equal(first, plain)
 
@@ -133,8 +139,68 @@ def test_first_block_skips_where_little_has_changed(root: Path) -> None:
     pixels = draw(pipe, FLUX, num_inference_steps=9)
     verified = build.verify(pipe, complete({"cache": LOOSE}), {})["cache"]
     assert verified.count == 9 - len(ran) > 0
-    assert verified.what == "of 9 calls of the denoiser in a picture reused its blocks"
+    what, _, each = verified.what.partition("; skipped in each: ")
+    assert what == "of 9 calls of the denoiser in a picture reused its blocks"
+    assert "3" in each
     assert not np.array_equal(pixels, draw(tiny_pipe(FLUX, root)[0], FLUX, num_inference_steps=9))
+
+
+# Where diffusers' caches act, and how many of the modules they keep are computed in 8 steps that could all be reused.
+REUSING = [
+    (FLUX, "taylorseer:3"),
+    (FLUX, "taylorseer_lite:3"),
+    (FLUX, "pab:2"),
+    ("StableDiffusion3Pipeline", "taylorseer:3"),
+    ("StableDiffusion3Pipeline", "pab:2"),
+    ("StableDiffusionXLPipeline", "pab:2"),
+    ("PixArtSigmaPipeline", "first_block:0.2"),
+]
+
+
+@pytest.mark.parametrize(("family", "value"), REUSING)
+def test_what_is_skipped_is_not_computed_and_counted_for_each_step(family: str, value: str, root: Path) -> None:
+    pipe, effects = tiny_pipe(family, root, cache=value)
+    modules = effects["cache"].count
+    first = draw(pipe, family, num_inference_steps=8)
+    [skipped] = parts.denoiser(pipe).cached_calls
+    verified = build.verify(pipe, complete({"cache": value}), None)["cache"]
+    assert verified.count == sum(number > 0 for number in skipped) >= 2
+    assert len(skipped) == 8
+    assert skipped[0] == 0
+    assert max(skipped) == modules
+    plain = draw(tiny_pipe(family, root)[0], family, num_inference_steps=8)
+    assert 0 < np.abs(first - plain).max() < 0.5
+    draw(pipe, family, num_inference_steps=5)  # leaves nothing behind
+    assert np.array_equal(draw(pipe, family, num_inference_steps=8), first)
+
+
+@pytest.mark.parametrize("value", ["taylorseer:3", "pab:2", "first_block:0.9"])
+def test_the_calls_with_and_without_the_prompt_of_a_step_keep_their_own_outputs(value: str, root: Path) -> None:
+    """Qwen-Image calls its transformer twice a step. With the outputs of one for both, the guidance would be lost."""
+    folder = root / "QwenImagePipeline"
+    pipe = diffusers.QwenImagePipeline.from_pretrained(folder if folder.exists() else tiny_of(folder.name, folder))
+    pipe.set_progress_bar_config(disable=True)
+    work = tiny_workload("QwenImagePipeline", steps=8).model_copy(update={"negative_prompt": "blue"})
+    build.apply(pipe, complete({"cache": value}), work, "cpu")
+    outputs: list[Any] = []
+    pipe.transformer.register_forward_hook(lambda *a: outputs.append(a[2][0]))
+    with torch.no_grad():
+        pipe("a red circle", true_cfg_scale=4.0, num_inference_steps=8, generator=torch.Generator().manual_seed(0))
+    assert len(outputs) == 16
+    assert all(not torch.equal(outputs[i], outputs[i + 1]) for i in range(0, 16, 2))
+    [skipped] = pipe.transformer.cached_calls
+    assert skipped[:2] == [0, 0]
+    assert any(skipped)
+
+
+def test_layers_inside_of_compiled_blocks_are_not_decided_at_each_step() -> None:
+    assert said(cache="pab:2", compile="regional") == (
+        "pab decides at each step for layers inside of the blocks that are compiled"
+    )
+    assert said(cache="taylorseer_lite:3", compile="regional") is None
+    assert said(cache="pab:2", guidance_cutoff=0.6) == (
+        "a cache keeps outputs of a guided batch, so guidance can't end before the last step"
+    )
 
 
 def test_a_threshold_that_skips_nothing_is_no_effect(root: Path) -> None:
@@ -171,7 +237,7 @@ class PassOn(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("family", "value", "graphs"),
-    [("StableDiffusionPipeline", "deepcache:3", 2), (FLUX, LOOSE, 3)],
+    [("StableDiffusionPipeline", "deepcache:3", 2), (FLUX, LOOSE, 3), (FLUX, "taylorseer_lite:3", 3)],
 )
 def test_it_goes_with_regional_compilation_in_whole_graphs(family: str, value: str, graphs: int, root: Path) -> None:
     """Inductor is left out: what Dynamo captures is all that matters here."""
@@ -202,6 +268,10 @@ def test_it_goes_with_regional_compilation_in_whole_graphs(family: str, value: s
         ("first_block:nan", False),
         ("first_block:much", False),
         ("teacache:0.2", False),
+        ("pab:4", True),
+        ("pab:1", False),
+        ("taylorseer:0.5", False),
+        ("taylorseer_lite:7", True),
         (3, False),
     ],
 )
@@ -215,7 +285,14 @@ def test_what_is_offered_to_whom(family: str, root: Path) -> None:
     target, kind = make_target(**traits.model_dump()), traits.denoiser_class
     deep, first = KNOB.why_not("deepcache:3", target), KNOB.why_not("first_block:0.05", target)
     assert deep == (None if family == "StableDiffusionPipeline" else f"DeepCache supports UNets, not {kind}")
-    assert first == (None if family == FLUX else f"diffusers has no block cache for {kind} in {family}")
+    cached = (FLUX, "PixArtSigmaPipeline")  # SD3's last block gives no text, which diffusers' first-block cache reads
+    assert first == (None if family in cached else f"diffusers has no block cache for {kind} in {family}")
+    assert (KNOB.why_not("pab:2", target) is None) == (
+        family != "StableDiffusionPipeline" or "pab" in traits.block_caches
+    )
+    assert KNOB.why_not("taylorseer:3", target) == (
+        None if "taylorseer" in traits.block_caches else f"diffusers has no block cache for {kind} in {family}"
+    )
 
 
 def test_a_single_step_has_nothing_to_reuse() -> None:

@@ -1,0 +1,57 @@
+"""_hooked: what the methods that diffusers itself has share. A helper of the knob `cache`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from autotune.config import Config
+from autotune.knob import Script
+from autotune.knobs.caching._calls import Calls
+from autotune.pipelines import parts
+from autotune.target import Target
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from autotune.pipelines.rehearsal.caches import BlockCache
+
+
+def why_not(name: str) -> Callable[[Target], str | None]:
+    """Why diffusers' cache of this name is not available, as the probe tried it in a call without weights."""
+
+    def said(target: Target) -> str | None:
+        traits = target.pipeline.known
+        if name in traits.block_caches or (name == "first_block" and traits.caches_blocks):
+            return None
+        return f"diffusers has no block cache for {traits.denoiser_class} in {traits.class_name}"
+
+    return said
+
+
+def clash(config: Config, target: Target) -> str | None:
+    if config.get("guidance_cutoff", 1.0) != 1.0:
+        return "a cache keeps outputs of a guided batch, so guidance can't end before the last step"
+    return None
+
+
+def switch_on(pipe: "DiffusionPipeline", config: Any, *, calls: Calls | None = None) -> "BlockCache":
+    """Switch the cache of this configuration on. What it keeps is dropped when a call of the pipe begins."""
+    from autotune.pipelines.rehearsal.caches import BlockCache
+
+    denoiser = parts.denoiser(pipe)
+    calls = calls or Calls(pipe)
+    kept = BlockCache(denoiser, config)
+
+    def before(*_: Any) -> None:
+        fresh = calls.is_new()
+        kept.begin(calls.of_step, fresh=fresh)
+
+    def after(*_: Any) -> None:
+        calls.count(reused=kept.skipped)
+
+    denoiser.register_forward_pre_hook(before)
+    denoiser.register_forward_hook(after)
+    return kept
+
+
+def script(number: str, config: Config, target: Target) -> Script:
+    return Script(why_not="diffusers keeps cached outputs for the next call; autotune drops them by its own hooks")

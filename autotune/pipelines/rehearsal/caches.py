@@ -1,0 +1,162 @@
+"""Caches: diffusers' caches of blocks in a denoiser: switched on, watched, and tried in a call without weights."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from autotune.pipelines import parts
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+APPLY = {  # class of a configuration -> the function of diffusers.hooks, for denoisers without `enable_cache`
+    "FirstBlockCacheConfig": "apply_first_block_cache",
+    "TaylorSeerCacheConfig": "apply_taylorseer_cache",
+    "MagCacheConfig": "apply_mag_cache",
+    "PyramidAttentionBroadcastConfig": "apply_pyramid_attention_broadcast",
+}
+
+
+class BlockCache:
+    """A cache of diffusers, switched on in a denoiser, with what it keeps apart for each call of a step.
+
+    diffusers keeps outputs apart by the context that a pipeline sets (`cache_context`). Few pipelines set one, and
+    pyramid attention broadcast reads none. Here the calls of a step are told apart by their number.
+
+    modules  the blocks or layers whose outputs are kept
+    """
+
+    def __init__(self, denoiser: Any, config: Any) -> None:
+        from diffusers.hooks.hooks import StateManager
+
+        self.denoiser = denoiser
+        self.hooks = _enable(denoiser, config)
+        of_parts = [h for registry in _registries(denoiser, root=False) for h in registry.hooks.values()]
+        self.watched = [h for h in self.hooks if hasattr(h, "new_forward") and any(h is other for other in of_parts)]
+        held = {id(v): v for h in self.hooks for v in vars(h).values() if isinstance(v, StateManager)}
+        self.managers = list(held.values())
+        if not self.watched:
+            raise ValueError(f"{type(config).__name__} reaches no block of {type(denoiser).__name__}")
+        self.own_context = False
+        self._computed = 0
+        self._wrapped = False
+        self._states: dict[str, dict[int, Any]] = {}  # of hooks that know no context
+
+    @property
+    def modules(self) -> int:
+        return len(self.watched)
+
+    def begin(self, of_step: str, *, fresh: bool) -> None:
+        """Called before each call of the denoiser.
+
+        of_step  which of the step's calls it is
+        fresh    it is the first of a picture: what is kept of another one is dropped
+        """
+        self._watch()
+        if fresh:
+            self.forget()
+        self._computed = 0
+        self._set_context(of_step)
+        states = self._states.setdefault(of_step, {})
+        for hook in self.hooks:
+            if "state" in vars(hook):
+                hook.state = states.setdefault(id(hook), type(hook.state)())
+
+    def forget(self) -> None:
+        """Drop all outputs that are kept."""
+        self._states.clear()
+        for manager in self.managers:
+            context = manager._context
+            manager.reset()
+            manager.set_context(context)
+
+    @property
+    def skipped(self) -> int:
+        """The modules that were not computed since `begin`."""
+        return self.modules - self._computed
+
+    def _watch(self) -> None:
+        """Count what the hooks compute. Done at the first call, because until then modules may still be compiled."""
+        for hook in () if self._wrapped else self.watched:
+            hook.fn_ref.original_forward = self._counted(hook.fn_ref.original_forward)
+        self._wrapped = True
+
+    def _counted(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._computed += 1
+            return forward(*args, **kwargs)
+
+        return counted
+
+    def _set_context(self, of_step: str) -> None:
+        from diffusers.hooks.hooks import CacheContext
+
+        for manager in self.managers:
+            if manager._context is None or self.own_context:
+                self.own_context = True
+                manager.set_context(CacheContext(of_step))
+
+
+def _enable(denoiser: Any, config: Any) -> list[Any]:
+    """Switch the cache on; the hooks that it made."""
+    from diffusers import hooks
+
+    before = {id(hook) for registry in _registries(denoiser) for hook in registry.hooks.values()}
+    if hasattr(denoiser, "enable_cache"):
+        denoiser.enable_cache(config)
+    else:
+        getattr(hooks, APPLY[type(config).__name__])(denoiser, config)
+        hooks.HookRegistry.check_if_exists_or_initialize(denoiser).invalidate_child_registries_cache()
+    return [h for registry in _registries(denoiser) for h in registry.hooks.values() if id(h) not in before]
+
+
+def _registries(denoiser: Any, *, root: bool = True) -> list[Any]:
+    modules = [module for module in denoiser.modules() if root or module is not denoiser]
+    return [module._diffusers_hook for module in modules if hasattr(module, "_diffusers_hook")]
+
+
+def tells_calls_apart(pipe: "DiffusionPipeline") -> bool:
+    """Does the pipe set contexts, or does its scheduler say which step it is at?"""
+    if "cache_context" in inspect.getsource(type(pipe).__call__):
+        return True
+    return hasattr(getattr(pipe, "scheduler", None), "step_index")
+
+
+def eager_configs() -> Mapping[str, Callable[[], Any]]:
+    """Method -> a configuration with which the second call of a denoiser reuses all that it can."""
+    import diffusers
+
+    half_way = {"current_timestep_callback": lambda: 500}
+    skip = {"spatial_attention_block_skip_range": 2, "cross_attention_block_skip_range": 2}
+    taylor = {"disable_cache_before_step": 1, "cache_interval": 4}
+    mag = {"mag_ratios": [1.0] * 4, "threshold": 0.9, "retention_ratio": 0.0, "num_inference_steps": 4}
+    return {
+        "first_block": lambda: diffusers.FirstBlockCacheConfig(threshold=2.0),  # a value that is not known reads as 1
+        "taylorseer": lambda: diffusers.TaylorSeerCacheConfig(**taylor),
+        "taylorseer_lite": lambda: diffusers.TaylorSeerCacheConfig(**taylor, use_lite_mode=True),
+        "magcache": lambda: diffusers.MagCacheConfig(**mag),
+        "pab": lambda: diffusers.PyramidAttentionBroadcastConfig(**half_way, **skip),
+    }
+
+
+def reusing(call: Callable[..., Any], config: Callable[[], Any]) -> bool:
+    """Does a cache of this configuration reuse anything in a rehearsed call, and does the call work with it?
+
+    call  (change=) -> Seen, a rehearsed call of at least two steps
+    """
+    skipped: list[int] = []
+
+    def switch_on(stand_in: Any) -> None:
+        cache = BlockCache(parts.denoiser(stand_in), config())
+        steps: list[Any] = []
+
+        def before(*_: Any) -> None:
+            step = getattr(stand_in.scheduler, "step_index", None)
+            steps.append(step)
+            of_step = sum(step == other for other in steps) - 1
+            cache.begin(str(of_step), fresh=len(steps) == 1)
+
+        parts.denoiser(stand_in).register_forward_pre_hook(before)
+        parts.denoiser(stand_in).register_forward_hook(lambda *_: skipped.append(cache.skipped))
+
+    return call(change=switch_on).fault is None and any(skipped)
