@@ -98,6 +98,13 @@ class Traits(FrozenModel):
     frames_argument: Identifier | None = None  # of the call; None: it makes pictures
     default_frames: int | None = None  # of a clip
     frames_multiple: int = 1  # the frames after the first are a multiple of this
+    more_denoisers: tuple[Identifier, ...] = ()  # that take turns with `denoiser`: models of its class (Wan 2.2)
+    vae_slices: bool = True  # the VAE can decode a batch one picture at a time
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """The names of all denoisers, the first one first."""
+        return (self.denoiser, *self.more_denoisers)
 
     def steps_that_run(self, steps: int, strength: float | None) -> int:
         """How many of a call's steps run. With a strength below 1, the first ones are left out.
@@ -128,6 +135,11 @@ class Pipeline(FrozenModel):
     scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
     lora_weight: float = Field(default=1.0, allow_inf_nan=False)  # how strongly `lora` is fused
     more_loras: dict[str, Weight] = Field(default_factory=dict)  # source -> weight of LoRAs that are fused with it
+    ip_adapter: str | None = None  # the .safetensors file of an IP-Adapter: a path, or owner/name:PATH of the hub
+    ip_adapter_scale: float = Field(default=1.0, allow_inf_nan=False)  # how strongly its picture guides
+    textual_inversions: dict[str, str] = Field(
+        default_factory=dict
+    )  # source -> its token in prompts, found by the probe
     part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", a LoRA -> revision; set by the probe
     traits: Traits | None = None
 
@@ -136,6 +148,19 @@ class Pipeline(FrozenModel):
         """Name ("lora", "lora_2" ...) -> source and weight of each LoRA that is fused into the weights, in order."""
         every = [*([(self.lora, self.lora_weight)] if self.lora is not None else []), *self.more_loras.items()]
         return {f"lora_{number}" if number > 1 else "lora": lora for number, lora in enumerate(every, start=1)}
+
+    @property
+    def named_inversions(self) -> dict[str, tuple[str, str]]:
+        """Name ("textual_inversion", "textual_inversion_2" ...) -> source and token of each textual inversion."""
+        numbered = enumerate(self.textual_inversions.items(), start=1)
+        return {f"textual_inversion_{n}" if n > 1 else "textual_inversion": one for n, one in numbered}
+
+    @property
+    def added(self) -> dict[str, str]:
+        """Name -> source of all that is loaded beside the pipeline itself, as in `part_revisions`."""
+        one = {"controlnet": self.controlnet, "ip_adapter": self.ip_adapter}
+        several = {name: source for name, (source, _) in (*self.loras.items(), *self.named_inversions.items())}
+        return {name: source for name, source in (one | several).items() if source is not None}
 
     @property
     def known(self) -> Traits:
@@ -149,6 +174,7 @@ class Pipeline(FrozenModel):
         return self.name.rstrip("/").split("/")[-1].lower()
 
 
+HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 HUB_FILE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*):([\w-][\w.-]*(?:/[\w-][\w.-]*)*\.safetensors)", re.ASCII)
 
 

@@ -47,8 +47,8 @@ def lora_of(pipe: Any) -> dict[str, torch.Tensor]:
     return made
 
 
-def adapter_of(pipe: Any) -> None:
-    """Put a tiny IP-Adapter on a pipe with a UNet. Its picture is given as embeddings, 1 x 32."""
+def adapter_of(pipe: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Put a tiny IP-Adapter on a pipe with a UNet. Its picture is given as embeddings, 1 x 32. Returns its weights."""
     generator = torch.Generator().manual_seed(2)
     weights: dict[str, torch.Tensor] = {}
     crossed = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
@@ -64,3 +64,4 @@ def adapter_of(pipe: Any) -> None:
     }
     state = {"image_proj": projection, "ip_adapter": weights}
     pipe.load_ip_adapter(state, subfolder=None, weight_name=None, image_encoder_folder=None)
+    return state

@@ -38,6 +38,16 @@ class Model:
             help="A LoRA to fuse: a hub id, a folder or a .safetensors file, or one of them and :WEIGHT. Repeat it."
         ),
     ] = None
+    ip_adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="An IP-Adapter: a .safetensors file, also owner/name:PATH of the hub, or one of them and :SCALE."
+        ),
+    ] = None
+    textual_inversion: Annotated[
+        list[str] | None,
+        typer.Option(help="A textual inversion: a hub id, a .safetensors file, or one of them and :TOKEN. Repeat it."),
+    ] = None
     config: Annotated[
         str | None,
         typer.Option(help="A hub id or folder with the configurations that a single .safetensors file needs."),

@@ -31,6 +31,7 @@ def probe(
     configurations_only: bool = False,
     quick: bool = False,
     isolation: Isolation = "spawn",
+    timeout_s: float | None = None,
 ) -> Target:
     """The target of a search: pipeline and device as a child sees them, and the workload with its defaults filled in.
 
@@ -38,6 +39,8 @@ def probe(
     configurations_only, quick  see ProbeJob
     isolation                   "fork" where jobs that can be forked follow: they take over the fork server. A probe
                                 that may have to download something is spawned all the same
+
+    timeout_s                   the longest that it may take, once everything is downloaded; None: some hours
 
     Raises UserError where the pipeline can't be loaded, the device can't be used, or a size does not fit the pipeline.
     """
@@ -54,18 +57,22 @@ def probe(
         pipeline=pipeline,
         device=device,
         prompts=prompts.texts,
+        steps=request.steps,
+        arguments=dict(request.call),
+        timeout_s=timeout_s,
         configurations_only=configurations_only,
         quick=quick,
     )
-    how: Isolation = isolation if _all_here(pipeline) else "spawn"
+    here = _all_here(pipeline)
+    how: Isolation = isolation if here else "spawn"
+    limit_s = timeout_s if here and timeout_s is not None else PROBE_TIMEOUT_S
     env = trial_environment(folder / "compiled") if how == "fork" else None
-    answer = isolate.run(folder, job, timeout_s=PROBE_TIMEOUT_S, env=env, isolation=how)
+    answer = isolate.run(folder, job, timeout_s=limit_s, env=env, isolation=how)
     if isinstance(answer, Failure):
-        told = answer.cause == "bad_input" or str(folder / "log.txt") in answer.reason
-        log = "" if told else f"; see {folder / 'log.txt'}"
-        raise UserError(answer.reason if not log else f"{pipeline.name} can't be probed: {answer.reason}{log}.")
+        raise _unprobed(pipeline, answer, folder / "log.txt")
     known = Pipeline.parse(answer["pipeline"], "the probe's pipeline")
     traits = known.known
+    _check_tokens(known, request)
     width, height = request.size or ((preset.width, preset.height) if preset else _default_size(pipeline, traits))
     for wide, high in ((width, height), *((shape.width, shape.height) for shape in also)):
         if wide % traits.size_multiple or high % traits.size_multiple:
@@ -93,8 +100,18 @@ def probe(
         workload=workload,
         device=found,
         versions=answer["versions"],
+        notes=answer.get("notes", ()),
         environment=recorded_variables(os.environ),
     )
+
+
+def _unprobed(pipeline: Pipeline, failure: Failure, log: Path) -> UserError:
+    """The error that says why there is no target. The log is named once."""
+    if failure.cause == "bad_input":
+        return UserError(failure.reason)
+    see = "" if str(log) in failure.reason else f"; see {log}"
+    longer = " Give it longer by --timeout." if failure.cause == "timeout" else ""
+    return UserError(f"{pipeline.name} can't be probed: {failure.reason}{see}.{longer}")
 
 
 def _all_here(pipeline: Pipeline) -> bool:
@@ -120,6 +137,17 @@ def _check_strength(traits: Traits, workload: Workload) -> None:
             f"--steps {workload.steps} at strength {given:g} is no step: {traits.class_name} rounds "
             f"{workload.steps * (given or 0):g} down to 0. Give more steps, or --strength 1."
         )
+
+
+def _check_tokens(pipeline: Pipeline, request: WorkloadRequest) -> None:
+    """Raises UserError for a textual inversion whose token is in no prompt: it would do nothing."""
+    texts = (*request.prompts.texts, request.negative_prompt or "")
+    for source, token in pipeline.textual_inversions.items():
+        if token and not any(token in text for text in texts):
+            raise UserError(
+                f"--textual-inversion {source}: its token {token!r} is in no prompt: write it into --prompts or "
+                "--negative-prompt, or name another by :TOKEN."
+            )
 
 
 def _default_size(pipeline: Pipeline, traits: Traits) -> tuple[int, int]:
@@ -171,6 +199,11 @@ def _checked_call(pipeline: Pipeline, traits: Traits, request: WorkloadRequest) 
             raise UserError(f"--call {name}: {option} sets this argument.")
         if name == traits.guidance_argument:
             raise UserError(f"--call {name}: --guidance sets this argument.")
+        if name.endswith("_embeds"):
+            raise UserError(
+                f"--call {name}: every trial encodes the prompts itself, so a search takes no embeddings: to weight "
+                f"words, search without weights, and give {name} to the pipe that autotune.load returns."
+            )
         if name not in traits.call_arguments:
             known = nearest(name, traits.call_arguments)
             raise UserError(f"--call {name}: the call of {traits.class_name} has no such argument to set, {known}")

@@ -14,13 +14,12 @@ from pkgutil import iter_modules
 from typing import Any
 
 from autotune.errors import UserError, nearest
-from autotune.pipeline import TASKS, Pipeline, Preset, Weights
-from autotune.pipelines import checkpoint, families
+from autotune.pipeline import HUB_ID, TASKS, Pipeline, Preset, Weights, split_hub_file
+from autotune.pipelines import adapters, checkpoint, families
 from autotune.pipelines import factory as own
 
 DEFAULT_SCORER = "openai/clip-vit-large-patch14"
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
-HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 
 @cache
@@ -38,6 +37,8 @@ def resolve(
     task: str | None = None,
     controlnet: str | None = None,
     lora: str | Sequence[str] | None = None,
+    ip_adapter: str | None = None,
+    textual_inversion: str | Sequence[str] | None = None,
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
@@ -48,11 +49,13 @@ def resolve(
 
     word                       a preset, a hub id, a local folder, or a single .safetensors file
     task, controlnet, lora     options on top of it, see Pipeline; None: the preset's. A LoRA is SOURCE or SOURCE:WEIGHT
+    ip_adapter, textual_inversion  see adapters.fields()
     config, variant, revision  which files are loaded, see Pipeline; None: as they are found
     factory, run_code          FILE.py:FUNCTION of the user, which builds the pipe instead, and that it may run
     """
     if factory is not None:
         others = {"task": task, "controlnet": controlnet, "config": config, "variant": variant, "revision": revision}
+        others |= {"ip-adapter": ip_adapter, "textual-inversion": str(textual_inversion) if textual_inversion else None}
         others |= {"weights": weights if weights == "random" else None, "pipeline": word if word != "demo" else None}
         return _built(factory, lora, others, run_code=run_code)
     if run_code:
@@ -62,6 +65,7 @@ def resolve(
         "task": task and _task(task),
         "controlnet": controlnet and _controlnet(controlnet),
         **_loras([lora] if isinstance(lora, str) else lora or ()),
+        **adapters.fields(ip_adapter, textual_inversion, weights),
     }
     for option in ("task", "controlnet", "lora"):
         own, value = getattr(named, option), options.get(option)
@@ -80,9 +84,9 @@ def _built(word: str, lora: str | Sequence[str] | None, others: dict[str, str | 
 
 
 def requested_options(pipeline: Pipeline) -> dict[str, str]:
-    """The options that were requested on top of the named pipeline: "task", "controlnet", "lora" -> value."""
+    """The options that were requested on top of the named pipeline: "task", "controlnet", "lora" ... -> value."""
     preset = presets().get(pipeline.name)
-    options = {option: getattr(pipeline, option) for option in ("task", "controlnet", "lora")}
+    options = {option: getattr(pipeline, option) for option in ("task", "controlnet", "lora", "ip_adapter")}
     return {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
 
 
@@ -122,7 +126,8 @@ def _named(word: str, weights: Weights) -> Pipeline:
     folder = Path(word).expanduser()
     if folder.is_file():
         if not checkpoint.is_single_file(word):
-            raise UserError(f"{word!r} is not a .safetensors file: weights are loaded from safetensors only.")
+            whole = f" Or give the folder {str(folder.parent)!r}." if folder.name == "model_index.json" else ""
+            raise UserError(f"{word!r} is not a .safetensors file: weights are loaded from safetensors only.{whole}")
         if weights == "random":
             raise UserError(f"--weights random is not available for the single file {word!r}.")
         # Links are kept: in the hub's cache, they point to files without a suffix.
@@ -155,17 +160,22 @@ def _controlnet(word: str) -> str:
         if not (folder / "config.json").is_file():
             raise UserError(f"{word!r} is not a ControlNet: it has no config.json.")
         return str(folder.resolve())
-    if HUB_ID.fullmatch(word):
+    if folder.is_file():
+        raise UserError(f"--controlnet {word} is a file: give its folder, or a hub id (owner/name).")
+    if HUB_ID.fullmatch(word) and not checkpoint.looks_like_path(word):
         return word
     raise UserError(f"--controlnet takes a hub id (owner/name) or a folder, not {word!r}.")
 
 
 def _loras(words: Sequence[str]) -> dict[str, Any]:
-    """The fields of a Pipeline for these LoRAs, each SOURCE or SOURCE:WEIGHT. Raises UserError."""
+    """The fields of a Pipeline for these LoRAs, each SOURCE or SOURCE:WEIGHT. Raises UserError.
+
+    A source may be owner/name:FILE.safetensors, one of the files of a repository.
+    """
     weights: dict[str, float] = {}
     for word in words:
         source, colon, number = word.rpartition(":")
-        weighted = bool(colon) and not Path(word).expanduser().exists()
+        weighted = bool(colon) and not Path(word).expanduser().exists() and split_hub_file(word) is None
         if weighted and not NUMBER.fullmatch(number):
             raise UserError(f"--lora {word}: the weight after the colon is a number such as 0.8, not {number!r}.")
         found = _lora(source if weighted else word)
@@ -190,6 +200,9 @@ def _lora(word: str) -> str:
         raise UserError(f"{word!r} is not a .safetensors file: LoRAs are loaded from safetensors only.")
     if path.exists():
         return os.path.abspath(path)  # links are kept: in the hub's cache, they point to files without a suffix
-    if HUB_ID.fullmatch(word) and path.suffix != ".safetensors":
+    if split_hub_file(word) is not None or (HUB_ID.fullmatch(word) and path.suffix != ".safetensors"):
         return word
-    raise UserError(f"--lora takes a hub id (owner/name), a folder or a .safetensors file, not {word!r}.")
+    raise UserError(
+        "--lora takes a hub id (owner/name), a file of it (owner/name:FILE.safetensors), a folder or a .safetensors "
+        f"file, not {word!r}."
+    )

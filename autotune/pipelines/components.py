@@ -9,7 +9,6 @@ from autotune.footprint import Component
 from autotune.pipeline import Pipeline
 from autotune.pipelines import locate, parts
 from autotune.pipelines.checkpoint import is_single_file
-from autotune.pipelines.loading import hub_revision
 from autotune.pipelines.random_weights import assemble, component
 from autotune.pipelines.weight_files import Counts, counted, stored_formats
 
@@ -32,7 +31,8 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
         models |= _left_out(pipe, locate.folder_of(configured, configurations_only=configured.weights == "random"))
     stored = _stored(pipeline, models) if pipeline.weights == "pretrained" else {}
     at_random = pipeline.weights == "random"
-    each_step, in_turn = parts.step_models(pipe), (pipe.model_cpu_offload_seq or "").split("->")
+    denoisers, in_turn = parts.denoisers(pipe), (pipe.model_cpu_offload_seq or "").split("->")
+    each_step = parts.denoiser_name(pipe), "controlnet"
     return tuple(
         Component(
             name=name,
@@ -40,7 +40,7 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
             largest_layer=max((_own(module) for module in model.modules()), default=0),
             linear=_linear(model),
             kept_float32=_kept_float32(model, at_random=at_random),
-            cast=_cast(model) if name == parts.denoiser_name(pipe) else 0,
+            cast=_cast(model) if name in denoisers else 0,
             runs_each_step=name in each_step,
             offloaded="never"
             if name in pipe._exclude_from_cpu_offload
@@ -76,7 +76,7 @@ def _stored(pipeline: Pipeline, models: dict[str, "torch.nn.Module"]) -> dict[st
     own = [name for name in models if name != "controlnet" or pipeline.controlnet is None]
     found = stored_formats(source, pipeline.revision, own, pipeline.variant)
     if pipeline.controlnet is not None and "controlnet" in models:
-        revision = hub_revision(pipeline.part_revisions.get("controlnet"))
+        revision = locate.hub_revision(pipeline.part_revisions.get("controlnet"))
         other = stored_formats(pipeline.controlnet, revision, [""])
         found |= {"controlnet": other[""]} if other else {}
     return found

@@ -18,8 +18,15 @@ from autotune.workload import Workload
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# Kind of picture -> the function that draws it. A "small" picture is one to upscale.
-PICTURES = {"photo": pictures.photo, "small": pictures.photo, "mask": pictures.mask, "edges": pictures.edges}
+# Kind of picture -> the function that draws it. A "small" picture is one to upscale, a "reference" is one of an
+# IP-Adapter, the same for all prompts.
+PICTURES = {
+    "photo": pictures.photo,
+    "small": pictures.photo,
+    "mask": pictures.mask,
+    "edges": pictures.edges,
+    "reference": pictures.photo,
+}
 NAMED = {"mask_image": "mask", "control_image": "edges", "control_mask": "mask"}  # argument -> kind of its picture
 EMBEDDING_TOKENS = 77  # the length of random prompt embeddings, as that of DeepFloyd IF's T5
 
@@ -31,6 +38,8 @@ def picture_arguments(pipe: "DiffusionPipeline") -> dict[str, str]:
     if "image" in parameters and (parameters["image"].default is inspect.Parameter.empty or _needs_picture(pipe)):
         controlled = parts.controlnet(pipe) is not None and "control_image" not in parameters
         kinds["image"] = "small" if "noise_level" in parameters else "edges" if controlled else "photo"
+    if "ip_adapter_image" in parameters and parts.ip_adapters(pipe):
+        kinds["ip_adapter_image"] = "reference"
     return kinds
 
 
@@ -98,7 +107,9 @@ def call_arguments(
     arguments |= {name: size[name] for name in call.size_arguments(pipe)}
     arguments |= call.frames_values(pipe, workload.frames)
     for name, kind in picture_arguments(pipe).items():
-        if given and name in given:
+        if kind == "reference":  # one for each adapter, whatever the number of prompts
+            arguments[name] = [(given or {}).get(name) or _picture(pipe, kind, workload.seed, workload)]
+        elif given and name in given:
             arguments[name] = [given[name]] * len(prompts)
         else:
             arguments[name] = [_picture(pipe, kind, seed, workload) for seed in seeds]

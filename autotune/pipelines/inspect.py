@@ -6,6 +6,7 @@ import torch
 
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import call, checkpoint, inputs, loading, locate, parts
+from autotune.pipelines.adapters import ip_adapter, textual_inversion
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.rehearsal.facts import facts_of
 from autotune.pipelines.rehearsal.strength import strength_of
@@ -20,15 +21,27 @@ UNSEEN = {"vae_upcasts_fp16": False, "fuses_qkv": False}
 
 
 def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
-    """The traits of the pipeline, from its configurations. Downloads the VAEs that could replace its own.
+    """The traits of the pipeline, from its configurations, see read_traits(). Raises UserError as assembled()."""
+    return read_traits(assembled(pipeline), pipeline, rehearsed=rehearsed)
 
-    rehearsed  also those that rehearsed calls show, which takes seconds; otherwise they have their defaults
 
-    Raises UserError where autotune can't provide the arguments of its call.
-    """
+def assembled(pipeline: Pipeline) -> "DiffusionPipeline":
+    """The pipe without weights. Raises UserError where autotune can't provide the arguments of its call."""
     pipe = assemble(pipeline, dtype=torch.float32, device="meta")
     loading.set_scheduler(pipe, pipeline)
+    for source in pipeline.textual_inversions:
+        textual_inversion.check(pipe, source)
+    if pipeline.ip_adapter is not None:
+        ip_adapter.put_on(pipe, pipeline, local_files_only=True, empty=True)
     inputs.check_call(pipe)
+    return pipe
+
+
+def read_traits(pipe: "DiffusionPipeline", pipeline: Pipeline, *, rehearsed: bool) -> Traits:
+    """The traits of an assembled pipe. Downloads the VAEs that could replace its own.
+
+    rehearsed  also those that rehearsed calls show, which takes seconds; otherwise they have their defaults
+    """
     seen: dict[str, Any] = facts_of(pipe) if rehearsed else {**UNSEEN, "unknown": {}}
     of_call = _of_call(pipe)
     seen["unknown"] |= of_call.pop("unknown")
@@ -116,6 +129,7 @@ def _of_denoiser(pipe: "DiffusionPipeline") -> dict[str, Any]:
     return {
         "denoiser": parts.denoiser_name(pipe),
         "denoiser_class": type(denoiser).__name__,
+        "more_denoisers": tuple(parts.denoisers(pipe))[1:],
         "controlnet_class": type(controlnet).__name__ if controlnet is not None else None,
         "slices_attention": hasattr(denoiser, "set_attention_slice"),
         "repeated_blocks": repeated_blocks(denoiser),
@@ -140,6 +154,7 @@ def _of_vae(pipe: "DiffusionPipeline", pipeline: Pipeline) -> dict[str, Any]:
     return {
         "vae_class": type(vae).__name__,
         "vae_tile_px": _tile_px(vae),
+        "vae_slices": hasattr(vae, "use_slicing"),
         "vae_convolutions": len(_all(vae, torch.nn.Conv2d)),
         "vae_convolutions_3d": len(_all(vae, torch.nn.Conv3d)),
         "vae_faults": {value: fault for value, fault in faults.items() if fault},

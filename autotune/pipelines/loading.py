@@ -11,6 +11,7 @@ import torch
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 from autotune.pipelines import checkpoint, factory, locate
+from autotune.pipelines.adapters import ip_adapter, textual_inversion
 from autotune.pipelines.classes import component_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
@@ -46,8 +47,11 @@ def load(
         own = getattr(pipe, "vae", None)
         pipe.register_modules(vae=load_vae(pipeline, vae, own, dtype, device, local_files_only, drawn_on))
     set_scheduler(pipe, pipeline)
+    textual_inversion.put_on(pipe, pipeline, local_files_only=local_files_only)
     if pipeline.loras:
         _fuse_loras(pipe, pipeline, local_files_only)
+    if pipeline.ip_adapter is not None:
+        ip_adapter.put_on(pipe, pipeline, local_files_only=local_files_only)
     return pipe
 
 
@@ -82,7 +86,7 @@ def _pretrained(
         if pipeline.controlnet is not None:
             from diffusers import ControlNetModel
 
-            revision = hub_revision(pipeline.part_revisions.get("controlnet"))
+            revision = locate.hub_revision(pipeline.part_revisions.get("controlnet"))
             where = locate.part_folder(pipeline.controlnet, revision=revision, local_files_only=local_files_only)
             components["controlnet"] = ControlNetModel.from_pretrained(where, **how)
         if checkpoint.is_single_file(pipeline.source):
@@ -97,18 +101,13 @@ def _pretrained(
         raise UserError(f"{pipeline.source!r} can't be loaded: {type(error).__name__}: {said}") from error
 
 
-def hub_revision(revision: str | None) -> str | None:
-    """The revision if it is a commit of the hub; None for the digest of a local folder."""
-    return None if revision is None or revision.startswith("files-") else revision
-
-
 def _fuse_loras(pipe: "DiffusionPipeline", pipeline: Pipeline, local_files_only: bool) -> None:
     """Fuse the LoRAs into the weights, each with its weight. Raises UserError.
 
     A LoRA that is not fused would be lost where projections are fused, and could not be quantized.
     """
     for name, (source, _) in pipeline.loras.items():
-        revision = hub_revision(pipeline.part_revisions.get(name))
+        revision = locate.hub_revision(pipeline.part_revisions.get(name))
         where = locate.part_folder(source, revision=revision, local_files_only=local_files_only)
         _load_lora(pipe, source, where, name)
     names = list(pipeline.loras)
@@ -121,8 +120,10 @@ def _load_lora(pipe: "DiffusionPipeline", source: str, where: Path, name: str) -
     """Put the LoRA in this file or folder on the pipe, under this name. Raises UserError."""
     files = [where] if where.is_file() else sorted(where.glob("*.safetensors"))
     if len(files) != 1:
-        names = ", ".join(file.name for file in files) or "none"
-        raise UserError(f"the LoRA {source!r} is not one .safetensors file ({names}): download one and give it.")
+        names, way = ", ".join(file.name for file in files) or "none", "name a folder or a repository that has one"
+        if files:
+            way = f"name one, --lora {source}{'/' if Path(source).exists() else ':'}{files[0].name}"
+        raise UserError(f"the LoRA {source!r} is not one .safetensors file ({names}): {way}.")
     several = "Already found a `peft_config` attribute"  # peft's warning of a second LoRA, which is wanted
     try:
         with warnings.catch_warnings():

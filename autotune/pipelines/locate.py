@@ -12,7 +12,7 @@ from typing import Any
 
 from autotune import demo
 from autotune.errors import UserError
-from autotune.pipeline import Pipeline
+from autotune.pipeline import Pipeline, split_hub_file
 from autotune.pipelines import checkpoint, contents, factory
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -93,18 +93,44 @@ def part_folder(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = list(only)
+    repository, file = split_hub_file(source) or (source, None)
+    how = {"revision": revision, "local_files_only": local_files_only, "allow_patterns": [file] if file else list(only)}
     try:
-        return _checked(
-            Path(snapshot_download(source, revision=revision, allow_patterns=wanted, local_files_only=local_files_only))
-        )
+        folder = Path(snapshot_download(repository, **how))
     except HFValidationError:
         raise UserError(f"{source!r} is neither a path that exists nor a hub id (owner/name).") from None
     except (OSError, ValueError) as error:
-        raise UserError(
+        what = " ".join([repository, *([file] if file else [])])
+        raise _unavailable(
+            repository,
+            error,
             f"{source} is not on this disk and can't be downloaded ({type(error).__name__}): "
-            f"run `hf download {source}` where there is a network."
+            f"run `hf download {what}` where there is a network.",
         ) from error
+    if file is not None and not (folder / file).is_file():
+        raise UserError(f"{source}: the repository {repository} has no file {file!r}, or it is not on this disk.")
+    return folder / file if file is not None else _checked(folder)
+
+
+def _unavailable(repository: str, error: BaseException, otherwise: str) -> UserError:
+    """What to do where the hub does not give a repository. `otherwise`: the sentence where it could not be asked."""
+    causes, cause = set[str](), error
+    while cause is not None and type(cause).__name__ not in causes:
+        causes.add(type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    if "GatedRepoError" in causes:
+        page = f"https://huggingface.co/{repository}"
+        return UserError(f"{repository} is gated: accept its licence at {page} and run `hf auth login`.")
+    if "RepositoryNotFoundError" in causes:
+        return UserError(
+            f"the hub has no repository {repository}, or it is a private one: check the name, or run `hf auth login`."
+        )
+    return UserError(otherwise)
+
+
+def hub_revision(revision: str | None) -> str | None:
+    """The revision if it is a commit of the hub; None for the digest of a local folder."""
+    return None if revision is None or revision.startswith("files-") else revision
 
 
 def controlnet_folder(pipeline: Pipeline) -> Path:
@@ -142,16 +168,13 @@ def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
     except (OSError, ValueError) as error:
         from autotune.pipelines import presets
 
-        if type(error).__name__ == "GatedRepoError":
-            raise UserError(
-                f"{pipeline.source} is gated: accept its licence at https://huggingface.co/{pipeline.source} and run "
-                "`hf auth login`."
-            ) from error
         random = " or --weights random" if pipeline.name in presets() else ""
-        raise UserError(
+        raise _unavailable(
+            pipeline.source,
+            error,
             f"the weights of {pipeline.source} are not on this disk and can't be downloaded "
             f"({type(error).__name__}): run `hf download {pipeline.source}` where there is a network, "
-            f"or give a local folder{random}."
+            f"or give a local folder{random}.",
         ) from error
 
 
@@ -172,8 +195,9 @@ def fetch(pipeline: Pipeline) -> None:
     folder_of(pipeline, configurations_only=random)
     if pipeline.controlnet is not None:
         controlnet_folder(pipeline)
-    for source, _ in pipeline.loras.values():
-        part_folder(source)
+    for name, source in pipeline.added.items():
+        if name != "controlnet":
+            part_folder(source)
 
 
 def is_on_disk(pipeline: Pipeline) -> bool:
@@ -182,8 +206,7 @@ def is_on_disk(pipeline: Pipeline) -> bool:
         return True  # a folder of configurations, which is all that it takes, is small
     try:
         folders = [folder_of(pipeline, local_files_only=True)]
-        sources = [pipeline.controlnet, *(source for source, _ in pipeline.loras.values())]
-        folders += [part_folder(source, local_files_only=True) for source in sources if source is not None]
+        folders += [part_folder(source, local_files_only=True) for source in pipeline.added.values()]
     except UserError:
         return False
     if checkpoint.is_single_file(pipeline.source):
@@ -194,15 +217,23 @@ def is_on_disk(pipeline: Pipeline) -> bool:
 def revisions(pipeline: Pipeline) -> dict[str, Any]:
     """The fields of a Pipeline that identify its weights: `revision` and `part_revisions`."""
     folder = folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
-    parts = {"controlnet": pipeline.controlnet and controlnet_folder(pipeline)}
-    parts |= {name: part_folder(source, local_files_only=True) for name, (source, _) in pipeline.loras.items()}
+    parts = {
+        name: controlnet_folder(pipeline) if name == "controlnet" else part_folder(source, local_files_only=True)
+        for name, source in pipeline.added.items()
+    }
     single = checkpoint.is_single_file(pipeline.source)
     variant = pipeline.variant or (None if single or pipeline.weights == "random" else checkpoint.variant_in(folder))
     return {
         "revision": revision_of(weights_of(pipeline, folder)),
         "variant": variant,
-        "part_revisions": {name: revision_of(where) for name, where in parts.items() if where},
+        "part_revisions": {name: _part_revision(pipeline, name, where) for name, where in parts.items()},
     }
+
+
+def _part_revision(pipeline: Pipeline, name: str, where: Path) -> str:
+    """As revision_of(). Of one file of a repository it is the repository's commit."""
+    of_hub = split_hub_file(pipeline.added[name])
+    return revision_of(where if of_hub is None else where.parents[of_hub[1].count("/")])
 
 
 def weights_of(pipeline: Pipeline, folder: Path) -> Path:

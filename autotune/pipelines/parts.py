@@ -84,6 +84,12 @@ def cell_frames(pipe: "DiffusionPipeline") -> int:
     return next((int(count) for name in names if isinstance(count := getattr(pipe, name, None), int)), 1)
 
 
+def ip_adapters(pipe: "DiffusionPipeline") -> int:
+    """How many IP-Adapters are on the pipe's denoiser."""
+    projections = getattr(find_denoiser(pipe), "encoder_hid_proj", None)
+    return len(getattr(projections, "image_projection_layers", ()))
+
+
 def step_models(pipe: "DiffusionPipeline") -> dict[str, Any]:
     """Name -> model, for the models that run once a step: the denoisers, and the ControlNet if there is one."""
     control = controlnet(pipe)

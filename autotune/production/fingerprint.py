@@ -202,9 +202,8 @@ def _file_differences(measured: Target, local_files_only: bool) -> list[str]:
     else:
         folder = locate.folder_of(pipeline, local_files_only=local_files_only, configurations_only=random)
         places = {"pipeline": (pipeline.source, locate.weights_of(pipeline, folder))}
-    sources = {"controlnet": pipeline.controlnet, **{name: source for name, (source, _) in pipeline.loras.items()}}
-    for part, source in sources.items():
-        if source is not None and (recorded.get(part) or "").startswith("files-"):
+    for part, source in pipeline.added.items():
+        if (recorded.get(part) or "").startswith("files-"):
             places[part] = (source, locate.part_folder(source, local_files_only=local_files_only))
     return [
         f"the files of {source} are not those that were measured."

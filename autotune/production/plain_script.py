@@ -99,6 +99,8 @@ def parts_of(tuned: TunedConfig) -> dict[str, Script]:
         reasons.append("autotune made the random weights")
     if "small" in tuned.inputs.values():
         reasons.append(f"{tuned.pipeline_class} starts from the pictures of another stage")
+    if tuned.pipeline.textual_inversions and len(tuned.pipeline.known.text_encoders) > 1:
+        reasons.append(f"autotune divides a textual inversion among the text encoders of {tuned.pipeline_class}")
     if tuned.inputs and _size_arguments(tuned) is None:
         reasons.append("the autotune that exported the config is too old: it did not record how to call the pipeline")
     if reasons:
@@ -213,7 +215,33 @@ def _more(pipeline: Pipeline) -> list[str]:
         names, weights = list(pipeline.loras), [weight for _, weight in pipeline.loras.values()]
         lines += [f"pipe.set_adapters({names!r}, {weights!r})", f"pipe.fuse_lora(adapter_names={names!r})"]
         lines.append("pipe.unload_lora_weights()")
+    return [*lines, *_adapters(pipeline)]
+
+
+def _adapters(pipeline: Pipeline) -> list[str]:
+    """The lines that put textual inversions and the IP-Adapter on the pipe."""
+    lines = []
+    for source, token in pipeline.textual_inversions.items():
+        where, which = _split_file(source)
+        lines.append(f"pipe.load_textual_inversion({where!r}, token={token!r}, use_safetensors=True{which})")
+    if pipeline.ip_adapter is not None:
+        hub = split_hub_file(pipeline.ip_adapter)
+        where, file = hub or (str(Path(pipeline.ip_adapter).parent), Path(pipeline.ip_adapter).name)
+        folder, _, name = file.rpartition("/")
+        lines += [
+            f"pipe.load_ip_adapter({where!r}, subfolder={folder!r}, weight_name={name!r})",
+            f"pipe.set_ip_adapter_scale({pipeline.ip_adapter_scale!r})",
+        ]
     return lines
+
+
+def _split_file(source: str) -> tuple[str, str]:
+    """The hub id or folder, and the argument that names the file in it; a hub id alone has none."""
+    hub, path = split_hub_file(source), Path(source)
+    if hub is None and not path.is_absolute():
+        return source, ""
+    where, file = hub or (str(path.parent), path.name)
+    return where, f", weight_name={file!r}"
 
 
 def _controlnet(pipeline: Pipeline, dtype: str) -> str:
@@ -254,7 +282,8 @@ def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
         call |= {tuned.pipeline.traits.frames_argument: repr(workload.frames), "output_type": repr("pil")}
     for name, what in tuned.inputs.items():
         mode = "L" if what == "mask" else "RGB"
-        call[name] = f"[picture({_picture_file(name)!r}, {mode!r})] * len(prompts)"
+        every = "" if what == "reference" else " * len(prompts)"
+        call[name] = f"[picture({_picture_file(name)!r}, {mode!r})]{every}"
     call |= {name: repr(value) for name, value in _from_workload(tuned).items()}
     if workload.negative_prompt is not None:
         call["negative_prompt"] = f"[{workload.negative_prompt!r}] * len(prompts)"

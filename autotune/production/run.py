@@ -213,7 +213,7 @@ def _given(tuned: TunedConfig, image: Path | None, mask: Path | None) -> dict[st
 
     Raises UserError for a picture that the pipeline does not take.
     """
-    start = next((name for name in ("image", "control_image") if name in tuned.inputs), None)
+    start = next((name for name in ("image", "control_image", "ip_adapter_image") if name in tuned.inputs), None)
     if image is not None and start is None:
         raise UserError(f"{tuned.pipeline_class} takes no picture to start from: leave out --image.")
     if mask is not None and "mask_image" not in tuned.inputs:

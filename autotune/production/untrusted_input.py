@@ -13,10 +13,11 @@ from typing import Any
 from autotune.config import Value
 from autotune.errors import UserError, shown
 from autotune.frozen_model import read_json
-from autotune.pipeline import Pipeline
+from autotune.pipeline import Pipeline, split_hub_file
 from autotune.workload import Workload
 
 MOST_BYTES = 2**20  # of the file: an exported config has some 15 KB
+MOST_TOKEN = 128  # characters of a textual inversion's token
 MOST_ITEMS = 10_000  # of all lists and objects together: a config has some 500
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -56,6 +57,11 @@ def check(pipeline: Pipeline, workload: Workload, knobs: Mapping[str, Value]) ->
     for name in ("scorer", "controlnet", "lora", "config"):
         if (source := getattr(pipeline, name)) is not None:
             _check_source(f"pipeline.{name}", source, allowed=("demo",))
+    for name, source in pipeline.added.items():
+        _check_source(f"pipeline, the {name}", source, allowed=("demo",))
+    for token in pipeline.textual_inversions.values():
+        if not token.isprintable() or len(token) > MOST_TOKEN:
+            raise UserError(f"the token {shown(token)} of a textual inversion is not a word.")
     for source in pipeline.more_loras:
         _check_source("pipeline.more_loras", source)
     if (vae := knobs.get("vae")) not in (None, "own", "fp16_fix", "tiny"):
@@ -87,7 +93,8 @@ def _check_source(field: str, source: str, *, allowed: Collection[str] = ()) -> 
 
     A relative path is refused, because its meaning depends on the folder that the process was started in.
     """
-    if source in allowed or (HUB_ID.fullmatch(source) and ".." not in source):
+    hub_id, _ = split_hub_file(source) or (source, None)
+    if source in allowed or (HUB_ID.fullmatch(hub_id) and ".." not in source):
         return
     _check_path(field, source)
     try:
@@ -112,6 +119,8 @@ def _check_numbers(workload: Workload) -> None:
     seeds = [workload.seed + len(workload.prompts), workload.seed, *workload.seeds]
     if not all(0 <= seed < 2**62 for seed in seeds):
         raise UserError("a seed of the workload is out of range.")
+    if workload.strength is not None and not 0 < workload.strength <= 1:
+        raise UserError(f"the workload's strength {workload.strength} is not above 0 and up to 1.")
     numbers = [("steps", workload.steps)]
     numbers += [(name, getattr(shape, name)) for shape in workload.shapes for name in ("width", "height", "batch")]
     for name, number in numbers:

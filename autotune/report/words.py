@@ -66,10 +66,13 @@ def _compiles(values: Config) -> dict[str, Value]:
 def options(pipeline: Pipeline) -> list[str]:
     """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
     requested = requested_options(pipeline)
-    given = [(name, value) for name, value in requested.items() if name != "lora"]
+    given = [(name, value) for name, value in requested.items() if name not in ("lora", "ip_adapter")]
     given += [("config", pipeline.config)] if pipeline.config else []
     if "lora" in requested:
         given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]
+    if pipeline.ip_adapter is not None:
+        given += [("ip-adapter", f"{pipeline.ip_adapter}:{pipeline.ip_adapter_scale:g}")]
+    given += [("textual-inversion", f"{s}:{t}" if t else s) for s, t in pipeline.textual_inversions.items()]
     return [word for name, value in given for word in (f"--{name}", value)]
 
 

@@ -57,8 +57,8 @@ def failing_values(
         others = set.intersection(*(set(trial.values.items()) for trial in failed)) - plain - {(knob, value)}
         if others <= works and len(failed) >= (OF_A_PAIR if others else FAILURES):
             numbers = tuple(trial.number for trial in failed)
-            why = {"cause": outcome.cause, "reason": outcome.reason}
-            found.append(FailingValue(knob=knob, value=value, trials=numbers, **why))
+            of = outcome.cause, outcome.reason
+            found.append(FailingValue(knob=knob, value=value, trials=numbers, cause=of[0], reason=of[1]))
     return found
 
 

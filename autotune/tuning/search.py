@@ -41,10 +41,10 @@ from autotune.study.warm_start import fitting
 from autotune.study_folder import StudyFolder
 from autotune.target import Target
 from autotune.trial import BaselineChoice, Trial
-from autotune.tuning.baseline import Baselines
+from autotune.tuning.baseline import Baselines, untouched_words
 from autotune.tuning.confirm import ConfirmationPlan, Confirmer
 from autotune.tuning.events import BaselineChosen, BaselineRejected, Listener, Probed
-from autotune.tuning.explore import Explorer
+from autotune.tuning.explore import Explorer, Team
 from autotune.tuning.export import export, read_thumbnails
 from autotune.tuning.probe_space import PROMPTS_IN_SEARCH, default_prompts, default_space
 from autotune.tuning.request import Request, default_folder, read_baseline, read_quality_drop
@@ -74,6 +74,8 @@ def search(
     task: str | None = None,
     controlnet: str | None = None,
     lora: str | Sequence[str] | None = None,
+    ip_adapter: str | None = None,
+    textual_inversion: str | Sequence[str] | None = None,
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
@@ -118,6 +120,7 @@ def search(
     quick: bool = False,
     study: str | Path | None = None,
     command: str = "autotune.search(...)",
+    team: Team | None = None,
     listen: Listener = lambda event: None,
 ) -> Result:
     """Search the settings of a pipeline on a device, and export the best as `best.json` into the study's folder.
@@ -129,6 +132,8 @@ def search(
     task              "text2image", "image2image" or "inpainting": use the pipeline class for this task
     controlnet        a ControlNet to load with it: a hub id or a local folder
     lora              LoRAs to fuse, each a hub id, a folder or a .safetensors file, or one of them and ":WEIGHT"
+    ip_adapter        an IP-Adapter, a .safetensors file or owner/name:PATH of the hub, or one of them and ":SCALE"
+    textual_inversion textual inversions, each a hub id or a .safetensors file, or one of them and ":TOKEN"
     config            the hub id or folder with the configurations that a single .safetensors file needs
     variant           of the weights, such as "fp16"; None: the plain ones, or the variant that there is instead
     revision          a commit, tag or branch of the hub
@@ -187,12 +192,14 @@ def search(
     The study:
     study             its folder; None: reports/DATE-PIPELINE-DEVICE
     command           the command line that is recorded in the study and in best.json
+    team              runs several trials at the same time, see autotune/cluster; None: here, one after the other
     listen            is called with each event of the search, see events.py
 
     A warm start orders the first trials and informs our sampler; no figure of an earlier study enters the result.
     Raises UserError for input that can't be used, where possible before anything heavy is loaded.
     """
     loaded: dict[str, Any] = {"task": task, "controlnet": controlnet, "lora": lora, "config": config}
+    loaded |= {"ip_adapter": ip_adapter, "textual_inversion": textual_inversion}
     loaded |= {"variant": variant, "revision": revision, "factory": factory, "run_code": run_code}
     described = resolve(pipeline, weights, **loaded)
     if scorer is not None:
@@ -238,6 +245,7 @@ def search(
         isolation=isolation,
         reuse=reuse if thrift is None else thrift,
         command=command,
+        team=team,
     )
     return run(request, listen)
 
@@ -261,7 +269,9 @@ def run(request: Request, listen: Listener) -> Result:
         isolate.close()  # nothing is forked from here on: free the fork server's half a gigabyte
 
         # Confirm: in spawned processes, as in production. Forked ones all share one layout of their memory.
-        confirmer = Confirmer(folder, study, runner(isolation="spawn"), request.confirmation, listen)
+        confirming = runner(isolation="spawn")
+        confirming = request.team.confirming(confirming) if request.team else confirming
+        confirmer = Confirmer(folder, study, confirming, request.confirmation, listen)
         best, confirmation = confirmer.best()
 
         # Export.
@@ -277,7 +287,9 @@ def _probe(request: Request) -> Target:
     with _discarding(request.folder):
         request.prompts.save_pictures(request.folder.references)
         how = isolate.choose(request.isolation)
-        return probe(request.folder.probe, request.pipeline, request.device, request.workload, isolation=how)
+        limit_s = request.budget.trial_timeout_s
+        place, about = request.folder.probe, (request.pipeline, request.device, request.workload)
+        return probe(place, *about, isolation=how, timeout_s=limit_s)
 
 
 @contextmanager
@@ -314,14 +326,16 @@ def _with_baseline(
         for rejected in baselines.news() if is_new else ():  # a search that goes on has told it before
             listen(BaselineRejected(rejected))
         runner = _runner(request, study.record)
-        explorer = Explorer(folder, study, runner(isolation=study.record.isolation), listen, reuse=request.reuse)
+        explores = request.team.explorer if request.team else Explorer
+        explorer = explores(folder, study, runner(isolation=study.record.isolation), listen, reuse=request.reuse)
         failure = explorer.run_baseline()
         if failure is None:
             if is_new and choice is not None and choice.rejected:
                 listen(BaselineChosen(baseline, choice))
             return study, explorer, runner
         if not baselines.may_follow(baseline, failure):
-            raise explorer.baseline_failed(failure)
+            spawned, place = runner(isolation="spawn"), folder.trial(0) / "untouched"
+            raise explorer.baseline_failed(failure, untouched_words(spawned, place, baseline, failure))
         folder.put_aside_baseline(len(baselines.rejected) - 1)
 
 
@@ -375,18 +389,20 @@ def _open_study(
         space=space.values,
         ranges=space.ranges,
         command=request.command,
-        isolation=_isolation(folder, request.isolation),
+        isolation=_isolation(folder, request.isolation, usual="spawn" if request.team else None),
         warm_start=warm,
         more_prompts=request.prompts.texts[len(request.workload.prompts.texts) :],
     )
     kept, recipes, seed = _agree(folder, record), request.space_file.recipes, request.workload.seed
     space.ranges = kept.ranges or {}  # a study of an earlier version goes on with listed values only
-    return Study(folder, kept, space, recipes=recipes, sampler=request.sampler, seed=seed)
+    several = request.team is not None
+    return Study(folder, kept, space, recipes=recipes, sampler=request.sampler, seed=seed, parallel=several)
 
 
-def _isolation(folder: StudyFolder, requested: Isolation | None) -> Isolation:
-    """How the trials' processes are started: as requested, as the study began, or as is best on this machine."""
-    return isolate.choose(requested or (read_record(folder).isolation if folder.study.exists() else None))
+def _isolation(folder: StudyFolder, requested: Isolation | None, usual: Isolation | None) -> Isolation:
+    """How the trials' processes are started: as requested, as the study began, or as is usual or best here."""
+    begun = read_record(folder).isolation if folder.study.exists() else None
+    return isolate.choose(requested or begun or usual)
 
 
 def _agree(folder: StudyFolder, record: Record) -> Record:

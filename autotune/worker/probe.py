@@ -1,29 +1,73 @@
 """Probe job: find out what a pipeline is and what torch can do with a device. Downloads missing weights."""
 
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from autotune.devices.probe import probe_device, versions
+from autotune.errors import UserError
 from autotune.job import ProbeJob
 from autotune.measure.metrics._clip import Clip
+from autotune.pipelines.adapters.textual_inversion import tokens
 from autotune.pipelines.components import components_of
-from autotune.pipelines.inspect import traits_of
-from autotune.pipelines.locate import fetch, is_on_disk, revisions
+from autotune.pipelines.inspect import assembled, read_traits
+from autotune.pipelines.locate import fetch, is_on_disk, revisions, scorer_folder
+from autotune.pipelines.rehearsal.limits import Cut, check_steps, cut_prompts
+
+# What is changed of a pipeline that is described by its configurations alone.
+WITHOUT_FILES: dict[str, Any] = {"weights": "random", "lora": None, "ip_adapter": None, "textual_inversions": {}}
 
 
 def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     """The pipeline with its traits, the device with torch's answers, and the versions of the libraries.
 
-    Raises UserError where the pipeline can't be loaded, torch can't use the device, or a prompt is too long.
+    Raises UserError where the pipeline can't be loaded or can't take so many steps, torch can't use the device, or a
+    prompt is too long. After `timeout_s` the kernel ends this process (SIGALRM).
     """
     device = probe_device(job.device, by_trial=not job.quick)
     # With random weights, configurations are all that is needed, and all that is downloaded.
     unloaded = job.configurations_only and not is_on_disk(job.pipeline)
-    readable = job.pipeline.model_copy(update={"weights": "random", "lora": None}) if unloaded else job.pipeline
+    readable = job.pipeline.model_copy(update=WITHOUT_FILES) if unloaded else job.pipeline
     fetch(readable)
+    if job.pipeline.scorer is not None:
+        scorer_folder(job.pipeline.scorer)  # downloads it
+    signal.setitimer(signal.ITIMER_REAL, job.timeout_s or 0.0)
     components = components_of(job.pipeline, readable)
-    traits = traits_of(readable, rehearsed=not job.quick).model_copy(update={"components": components})
-    pipeline = job.pipeline.model_copy(update={**revisions(readable), "traits": traits})
+    pipe = assembled(readable)
+    traits = read_traits(pipe, readable, rehearsed=not job.quick).model_copy(update={"components": components})
+    pipeline = job.pipeline.model_copy(update={**revisions(readable), **tokens(readable), "traits": traits})
+    if job.steps is not None:
+        check_steps(pipe, job.steps)
+    cut = cut_prompts(pipe, job.prompts, job.arguments)
+    notes = [_cut_words(cut, len(job.prompts))] if cut else []
     if pipeline.scorer is not None:
-        Clip(pipeline.scorer).check_prompts(job.prompts)
-    return {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
+        notes += _unscored(Clip(pipeline.scorer), job.prompts, cut)
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    found = {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
+    return {**found, "notes": notes}
+
+
+def _cut_words(cut: Sequence[Cut], prompts: int) -> str:
+    """What the pipeline itself does not read of the prompts."""
+    first = cut[0]
+    return (
+        f"{len(cut)} of {prompts} prompts are cut, as the pipeline reads {first.tokens} tokens: of "
+        f"{first.prompt[:40]!r}... it does not read {first.lost[:80]!r}."
+    )
+
+
+def _unscored(clip: Clip, prompts: Sequence[str], cut: Sequence[Cut]) -> list[str]:
+    """A sentence about the prompts that the pipeline reads to their ends and the scorer can't.
+
+    Raises UserError for a prompt that both of them cut, and where the scorer can read none.
+    """
+    long, cut_too = clip.too_long(prompts), {one.prompt for one in cut}
+    clip.check_prompts([prompt for prompt in long if prompt in cut_too])
+    if long and len(long) == len(prompts):
+        raise UserError(
+            f"the scorer reads {clip.context} tokens, and every prompt has more: give --scorer none, which judges by "
+            "the likeness to the baseline's pictures."
+        )
+    what = f"{len(long)} of {len(prompts)} prompts are longer than the {clip.context} tokens that the scorer reads"
+    return [f"{what}: their pictures have no CLIP score."] if long else []

@@ -152,6 +152,7 @@ def request(**changes: Any) -> WorkloadRequest:
         ({"clip_skp": 1}, "no such argument to set, did you mean 'clip_skip'"),
         ({"num_inference_steps": 3}, "--steps sets this argument"),
         ({"guidance_scale": 3}, "--guidance sets this argument"),
+        ({"prompt_embeds": "weighted.safetensors"}, "give prompt_embeds to the pipe that autotune.load returns"),
     ],
 )
 def test_call_takes_only_arguments_of_the_signature_that_no_option_sets(

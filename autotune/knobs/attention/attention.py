@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
-from autotune.knobs.attention._processors import weighted_processors, would_replace
+from autotune.knobs.attention._processors import beside_adapter, weighted_processors, would_replace
 from autotune.knobs.attention._sage import as_operator
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -53,6 +53,8 @@ def why_not(value: Value, target: Target) -> str | None:
         return fault
     if value == "flex" and not target.device.is_gpu:
         return "torch's flex attention is made for GPUs"
+    if value in ("sliced", "vanilla", "xformers") and (fault := beside_adapter(target)):
+        return fault
     if value == "sliced" and not traits.slices_attention:
         return f"{traits.denoiser_class} does not support attention slicing"
     processors = set(traits.attention_processors)
@@ -128,12 +130,12 @@ def clash(config: Config, target: Target) -> str | None:
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
-    value, denoiser = str(config["attention"]), parts.denoiser(pipe)
-    if value in ("sliced", "vanilla") and weighted_processors(denoiser):
+    value, denoisers = str(config["attention"]), parts.denoisers(pipe).values()
+    if value in ("sliced", "vanilla") and any(map(weighted_processors, denoisers)):
         raise would_replace(f"attention={value}")
     if value == "sliced":
         pipe.enable_attention_slicing("auto")
-        return Effect(count=len(denoiser.attn_processors), what="attention blocks sliced")
+        return Effect(count=sum(len(d.attn_processors) for d in denoisers), what="attention blocks sliced")
     blocks = _blocks(pipe)
     if value in DISPATCHED or (value == "xformers" and any(map(_is_dispatched, blocks))):
         return Effect(count=_dispatch(blocks, DISPATCHED.get(value, value)), what=f"attention blocks set to {value}")
@@ -201,7 +203,7 @@ def _dispatch(blocks: list[Any], name: str) -> int:
 
 def _set_to(value: str, pipe: "DiffusionPipeline") -> int:
     """The number of the denoiser's blocks that are set to this value's kernel; 0 unless all are."""
-    modules = parts.denoiser(pipe).modules()
+    modules = [m for denoiser in parts.denoisers(pipe).values() for m in denoiser.modules()]
     processors = [m.processor for m in modules if getattr(m, "processor", None) is not None]
     name = DISPATCHED.get(value, value)
     done = [p for p in processors if "XFormers" in type(p).__name__ or getattr(p, "_attention_backend", None) == name]
@@ -255,13 +257,14 @@ def script(config: Config, target: Target) -> Script:
     if value == "sliced":
         return Script(lines=('pipe.enable_attention_slicing("auto")',))
     if value in DISPATCHED or (value == "xformers" and traits.dispatches_attention):
-        return Script(lines=(f'pipe.{traits.denoiser}.set_attention_backend("{DISPATCHED.get(value, value)}")',))
+        name = DISPATCHED.get(value, value)
+        return Script(lines=tuple(f'pipe.{one}.set_attention_backend("{name}")' for one in traits.denoisers))
     if value == "xformers":
         return Script(lines=("pipe.enable_xformers_memory_efficient_attention()",))
     if any("AddedKV" in name for name in traits.attention_processors):
         return Script(why_not="autotune chooses the plain attention processor block by block")
     models = [
-        traits.denoiser,
+        *traits.denoisers,
         *(["controlnet"] if traits.controlnet_class else []),
         *(["vae"] if traits.vae_class else []),
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
-from autotune.knobs.attention._processors import weighted_processors, would_replace
+from autotune.knobs.attention._processors import beside_adapter, weighted_processors, would_replace
 from autotune.pipelines import parts
 from autotune.target import Target
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 def why_not(value: Value, target: Target) -> str | None:
+    if value and (fault := beside_adapter(target)):
+        return fault
     if value and not target.pipeline.known.fuses_qkv:
         return f"{target.pipeline.known.denoiser_class} does not support fused projections"
     return None
@@ -25,7 +27,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     from diffusers import AutoencoderKL
 
     vae = parts.vae(pipe)
-    fused = [parts.denoiser(pipe), *([vae] if isinstance(vae, AutoencoderKL) else [])]
+    fused = [*parts.denoisers(pipe).values(), *([vae] if isinstance(vae, AutoencoderKL) else [])]
     for model in fused:
         _fuse(model)
     blocks = [m for model in fused for m in model.modules()]
@@ -52,7 +54,7 @@ def undone_by(value: Value, change: Change) -> str | None:
 
 def script(config: Config, target: Target) -> Script:
     traits = target.pipeline.known
-    lines = [f"pipe.{traits.denoiser}.fuse_qkv_projections()"]
+    lines = [f"pipe.{name}.fuse_qkv_projections()" for name in traits.denoisers]
     if traits.vae_class == "AutoencoderKL" and config["vae"] != "tiny":
         lines.append("pipe.vae.fuse_qkv_projections()")
     return Script(lines=tuple(lines))

@@ -57,11 +57,13 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"{traits.class_name} is not among the pipelines whose guidance can end early"
     if traits.guided_above is None:
         return traits.guidance_fault or f"{traits.class_name} never runs its denoiser without the prompt"
+    if target.pipeline.ip_adapter is not None:
+        return "the IP-Adapter's picture is encoded for guided steps, and no callback can change that"
     scale = target.workload.guidance_scale
     if scale is None or scale <= traits.guided_above:
         given = "unknown" if scale is None else f"{scale:g}"
         return f"the workload has no guidance to end: its guidance scale is {given}"
-    if target.workload.steps < 2:
+    if target.steps_run < 2:
         return "a call of one step has no later step that could be unguided"
     return None
 

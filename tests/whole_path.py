@@ -1,0 +1,145 @@
+"""whole_path(): what a search does with a pipeline, in this process: probe, knobs, two trials, export, load, script.
+
+The code is that of a search's children and of production; there is no sampler between, and few calls are timed.
+"""
+
+import random
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_up import record
+
+import autotune
+from autotune.config import Config
+from autotune.devices import find_device
+from autotune.devices.probe import probe_device, versions
+from autotune.errors import UserError
+from autotune.execution.variables import recorded_variables
+from autotune.job import MeasureJob, ScoreJob
+from autotune.knob import Stage
+from autotune.knobs import all_knobs, complete
+from autotune.measure import latency
+from autotune.measure.quality import run_score_job
+from autotune.measurement import Measurement
+from autotune.pipelines import resolve
+from autotune.pipelines.adapters.textual_inversion import tokens
+from autotune.pipelines.inspect import traits_of
+from autotune.pipelines.locate import revisions
+from autotune.production.plain_script import script
+from autotune.production.tuned_config import TunedConfig
+from autotune.study.space import SearchSpace, make_space
+from autotune.study.space_file import shipped_space_file
+from autotune.study_folder import StudyFolder, picture_name
+from autotune.target import Target
+from autotune.trial import Trial
+from autotune.tuning.export import export
+from autotune.worker.measure import run_measure_job
+from autotune.workload import Workload, open_picture
+
+PROMPTS = ("a red circle", "a blue star")
+CHANGES = 4  # the most knobs that the second trial sets
+
+
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time two calls after one to warm up: their figures are not looked at."""
+    monkeypatch.setenv("AUTOTUNE_BUSY", "accept")
+    for name, value in {"WARMUP_MOST_CALLS": 1, "LEAST_CALLS": 2, "BUSY_BUDGET_S": 0.0}.items():
+        monkeypatch.setattr(latency, name, value)
+
+
+def probed(checkpoint: Path, *, side: int, steps: int, **options: Any) -> Target:
+    """The target of a search of this checkpoint, in calls of this size and number of steps.
+
+    options  of resolve()
+    """
+    pipeline = resolve(str(checkpoint), **options).model_copy(update={"scorer": None})
+    traits = traits_of(pipeline)
+    return Target(
+        pipeline=pipeline.model_copy(update={**revisions(pipeline), **tokens(pipeline), "traits": traits}),
+        workload=Workload(
+            prompts=PROMPTS,
+            width=side,
+            height=side,
+            steps=steps,
+            guidance_scale=traits.default_guidance_scale,
+            negative_prompt=traits.default_negative_prompt,
+        ),
+        device=probe_device(find_device("cpu")),
+        versions=versions(),
+        environment=recorded_variables({}),
+    )
+
+
+def space_of(target: Target) -> SearchSpace:
+    return make_space(target, shipped_space_file("default.toml"), fix={}, exclude=(), baseline=complete({}))
+
+
+def some_config(space: SearchSpace, seed: str) -> Config:
+    """An allowed config with a few settings drawn by the seed, none of which compiles or is refused in a script."""
+    rng, values = random.Random(seed), dict[str, Any]()
+    knobs = [knob for knob in all_knobs().values() if knob.modifies is None and knob.stage is not Stage.COMPILE]
+    for knob in rng.sample(knobs, len(knobs)):
+        offered = [value for value in space.values[knob.name] if value != knob.default]
+        for value in rng.sample(offered, len(offered)):
+            config = space.config({**values, knob.name: value})
+            scripted = knob.script is not None and knob.script(config, space.target).why_not is None
+            if scripted and len(values) < CHANGES and space.objection(config) is None:
+                values[knob.name] = value
+                break
+    return space.config(values)
+
+
+def run_trial(folder: StudyFolder, target: Target, number: int, config: Config) -> Trial:
+    """Measure the config as a search's child does, and judge its pictures. Raises what the child raises."""
+    place = folder.trial(number)
+    place.mkdir(parents=True)
+    fields = run_measure_job(MeasureJob(target=target, values=dict(config), pictures=True), place)
+    images, baseline = (str(folder.trial(n) / "images") for n in (number, 0))
+    judged = run_score_job(ScoreJob(images=images, baseline=baseline, prompts=PROMPTS, scorer=None), place)
+    outcome = Measurement.model_validate({**fields, "quality": judged})
+    return Trial(number=number, origin="sampler", values=dict(config), outcome=outcome, seconds=1.0)
+
+
+def whole_path(checkpoint: Path, folder: Path, *, side: int, steps: int, seed: str) -> Target:
+    """Take the checkpoint through all that a search and production do with it. Raises where any of it fails."""
+    study, target = StudyFolder(folder), probed(checkpoint, side=side, steps=steps)
+    space = space_of(target)
+    assert all(why for why in space.impossible.values())
+    baseline = run_trial(study, target, 0, complete({}))
+    trial = run_trial(study, target, 1, some_config(space, seed))
+    tuned = export(record(target, space=space.values), trial, baseline, None)
+    tuned.save(study.best)
+    expected = open_picture(study.trial(1) / "images" / picture_name(0), "picture of the trial")
+    assert expected.size == (side, side)
+    _loaded_draws(study.best, target, expected)
+    if not target.pipeline.known.inputs:  # otherwise the script reads the user's own picture
+        _script_draws(TunedConfig.load(study.best), folder, expected)
+    return target
+
+
+def _loaded_draws(best: Path, target: Target, expected: Any) -> None:
+    from autotune.measure import call_pipe
+
+    pipe = autotune.load(best, device="cpu", local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        [image] = call_pipe(pipe, target.workload, *next(target.workload.calls()))
+    assert image.convert("RGB").tobytes() == expected.tobytes(), "autotune.load draws what the trial drew"
+
+
+def _script_draws(tuned: TunedConfig, folder: Path, expected: Any) -> None:
+    path = folder / "best.py"
+    try:
+        path.write_text(script(tuned, path.name))
+    except UserError as error:
+        raise AssertionError(f"no script: {error}") from None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [str(path), PROMPTS[0]])
+        runpy.run_path(str(path), run_name="__main__")
+    image = open_picture(folder / "000.png", "picture of the script")
+    assert image.tobytes() == expected.tobytes(), "the plain script draws what the trial drew"
