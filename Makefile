@@ -5,16 +5,17 @@ PYTHON ?= python3
 VENV := $(if $(word 2,$(CURDIR)),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/autotune/venv-$(shell pwd | cksum | cut -d ' ' -f 1),.venv)
 RUN := $(VENV)/bin/python
 
-.PHONY: demo check test all-pipelines test-browser gpu gpu-summary lint clean
+.PHONY: demo check test all-pipelines test-browser docs screenshots showcase gpu gpu-summary lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
-	$(RUN) -m autotune.cli search --pipeline demo --budget 8 --study demo-study
+	$(RUN) -m autotune.cli search --pipeline demo --budget 6 --study demo-study --quick
 
 check: $(VENV)/installed  ## before every commit, in under 20 s: format, lint, types, the order of the rooms, the listings
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m ruff check --quiet .
 	$(RUN) -m mypy
 	$(RUN) -m tools.tree --check
+	$(RUN) -m tools.docs --check
 	$(RUN) -m pytest -q --durations=0 --durations-min=5 tests/test_layers.py
 
 test: $(VENV)/installed  ## two files at a time, one thread each: most of a test's time is a child that imports torch
@@ -27,6 +28,16 @@ test-browser: $(VENV)/installed  ## the report in a real browser, headless
 	@command -v chromium > /dev/null && command -v chromedriver > /dev/null || \
 		{ echo 'chromium is missing: apt-get install chromium chromium-driver, then again' >&2; exit 1; }
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/report -m browser
+
+docs: $(VENV)/installed-docs  ## the site, into build/site: a dead link, a missing page or a stale reference fails
+	$(RUN) -m tools.docs --check
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+screenshots: docs  ## every page of the site at 1280 and 390 pixels, light and dark, into build/screenshots
+	$(RUN) -m tools.docs.screenshots
+
+showcase: $(VENV)/installed  ## remakes the demo's study, pictures, pasted outputs and figures of the README, on an idle machine
+	$(RUN) -m tools.showcase $(STEP)
 
 gpu: $(VENV)/installed  ## what only a GPU can show, into reports/gpu-CARD, step by step: make gpu STEP=first-contact
 	$(RUN) -m tools.gpu $(STEP)
@@ -41,6 +52,10 @@ lint: $(VENV)/installed
 
 clean:
 	rm -rf $(VENV) demo-study build dist
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	touch $(VENV)/installed-docs
 
 # torch comes first and alone: where its pinned version is at hand as a small CPU build, nothing larger is fetched.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -4,7 +4,7 @@ python -m tools.gpu                  every step that has not passed on this card
 python -m tools.gpu STEP ...         these steps; one that was cut off goes on where it stopped
 python -m tools.gpu --again STEP     a step that has passed, anew
 python -m tools.gpu --summary        which steps have run where; needs no GPU
-python -m tools.gpu --table          write the README's table "What has been seen where" from the reports
+python -m tools.gpu --table          write the table of docs/trust/seen.md from the reports
 
 GPU_REPORTS names another folder than reports. What a step works with is under build/gpu until the step has passed.
 Exit status: 0 all passed, 1 not all, 2 there is no such step or no GPU.
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from tools.gpu_checks import GOES_ON
-from tools.gpu_reports import Outcome, Record, read_record, readme, summary, words
+from tools.gpu_reports import PAGE, Outcome, Record, page, read_record, summary, words
 from tools.gpu_step import Step
 from tools.gpu_steps import STEPS
 
@@ -200,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(summary(reports, steps))
             return 0
         if given.table:
-            path = ROOT / "README.md"
-            path.write_text(readme(path.read_text(encoding="utf-8"), ROOT / "reports"), encoding="utf-8")
+            path = ROOT / PAGE
+            path.write_text(page(path.read_text(encoding="utf-8"), ROOT / "reports"), encoding="utf-8")
             return 0
         passed = run_all(Runner(find_card(), reports, ROOT / "build" / "gpu"), steps, again=given.again)
     except UserError as error:

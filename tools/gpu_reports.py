@@ -1,4 +1,4 @@
-"""GPU reports: what the steps have left under reports/gpu-CARD/STEP, as a summary and as the README's table."""
+"""GPU reports: what the steps have left under reports/gpu-CARD/STEP, as a summary and as a table for the docs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Literal
 from tools.gpu_step import Step
 from tools.gpu_steps import FEATURES, STEPS
 
+PAGE = Path("docs/trust/seen.md")  # the page with the table, two folders below the root
 BEGIN, END = "<!-- made by python -m tools.gpu --table -->", "<!-- end of that table -->"
 
 Outcome = Literal["passed", "failed", "unfinished"]
@@ -67,7 +68,7 @@ def words(record: Record) -> str:
 
 
 def table(reports: Path) -> str:
-    """The README's table. A GPU's cell names the steps that have passed, and nothing else."""
+    """The table. A GPU's cell names the steps that have passed, and nothing else."""
     ran = records(reports)
     lines = ["| | on a CPU | on a GPU | by the steps |", "|---|---|---|---|"]
     for feature, on_cpu, steps in FEATURES:
@@ -93,10 +94,11 @@ def _short(steps: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in steps) or "none"
 
 
-def readme(text: str, reports: Path) -> str:
-    """The README with its table as the reports are now."""
+def page(text: str, reports: Path) -> str:
+    """The page with its table as the reports are now."""
     before, _, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not ended:
-        raise SystemExit(f"README.md has no place for the table: put {BEGIN!r} and {END!r} into it")
-    return f"{before}{BEGIN}\n{table(reports)}\n{END}{after}"
+        raise SystemExit(f"{PAGE} has no place for the table: put {BEGIN!r} and {END!r} into it")
+    made = table(reports).replace("](reports/", "](../../reports/")
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"

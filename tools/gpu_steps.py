@@ -91,7 +91,11 @@ FEATURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Children: forked, killed at their time limit, out of memory", "by the tests", ("first-contact",)),
     ("Memory: peaks by phase, a cap that makes a smaller card", "peaks, by the tests", ("first-contact", "knobs")),
     ("The watch: clock, temperature, other processes; energy", "other processes", ("first-contact", "knobs")),
-    ("A search of the demo, from trials to the pick", "[demo-cpu](reports/demo-cpu)", ("first-contact",)),
+    (
+        "A search of the demo, from trials to the pick",
+        "[report.html](reports/demo-cpu/report.html)",
+        ("first-contact",),
+    ),
     ("... of SD 1.5 and SDXL at full size, confirmed", "never", ("search-sd15", "search-sdxl")),
     ("Forced SDPA kernels, CUDA graphs, offload, TF32", "never", ("knobs",)),
     ("Every pair of settings", "in part: [compat-cpu.json](reports/compat-cpu.json)", ("compat",)),

@@ -1,7 +1,7 @@
 """Tree: the listings of rooms and files in the docs, made from the first docstring line of each file.
 
-python -m tools.tree           write README.md (the rooms) and docs/architecture.md (every file)
-python -m tools.tree --check   only say which of them is out of date; exit code 1 if one is
+python -m tools.tree           write docs/architecture.md
+python -m tools.tree --check   only say whether it is out of date; exit code 1 if it is
 """
 
 import ast
@@ -63,10 +63,8 @@ def listing_of_files() -> Iterator[str]:
 
 def documents() -> dict[Path, str]:
     """Each document with its listing as it should be now."""
-    made = {
-        ROOT / "README.md": f"```\n{listing_of_rooms()}\n```",
-        ROOT / "docs" / "architecture.md": "\n\n".join(filter(None, listing_of_files())),
-    }
+    rooms_first = f"## The rooms\n\n```\n{listing_of_rooms()}\n```"
+    made = {ROOT / "docs" / "architecture.md": "\n\n".join([rooms_first, *filter(None, listing_of_files())])}
     return {path: _placed(path, listing) for path, listing in made.items()}
 
 

@@ -171,10 +171,10 @@ def gpus_of(table: str) -> list[str]:
     return [line.split(" | ")[2] for line in table.splitlines()[2:]]
 
 
-def test_the_readmes_table_is_that_of_the_reports() -> None:
+def test_the_table_of_the_docs_is_that_of_the_reports() -> None:
     """`python -m tools.gpu --table` makes it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert gpu_reports.readme(text, ROOT / "reports") == text
+    text = (ROOT / gpu_reports.PAGE).read_text(encoding="utf-8")
+    assert gpu_reports.page(text, ROOT / "reports") == text
 
 
 def test_every_step_ends_within_8_minutes_and_shows_a_feature_of_the_table() -> None:

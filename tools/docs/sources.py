@@ -1,0 +1,65 @@
+"""sources: what a Python file says in its docstring, and the sentences that its functions return."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def docstring(path: Path) -> tuple[str, str]:
+    """The first line without the name in front and the full stop; the other paragraphs, as they stand."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first, _, rest = text.partition("\n\n")
+    said = re.sub(rf"^{path.stem}: ", "", " ".join(first.split()))
+    return said, rest
+
+
+def reasons(path: Path, functions: tuple[str, ...]) -> list[str]:
+    """Every text that these functions of the file, or functions in it whose names begin with them, can return."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name.lstrip("_").startswith(functions)]
+    found = [text for function in named for text in _returned(function)]
+    return list(dict.fromkeys(found))
+
+
+def effects(path: Path) -> list[str]:
+    """What the file's `Effect(...)`s count, in words."""
+    calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+    made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Effect"]
+    whats = [keyword.value for call in made for keyword in call.keywords if keyword.arg == "what"]
+    return list(dict.fromkeys(text for what in whats for text in _texts(what)))
+
+
+def _returned(function: ast.FunctionDef) -> Iterator[str]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Return) and node.value is not None:
+            yield from _texts(node.value)
+
+
+def _texts(node: ast.expr) -> Iterator[str]:
+    """The texts that an expression can be; what is put into a text stands in it as a name in capitals."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(_part(value) for value in node.values)
+    elif isinstance(node, ast.IfExp):
+        yield from _texts(node.body)
+        yield from _texts(node.orelse)
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield from _texts(value)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lacks":
+        named = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+        yield from (f"the package {name} is not installed" for name in named)
+
+
+def _part(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    inside = node.value if isinstance(node, ast.FormattedValue) else node
+    names = [
+        n.attr if isinstance(n, ast.Attribute) else n.id
+        for n in ast.walk(inside)
+        if isinstance(n, ast.Attribute | ast.Name)
+    ]
+    return names[0].upper() if names else "..."
