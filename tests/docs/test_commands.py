@@ -22,22 +22,8 @@ ALL = commands()
 AUTOTUNE = [command for command in ALL if re.match(r"autotune [a-z]+( |$)", command.text)]
 PLACEHOLDERS = {"COMMAND", "STUDY", "P", "FILE", "FOLDER"}
 HUB_IDS = re.compile(r"[\w.-]+/[\w.-]+")
-SHELL = set(
-    [
-        "pip",
-        "make",
-        "python",
-        "docker",
-        "optuna-dashboard",
-        "uvicorn",
-        "curl",
-        "hf",
-        "apt-get",
-        "bash",
-        "twine",
-        "CONFIG=best.json",
-    ]
-)
+SHELL = {"pip", "make", "python", "docker", "curl", "hf", "apt-get", "bash", "twine"}
+SHELL |= {"optuna-dashboard", "uvicorn", "CONFIG=best.json"}
 
 
 def arguments(text: str) -> list[str]:
@@ -51,6 +37,9 @@ def test_the_docs_show_every_command_of_the_app() -> None:
 @pytest.mark.parametrize("command", [c.text for c in AUTOTUNE if c.text != "autotune COMMAND --help"])
 def test_a_command_of_autotune_can_be_read_by_the_command_line(command: str) -> None:
     name, *words = arguments(command)
+    if not words:  # only its name
+        assert name in COMMANDS
+        return
     context = COMMANDS[name].make_context(name, list(words))
     assert context.args == []
     given = context.params
@@ -124,7 +113,6 @@ CHEAP = {
     "autotune export demo-study --pick smallest -o small.json": "small.json: ",
     "autotune export demo-study --as python -o best.py": "best.py: ",
     "autotune export demo-study --as markdown -o card.md": "card.md: ",
-    "autotune merge reports/demo-cpu demo-study -o both.html": "both.html",
 }
 
 

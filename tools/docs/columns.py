@@ -29,6 +29,7 @@ TRIALS = {
     "psnr_mean_db": "PSNR to the baseline's pictures.",
     "lpips_mean": "LPIPS to the baseline's pictures, where its weights are on the disk.",
     "worst_place_levels": "The difference at the worst cell, row or column of a picture, in levels of 255.",
+    "temporal_levels": "Of clips: how far the change from frame to frame differs from the baseline's, in levels of 255.",
     "outcome": "`measured`, `stopped`, or the cause of the failure.",
     "reason": "Why it failed or was stopped, in a sentence.",
     "compiled_as": "The trial whose compiled code it took.",
@@ -89,9 +90,9 @@ def page() -> str:
         [
             "# Columns of tables",
             "Units are in the names: `_s` seconds, `_bytes` bytes, `_db` decibels. What is not known is empty.",
-            "## `autotune table`: one row a trial",
+            "## `autotune table STUDY`: one row a trial",
             table(head, rows(TRIALS)),
-            "## `autotune table --samples`: one row a call",
+            "## `autotune table STUDY --samples`: one row a call",
             table(head, rows(SAMPLES)),
             "## Recorded tables (`autotune record`)",
             "A Parquet file. Its metadata have a JSON header under the key `autotune`: the target, the goal, the "
