@@ -28,7 +28,10 @@ class DeviceJob(FrozenModel):
 class ProbeJob(FrozenModel):
     """Read the traits of this pipeline and find out what torch supports on this device. Downloads missing weights.
 
-    prompts              are checked against the length that the scorer's text encoder can read
+    prompts              are checked against the lengths that the pipeline's and the scorer's text encoders read
+    steps                that the user requested, which are tried; None: the pipeline's own number
+    arguments            of the call, that the user requested
+    timeout_s            the longest that it may take once everything is downloaded; None: no limit
     configurations_only  download no weights: a pipeline that is not on this disk is described by its configurations,
                          and a preset by those that ship with autotune
     quick                rehearse no calls and compile no kernel, which take seconds: what only they show is not known
@@ -38,6 +41,9 @@ class ProbeJob(FrozenModel):
     pipeline: Pipeline
     device: Device
     prompts: tuple[str, ...]
+    steps: int | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    timeout_s: float | None = None
     configurations_only: bool = False
     quick: bool = False
 
@@ -64,6 +70,20 @@ class DrawJob(FrozenModel):
     kind: Literal["draw"] = "draw"
     target: Target
     values: dict[str, Value]
+
+
+class UntouchedJob(FrozenModel):
+    """Call the pipe as diffusers loads it, in the number format of `values`, and look for a call that works.
+
+    all_prompts  draw with all prompts until a picture is broken; otherwise with those of the first call
+    budget_s     seconds after which no further way is tried
+    """
+
+    kind: Literal["untouched"] = "untouched"
+    target: Target
+    values: dict[str, Value]
+    all_prompts: bool
+    budget_s: float
 
 
 class PackagesJob(FrozenModel):
@@ -169,6 +189,7 @@ Job = Annotated[
     | MeasureJob
     | DrawJob
     | PackagesJob
+    | UntouchedJob
     | ArtifactsJob
     | ChainJob
     | CompatJob

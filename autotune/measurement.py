@@ -34,7 +34,7 @@ class Quality(FrozenModel):
 
     metric       what the quality loss is computed from: CLIP scores, or "likeness" (SSIM) where no CLIP model is given
     scorer       the CLIP model, its revision and the digest of its weights; None: no CLIP model
-    clip_scores  100 x the cosine of picture and prompt
+    clip_scores  100 x the cosine of picture and prompt; None: the CLIP model can't read so long a prompt
     ssim         to the baseline's picture; 1 is the same
     psnr_db      to the baseline's picture; None: the same bit for bit
     lpips        to the baseline's picture; 0 is the same; empty where the weights of LPIPS are not on the disk
@@ -51,7 +51,7 @@ class Quality(FrozenModel):
 
     metric: Literal["clip", "likeness"]
     scorer: str | None
-    clip_scores: tuple[Annotated[float, Field(ge=-101, le=101, allow_inf_nan=False)], ...] = ()
+    clip_scores: tuple[Annotated[float, Field(ge=-101, le=101, allow_inf_nan=False)] | None, ...] = ()
     ssim: Annotated[tuple[Annotated[float, Field(ge=-1.01, le=1.01, allow_inf_nan=False)], ...], Field(min_length=1)]
     psnr_db: tuple[float | None, ...]
     lpips: tuple[float, ...] = ()
@@ -100,7 +100,7 @@ class Quality(FrozenModel):
         return max(self.lpips, default=None)
 
     def drops(self, baseline: "Quality") -> tuple[float, ...]:
-        """The quality loss of each prompt: CLIP points, or 100 x (1 - SSIM) where the metric is likeness.
+        """The quality loss of each prompt that is scored: CLIP points, or 100 x (1 - SSIM) where the metric is likeness.
 
         Raises UserError where the two were scored by different models, whose scores can't be compared.
         """
@@ -111,7 +111,8 @@ class Quality(FrozenModel):
             )
         if self.metric == "likeness":
             return tuple(100 * (1 - s) for s in self.ssim)
-        return tuple(b - c for b, c in zip(baseline.clip_scores, self.clip_scores, strict=True))
+        pairs = zip(baseline.clip_scores, self.clip_scores, strict=True)
+        return tuple(b - c for b, c in pairs if b is not None and c is not None)
 
     def loss(self, baseline: "Quality") -> float:
         """The objective: the mean paired drop, at least 0, so that a config can't win by scoring above the baseline."""

@@ -8,6 +8,7 @@ from autotune.pipeline import Pipeline, Traits, same_files
 from autotune.workload import Workload
 
 MODELS = ("class_name", "denoiser_class", "vae_class", "linear_shapes")  # the traits that say which models these are
+CANT_BE_IMPORTED = "can't be imported"  # begins what stands for the version of such a package
 FEW_STEPS = 9  # what distilled checkpoints take at most (Z-Image-Turbo); others take 20 and more
 
 
@@ -16,6 +17,7 @@ class Target(FrozenModel):
 
     versions     of Python and of the libraries that make the pictures: name -> version
     environment  variables that these libraries read: name -> value; None: a study of an earlier version
+    notes        sentences about the prompts: what the pipeline does not read of them, which the scorer can't read
     """
 
     pipeline: Pipeline
@@ -23,6 +25,20 @@ class Target(FrozenModel):
     device: Device
     versions: dict[str, str]
     environment: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps_run(self) -> int:
+        """How many of the workload's steps run: a call that starts from a picture may leave out the first ones."""
+        strength = self.workload.strength
+        given = self.workload.call.get("strength") if strength is None else strength  # as earlier versions took it
+        known = given if isinstance(given, int | float) else None
+        return self.pipeline.known.steps_that_run(self.workload.steps, known)
+
+    @property
+    def calls(self) -> str:
+        """The workload in words."""
+        return self.workload.words(self.steps_run if self.pipeline.traits is not None else None)
 
     @property
     def doubt(self) -> str | None:
@@ -41,6 +57,9 @@ class Target(FrozenModel):
 
     def lacks(self, package: str) -> str | None:
         """Why what this package does is not available, as a clause; None: it is installed, or it is not known."""
+        version = self.versions.get(package, "")
+        if version.startswith(CANT_BE_IMPORTED):
+            return f"the package {package} {version}"
         known = "diffusers" in self.versions  # part of every list of the installed packages
         return f"the package {package} is not installed" if known and package not in self.versions else None
 

@@ -365,7 +365,12 @@ def request_workload(
         raise UserError(f"--guidance {guidance}: give a number that is 0 or more.")
     if strength is not None and not 0 < strength <= 1:
         raise UserError(f"--strength {strength}: give a number above 0 and up to 1, where the whole picture is new.")
-    how: dict[str, Any] = {"strength": strength, "guidance": guidance, "negative_prompt": negative_prompt, "call": dict(call or {})}
+    how: dict[str, Any] = {
+        "strength": strength,
+        "guidance": guidance,
+        "negative_prompt": negative_prompt,
+        "call": dict(call or {}),
+    }
     how |= {"prompts": prompts, "steps": steps, "seed": seed, "frames": read_frames(frames)}
     if not workloads:
         return WorkloadRequest(size=size, batch=batch or 1, **how)

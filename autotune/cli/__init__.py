@@ -16,6 +16,7 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import BAD_INPUT, CLOSED_PIPE, DONE, code_of, end, last_word
+from autotune.cli.paths import with_paths
 from autotune.errors import UserError, shown
 
 # Options that name a part of the pipeline, of which it takes one. Of other options the last one counts, as is usual.
@@ -33,7 +34,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold what the terminal can't show
     try:
-        code = _run(sys.argv[1:])
+        code = _run(with_paths(sys.argv[1:]))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more at its end

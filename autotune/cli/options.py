@@ -193,6 +193,14 @@ Python = Annotated[
     ),
 ]
 
+Workers = Annotated[
+    str | None,
+    typer.Option("--workers", help="Run so many trials at the same time, each on a card of its own; or auto."),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster whose cards run the trials, such as ray://HOST:10001.")
+]
+
 # What is printed
 JsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -1,6 +1,7 @@
 """Device probe: what torch says of a device. Can torch use it, which attention kernels run, which versions?"""
 
 import platform
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from autotune.device import Device
 from autotune.devices import kind_of
 from autotune.job import DeviceJob
+from autotune.target import CANT_BE_IMPORTED
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache")  # production may lack them: what needs them falls back
+MODULES = {"torchao": "torchao.quantization"}  # where the settings' functions are, if not in the package itself
 OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # attention kernels of other packages
 
 
@@ -28,6 +31,19 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def broken(package: str) -> str | None:
+    """Why an installed package of a setting can't be imported, as words that take its version's place; None: it can.
+
+    A package that was built for another torch raises any kind of error, not ImportError alone.
+    """
+    try:
+        import_module(MODULES.get(package, package))
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        return f"{CANT_BE_IMPORTED} ({type(error).__name__}: {said})".replace(": )", ")")
+    return None
 
 
 def probe_device(device: Device, *, by_trial: bool = False) -> Device:

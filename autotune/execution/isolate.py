@@ -147,6 +147,8 @@ def _read_outcome(folder: Path, status: int | None, timeout_s: float, *, oom_kil
         return Failure(cause="environment", reason="no room left on the disk")
     if status >= 0:
         return Failure(cause="crash", reason=f"exited with status {status} and no outcome; log at {log}")
+    if status == -signal.SIGALRM:  # the child has set itself a limit, see worker/probe.py
+        return Failure(cause="timeout", reason=f"no result in the time that it was given, killed; log at {log}")
     name = signal.Signals(-status).name
     if status == -signal.SIGKILL and oom_killed:
         reason = f"the kernel killed it for lack of host memory; log at {log}"

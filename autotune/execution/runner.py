@@ -18,7 +18,7 @@ from autotune.execution.reused import with_compilation_of, with_quality_of
 from autotune.execution.variables import OFFLINE, trial_environment
 from autotune.frozen_model import read_json
 from autotune.isolation import Isolation
-from autotune.job import JOB, DrawJob, Job, JobOutcome, MeasureJob, PackagesJob, ScoreJob
+from autotune.job import JOB, DrawJob, Job, JobOutcome, MeasureJob, PackagesJob, ScoreJob, UntouchedJob
 from autotune.knobs import different
 from autotune.measurement import Measurement, Quality
 from autotune.reuse import Reuse
@@ -87,7 +87,7 @@ class Runner:
         A failure that is not the config's fault is retried. If it persists, a disturbed device (NOT_THE_CONFIG) is
         returned as the outcome; any other such failure, and bad input, raises UserError.
         """
-        job = self._job(config, pictures, self._with_pictures(reuse) if reuse else None)
+        job = self.job(config, pictures=pictures, reuse=self._with_pictures(reuse) if reuse else None)
         compiler = self._compiler(config, reuse, earlier)
         if compiler is not None:
             outcome = self._attempts(place, config, job, earlier, self._cache(compiler.config))
@@ -99,7 +99,8 @@ class Runner:
                 self._in_graphs |= set(different(config, compiler.config))
         return self._attempts(place, config, job, earlier, self._cache(config))
 
-    def _job(self, config: Config, pictures: bool, reuse: Reuse | None) -> MeasureJob:
+    def job(self, config: Config, *, pictures: bool, reuse: Reuse | None = None) -> MeasureJob:
+        """The job that run() hands to a child."""
         limit = self.max_memory_bytes if config != self.baseline else None
         return MeasureJob(
             target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=limit, reuse=reuse
@@ -111,7 +112,7 @@ class Runner:
         if not (job.exists() and outcome.exists()):
             return None
         try:
-            if JOB.validate_python(read_json(job, "job")) != self._job(config, pictures=False, reuse=None):
+            if JOB.validate_python(read_json(job, "job")) != self.job(config, pictures=False):
                 return None
             result = JobOutcome.parse(read_json(outcome, "outcome"), str(outcome)).result
             return Measurement.parse(result, str(outcome)) if result is not None else None
@@ -181,6 +182,12 @@ class Runner:
         command = self.interpreter.worker if self.interpreter else isolate.WORKER
         how, env = self.isolation, trial_environment(cache)
         return isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how, command=command)
+
+    def untouched(self, place: Path, config: Config, *, all_prompts: bool) -> dict[str, Any] | Failure:
+        """What the pipe does as diffusers loads it, in the number format of the config, see worker/untouched.py."""
+        limit_s = self.time_limit_s(config, ())
+        job = UntouchedJob(target=self.target, values=dict(config), all_prompts=all_prompts, budget_s=limit_s / 2)
+        return self._start(place, job, limit_s, self._cache(config))
 
     def packages(self, place: Path, config: Config) -> dict[str, dict[str, float]] | Failure:
         """Part of a call -> the packages that run in it, with their shares: see measure/packages.py."""

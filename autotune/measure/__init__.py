@@ -53,6 +53,11 @@ def call_pipe(
     arguments = call_arguments(pipe, workload, prompts, seeds, given) | more
     with health.no_silent_nan():
         output = pipe(**arguments, output_type="pil")
+    return pictures_of(pipe, output, workload)
+
+
+def pictures_of(pipe: "DiffusionPipeline", output: Any, workload: Workload) -> Images:
+    """The pictures or clips in the output of a call. Raises UserError where there are none."""
     images = next((getattr(output, name) for name in RESULTS if hasattr(output, name)), None)
     if images is None:
         name, kind = type(pipe).__name__, type(output).__name__

@@ -12,9 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from autotune.errors import UserError
 from autotune.job import ScoreJob
 from autotune.measure.health import BrokenOutput
 from autotune.measure.metrics import Loaded, Score, find_metric, lpips
+from autotune.measure.metrics._clip import clip as loaded_clip
 from autotune.measure.metrics._frames import clip_score, frame_scores
 from autotune.measure.metrics.temporal import motion, motion_fault
 from autotune.measure.metrics.worst_place import Places, worst_places
@@ -36,7 +38,7 @@ def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | No
     baseline  the folder of the baseline's pictures, made from the same prompts and seeds
     scorer    a CLIP model; None: judge likeness to the baseline only
 
-    Raises OSError for a missing picture, UserError for a prompt that is too long for the scorer.
+    Raises OSError for a missing picture, UserError where every prompt is too long for the scorer.
     """
     pictures, references = (read_pictures(folder, len(prompts)) for folder in (images, baseline))
 
@@ -51,7 +53,10 @@ def judge(images: Path, baseline: Path, prompts: Sequence[str], scorer: str | No
     if scorer is None:
         return Quality.model_validate({"metric": "likeness", "scorer": None, **likeness})
     clip = find_metric("clip_score").load(scorer, "cpu")
-    judged = {"scorer": clip.identity, "clip_scores": clip.scores(pictures, prompts, references)}
+    read = _read_by(scorer, prompts)
+    of_read = clip.scores([pictures[i] for i in read], [prompts[i] for i in read], [references[i] for i in read])
+    by_prompt = dict(zip(read, of_read, strict=True))
+    judged = {"scorer": clip.identity, "clip_scores": [by_prompt.get(i) for i in range(len(prompts))]}
     return Quality.model_validate({"metric": "clip", **judged, **likeness})
 
 
@@ -61,14 +66,30 @@ def judge_clips(images: Path, baseline: Path, prompts: Sequence[str], scorer: st
     Raises BrokenOutput for a clip that stands still or flickers where the baseline's does not.
     """
     clip = find_metric("clip_score").load(scorer, "cpu") if scorer is not None else None
+    read = _read_by(scorer, prompts) if scorer is not None else []
     clips = [
-        _judge_clip(read_frames(images / picture_name(i)), read_frames(baseline / picture_name(i)), prompt, i, clip)
+        _judge_clip(
+            read_frames(images / picture_name(i)),
+            read_frames(baseline / picture_name(i)),
+            prompt,
+            i,
+            clip if i in read else None,
+        )
         for i, prompt in enumerate(prompts)
     ]
-    known = {name: tuple(fields[name] for fields in clips) for name in clips[0]}
+    known = {name: tuple(fields.get(name) for fields in clips) for one in clips for name in one}
     return Quality.model_validate(
         {"metric": "likeness" if clip is None else "clip", "scorer": clip.identity if clip else None, **known}
     )
+
+
+def _read_by(scorer: str, prompts: Sequence[str]) -> list[int]:
+    """The indices of the prompts that this CLIP model can read: it judges no others. Raises UserError for none."""
+    long = set(loaded_clip(scorer, "cpu").too_long(prompts))
+    read = [i for i, prompt in enumerate(prompts) if prompt not in long]
+    if not read:
+        raise UserError(f"the scorer {scorer} can read none of these prompts, which are too long: give --scorer none.")
+    return read
 
 
 def _judge_clip(

@@ -200,7 +200,7 @@ def _lora(word: str) -> str:
         raise UserError(f"{word!r} is not a .safetensors file: LoRAs are loaded from safetensors only.")
     if path.exists():
         return os.path.abspath(path)  # links are kept: in the hub's cache, they point to files without a suffix
-    if split_hub_file(word) is not None or (HUB_ID.fullmatch(word) and path.suffix != ".safetensors"):
+    if split_hub_file(word) is not None or (HUB_ID.fullmatch(word) and not checkpoint.looks_like_path(word)):
         return word
     raise UserError(
         "--lora takes a hub id (owner/name), a file of it (owner/name:FILE.safetensors), a folder or a .safetensors "

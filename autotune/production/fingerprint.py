@@ -14,9 +14,10 @@ from autotune.building.build import NoEffect
 from autotune.config import Config
 from autotune.device import Device
 from autotune.devices import current_device, device_at, find_device, find_devices, torch_name
-from autotune.devices.probe import probe_device, versions
+from autotune.devices.probe import OF_SETTINGS, broken, probe_device, versions
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
+from autotune.knobs import all_knobs
 from autotune.pipeline import same_files
 from autotune.pipelines.running import remember
 from autotune.production import fallback
@@ -58,7 +59,7 @@ def find_place(
     chosen = device_at(device) if device is not None else choose_device(measured.device, None)
     if not chosen.memory_bytes:  # only torch can tell more of it than that it is here
         chosen = probe_device(chosen)
-    current_versions = versions()
+    current_versions = _usable(versions(), measured, config)
     differences = [
         *device_differences(measured.device, chosen),
         *version_differences(measured.versions, current_versions),
@@ -69,6 +70,23 @@ def find_place(
     fitted, replacements = fallback.fit(config, _current_target(measured, chosen, current_versions))
     sentences = (*differences, *of_files, *(f"{replacement}." for replacement in replacements))
     return Place(device=chosen, values=dict(fitted), differences=sentences)
+
+
+def _usable(installed: dict[str, str], measured: Target, config: Config) -> dict[str, str]:
+    """The versions, with the reason in place of that of a package that the config needs and that can't be imported."""
+    found = dict(installed)
+    for package in OF_SETTINGS if measured.pipeline.traits is not None else ():  # older files' settings have no rules
+        why = broken(package) if package in installed and _needs(config, package, measured) else None
+        if why is not None:
+            found[package] = why
+    return found
+
+
+def _needs(config: Config, package: str, measured: Target) -> bool:
+    """Does a setting of the config need this package, by its own rule?"""
+    without = measured.model_copy(update={"versions": {"diffusers": ""}})
+    changed = {name: value for name, value in config.items() if value != all_knobs()[name].default}
+    return any(all_knobs()[name].why_not(value, without) == without.lacks(package) for name, value in changed.items())
 
 
 def choose_device(measured: Device, name: str | None) -> Device:

@@ -77,7 +77,7 @@ class Row(FrozenModel):
     load_peak_memory_bytes: Bytes | None = None
     run_peak_memory_bytes: Bytes | None = None
     quality_loss: Number | None = None  # the mean paired drop, see Quality.loss
-    clip_scores: tuple[Number, ...] = ()  # one per prompt, as all scores
+    clip_scores: tuple[Number | None, ...] = ()  # one per prompt, as all scores; None: too long for the CLIP model
     ssim: tuple[Number, ...] = ()
     psnr_db: tuple[Number | None, ...] = ()  # None: the picture is the baseline's, bit for bit
     lpips: tuple[Number, ...] = ()

@@ -6,9 +6,11 @@ the memory is not tried. Any other is tried, and runs out of memory or is the ba
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from autotune.config import Config, Value
 from autotune.errors import UserError
+from autotune.execution.runner import Runner
 from autotune.goal import Goal
 from autotune.knobs import all_knobs, complete, different, find_knob, footprint
 from autotune.study.record import read_record
@@ -154,6 +156,22 @@ class Baselines:
 
     def _why(self) -> str:
         return "; ".join(one.reason for one in self.rejected)
+
+
+def untouched_words(runner: Runner, place: Path, config: Config, failure: Failure) -> str:
+    """Sentences that tell a fault of the checkpoint itself from one of autotune or the settings; empty: not known.
+
+    It is asked in a child process, where the baseline drew broken pictures or raised an error.
+    """
+    if failure.cause not in ("broken_output", "error", "unsupported"):
+        return ""
+    found = runner.untouched(place, config, all_prompts=failure.cause == "broken_output")
+    if isinstance(found, Failure):
+        return ""
+    if found["seen"] is None:
+        return " The checkpoint itself, untouched, draws these prompts: the fault is not its own."
+    works = f"It draws {found['works']}." if found["works"] else "No other steps, scheduler or number format helped."
+    return f" The checkpoint itself, untouched, fails as well: {found['seen'].rstrip('.')}. {works}"
 
 
 def _begun(folder: StudyFolder) -> tuple[Config, list[Rejected]] | None:

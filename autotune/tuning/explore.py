@@ -7,7 +7,7 @@ from typing import Protocol
 
 from autotune.config import Config
 from autotune.errors import UserError
-from autotune.execution.runner import Outcome
+from autotune.execution.runner import Outcome, Runner
 from autotune.goal import Budget
 from autotune.reuse import Reuse
 from autotune.statistics.drift import due
@@ -32,6 +32,20 @@ class TrialRunner(Protocol):
         earlier: Sequence[Trial],
         reuse: Reuse | None = None,
     ) -> Outcome: ...
+
+
+class Team(Protocol):
+    """Workers that run the trials of a search at the same time, each on a card of its own; see autotune/cluster."""
+
+    def explorer(
+        self, folder: StudyFolder, study: Study, runner: Runner, listen: Listener, *, reuse: bool
+    ) -> "Explorer":
+        """What explores with the workers."""
+        ...
+
+    def confirming(self, runner: Runner) -> Runner:
+        """A runner that confirms on one of the cards, in turn."""
+        ...
 
 
 class Explorer:
@@ -86,11 +100,11 @@ class Explorer:
         outcome = None if self.study.trials else self._run_next()
         return outcome if isinstance(outcome, Failure) else None
 
-    def baseline_failed(self, failure: Failure) -> UserError:
-        """The error that ends the search."""
+    def baseline_failed(self, failure: Failure, more: str = "") -> UserError:
+        """The error that ends the search. `more`: further sentences."""
         log = str(self.folder.trial(0) / "log.txt")
         see = "" if log in failure.reason else f"; see {log}"
-        return UserError(f"the baseline itself failed ({failure.cause}): {failure.reason}{see}.")
+        return UserError(f"the baseline itself failed ({failure.cause}): {failure.reason}{see}.{more}")
 
     def _run_next(self) -> Outcome | None:
         """Ask for the next config, run it and tell the outcome, which is returned. None: every config was tried.

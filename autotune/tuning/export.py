@@ -171,7 +171,7 @@ def evidence(trial: Trial, baseline: Trial, workload: Workload) -> Evidence:
     assert quality is not None
     assert reference is not None
     drop = paired_drop(quality, reference) if quality.metric == "clip" else None
-    scores = quality.clip_scores
+    scores = [score for score in quality.clip_scores if score is not None]
     sizes = map(str, workload.shapes)
     return Evidence(
         latency_s=measured.latency_s,

@@ -18,6 +18,7 @@ from autotune.production.tuned_config import TunedConfig
 from autotune.study.space_file import SpaceFile
 from autotune.study_folder import StudyFolder
 from autotune.tuning.confirm import ConfirmationPlan
+from autotune.tuning.explore import Team
 from autotune.workload import Prompts, WorkloadRequest
 
 DEFAULT_QUALITY_DROP = {"clip": 0.3, "likeness": 10.0}  # CLIP points (1 % or less); 100 x (1 - SSIM of 0.9)
@@ -33,6 +34,7 @@ class Request:
     excluded  the knobs that keep the baseline's value
     later     what users do to the pipe after it is loaded
     earlier   paths of earlier studies for a warm start
+    team      runs several trials at the same time; None: they run here, one after the other
     """
 
     pipeline: Pipeline
@@ -53,13 +55,13 @@ class Request:
     isolation: Isolation | None
     reuse: bool
     command: str
+    team: Team | None = None
 
 
 def default_folder(pipeline: Pipeline, device: Device) -> Path:
     """`reports/2026-11-21-sd15-cpu`, with what was requested beside the pipeline: `...-sd15-image2image-cpu`."""
-    requested = [
-        Path(value).name.lower().removesuffix(".safetensors") for value in requested_options(pipeline).values()
-    ]
+    values = (value.replace(":", "-") for value in requested_options(pipeline).values())
+    requested = [Path(value).name.lower().removesuffix(".safetensors") for value in values]
     return Path("reports") / "-".join([date.today().isoformat(), pipeline.slug, *requested, device.slug])
 
 

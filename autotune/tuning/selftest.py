@@ -149,7 +149,7 @@ def selftest(
         how: dict[str, Any] = {"guidance": guidance, "negative_prompt": negative_prompt}
         how |= {"call": call, "strength": strength, "frames": frames}
         request = request_workload(prompts, steps=steps, size=size, batch=batch, **how)
-        target = probe(folder.probe, described, find_device(device), request)
+        target = probe(folder.probe, described, find_device(device), request, timeout_s=timeout_s)
         runner = Runner(folder, target, timeout_s, isolation="spawn")  # as compare() does
         measured, failed = _measure_pairs(runner, folder, pairs, listen)
     if len(measured) < ROUNDS + 2:

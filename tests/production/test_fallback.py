@@ -238,3 +238,28 @@ def test_a_missing_package_falls_back(
     assert (
         f"{name}={value} instead of {name}={values[name]}: the package {package} is not installed." in place.differences
     )
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("built for another torch\nsee the log"), OSError("libc10.so: not found")]
+)
+def test_a_package_that_is_broken_falls_back_as_a_missing_one_does(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def import_module(name: str) -> None:
+        asked.append(name)
+        raise error
+
+    monkeypatch.setattr(probe, "import_module", import_module)
+    tuned = TunedConfig.load(recorded(tmp_path, find_device("cpu"), quantization="int8_weight_only"))
+    place = find_place(tuned.target, tuned.config, "cpu")
+    assert place.config["quantization"] == "none"
+    said = str(error).splitlines()[0]
+    why = f"the package torchao can't be imported ({type(error).__name__}: {said})"
+    assert f"quantization=none instead of quantization=int8_weight_only: {why}." in place.differences
+    assert asked == ["torchao.quantization"]
+    plain = TunedConfig.load(recorded(tmp_path, find_device("cpu"), qkv_fusion=True))
+    assert find_place(plain.target, plain.config, "cpu").differences == ()
+    assert len(asked) == 1, "a config that does without is not asked"

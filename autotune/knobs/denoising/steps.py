@@ -1,9 +1,12 @@
-"""steps: the number of denoising steps. "workload": that of the workload; a space file can offer fewer."""
+"""steps: the number of denoising steps. "workload": that of the workload; a space file can offer fewer.
+
+With a strength below 1 (image-to-image) a call runs fewer steps than it is given: what runs is the effect.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
-from autotune.knob import Knob, Script, Stage
+from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines.call import steps_of, steps_values
 from autotune.target import Target
 
@@ -18,11 +21,25 @@ def also(value: Value) -> bool:
 def why_not(value: Value, target: Target) -> str | None:
     if value == target.workload.steps:
         return "is the workload's number of steps"
+    traits, strength = target.pipeline.known, target.workload.strength
+    if isinstance(value, int) and traits.steps_that_run(value, strength) < 1:
+        given = traits.default_strength if strength is None else strength
+        return f"leaves no step at strength {given:g}"
     return None
 
 
 def call(value: Value, pipe: "DiffusionPipeline") -> dict[str, Any]:
     return steps_values(pipe, value) if isinstance(value, int) else {}
+
+
+def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
+    """The steps of the last call that ran: a call that starts from a picture leaves out the first ones."""
+    run = getattr(pipe, "_num_timesteps", None)
+    if run is None:
+        steps = config["steps"]
+        assert isinstance(steps, int), "the default is not verified"
+        return Effect(count=steps, what="denoising steps requested")
+    return Effect(count=run, what="denoising steps a call")
 
 
 def script(config: Config, target: Target) -> Script:
@@ -42,5 +59,7 @@ KNOB = Knob(
     also=also,
     why_not=why_not,
     call=call,
+    verify=verify,
+    reads_kernels=False,
     script=script,
 )

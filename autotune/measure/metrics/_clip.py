@@ -43,12 +43,15 @@ class Clip:
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise UserError for a prompt with more tokens than the model reads: a cut prompt would lower the score."""
-        for prompt in prompts:
+        for prompt in self.too_long(prompts):
             tokens = len(self.tokenizer(prompt).input_ids)
-            if tokens > self.context:
-                raise UserError(
-                    f"the prompt {prompt[:40]!r}... has {tokens} tokens, the scorer reads {self.context}: shorten it."
-                )
+            raise UserError(
+                f"the prompt {prompt[:40]!r}... has {tokens} tokens, the scorer reads {self.context}: shorten it."
+            )
+
+    def too_long(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts with more tokens than the model reads."""
+        return [prompt for prompt in prompts if len(self.tokenizer(prompt).input_ids) > self.context]
 
     def of_images(self, images: Images) -> "Tensor":
         """The embeddings of the pictures, of unit length: pictures x dimensions."""

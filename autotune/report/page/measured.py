@@ -21,7 +21,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
     lines = [
         ("command", record.command),
         ("pipeline", f"{target.pipeline.known.class_name} from {target.pipeline.source}, {_revision(summary)}"),
-        ("workload", target.calls),
+        ("workload", " ".join([target.calls, *target.notes])),
         ("device", f"{device.name}, {words.memory(device.memory_bytes)}"),
         ("evidence", "; ".join(device.evidence)),
         ("versions", ", ".join(versions + ([f"driver {device.driver}"] if device.driver else []))),

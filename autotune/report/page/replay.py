@@ -83,7 +83,7 @@ def about(name: str, header: Header, count: int) -> str:
     """A recorded table in a sentence."""
     target, allowed = header.target, header.allowed_configs
     part = "all" if header.is_whole else f"{count} of {allowed or 'uncounted'} allowed"
-    return f"{Path(name).name}: {target.pipeline.name} on {target.device.name}, {target.workload}; {part} configs"
+    return f"{Path(name).name}: {target.pipeline.name} on {target.device.name}, {target.calls}; {part} configs"
 
 
 def markdown(replayed: Sequence[Replayed], heads: Mapping[str, tuple[Header, int]]) -> str:

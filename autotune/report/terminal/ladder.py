@@ -48,7 +48,7 @@ def markdown(record: LadderRecord) -> str:
     parts = [
         f"# {record.recipe.name}: {target.pipeline.name} on {target.device.name}",
         record.recipe.description,
-        f"{target.pipeline.known.class_name}, {target.pipeline.weights} weights, {target.workload}  \n"
+        f"{target.pipeline.known.class_name}, {target.pipeline.weights} weights, {target.calls}  \n"
         f"{versions}{f', driver {target.device.driver}' if target.device.driver else ''}  \n"
         f"begun {record.created}: `{record.command}`",
         "\n".join([*header, *lines]),
@@ -175,7 +175,7 @@ def ladder_lines(event: ladders.Event) -> list[str]:
         done = len({run.rung for run in event.record.runs})
         about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
         return [
-            heading_words("ladder", f"{about}, {target.workload}"),
+            heading_words("ladder", f"{about}, {target.calls}"),
             f"{recipe.name}: {recipe.description}",
             f"ladder of {len(recipe.rungs)} rungs in {event.folder}",
             *([f"going on after {done} rungs"] if done else []),

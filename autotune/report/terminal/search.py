@@ -29,6 +29,7 @@ def header(event: Probed) -> str:
         heading_words("search", f"{about}, {target.calls}"),
         inputs_words(target.pipeline.known),
         target.doubt or "",
+        *target.notes,
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
         f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *words.options(target.pipeline)])})",
         f"study in {event.folder}",

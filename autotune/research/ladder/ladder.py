@@ -116,7 +116,7 @@ def ladder(
     folder.create()
     with folder.lock():
         try:
-            target = probe(folder.probe, described, found_device, request)
+            target = probe(folder.probe, described, found_device, request, timeout_s=timeout_s)
         except UserError as error:
             if str(folder.probe / "log.txt") not in str(error):  # otherwise the message refers to that file
                 folder.discard()
