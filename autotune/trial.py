@@ -50,11 +50,13 @@ class Anchor(FrozenModel):
 
     before   the number of the trial that follows; after the last trial, the number that would be next
     seconds  that the measurement took, with the start of the process
+    card     on which it ran, of a search on several; None: on the study's one device
     """
 
     before: int
     outcome: Measurement | Failure
     seconds: float
+    card: str | None = None
 
     @property
     def measured(self) -> Measurement | None:
@@ -93,6 +95,7 @@ class Trial(FrozenModel):
     origin   where the config comes from: one of NO_RECIPE, or the name of a recipe
     seconds  that the trial took
     drift    how much slower the device was than at trial 0, as a factor; see statistics/drift.py
+    card     on which it ran, of a search on several: "HOST/NAME"; None: on the study's one device
     """
 
     number: Annotated[int, Field(ge=0)]
@@ -100,6 +103,7 @@ class Trial(FrozenModel):
     values: dict[str, Value]
     outcome: Measurement | Failure
     seconds: Seconds
+    card: str | None = None
     drift: float = Field(default=1.0, exclude=True)
 
     @property

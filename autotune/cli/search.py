@@ -11,6 +11,7 @@ from autotune.cli.app import app
 from autotune.cli.exits import resumable
 from autotune.cli.grouped import grouped
 from autotune.cli.options import (
+    Address,
     Baseline,
     Call,
     DeviceName,
@@ -26,6 +27,7 @@ from autotune.cli.options import (
     Space,
     ThriftFlag,
     Timeout,
+    Workers,
     Workloads,
     by_name,
     read_fixes,
@@ -106,6 +108,8 @@ def search(
     reuse: ReuseFlag = True,
     thrift: ThriftFlag = None,
     baseline: Baseline = "default",
+    workers: Workers = None,
+    address: Address = None,
     as_json: JsonLines = False,
 ) -> None:
     """Try combinations of settings, measure each in a process of its own, export the best as JSON.
@@ -150,6 +154,8 @@ def search(
             isolation=read_isolation(isolation),
             reuse=reuse if thrift is None else thrift,
             baseline=baseline,
+            workers=workers,
+            address=address,
             command=shlex.join(["autotune", *by_name(sys.argv[1:], warm_start or [])]),
         )
 

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+from autotune.cluster.open import open_team
 from autotune.report.page.contact_sheet import contact_sheet
 from autotune.report.page.page import write_report
 from autotune.report.summary import read_summary
@@ -11,8 +12,10 @@ from autotune.tuning.search import Result
 
 
 @functools.wraps(tuning.search)
-def search(*args: Any, **options: Any) -> Result:
-    result = tuning.search(*args, **options)
+def search(*args: Any, workers: int | str | None = None, address: str | None = None, **options: Any) -> Result:
+    """As tuning.search; `workers` and `address`: run trials on several cards at the same time, see open_team."""
+    with open_team(workers, address, options.get("device")) as team:
+        result = tuning.search(*args, team=team, **options)
     write_search_report(result)
     return result
 

@@ -3,6 +3,8 @@
 A device that warms up or is shared slows every config alike. So the baseline is measured again every few trials: these
 runs are the anchors. The latency of a trial is divided by the drift that the anchors before and after it show. The same
 runs show how much two processes of one config differ, which limits what the figure of a single trial is worth.
+
+Where a search uses several cards, each has anchors of its own: a trial counts as a ratio to its own card's baseline.
 """
 
 import math
@@ -30,13 +32,22 @@ def corrected(trials: Sequence[Trial], anchors: Sequence[Anchor]) -> list[Trial]
     """
     if not trials or trials[0].measured is None:
         return list(trials)
-    known = [(0.0, 0.0), *slowdowns(trials[0], anchors)]
-    return [trial.model_copy(update={"drift": math.exp(_between(known, trial.number))}) for trial in trials]
+    known = {card: _known(trials[0], anchors, card) for card in {trial.card for trial in trials}}
+    return [trial.model_copy(update={"drift": math.exp(_between(known[trial.card], trial.number))}) for trial in trials]
 
 
-def drift_at(baseline: Trial, anchors: Sequence[Anchor], number: int) -> float:
-    """How many times slower than at trial 0 the device is at the trial of this number, by the anchors so far."""
-    return math.exp(_between([(0.0, 0.0), *slowdowns(baseline, anchors)], number))
+def drift_at(baseline: Trial, anchors: Sequence[Anchor], number: int, card: str | None = None) -> float:
+    """How many times slower than at trial 0 the device is at the trial of this number, by the anchors so far.
+
+    card  on which the trial runs, of a search on several
+    """
+    return math.exp(_between(_known(baseline, anchors, card), number))
+
+
+def _known(baseline: Trial, anchors: Sequence[Anchor], card: str | None) -> list[tuple[float, float]]:
+    """The card's own slowdowns. Where it was never measured, as fast as at trial 0."""
+    own = slowdowns(baseline, (anchor for anchor in anchors if anchor.card == card))
+    return own if own and card != baseline.card else [(0.0, 0.0), *own]
 
 
 def slowdowns(baseline: Trial, anchors: Iterable[Anchor]) -> list[tuple[float, float]]:
@@ -47,8 +58,8 @@ def slowdowns(baseline: Trial, anchors: Iterable[Anchor]) -> list[tuple[float, f
 
 
 def _between(known: Sequence[tuple[float, float]], position: float) -> float:
-    """Linear interpolation between the known points; constant after the last."""
-    before = max((point for point in known if point[0] <= position), key=lambda point: point[0])
+    """Linear interpolation between the known points; constant before the first and after the last."""
+    before = max((point for point in known if point[0] <= position), key=lambda point: point[0], default=min(known))
     after = min((point for point in known if point[0] > position), key=lambda point: point[0], default=before)
     if after[0] == before[0]:
         return before[1]
@@ -57,21 +68,24 @@ def _between(known: Sequence[tuple[float, float]], position: float) -> float:
 
 
 def process_spread(baseline: Trial, anchors: Sequence[Anchor]) -> float:
-    """The standard deviation of the baseline's latency from process to process, as a share."""
+    """The standard deviation of the baseline's latency from process to process of one card, as a share."""
     assert baseline.measured is not None
-    again = [anchor.measured.latency_s for anchor in anchors if anchor.measured]
-    return spread_between([baseline.measured.latency_s, *again])
+    runs = {baseline.card: [baseline.measured.latency_s]}
+    for anchor in anchors:
+        if anchor.measured:
+            runs.setdefault(anchor.card, []).append(anchor.measured.latency_s)
+    return spread_between(*runs.values())
 
 
-def spread_between(latencies_s: Sequence[float]) -> float:
+def spread_between(*latencies_s: Sequence[float]) -> float:
     """The standard deviation of a config's latency from process to process, as a share.
 
     It comes from the differences between successive processes, so slow drift does not count. The fewer processes there
     are, the more PRIOR_SPREAD counts.
 
-    latencies_s  one per process, in the order in which they ran
+    latencies_s  one per process, in the order in which they ran; of several cards, one such sequence each
     """
-    steps = [(math.log(b / a)) ** 2 / 2 for a, b in pairwise(latencies_s)]
+    steps = [(math.log(b / a)) ** 2 / 2 for own_s in latencies_s for a, b in pairwise(own_s)]
     return math.sqrt((PRIOR_WEIGHT * PRIOR_SPREAD**2 + sum(steps)) / (PRIOR_WEIGHT + len(steps)))
 
 

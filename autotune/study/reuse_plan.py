@@ -30,18 +30,31 @@ Key = tuple[tuple[str, Value], ...]
 
 
 def plan_reuse(
-    number: int, config: Config, trials: Sequence[Trial], anchors: Sequence[Anchor], record: Record
+    number: int,
+    config: Config,
+    trials: Sequence[Trial],
+    anchors: Sequence[Anchor],
+    record: Record,
+    card: str | None = None,
 ) -> Reuse:
-    """What the trial of this number and config may skip. `trials` are all before it; `trials[0]` is the baseline."""
+    """What the trial of this number and config may skip. `trials` are all before it; `trials[0]` is the baseline.
+
+    card  on which it runs, of a search on several: compiled code stays on the host that made it
+    """
     baseline = trials[0]
     return Reuse(
         source=_source(number, config, trials, record),
-        compiler=_compiler(config, trials),
-        incumbents=incumbents(trials, record.goal, drift_at(baseline, anchors, number)),
+        compiler=_compiler(config, [trial for trial in trials if host_of(trial.card) == host_of(card)]),
+        incumbents=incumbents(trials, record.goal, drift_at(baseline, anchors, number, card)),
         spread=process_spread(baseline, anchors),
         same_memory=SAME_MEMORY,
         each=record.goal.minimise == "each",
     )
+
+
+def host_of(card: str | None) -> str | None:
+    """The host of a card "HOST/NAME"."""
+    return card.rpartition("/")[0] if card is not None else None
 
 
 def incumbents(trials: Sequence[Trial], goal: Goal, drift: float) -> tuple[Incumbent, ...]:

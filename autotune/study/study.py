@@ -8,6 +8,7 @@ them whenever a study is opened.
 
 import logging
 import random
+from bisect import insort
 from collections.abc import Mapping, Sequence
 
 import optuna
@@ -143,7 +144,7 @@ class Study:
         self._store.keep_trial(trial)
         # Only this trial: the drift of the others has not changed, and there may be a thousand.
         trial = corrected([*self.trials[:1], trial], self.anchors)[-1]
-        self.trials.append(trial)
+        insort(self.trials, trial, key=lambda each: each.number)  # those that run at the same time end in any order
         self._tried.add(trial.config)
         self.space.learn(trial, self.trials)
         spot_check = trial.measured.spot_check if trial.measured else None
@@ -261,4 +262,4 @@ class Study:
 
 def _failure_is_unrelated(trial: Trial) -> bool:
     """Did it fail for a reason unrelated to its config, such as other work on the device?"""
-    return isinstance(trial.outcome, Failure) and trial.outcome.cause in NOT_THE_CONFIG
+    return isinstance(trial.outcome, Failure) and trial.outcome.cause in {*NOT_THE_CONFIG, "environment"}

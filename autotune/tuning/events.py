@@ -76,6 +76,14 @@ class Anchored:
 
 
 @dataclass(frozen=True)
+class CardTold:
+    """What there is to say of a card, in a search on several: it joined, was refused, is slower, or is gone."""
+
+    card: str
+    says: str
+
+
+@dataclass(frozen=True)
 class Skipped:
     """The trials are over. The sampler has skipped these configs: they are predicted to need too much memory."""
 
@@ -99,6 +107,7 @@ Event = (
     | TrialEnded
     | ValueDropped
     | Anchored
+    | CardTold
     | Skipped
     | Confirming
 )

@@ -314,8 +314,7 @@ def test_a_kill_between_the_disk_and_optuna_loses_nothing(tmp_path: Path) -> Non
     number, config = start_trial(study)
     trial = works(number, config, "sampler")
     write_trial(study.folder, trial)
-    assert study._asked is not None
-    study._asked.set_user_attr("trial", number)
+    study._asked[number].set_user_attr("trial", number)
     again = open_study(tmp_path, demo_space())
     assert again.trials[-1] == trial
     told = [f for f in seen_by_optuna(tmp_path) if f.state is TrialState.COMPLETE]

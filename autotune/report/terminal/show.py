@@ -21,6 +21,7 @@ from autotune.tuning.events import (
     Anchored,
     BaselineChosen,
     BaselineRejected,
+    CardTold,
     Confirming,
     Event,
     Probed,
@@ -112,6 +113,8 @@ class PlainLines:
             return [f"baseline: {words.config(event.config)} is the plainest config that fits"]
         if isinstance(event, WarmStarted):
             return [words.warm_start(event.studies, event.first)]
+        if isinstance(event, CardTold):
+            return [f"{event.card}: {event.says}"]
         if isinstance(event, Skipped):
             return [words.untried(event.untried)]
         if isinstance(event, Confirming) and event.round == 1:
@@ -142,6 +145,8 @@ def as_data(event: Event) -> dict[str, Any]:
             {"name": s.name, "digest": s.digest, "device": s.device, "trials": len(s.trials)} for s in event.studies
         ]
         return {"event": "warmed", "first": event.first, "studies": studies}
+    if isinstance(event, CardTold):
+        return {"event": "card", "card": event.card, "says": event.says}
     if isinstance(event, Skipped):
         return {"event": "left_alone", **event.untried.to_json()}
     return {"event": "confirming", "trial": event.trial.number, "round": event.round}

@@ -1,0 +1,271 @@
+"""Parallel explorer: the loop of a search on several cards: it alone asks and tells, the cards run what they are given.
+
+Each card runs the baseline first and again every few trials (its anchors), so that its trials are compared with its own
+runs of the baseline. What is lost with a process or a node is given out again once, on another card where there is one;
+lost twice, the trial has failed for a reason of the environment. A result that nobody waits for any more is dropped.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autotune.cluster.cards import Card, off, off_words
+from autotune.cluster.messenger import Done, Gone, Lost, News, Ready, this_host
+from autotune.cluster.order import Order, Result, make_order
+from autotune.cluster.team import Team, keep_files
+from autotune.config import Config
+from autotune.errors import UserError
+from autotune.execution.runner import Runner
+from autotune.frozen_model import write_json
+from autotune.goal import Budget
+from autotune.measurement import Quality
+from autotune.reuse import Reuse
+from autotune.study.reuse_plan import plan_reuse
+from autotune.study.study import Study
+from autotune.study_folder import StudyFolder
+from autotune.trial import Anchor, Failure, Trial
+from autotune.tuning.events import Anchored, CardTold, Listener, TrialEnded, TrialStarted
+from autotune.tuning.explore import Explorer
+
+ATTEMPTS = 2  # of a trial that is lost
+NO_CARD_S = 180.0  # the longest wait for a card while none is there
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one card is given. `origin` None: an anchor, whose `number` is its `before`."""
+
+    number: int
+    config: Config
+    origin: str | None
+    attempt: int = 1
+    lost_on: str | None = None  # the host of the attempt before
+
+
+class ParallelExplorer(Explorer):
+    """An Explorer whose runs are given to the cards of a team."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study: Study,
+        runner: Runner,
+        listen: Listener,
+        *,
+        team: Team,
+        reuse: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(folder, study, runner, listen, clock=clock, reuse=reuse)
+        self.orders, self.team, self.cards = runner, team, team.cards
+        self.running: dict[int, tuple[Card, Work]] = {}  # by ticket
+        self.again: list[Work] = []
+        self._asked_in_vain = False
+        self._baseline_failure: Failure | None = None
+
+    # -- what the search calls ------------------------------------------------------------------------------------
+
+    def run_baseline(self) -> Failure | None:
+        if self.study.trials:
+            return None
+        self._baseline_failure = None
+        work = Work(0, self.study.record.baseline_config, "baseline")
+        self.again.append(work)
+        self.listen(TrialStarted(0, work.config, "baseline"))
+        self._until_idle(lambda card: self._lost_work(card))
+        return self._baseline_failure
+
+    def anchor(self, *, last: bool = False) -> None:
+        """As the `last` ones: every card that has run trials since its last anchor runs the baseline once more."""
+        if last:
+            self._until_idle(lambda card: self._anchor(card) if card.since else None)
+
+    def _explore(self, budget: Budget, end: float) -> bool:
+        self._asked_in_vain = False
+        self._until_idle(lambda card: self._next(card, budget, end))
+        return self._asked_in_vain
+
+    # -- what a card is given --------------------------------------------------------------------------------------
+
+    def _until_idle(self, next_for: Callable[[Card], Work | None]) -> None:
+        """Give work to every free card, and hear what became of it, until there is none and none runs."""
+        waited = self.clock()
+        while True:
+            given = True
+            while given:
+                given = False
+                for card in sorted(self.cards.values(), key=lambda card: card.index):
+                    work = next_for(card) if card.is_free else None
+                    if work is not None:
+                        self._give(card, work)
+                        given = True
+            if not self.running and not self.again and any(card.is_free for card in self.cards.values()):
+                return
+            news = self.team.messenger.news(1.0)
+            if news is not None:
+                self._hear(news)
+            if self.running or any(card.is_free for card in self.cards.values()):
+                waited = self.clock()
+            elif self.clock() - waited > NO_CARD_S:
+                raise UserError(self._no_card())
+
+    def _next(self, card: Card, budget: Budget, end: float) -> Work | None:
+        pending = {work.number: work.config for _, work in self.running.values() if work.origin is not None}
+        waiting = {work.number: work.config for work in self.again}
+        taken = len(self.study.trials) + len(pending) + len(waiting)
+        may_ask = taken < budget.trials and not self._asked_in_vain and self._has_time(end)
+        if not waiting and not may_ask:
+            return None
+        if card.needs_baseline:
+            return self._anchor(card)
+        lost = self._lost_work(card)
+        if lost is not None or not may_ask:
+            return lost
+        asked = self.study.ask({**pending, **waiting})
+        if asked is None:
+            self._asked_in_vain = not pending  # what runs may yet show values that leave the space, or new ones
+            return None
+        number, config, origin = asked
+        self.listen(TrialStarted(number, config, origin))
+        return Work(number, config, origin)
+
+    def _lost_work(self, card: Card) -> Work | None:
+        """What is to be given out again: on another host if there is one that is free."""
+        free = {other.host for other in self.cards.values() if other.is_here and other.refused is None}
+        fitting = [work for work in self.again if work.lost_on != card.host or free <= {work.lost_on}]
+        if not fitting:
+            return None
+        self.again.remove(fitting[0])
+        return fitting[0]
+
+    def _anchor(self, card: Card) -> Work:
+        taken = {anchor.before for anchor in self.study.anchors}
+        taken |= {work.number for _, work in self.running.values() if work.origin is None}
+        before = self.study.next_number
+        while before in taken:
+            before += 1
+        return Work(before, self.study.baseline.config, None)
+
+    def _give(self, card: Card, work: Work) -> None:
+        ticket = next(self.team.tickets)
+        card.busy = True
+        self.running[ticket] = (card, work)
+        order = self._order(card, work)
+        place = self.folder.path / order.place
+        if work.origin is not None:  # a search that is killed now finds the trial's config there
+            place.mkdir(parents=True, exist_ok=True)
+            write_json(place / "job.json", self.orders.job(work.config, pictures=True, reuse=order.reuse).to_json())
+        self.team.messenger.give(ticket, card.index, order, self.folder.path)
+
+    def _order(self, card: Card, work: Work) -> Order:
+        trials = self.study.trials
+        reuse: Reuse | None = None
+        if self.reuse and work.number and work.origin is not None:
+            args = (work.number, work.config, trials, self.study.anchors, self.study.record)
+            reuse = plan_reuse(*args, card=card.name)
+        order = make_order(self.orders, self._place(work), work.config, earlier=trials, reuse=reuse)
+        pictures = work.origin is not None or not self.study.anchors
+        fetch = card.since is None and card.host != this_host()
+        return order.model_copy(update={"pictures": pictures, "fetch": fetch})
+
+    # -- what became of it -----------------------------------------------------------------------------------------
+
+    def _hear(self, news: News) -> None:
+        match news:
+            case Ready():
+                self.listen(CardTold(*self.team.joined(news)))
+            case Gone():
+                self.listen(CardTold(*self.team.left(news)))
+            case Lost():
+                if news.ticket in self.running:
+                    self._lost(*self._returned(news.ticket), news.why)
+            case Done():
+                self._done(news)
+
+    def _returned(self, ticket: int) -> tuple[Card, Work]:
+        card, work = self.running.pop(ticket)
+        card.busy = False
+        return card, work
+
+    def _lost(self, card: Card, work: Work, why: str) -> None:
+        if work.origin is None:
+            if work.attempt >= ATTEMPTS or card.since is None:
+                self._refuse(card, f"takes part no more: its baseline could not be measured ({why.rstrip('.')})")
+            return  # it is due still
+        if work.attempt < ATTEMPTS:
+            self.again.append(replace(work, attempt=work.attempt + 1, lost_on=card.host))
+            return
+        reason = f"lost twice: {why}"
+        if work.number == 0:
+            self._baseline_failure = Failure(cause="environment", reason=reason)
+            return
+        self._tell(card, work, Failure(cause="environment", reason=reason), 0.0)
+
+    def _done(self, news: Done) -> None:
+        if news.ticket not in self.running:  # it was given out again in the meantime
+            shutil.rmtree(news.files, ignore_errors=True)
+            return
+        card, work = self._returned(news.ticket)
+        result = news.result
+        if result.refused is not None:
+            self._refuse(card, f"is not like the others: {result.refused}")
+            if work.origin is not None:
+                self.again.insert(0, work)
+        elif result.trouble is not None:
+            self._lost(card, work, result.trouble)
+        else:
+            keep_files(news.files, self._place(work))
+            self._measured(card, work, result)
+
+    def _place(self, work: Work) -> Path:
+        return self.folder.anchor(work.number) if work.origin is None else self.folder.trial(work.number)
+
+    def _measured(self, card: Card, work: Work, result: Result) -> None:
+        outcome = result.outcome
+        assert outcome is not None
+        assert not isinstance(outcome, Quality), "no trial is drawn only"
+        if work.number == 0 and work.origin is not None and isinstance(outcome, Failure):
+            self._baseline_failure = outcome
+        elif work.origin is not None:
+            self._tell(card, work, outcome, result.seconds)
+        elif isinstance(outcome, Failure) and card.since is None:
+            self._refuse(card, f"takes no part: the baseline failed on it ({outcome.cause}: {outcome.reason})")
+        else:
+            anchor = Anchor(before=work.number, outcome=outcome, seconds=result.seconds, card=card.name)
+            card.since = 0
+            self.study.tell_anchor(anchor)
+            self._require_likeness()
+            self.listen(Anchored(anchor))
+            self._compare(card)
+
+    def _tell(self, card: Card, work: Work, outcome: object, seconds: float) -> None:
+        fields = {"number": work.number, "origin": work.origin, "values": dict(work.config), "outcome": outcome}
+        trial = Trial.model_validate({**fields, "seconds": seconds, "card": card.name})
+        card.since = 0 if work.number == 0 else (card.since or 0) + 1
+        self.study.tell(trial)
+        self._asked_in_vain = False
+        self.listen(TrialEnded(next(each for each in self.study.trials if each.number == work.number)))
+
+    def _compare(self, card: Card) -> None:
+        """Tell of a card that is slower or faster than the others by more than the noise, once."""
+        baseline, anchors = self.study.baseline, self.study.anchors
+        others = [other.name for other in self.cards.values() if other is not card and other.refused is None]
+        share = off(card.name, others, baseline, anchors)
+        if share is not None and not card.told:
+            card.told = True
+            runs = {anchor.card: anchor.measured for anchor in anchors}
+            other = next((runs[name] for name in others if name in runs), baseline.measured)
+            self.listen(CardTold(card.name, off_words(share, runs.get(card.name), other)))
+
+    def _refuse(self, card: Card, why: str) -> None:
+        card.refused = why
+        self.listen(CardTold(card.name, why))
+
+    def _no_card(self) -> str:
+        refused = "; ".join(f"{card.name} {card.refused}" for card in self.cards.values() if card.refused)
+        return (
+            f"no card can go on ({refused or 'none has come'}). What has finished is kept, and the same command "
+            "continues."
+        )

@@ -1,0 +1,77 @@
+"""Open: a team for a search: the equal cards of this machine, or those of a Ray cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from autotune.cluster.messenger import RayMessenger
+from autotune.cluster.settings import Settings
+from autotune.cluster.team import Team
+from autotune.device import Device
+from autotune.devices import find_device, find_devices
+from autotune.errors import UserError
+from autotune.execution.scratch import scratch
+
+
+@contextmanager
+def open_team(workers: str | int | None, address: str | None, device: str | None) -> Iterator[Team | None]:
+    """The team that these options ask for; None: there is one card, and the search runs as without them.
+
+    workers  how many cards to use, or "auto": all that are there. None with an address: all
+    address  of a Ray cluster ("ray://HOST:10001", "HOST:6379", "auto"); None: the cards of this machine
+    device   of the search, as `--device` takes it: its equals take part
+
+    Raises UserError where there is no Ray, or less than is asked for.
+    """
+    if workers is None and address is None:
+        yield None
+        return
+    count = read_workers(workers)
+    own = find_device(device)
+    equal = [found for found in find_devices() if alike(found, own)] if own.is_gpu else [own]
+    settings = choose_settings(count, address, own, len(equal))
+    if settings is None:
+        yield None
+        return
+    if find_spec("ray") is None:
+        raise UserError("several workers need Ray: pip install 'diffusers-autotune[ray]'.")
+    with scratch("autotune-cluster-") as folder, Team(RayMessenger(settings, folder)) as team:
+        yield team
+
+
+def read_workers(workers: str | int | None) -> int | None:
+    """The number; None: all. Raises UserError."""
+    if workers in (None, "auto"):
+        return None
+    if not str(workers).isdecimal() or int(str(workers)) < 1:
+        raise UserError(f"--workers takes a number of at least 1, or auto, not {workers!r}.")
+    return int(str(workers))
+
+
+def alike(one: Device, other: Device) -> bool:
+    """Are they cards of one model, with one driver and as much memory?"""
+    return all(getattr(one, name) == getattr(other, name) for name in ("kind", "name", "memory_bytes", "driver"))
+
+
+def choose_settings(count: int | None, address: str | None, device: Device, equal: int) -> Settings | None:
+    """What the courier is started with; None: one card of this machine needs none. Raises UserError.
+
+    equal  cards of this machine that are like the device, it among them
+    """
+    if address is not None:
+        host = address.partition(":")[0]
+        inside = host if host.startswith("127.") else None
+        return Settings(address=address, workers=count, resource="GPU" if device.is_gpu else "card", driver_ip=inside)
+    if not device.is_gpu:
+        if count in (None, 1):
+            return None
+        raise UserError(
+            f"--workers {count}: trials on one processor would disturb each other's timings. Without a GPU, name a "
+            "cluster of several machines by --address."
+        )
+    if count is not None and count > equal:
+        raise UserError(
+            f"--workers {count}: this machine has {equal} {device.name} with one driver and as much memory; give at "
+            f"most {equal}, or a cluster by --address."
+        )
+    return Settings(workers=count or equal, cards=equal) if (count or equal) > 1 else None

@@ -1,0 +1,122 @@
+"""Work: the worker's side: one order is run by the code of a local trial, in a scratch folder.
+
+The function runs in a process of Ray's that ends with it. The trial itself is a child of that process, in a process
+group of its own, and is killed with it (see execution/isolate.py).
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import autotune
+from autotune.cluster.order import Order, Result
+from autotune.cluster.parcel import Parcel, pack, unpack
+from autotune.device import Device
+from autotune.devices import find_device
+from autotune.devices.probe import versions
+from autotune.errors import UserError
+from autotune.execution import isolate
+from autotune.execution.probe import PROBE_TIMEOUT_S
+from autotune.execution.runner import Runner
+from autotune.execution.variables import recorded_variables
+from autotune.job import ProbeJob
+from autotune.study_folder import StudyFolder, caches
+from autotune.trial import Failure
+
+ALIKE = ("kind", "name", "memory_bytes", "driver", "compute_capability", "multiprocessors", "cores")
+SCRATCH = "autotune-worker-"  # and the process id
+
+
+def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
+    """Run an order. Returns its Result as JSON, and the files of the run.
+
+    parcels  the files of each folder that the order wants
+    """
+    order = Order.model_validate_json(order_json)
+    _sweep()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+    try:
+        for name, files in zip(order.wants, parcels, strict=True):
+            unpack(files, scratch / name)
+        result = _run(order, scratch)
+        return result.model_dump_json().replace(f"{scratch}/", ""), pack(scratch / order.place)
+    except OSError as error:  # such as a full disk
+        return Result(trouble=f"its scratch folder can't be written: {error.strerror or error}.").model_dump_json(), {}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(order: Order, scratch: Path) -> Result:
+    _take_variables(order.target.environment or {})
+    began = time.monotonic()
+    try:
+        device = find_device(None if order.target.device.is_gpu else "cpu")
+        refused = unlike(order, device, versions())
+        if refused is not None:
+            return Result(device=device, refused=refused)
+        runner = _runner(order, device, scratch)
+        if order.fetch:
+            _fetch(order, device, scratch / "probe")
+        place = scratch / order.place
+        if order.draw is not None:
+            outcome = runner.draw(place, order.config, order.draw, scratch / order.reference, earlier=order.earlier)
+        else:
+            outcome = runner.run(place, order.config, pictures=order.pictures, earlier=order.earlier, reuse=order.reuse)
+    except UserError as error:
+        return Result(trouble=str(error))
+    return Result(device=device, seconds=time.monotonic() - began, outcome=outcome)
+
+
+def unlike(order: Order, device: Device, installed: Mapping[str, str]) -> str | None:
+    """Why figures from here can't stand beside the study's, as a clause; None: the card and the libraries are alike."""
+    if order.version != autotune.__version__:
+        return f"it has autotune {autotune.__version__}, the search {order.version}"
+    for name in ALIKE:
+        own, studied = getattr(device, name), getattr(order.target.device, name)
+        if own != studied:
+            return f"its {name.replace('_', ' ')} is {own}, the study's {studied}"
+    for name in sorted(installed.keys() | order.target.versions.keys()):
+        own, studied = installed.get(name), order.target.versions.get(name)
+        if own != studied:
+            return f"it has {name} {own or 'not installed'}, the study {studied or 'not installed'}"
+    return None
+
+
+def _take_variables(environment: Mapping[str, str]) -> None:
+    """Set what the libraries read as it is in the study: Ray sets OMP_NUM_THREADS, and a host has its own."""
+    for name in recorded_variables(os.environ):
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def _runner(order: Order, device: Device, scratch: Path) -> Runner:
+    folder = StudyFolder(scratch)
+    folder.cache = caches() / order.study  # compiled code stays on this host, for relatives of this config
+    return Runner(
+        folder,
+        order.target.on_card(device),
+        order.timeout_s,
+        max_memory_bytes=order.max_memory_bytes,
+        baseline=None if order.baseline is None else type(order.config)(order.baseline),
+        isolation=order.isolation,
+    )
+
+
+def _fetch(order: Order, device: Device, place: Path) -> None:
+    """Download what the pipeline lacks on this host. Raises UserError."""
+    prompts = order.target.workload.prompts
+    job = ProbeJob(pipeline=order.target.pipeline, device=device, prompts=prompts, quick=True)
+    answer = isolate.run(place, job, timeout_s=PROBE_TIMEOUT_S, isolation="spawn")
+    if isinstance(answer, Failure):
+        raise UserError(answer.reason)
+
+
+def _sweep() -> None:
+    """Remove the scratch folders of workers that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        process = left.name.removeprefix(SCRATCH).partition("-")[0]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(left, ignore_errors=True)
