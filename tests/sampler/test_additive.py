@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autotune.sampler.additive import fit
+from autotune.sampler.scale import INACTIVE
 
 
 def codes_of(rng: np.random.Generator, rows: int, counts: list[int]) -> np.ndarray:
@@ -84,4 +85,45 @@ def test_the_gradient_of_the_fit_is_that_of_the_likelihood(tasks: int) -> None:
 
     for i, slope in enumerate(_slope(theta, rows)):
         step = np.eye(5 + tasks)[i] * 1e-5
+        assert slope == pytest.approx((likelihood(theta + step) - likelihood(theta - step)) / 2e-5, rel=1e-4, abs=1e-6)
+
+
+def with_places(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Two categorical parameters and a number, which is inactive beside the first value of the first one."""
+    codes = codes_of(rng, rows, [3, 2]).astype(float)
+    places = np.where(codes[:, 0] == 0, INACTIVE, rng.uniform(0, 1, rows))
+    return np.column_stack([codes, places])
+
+
+def test_the_effect_of_a_number_is_smooth_between_the_values_that_were_measured() -> None:
+    rng, counts = np.random.default_rng(5), [3, 2, 0]
+
+    def truth(codes: np.ndarray) -> np.ndarray:
+        smooth = np.where(codes[:, 2] == INACTIVE, 0.0, -0.5 * codes[:, 2] + 0.8 * codes[:, 2] ** 3)
+        return np.array([0, 0.3, -0.2])[codes[:, 0].astype(int)] + 0.4 * codes[:, 1] + smooth
+
+    known, others = with_places(rng, 25), with_places(rng, 200)
+    model = fit(known, truth(known) + rng.normal(0, 0.01, 25), counts=counts, acts=np.ones(3, dtype=bool))
+    mean, deviation = model.predict(others)
+    assert np.sqrt(np.mean((mean - truth(others)) ** 2)) < 0.04
+    assert np.mean(np.abs(mean - truth(others)) < 2.5 * deviation + 0.01) > 0.9
+    far = model.predict(np.array([[1, 0, 0.5], [1, 0, 5.0]]))[1]
+    assert far[1] > 2 * far[0], "far from all that was measured, nothing is known"
+
+
+def test_the_gradient_of_the_fit_with_numbers_is_that_of_the_likelihood() -> None:
+    from autotune.sampler.additive import _kernel, _Rows, _slope
+
+    rng = np.random.default_rng(2)
+    codes, y = with_places(rng, 14), rng.normal(size=14)
+    same = (codes[:, None, :] == codes[None, :, :]).transpose(2, 0, 1).astype(float)
+    rows = _Rows(same, y, rng.uniform(0, 0.1, 14), np.arange(14) % 2, {2: codes[:, 2]})
+    theta = np.array([-1.0, -0.5, 0.3, -0.3, -2.5, 1.0, -0.9])
+
+    def likelihood(at: np.ndarray) -> float:
+        kernel = _kernel(at, rows)
+        return float(-0.5 * y @ np.linalg.solve(kernel, y) - 0.5 * np.linalg.slogdet(kernel)[1])
+
+    for i, slope in enumerate(_slope(theta, rows)):
+        step = np.eye(7)[i] * 1e-5
         assert slope == pytest.approx((likelihood(theta + step) - likelihood(theta - step)) / 2e-5, rel=1e-4, abs=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from autotune.sampler.faults import Faults
+from autotune.sampler.scale import INACTIVE
 
 
 def test_one_failure_makes_its_values_suspects_and_successes_clear_them() -> None:
@@ -21,3 +22,13 @@ def test_a_pair_is_blamed_where_both_of_its_values_work_alone() -> None:
     faults = Faults(codes, np.array([False, False, False, True, True, False]), [2, 2, 2, 2])
     assert faults.works(np.array([[1, 1, 1, 1], [1, 1, 0, 1]])).max() < 0.3
     assert faults.works(np.array([[1, 0, 1, 0], [0, 1, 1, 0]])).min() > 0.7
+
+
+def test_a_part_of_a_numbers_scale_is_a_suspect() -> None:
+    places = np.linspace(0, 1, 21)
+    codes = np.column_stack([np.zeros(21), places])
+    faults = Faults(codes, places > 0.76, [1, 0])
+    high, low, inactive = faults.works(np.array([[0, 0.9], [0, 0.3], [0, INACTIVE]]))
+    assert high < 0.3
+    assert low > 0.8
+    assert inactive > 0.8

@@ -155,3 +155,38 @@ def test_the_former_name_of_primary_still_works() -> None:
         return [trial.params for trial in study.trials]
 
     assert proposals(AutoSampler(seed=1, lead=[0])) == proposals(AutoSampler(seed=1, primary=[0]))
+
+
+def tuned_threshold(trial: optuna.Trial, threshold: float) -> float:
+    """A higher threshold is faster, up to where it breaks the constraint, at 0.43."""
+    a = trial.suggest_categorical("a", (0, 1, 2))
+    trial.set_constraint("loss", (threshold / 0.43) ** 2 + 0.1 * a - 1.1)
+    return float(math.exp(-threshold) * (0.8 if a == 1 else 1.0))
+
+
+def test_the_best_number_is_found_to_within_a_tenth_in_fewer_trials_than_among_listed_values() -> None:
+    def trials(listed: tuple[float, ...] | None, seed: int) -> int:
+        study = optuna.create_study(sampler=AutoSampler(seed=seed))
+        for count in range(1, 31):
+            trial = study.ask()
+            threshold = trial.suggest_categorical("t", listed) if listed else trial.suggest_float("t", 0.02, 1.0)
+            study.tell(trial, tuned_threshold(trial, threshold))
+            kept = [t for t in study.trials if t.constraints["loss"] <= 0]
+            if kept and abs(min(kept, key=lambda t: t.value).params["t"] / 0.43 - 1) < 0.1:
+                return count
+        return 30
+
+    fine = tuple(round(0.02 + 0.98 * step / 40, 3) for step in range(41))
+    assert np.mean([trials(None, seed) for seed in range(4)]) < np.mean([trials(fine, seed) for seed in range(4)]) - 2
+
+
+def test_a_number_that_counts_beside_one_choice_only_is_not_tried_again_beside_the_others() -> None:
+    sampler = AutoSampler(seed=0, conditions={"t": ("on", True)})
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(16):
+        trial = study.ask()
+        on, threshold = trial.suggest_categorical("on", (False, True)), trial.suggest_int("t", 1, 100, log=True)
+        study.tell(trial, abs(math.log(threshold / 20)) if on else 1.0)
+    later = study.trials[4:]
+    assert sum(not trial.params["on"] for trial in later) <= 1
+    assert study.best_value < 0.1
