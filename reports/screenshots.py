@@ -1,4 +1,4 @@
-"""Make the README's screenshots from a study: python reports/screenshots.py reports/demo-cpu
+"""Make the screenshots of the README and the docs from a study: python reports/screenshots.py reports/demo-cpu
 
 It writes the report again, opens it in headless Chromium (apt-get install chromium chromium-driver) and saves
 reports/screenshots/*.png. It needs the package selenium (in the extra `dev`).
@@ -16,20 +16,22 @@ from autotune.report.page.page import write_report
 from autotune.report.summary import read_summary
 
 WIDTH_PX, PHONE_PX = 1100, 375
+PARTS = (("trade-off", "#front-title", "#detail"), ("pictures", "#pictures-title", ".reel"))
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 
 
 def main(study: Path) -> None:
-    """Save three screenshots: the trade-off, the pictures, and the top of the page on a phone in dark mode."""
+    """Save the trade-off and the pictures, light and dark, and the top of the page on a phone in dark mode."""
     summary = read_summary(study)
     write_report(summary)
     folder = Path(__file__).parent / "screenshots"
     folder.mkdir(exist_ok=True)
     browser = _browser()
     try:
-        _open(browser, summary.folder.report, WIDTH_PX, "light")
-        for name, first, last in (("trade-off", "#front-title", "#detail"), ("pictures", "#pictures-title", ".reel")):
-            _save(browser, folder / f"{name}.png", first, last)
+        for scheme, ending in (("light", ""), ("dark", "-dark")):
+            _open(browser, summary.folder.report, WIDTH_PX, scheme)
+            for name, first, last in PARTS:
+                _save(browser, folder / f"{name}{ending}.png", first, last)
         _open(browser, summary.folder.report, PHONE_PX, "dark")
         _save(browser, folder / "phone.png", "h1", "#detail")
     finally:

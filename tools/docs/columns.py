@@ -29,7 +29,7 @@ TRIALS = {
     "psnr_mean_db": "PSNR to the baseline's pictures.",
     "lpips_mean": "LPIPS to the baseline's pictures, where its weights are on the disk.",
     "worst_place_levels": "The difference at the worst cell, row or column of a picture, in levels of 255.",
-    "temporal_levels": "Of clips: how far the change from frame to frame differs from the baseline's, in levels of 255.",
+    "temporal_levels": "Of clips: how the change from frame to frame differs from the baseline's, in levels of 255.",
     "outcome": "`measured`, `stopped`, or the cause of the failure.",
     "reason": "Why it failed or was stopped, in a sentence.",
     "compiled_as": "The trial whose compiled code it took.",

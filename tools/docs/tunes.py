@@ -5,6 +5,7 @@ an H100, by the probe of its classes with random weights. `make showcase` runs i
 """
 
 import json
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,11 +57,13 @@ def ask(preset: str) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    found: dict[str, dict[str, list[str]]] = {}
-    FOUND.parent.mkdir(parents=True, exist_ok=True)
+    """Ask for the presets that are named, or for all; what is known of the others is kept."""
+    named = sys.argv[1:] or list(PIPELINES.values())
     for name, preset in PIPELINES.items():
-        found[name] = ask(preset)
-        FOUND.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if preset in named:
+            found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else {}
+            found[name] = ask(preset)
+            FOUND.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
