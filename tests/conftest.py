@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,15 @@ def make_target(device: Device = CPU, *, batch: int = 1, side: int = 64, sizes: 
 @pytest.fixture
 def target() -> Target:
     return make_target()
+
+
+@pytest.fixture
+def children_are_forked() -> Iterator[None]:
+    """See searches.py: for tests of what children say, not of how they are started."""
+    from searches import forked_children
+
+    with forked_children():
+        yield
 
 
 @pytest.fixture

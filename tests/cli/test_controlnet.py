@@ -1,13 +1,12 @@
 """A ControlNet on top of a checkpoint, from the command line to production; and pictures that a user starts from."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import ControlNetModel
 from PIL import Image
+from searches import command_here
 from tiny import tiny_checkpoint, unet
 
 import autotune
@@ -35,21 +34,17 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cli(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "autotune.cli", *words]
-    return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def searched(here: Path) -> str:
     """What a search of the checkpoint with its ControlNet printed."""
-    files = ["--prompts", "prompts.txt", "--study", "study", "--max-quality-drop", "999"]
-    pipeline = ["--pipeline", "checkpoint", "--controlnet", "control", "--device", "cpu"]
-    done = cli(here, "search", *pipeline, *SHORT, *ONLY_DTYPE, *files)
+    files = ["--prompts", here / "prompts.txt", "--study", here / "study", "--max-quality-drop", "999"]
+    pipeline = ["--pipeline", here / "checkpoint", "--controlnet", here / "control", "--device", "cpu"]
+    done = command_here("search", *pipeline, *SHORT, *ONLY_DTYPE, *files)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.usefixtures("children_are_forked")
 def test_a_task_makes_its_sister_pipeline_of_a_checkpoint(here: Path, tmp_path: Path) -> None:
     asked = resolve(str(here / "checkpoint"), task="image2image").model_copy(update={"scorer": None})
     known = probe(
@@ -73,7 +68,8 @@ def test_its_export_is_loaded_with_the_controlnet_from_anywhere(here: Path, sear
 
 
 def test_run_starts_from_the_users_picture_and_says_that_it_was_resized(here: Path, searched: str) -> None:
-    done = cli(here, "run", "study/best.json", "--prompt", "a red circle", "--image", "mine.png", "-o", "mine-out.png")
+    words = ["--prompt", "a red circle", "--image", here / "mine.png", "-o", here / "mine-out.png"]
+    done = command_here("run", here / "study" / "best.json", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("; image resized from 48x40 to 32x32")
     with Image.open(here / "mine-out.png") as picture:
@@ -81,7 +77,7 @@ def test_run_starts_from_the_users_picture_and_says_that_it_was_resized(here: Pa
 
 
 def test_run_says_where_it_starts_from_a_picture_of_ours(here: Path, searched: str) -> None:
-    done = cli(here, "run", "study/best.json", "--prompt", "a red circle", "-o", "ours-out.png")
+    done = command_here("run", here / "study/best.json", "--prompt", "a red circle", "-o", here / "ours-out.png")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("; started from pictures made by autotune (edges)")
     assert done.stdout.count("\n") == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import HEAVY, NO_DRIVER, check_refused, run
+from searches import forked_children
 
 from autotune.devices.specs import EVIDENCE, SPECS, find_spec
 from autotune.errors import UserError
@@ -58,7 +59,7 @@ def shared_probes() -> Iterator[None]:
             answers[repr((asked, how))] = probe(folder, *asked, **how)
         return answers[repr((asked, how))]
 
-    with pytest.MonkeyPatch.context() as patch:
+    with forked_children(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotune.tuning.probe_space.probe", once)
         yield
 

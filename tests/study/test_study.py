@@ -91,7 +91,7 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     assert study.ask() == (0, complete({}), "baseline")
 
 
-TRIALS = {"auto": 60, "tpe": 30, "random": 30, "nsga2": 30, "gp": 9}
+TRIALS = {"auto": 60, "tpe": 30, "random": 30, "nsga2": 30, "gp": 7}
 
 
 @pytest.fixture(scope="module")

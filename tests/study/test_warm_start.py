@@ -7,14 +7,13 @@ import json
 import math
 import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from conftest import CPU, gpu, make_target
 from made_up import failed, likeness, measured, record
+from searches import command_here
 from simulated import World, demo_space, simulated
 
 from autotune.cli.options import by_name
@@ -405,12 +404,12 @@ def test_from_the_command_line_on_the_real_demo(tmp_path: Path) -> None:
     words = ["--pipeline", "demo", "--device", "cpu", "--steps", "2", "--space", space, "--confirm-rounds", "0"]
     words += ["--prompts", tmp_path / "prompts.txt", "--study", tmp_path / "mine"]
     earlier = ROOT / "reports" / "demo-cpu"
-    bad = autotune_cli("search", *words, "--budget", "2", "--warm-start", tmp_path / "nothing")
+    bad = command_here("search", *words, "--budget", "2", "--warm-start", tmp_path / "nothing")
     assert (bad.returncode, "there is no study and no table at" in bad.stderr) == (2, True)
     assert not (tmp_path / "mine").exists()
-    done = autotune_cli("search", *words, "--budget", "1", "--warm-start", earlier)
+    done = command_here("search", *words, "--budget", "1", "--warm-start", earlier)
     assert done.returncode == 0, done.stderr
-    more = autotune_cli("search", *words, "--budget", "2")
+    more = command_here("search", *words, "--budget", "2")
     assert more.returncode == 0, more.stderr
     assert re.search(r"warm start from 1 study: 2 trials of .* order the first 1\n", more.stdout), "by what it kept"
     assert "trial 1 (warm start) dtype=bf16" in more.stdout
@@ -418,11 +417,6 @@ def test_from_the_command_line_on_the_real_demo(tmp_path: Path) -> None:
     assert "--warm-start demo-cpu" in read_record(StudyFolder(tmp_path / "mine")).command
     for exported in ("study.json", "best.json", "report.md", "report.html"):
         assert str(earlier) not in (tmp_path / "mine" / exported).read_text(encoding="utf-8")
-
-
-def autotune_cli(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "autotune.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_search_without_earlier_studies_reports_no_warm_start(devices: dict[int, Recording], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from conftest import make_target
 from made_up import measured, record
+from searches import REQUESTED
 
 from autotune.errors import UserError
 from autotune.execution.interpreter import Interpreter, Package
@@ -27,13 +28,16 @@ def exported(folder: Path, name: str, values: dict[str, Any], **target: Any) -> 
     return path
 
 
+@pytest.mark.usefixtures("children_are_forked")
 def test_a_config_of_half_the_steps_is_faster_and_its_pictures_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interleaved, "MOST_TIMES", 1)  # three pairs, however wide their interval
     full, half = exported(tmp_path, "full", {"steps": 20}), exported(tmp_path, "half", {"steps": 4})
     heard: list[tuple[int, str]] = []
+    REQUESTED.clear()
     seen = compare(full, half, device="cpu", listen=lambda number, which: heard.append((number, which.name)))
+    assert set(REQUESTED.values()) == {"spawn"}, "as in production"
     assert seen.verdict.word == "FASTER"
     assert seen.verdict.speedup > 1.5
     assert heard[:4] == [(1, "full.json"), (1, "half.json"), (2, "half.json"), (2, "full.json")]

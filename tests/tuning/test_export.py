@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 from conftest import OTHER_SHAPES, make_target
 from made_up import changed, failed, likeness, measured, record
 
@@ -183,8 +183,7 @@ def test_a_study_without_a_finished_trial_is_refused(tmp_path: Path) -> None:
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "autotune.cli", "export", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return run(Path(), "export", *map(str, words))
 
 
 @pytest.mark.parametrize(

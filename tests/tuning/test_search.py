@@ -1,6 +1,7 @@
 """Whole searches of the demo, as a user runs them: through the command line, with real children.
 
 The workload is as small as it can be (two prompts, two steps): what is tested is what a search does, not what it finds.
+Searches that are killed, stopped or given another environment run in a process of their own, the others in this one.
 """
 
 import html
@@ -15,6 +16,7 @@ from pathlib import Path
 import plugin
 import pytest
 from PIL import Image
+from searches import REQUESTED, command_here
 
 import autotune
 from autotune.execution.traces import mark_of, marked
@@ -22,6 +24,7 @@ from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.production.tuned_config import SCHEMA_VERSION, TunedConfig
 from autotune.report.summary import answer, read_summary
+from autotune.statistics import interleaved
 from autotune.study.record import read_anchors, read_record, read_trials
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure
@@ -44,11 +47,7 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "autotune.cli", *map(str, words)]
 
 
-# As many rounds of confirmation as it is told, however wide the interval: a call of two steps is mostly noise.
-FEW_ROUNDS = "from autotune.cli import main; from autotune.statistics import interleaved as i; i.MOST_TIMES = 1; main()"
-
-
-def autotune_cli(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def fresh(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), capture_output=True, text=True, env=env, check=False)
 
 
@@ -69,8 +68,10 @@ def study(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of two trials; the tests below go on with it."""
     folder = tmp_path_factory.mktemp("study") / "with a space"
     words = ["search", *small(files), "--study", folder, "--budget", "2", *CONFIRM]
-    few = [sys.executable, "-c", FEW_ROUNDS, *map(str, words)]
-    done = subprocess.run(few, capture_output=True, text=True, check=False)
+    with pytest.MonkeyPatch.context() as patch:
+        # As many rounds of confirmation as it is told, however wide the interval: a call of two steps is mostly noise.
+        patch.setattr(interleaved, "MOST_TIMES", 1)
+        done = command_here(*words)
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     return folder
@@ -87,6 +88,16 @@ def test_a_search_leaves_a_config_that_production_loads(study: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a large red circle at the top on a white background").images[0]
     assert image.size == (64, 64)
+
+
+def test_trials_are_forked_and_the_confirmation_starts_new_interpreters(study: Path) -> None:
+    """The confirmation's figures are exported; production starts new interpreters, too."""
+    asked = {path.relative_to(study).parts: how for path, how in REQUESTED.items() if path.is_relative_to(study)}
+    first = {parts: how for parts, how in asked.items() if parts[0] != "confirm"}
+    assert set(first.values()) == {"fork"}
+    assert {("probe",), ("trials", "0000"), ("trials", "0001", "score"), ("anchors", "0002")} <= set(first)
+    runs = [how for parts, how in asked.items() if parts[0] == "confirm"]
+    assert runs == ["spawn"] * 4
 
 
 def test_a_search_leaves_a_report_of_all_its_trials(study: Path) -> None:
@@ -127,7 +138,7 @@ def test_prompts_with_seeds_and_references_are_drawn_with_them_and_can_be_scored
         "--study",
         tmp_path / "study",
     ]
-    done = autotune_cli("search", *words, "--budget", "1", "--confirm-rounds", "0")
+    done = command_here("search", *words, "--budget", "1", "--confirm-rounds", "0")
     assert done.returncode == 0, done.stderr
     folder = StudyFolder(tmp_path / "study")
     workload = read_record(folder).target.workload
@@ -135,7 +146,7 @@ def test_prompts_with_seeds_and_references_are_drawn_with_them_and_can_be_scored
     (tmp_path / "red.png").unlink()
     assert Image.open(folder.reference(workload.references[0])).getpixel((0, 0)) == (255, 0, 0)
     assert workload.references[1] == ""
-    scored = autotune_cli("score", folder.path, "--metric", "clip_image", "--json")
+    scored = command_here("score", folder.path, "--metric", "clip_image", "--json")
     assert scored.returncode == 0, scored.stderr
     (red, own) = json.loads(scored.stdout)["trials"][0]["scores"]
     assert own == pytest.approx(100, abs=1e-3), "without a reference, the baseline's picture is its own"
@@ -164,7 +175,7 @@ def test_the_baseline_is_measured_again_after_the_last_trial(study: Path) -> Non
 
 
 def test_a_larger_budget_goes_on_until_every_allowed_config_was_tried_once(study: Path, files: Path) -> None:
-    done = autotune_cli("search", *small(files), "--study", study, "--budget", "9", "--confirm-rounds", "0")
+    done = command_here("search", *small(files), "--study", study, "--budget", "9", "--confirm-rounds", "0")
     assert done.returncode == 0, done.stderr
     assert "going on after 2 finished trials" in done.stdout
     assert "Every config that the space allows has been tried" in done.stdout
@@ -175,14 +186,14 @@ def test_a_larger_budget_goes_on_until_every_allowed_config_was_tried_once(study
 def test_a_study_of_another_kind_is_refused_and_left_alone(study: Path, files: Path) -> None:
     """What makes it another kind: tests/study/test_record.py."""
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*.json") if "probe" not in path.parts}
-    done = autotune_cli("search", *small(files), "--study", study, "--budget", "9", "--steps", "3")
+    done = command_here("search", *small(files), "--study", study, "--budget", "9", "--steps", "3")
     assert done.returncode == 2
     assert "workload: steps" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_json_output_is_one_object_a_line_and_ends_with_the_result(study: Path, files: Path) -> None:
-    done = autotune_cli("search", *small(files), "--study", study, "--budget", "4", "--confirm-rounds", "0", "--json")
+    done = command_here("search", *small(files), "--study", study, "--budget", "4", "--confirm-rounds", "0", "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events[:1]] == ["probed"]
     assert events[-1]["event"] == "finished"
@@ -198,7 +209,7 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
     env = plugin.install(tmp_path / "site")
     folder = tmp_path / "study"
     words = [*small(files)[:-1], space, "--study", folder, "--budget", "20", "--timeout", "60s", "--isolation", "fork"]
-    done = autotune_cli("search", *words, env=env)
+    done = fresh("search", *words, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = {
         json.loads(path.read_text())["values"]["trouble"]: json.loads(path.read_text())["outcome"]
@@ -258,7 +269,7 @@ def test_a_search_killed_in_a_trial_leaves_no_process_and_loses_that_trial_at_mo
     baseline = StudyFolder(folder).trial(0) / "trial.json"
     before = baseline.stat().st_mtime_ns
 
-    done = autotune_cli(*words)
+    done = command_here(*words)
     assert done.returncode == 0, done.stderr
     assert baseline.stat().st_mtime_ns == before
     trials = read_trials(StudyFolder(folder))

@@ -4,9 +4,9 @@ import math
 import random
 
 import pytest
+from searches import REQUESTED
 
 from autotune.errors import UserError
-from autotune.execution.runner import Runner
 from autotune.report.terminal.trust import selftest_words
 from autotune.tuning.selftest import SelfTest, selftest
 
@@ -64,14 +64,15 @@ def test_too_few_pairs_are_refused() -> None:
         selftest("demo", pairs=2)
 
 
-def test_the_demo_is_measured_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its ten processes are forked here: test_compare.py measures in spawned ones."""
-    monkeypatch.setattr("autotune.tuning.selftest.Runner", lambda *args, **_: Runner(*args, isolation="fork"))
+@pytest.mark.usefixtures("children_are_forked")
+def test_the_demo_is_measured_against_itself() -> None:
+    REQUESTED.clear()
     heard: list[int] = []
     seen = selftest(
         "demo", pairs=5, steps=2, device="cpu", listen=lambda number, first_s, second_s: heard.append(number)
     )
     assert heard == [1, 2, 3, 4, 5]
+    assert list(REQUESTED.values()) == ["spawn"] * 11, "its probe and ten processes"
     assert len(seen.logs) == 5
     assert seen.calls >= 50
     assert "5 pairs of the same config" in selftest_words(seen)

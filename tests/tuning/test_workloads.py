@@ -1,12 +1,11 @@
 """A search for several sizes, and the config that comes of it: the command line, real children, the demo."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from searches import command_here
 
 from autotune.knobs import all_knobs
 from autotune.production.tuned_config import TunedConfig
@@ -24,9 +23,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a finished search for two sizes, and what it printed."""
     folder = tmp_path_factory.mktemp("sizes")
     (folder / "prompts.txt").write_text(PROMPTS)
-    files = ["--prompts", "prompts.txt", "--study", "study", "--max-quality-drop", "99"]
-    words = [sys.executable, "-m", "autotune.cli", "search", *SHORT, *ONLY_DTYPE, *SIZES, "--minimise", "each", *files]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    files = ["--prompts", folder / "prompts.txt", "--study", folder / "study", "--max-quality-drop", "99"]
+    done = command_here("search", *SHORT, *ONLY_DTYPE, *SIZES, "--minimise", "each", *files)
     assert done.returncode == 0, done.stderr
     return folder / "study", done.stdout
 
