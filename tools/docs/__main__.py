@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.docs import columns, command_line, knobs, outcomes, schema
 from tools.docs.inserts import ROOT, filled
 
-MADE = "<!-- Made by python -m tools.docs from the code. Changes by hand are lost. -->\n\n"
+MADE = "<!-- Made by python -m tools.docs from the code. Changes by hand are lost. -->"
 REFERENCE = {
     "command-line.md": command_line.page,
     "knobs.md": knobs.page,
@@ -23,7 +23,7 @@ REFERENCE = {
 
 def documents() -> dict[Path, str]:
     """Each file with its text as it should be now."""
-    made = {ROOT / "docs" / "reference" / name: f"{MADE}{page()}\n" for name, page in REFERENCE.items()}
+    made = {ROOT / "docs" / "reference" / name: f"{page()}\n\n{MADE}\n" for name, page in REFERENCE.items()}
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     others = {path: filled(path, path.read_text(encoding="utf-8")) for path in pages if path not in made}
     return made | others

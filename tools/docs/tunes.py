@@ -21,11 +21,12 @@ PIPELINES = {
     "PixArt-Sigma": "pixart-sigma",
 }
 GROUPS = {
-    "16 bits, TF32": ("dtype", "tf32"),
+    "16 bits, TF32": ("dtype", "tf32", "reduced_sums", "fp16_accumulation"),
     "attention kernels": ("attention",),
     "`torch.compile`": ("compile",),
+    "kernels that are timed": ("cudnn_benchmark", "tunable_op"),
     "fused projections": ("qkv_fusion",),
-    "int8, fp8, int4": ("quantization", "layerwise_casting"),
+    "int8, fp8, int4": ("quantization", "layerwise_casting", "quantize_text_encoder"),
     "caches": ("cache",),
     "token merging": ("tome_ratio",),
     "fewer steps, schedulers": ("steps", "scheduler"),
