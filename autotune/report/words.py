@@ -63,6 +63,12 @@ def _compiles(values: Config) -> dict[str, Value]:
     return {name: values[name] for name, knob in at.items() if values.get(name, knob.default) != knob.default}
 
 
+def naming(pipeline: Pipeline) -> list[str]:
+    """The options of a command line that name this pipeline, and what is put on top of it."""
+    built = ["--factory", f"{pipeline.source}:{pipeline.factory}", "--run-code"]
+    return [*(built if pipeline.factory is not None else ["--pipeline", pipeline.name]), *options(pipeline)]
+
+
 def options(pipeline: Pipeline) -> list[str]:
     """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
     requested = requested_options(pipeline)

@@ -27,6 +27,7 @@ from autotune.pipeline import Pipeline
 from autotune.pipelines import factory, loading, resolve
 from autotune.production.plain_script import script
 from autotune.production.tuned_config import TunedConfig
+from autotune.report import words
 from autotune.target import Target
 from autotune.tuning.export import export
 from autotune.worker.host import _mapped_files_bytes
@@ -221,3 +222,9 @@ def test_the_plain_script_builds_the_pipe_by_the_function(target: Target, tmp_pa
     names = runpy.run_path(str(tmp_path / "best.py"))
     assert type(names["pipe"].unet).__name__ == "MyUNet"
     assert "from diffusers" not in (tmp_path / "best.py").read_text()
+
+
+def test_next_steps_name_the_factory(file: Path) -> None:
+    named = words.naming(resolve("demo", factory=f"{file}:make", run_code=True))
+    assert named == ["--factory", f"{file}:make", "--run-code"]
+    assert words.naming(resolve("sdxl")) == ["--pipeline", "sdxl"]

@@ -112,7 +112,7 @@ def ladder_steps(record: LadderRecord) -> list[Step]:
     """A search tries combinations of all settings, where a ladder tries one sequence of some."""
     pipeline = record.target.pipeline
     weights = ["--weights", pipeline.weights] if pipeline.weights != "pretrained" else []
-    line = ["autotune", "search", "--pipeline", pipeline.name, *words.options(pipeline), *weights]
+    line = ["autotune", "search", *words.naming(pipeline), *weights]
     return [(shlex.join(line), "the best combination of all settings here")]
 
 

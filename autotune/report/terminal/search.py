@@ -24,6 +24,8 @@ def header(event: Probed) -> str:
     target, space = event.target, event.space
     count = space.count()
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
+    if space.ranges:
+        allowed += f" and the numbers between ({', '.join(space.ranges)})"
     about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
         heading_words("search", f"{about}, {target.calls}"),
@@ -31,7 +33,7 @@ def header(event: Probed) -> str:
         target.doubt or "",
         *target.notes,
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
-        f"({shlex.join(['autotune', 'knobs', '--pipeline', target.pipeline.name, *words.options(target.pipeline)])})",
+        f"({shlex.join(['autotune', 'knobs', *words.naming(target.pipeline)])})",
         f"study in {event.folder}",
     ]
     return "\n".join(line for line in lines if line)
