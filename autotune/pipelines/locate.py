@@ -114,10 +114,7 @@ def part_folder(
 
 def _unavailable(repository: str, error: BaseException, otherwise: str) -> UserError:
     """What to do where the hub does not give a repository. `otherwise`: the sentence where it could not be asked."""
-    causes, cause = set[str](), error
-    while cause is not None and type(cause).__name__ not in causes:
-        causes.add(type(cause).__name__)
-        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    causes = _causes(error)
     if "GatedRepoError" in causes:
         page = f"https://huggingface.co/{repository}"
         return UserError(f"{repository} is gated: accept its licence at {page} and run `hf auth login`.")
@@ -131,6 +128,16 @@ def _unavailable(repository: str, error: BaseException, otherwise: str) -> UserE
 def hub_revision(revision: str | None) -> str | None:
     """The revision if it is a commit of the hub; None for the digest of a local folder."""
     return None if revision is None or revision.startswith("files-") else revision
+
+
+def _causes(error: BaseException | None) -> set[str]:
+    """The names of the classes of this exception, of those that caused it, and of their bases."""
+    causes, seen = set[str](), set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        causes |= {cls.__name__ for cls in type(error).__mro__}
+        error = error.__cause__ or error.__context__
+    return causes
 
 
 def controlnet_folder(pipeline: Pipeline) -> Path:
@@ -160,8 +167,9 @@ def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
     try:
         try:
             return Path(DiffusionPipeline.download(pipeline.source, variant=pipeline.variant, **how))
-        except OSError:
-            variant = None if pipeline.variant or local_files_only else _variant_on_hub(pipeline)
+        except OSError as error:
+            known = pipeline.variant or local_files_only or "RepositoryNotFoundError" in _causes(error)
+            variant = None if known else _variant_on_hub(pipeline)
             if variant is None:
                 raise
             return Path(DiffusionPipeline.download(pipeline.source, variant=variant, **how))
@@ -183,9 +191,10 @@ def _variant_on_hub(pipeline: Pipeline) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
+    no_answer = HfHubHTTPError.__mro__[1:3]  # of the library that the hub is asked by, whose name has changed
     try:
         return checkpoint.variant_of(HfApi().list_repo_files(pipeline.source, revision=pipeline.revision))
-    except (HfHubHTTPError, OSError):
+    except (*no_answer, OSError):
         return None
 
 

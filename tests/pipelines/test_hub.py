@@ -7,7 +7,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from diffusers import DiffusionPipeline
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from autotune.errors import UserError
 from autotune.pipelines import locate, resolve
@@ -111,3 +111,14 @@ def test_a_repository_that_is_not_there_or_private_is_told_apart_from_a_missing_
     refused(monkeypatch, OSError("no route"))
     with pytest.raises(UserError, match=r"run `hf download owner/name x\.safetensors` where there is a network"):
         part_folder("owner/name:x.safetensors")
+
+
+def test_without_a_network_the_question_for_a_variant_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the library below is none of the system's."""
+
+    def no_network(*_: object, **__: object) -> None:
+        raise HfHubHTTPError.__mro__[1]("Name or service not known")
+
+    assert not issubclass(HfHubHTTPError.__mro__[1], OSError)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", no_network)
+    assert locate._variant_on_hub(resolve("owner/name")) is None

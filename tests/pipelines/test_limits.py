@@ -68,7 +68,7 @@ def test_a_prompt_is_cut_where_no_text_encoder_reads_it_whole() -> None:
     context = clip.model_max_length
     [cut] = cut_prompts(with_tokenizers(tokenizer=clip), ["a star", LONG], {})
     assert (cut.prompt, cut.tokens) == (LONG, context)
-    assert LONG.replace(" ,", ",").strip().endswith(cut.lost.replace(" ,", ",")[-20:])
+    assert cut.lost.replace(" ,", ",").endswith("beside a green tree,")
     both = with_tokenizers(tokenizer=clip, tokenizer_2=t5)
     assert cut_prompts(both, [LONG[:200]], {}) == [], "T5 reads it: every letter is a token"
     [cut] = cut_prompts(both, [LONG[:200]], {"max_sequence_length": 64})
