@@ -41,6 +41,7 @@ from autotune.worker.measure import run_measure_job
 from autotune.workload import Workload, open_picture
 
 PROMPTS = ("a red circle", "a blue star")
+MOST_STEPS = 7  # so that a strength of 0.3 leaves two
 CHANGES = 4  # the most knobs that the second trial sets
 
 
@@ -58,6 +59,9 @@ def probed(checkpoint: Path, *, side: int, steps: int, **options: Any) -> Target
     """
     pipeline = resolve(str(checkpoint), **options).model_copy(update={"scorer": None})
     traits = traits_of(pipeline)
+    if traits.default_strength:  # below 1 it leaves out the first steps
+        alike = (n for n in range(steps, MOST_STEPS) if traits.steps_that_run(n, None) >= steps)
+        steps = MOST_STEPS if traits.strength_rounds is None else next(alike, MOST_STEPS)
     return Target(
         pipeline=pipeline.model_copy(update={**revisions(pipeline), **tokens(pipeline), "traits": traits}),
         workload=Workload(
@@ -127,8 +131,11 @@ def _loaded_draws(best: Path, target: Target, expected: Any) -> None:
     pipe = autotune.load(best, device="cpu", local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        [image] = call_pipe(pipe, target.workload, *next(target.workload.calls()))
-    assert image.convert("RGB").tobytes() == expected.tobytes(), "autotune.load draws what the trial drew"
+        images = [call_pipe(pipe, target.workload, *next(target.workload.calls()))[0] for _ in range(2)]
+    first, again = (image.convert("RGB").tobytes() for image in images)
+    assert images[0].size == expected.size
+    if first == again:  # some pipelines (CogView4Control) sample without the caller's generator: no two calls are alike
+        assert first == expected.tobytes(), "autotune.load draws what the trial drew"
 
 
 def _script_draws(tuned: TunedConfig, folder: Path, expected: Any) -> None:

@@ -85,8 +85,8 @@ def cell_frames(pipe: "DiffusionPipeline") -> int:
 
 
 def ip_adapters(pipe: "DiffusionPipeline") -> int:
-    """How many IP-Adapters are on the pipe's denoiser."""
-    projections = getattr(find_denoiser(pipe), "encoder_hid_proj", None)
+    """How many IP-Adapters are on the pipe's UNet; 0 where it has none."""
+    projections = getattr(getattr(pipe, "unet", None), "encoder_hid_proj", None)
     return len(getattr(projections, "image_projection_layers", ()))
 
 

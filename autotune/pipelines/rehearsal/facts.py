@@ -48,7 +48,7 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "fuses_qkv": _fuses_qkv(pipe, first),
         "block_caches": _block_caches(pipe, memory),
         "used_directly": tuple(sorted(first.used_directly)),
-        "scheduler_faults": faults(pipe, first.timesteps) if getattr(pipe, "scheduler", None) is not None else {},
+        "scheduler_faults": _scheduler_faults(pipe, first, how),
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
     }
 
@@ -102,6 +102,23 @@ def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workloa
 
 def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
     return seen.attention.get(model, set())
+
+
+def _scheduler_faults(pipe: "DiffusionPipeline", first: Seen, how: dict[str, Any]) -> dict[str, str]:
+    """Why other schedulers can't take the steps: what a call hands to its own is tried, and a whole call."""
+    if getattr(pipe, "scheduler", None) is None:
+        return {}
+
+    def tried(scheduler: Any) -> str | None:
+        if first.fault:
+            return None  # no call can be rehearsed
+
+        def change(stand_in: Any) -> None:
+            vars(stand_in)["scheduler"] = scheduler
+
+        return rehearse(pipe, workload(pipe, SHORT, guided=False), **how, change=change).fault
+
+    return faults(pipe, first.timesteps, tried)
 
 
 def _with_negative_prompt(pipe: "DiffusionPipeline", how: dict[str, Any]) -> Seen:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from autotune.pipelines import parts
@@ -39,13 +40,31 @@ def _flows(scheduler: Any) -> bool:
     return "FlowMatch" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas"))
 
 
-def faults(pipe: "DiffusionPipeline", calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> dict[str, str]:
+def faults(
+    pipe: "DiffusionPipeline",
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]],
+    tried: Callable[[Any], str | None] = lambda scheduler: None,
+) -> dict[str, str]:
     """Word of CLASSES -> why that scheduler can't take the steps of this pipe, as a clause.
 
     calls  the arguments that a call of the pipe gave to set_timesteps of its own scheduler
+    tried  makes a call with another scheduler; returns why it failed, or None
     """
-    found = {word: _fault(pipe, name, calls) for word, name in CLASSES.items() if name != type(pipe.scheduler).__name__}
-    return {word: fault for word, fault in found.items() if fault}
+    found: dict[str, str] = {}
+    for word, name in CLASSES.items():
+        fault = _fault(pipe, name, calls) if name != type(pipe.scheduler).__name__ else None
+        if fault is None and name != type(pipe.scheduler).__name__:
+            said = tried(_replacement(pipe, name))
+            fault = said and f"{type(pipe).__name__} fails with {name} ({said})"
+        if fault:
+            found[word] = fault
+    return found
+
+
+def _replacement(pipe: "DiffusionPipeline", name: str) -> Any:
+    import diffusers
+
+    return getattr(diffusers, name).from_config(configuration(pipe))
 
 
 def _fault(pipe: "DiffusionPipeline", name: str, calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> str | None:
@@ -57,7 +76,7 @@ def _fault(pipe: "DiffusionPipeline", name: str, calls: list[tuple[tuple[Any, ..
         return f"{name} does not support flow-matching models"
     own = copy.deepcopy(pipe.scheduler)
     try:
-        new = cls.from_config(configuration(pipe))
+        new = _replacement(pipe, name)
     except Exception as error:  # any scheduler of the library: what it says is the reason
         return f"{name} does not accept the configuration of {type(own).__name__} ({_said(error)})"
     for args, kwargs in calls:
