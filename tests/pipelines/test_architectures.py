@@ -80,6 +80,25 @@ PUBLISHED = {
     ("pixart-sigma", "transformer"): (610.9, 1.3),  # 2.44 GB; the paper: 0.6B
     ("pixart-sigma", "text_encoder"): T5_XXL,
     ("pixart-sigma", "vae"): VAE,
+    # Figures of the model cards, from memory
+    ("wan2.2-5b", "transformer"): (5000, 25),  # 10.0 GB in fp16; the model card: 5B
+    ("wan2.2-5b", "text_encoder"): (5681, 10),  # 11.4 GB in bf16
+    ("wan2.2-5b", "vae"): (704.7, 1.3),  # 2.82 GB
+    ("ltx", "transformer"): (1923, 5),  # the paper: 1.9B
+    ("ltx", "text_encoder"): T5_XXL,
+    ("ltx", "vae"): (419.2, 1.3),  # 1.68 GB
+    ("flux2-dev", "transformer"): (32223, 250),  # 64.4 GB in bf16; the model card: 32B
+    ("flux2-dev", "text_encoder"): (24011, 25),  # 48 GB in bf16; Mistral Small 3.2: 24B
+    ("flux2-dev", "vae"): (84.0, 0.3),
+    ("hidream", "transformer"): (17105, 50),  # 34.2 GB in bf16; the model card: 17B
+    ("hidream", "text_encoder"): (123.8, 0.2),  # 248 MB in bf16
+    ("hidream", "text_encoder_2"): CLIP_G,
+    ("hidream", "text_encoder_3"): T5_XXL,
+    ("hidream", "text_encoder_4"): (8030, 5),  # 16.1 GB in bf16; Llama 3.1: 8B
+    ("hidream", "vae"): VAE_16,
+    ("qwen-image-edit", "transformer"): (20430, 50),  # as qwen-image
+    ("qwen-image-edit", "text_encoder"): (8292, 10),
+    ("qwen-image-edit", "vae"): (126.9, 0.3),
 }
 FOLDERS = sorted({folder for folder, _ in PUBLISHED})
 PIPELINES = [folder for folder in FOLDERS if (folder, "") not in PUBLISHED]

@@ -23,10 +23,11 @@ def test_naming_a_pipeline_loads_no_torch() -> None:
 
 def test_every_pipeline_of_the_published_tutorials_has_a_preset() -> None:
     assert list(presets()) == [
-        *("chroma", "demo", "flux-dev", "flux-kontext", "flux-schnell", "flux2-klein"),
-        *("if-stage1", "if-stage2", "if-stage3", "lumina2", "pixart-sigma", "qwen-image", "sana"),
+        *("chroma", "demo", "flux-dev", "flux-kontext", "flux-schnell", "flux2-dev", "flux2-klein", "hidream"),
+        *("if-stage1", "if-stage2", "if-stage3", "ltx", "lumina2", "pixart-sigma", "qwen-image", "qwen-image-edit"),
+        "sana",
         *("sd15", "sd15-controlnet", "sd15-img2img", "sd15-inpaint", "sd15-lcm", "sd3.5-large", "sd3.5-medium"),
-        *("sdxl", "sdxl-img2img", "sdxl-inpaint", "sdxl-lcm", "ssd-1b", "z-image-turbo"),
+        *("sdxl", "sdxl-img2img", "sdxl-inpaint", "sdxl-lcm", "ssd-1b", "wan2.2-5b", "z-image-turbo"),
     ]
 
 

@@ -1,6 +1,7 @@
-"""FLUX: transformers of 4 to 12 billion parameters that draw 1024x1024 pictures, and Chroma, which descends from them.
+"""FLUX: transformers of 4 to 32 billion parameters that draw 1024x1024 pictures, and Chroma, which descends from them.
 
-Steps and guidance are those of the model cards. Kontext draws from words alone, too, which is what the preset does.
+Steps and guidance are those of the model cards; FLUX.2 dev's are from memory. Kontext draws from words alone, too,
+which is what the preset does.
 """
 
 from autotune.pipeline import Preset
@@ -39,6 +40,12 @@ PRESETS = (
         architecture="flux2-klein",
         steps=4,
         guidance_scale=1.0,
+    ),
+    DEV.replace(
+        name="flux2-dev",
+        source="black-forest-labs/FLUX.2-dev",
+        architecture="flux2-dev",
+        guidance_scale=4.0,
     ),
     DEV.replace(name="chroma", source="lodestones/Chroma1-HD", architecture="chroma", steps=40, guidance_scale=3.0),
 )

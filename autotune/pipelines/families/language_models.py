@@ -1,6 +1,9 @@
-"""Transformers whose text encoder is a language model or T5: Qwen-Image, Z-Image-Turbo, Sana, Lumina, PixArt-Sigma.
+"""Transformers whose text encoder is a language model or T5: Qwen-Image, HiDream, Z-Image-Turbo, Sana and others.
 
-Steps, guidance and size are those of the model cards. Z-Image-Turbo is distilled: it runs without guidance.
+Steps, guidance and size are those of the model cards; those of Qwen-Image-Edit and HiDream are from memory.
+Z-Image-Turbo is distilled: it runs without guidance. Qwen-Image-Edit starts from a picture. HiDream has four text
+encoders; its repository lacks the fourth, Llama 3.1 8B, so that its published weights are loaded by a function of your
+own (`--factory`).
 """
 
 from autotune.pipeline import Preset
@@ -20,6 +23,13 @@ QWEN = Preset(
 SQUARE = QWEN.replace(width=1024, height=1024)
 PRESETS = (
     QWEN,
+    SQUARE.replace(name="qwen-image-edit", source="Qwen/Qwen-Image-Edit", architecture="qwen-image-edit"),
+    SQUARE.replace(
+        name="hidream",
+        source="HiDream-ai/HiDream-I1-Full",
+        architecture="hidream",
+        guidance_scale=5.0,
+    ),
     SQUARE.replace(
         name="z-image-turbo",
         source="Tongyi-MAI/Z-Image-Turbo",
