@@ -3,7 +3,7 @@
 What a call needs beside the weights (activations, workspaces, the CUDA context) is not predicted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import Field
@@ -21,7 +21,7 @@ class Component(FrozenModel):
     linear          (in, out, number) of the linear layers, without biases
     cast            that layerwise casting stores in 8 bits
     kept_float32    number format ("fp16", "bf16") -> that the libraries keep in float32 where this format is asked for
-    runs_each_step  the denoiser, a ControlNet
+    runs_each_step  the denoiser, a ControlNet; not a second denoiser, which takes turns with the first
     offloaded       by model offloading: "in turn" (one at a time), "at the end" (stays until the call ends), "never"
     stored          number format of the weights' files (as safetensors calls it) -> that they hold; empty: not known
     """
@@ -85,9 +85,9 @@ class Footprint:
         """Of the weights that must be on the device at the same time."""
         return self.weights_bytes if self.device_bytes is None else self.device_bytes
 
-    def of_denoiser(self, change: Callable[[Part], Part], denoiser: str) -> "Footprint":
-        """The same with the part of this name changed."""
-        return replace(self, parts=tuple(change(p) if p.component.name == denoiser else p for p in self.parts))
+    def of_denoisers(self, change: Callable[[Part], Part], denoisers: Collection[str]) -> "Footprint":
+        """The same with the parts of these names changed."""
+        return replace(self, parts=tuple(change(p) if p.component.name in denoisers else p for p in self.parts))
 
     def in_format(self, name: str, weight_bytes: int) -> "Footprint":
         """All weights in this number format, but for those that the libraries keep in float32."""

@@ -35,8 +35,7 @@ OF_DENOISERS: Mapping[str, Change] = {
 def guard(pipe: "DiffusionPipeline", config: Config) -> None:
     """Make the methods that this config does not survive raise UserError, on the pipe and on its denoiser."""
     _refuse(pipe, OF_PIPES, config, {"__deepcopy__": _no_copy} if config else {})
-    if parts.denoiser_name(pipe) is not None:
-        denoiser = parts.denoiser(pipe)
+    for denoiser in parts.denoisers(pipe).values() if parts.denoiser_name(pipe) is not None else ():
         _refuse(getattr(denoiser, "_orig_mod", denoiser), OF_DENOISERS, config, {})
 
 
@@ -90,5 +89,5 @@ class Installed:
 
 def _processors(pipe: "DiffusionPipeline") -> dict[str, Any]:
     """Name -> the attention processor of each of the denoiser's blocks."""
-    modules = parts.denoiser(pipe).named_modules()
+    modules = [(f"{of}.{n}", m) for of, model in parts.denoisers(pipe).items() for n, m in model.named_modules()]
     return {name: m.processor for name, m in modules if getattr(m, "processor", None) is not None}

@@ -39,8 +39,9 @@ PACKAGES = {  # value -> (package, lowest version that diffusers accepts)
 HAVE_VANILLA = ("AttnProcessor2_0", "AttnAddedKVProcessor2_0")
 HAVE_XFORMERS = (*HAVE_VANILLA, "JointAttnProcessor2_0")
 SDPA_KERNELS = {"flash", "efficient", "cudnn", "math"}
-FLASH_HEAD = 256  # the largest head that the kernel takes, by torch's sdp_utils
-CUDNN_HEAD, CUDNN_HEAD_HOPPER = 128, 256  # of compute capability 9.0 and above
+# The largest head that a kernel takes on any GPU (torch's sdp_utils.cpp), where torch was not asked of this one: a GPU
+# of another machine, or a study of an earlier version.
+ON_ANY_GPU = {"flash": 256, "cudnn": 128}
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -74,8 +75,7 @@ def _unforceable(value: str, target: Target) -> str | None:
     traits, kernel = target.pipeline.known, value.removeprefix("sdpa_")
     if any(not in_processor for _, _, in_processor in traits.step_attention):
         return f"{traits.denoiser_class} calls SDPA outside of attention processors, where no kernel can be forced"
-    cudnn = CUDNN_HEAD_HOPPER if target.device.at_least(9) else CUDNN_HEAD
-    most = {"sdpa_flash": FLASH_HEAD, "sdpa_cudnn": cudnn}.get(value)
+    most = target.device.sdpa_heads.get(kernel, ON_ANY_GPU.get(kernel))
     largest = max((head for head, _, _ in traits.step_attention), default=0)
     if most is not None and largest > most:
         return f"the {kernel} kernel takes heads of at most {most}; {traits.denoiser_class} has heads of {largest}"

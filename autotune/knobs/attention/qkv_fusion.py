@@ -1,6 +1,7 @@
 """qkv_fusion: the query, key and value projections of each attention block become one matrix product.
 
-diffusers keeps the separate weights beside the fused ones, so memory grows a little. Fusing comes before quantization.
+Fusing comes before quantization. diffusers keeps the separate weights beside the fused ones; here they are let go of
+before anything is quantized (_fused.py).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ def _fuse(model: Any) -> None:
         model.unfuse_qkv_projections()
         model.set_attn_processor(processors)
         raise would_replace("qkv_fusion=True")
+    from autotune.knobs.attention._fused import drop_replaced
+
+    drop_replaced(model)
 
 
 def undone_by(value: Value, change: Change) -> str | None:

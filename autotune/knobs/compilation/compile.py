@@ -173,7 +173,7 @@ def script(config: Config, target: Target) -> Script:
     if value == "trace":
         return Script(why_not="torch.jit.trace is deprecated, and needs a class of autotune's own to trace each shape")
     how = _how_in_a_script(config, traits.prompt_lengths_vary)
-    steps = [traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])]
+    steps = [*traits.denoisers, *(["controlnet"] if traits.controlnet_class else [])]
     lines = []
     for name in steps:
         if value == "regional" and name != "controlnet":
@@ -183,7 +183,7 @@ def script(config: Config, target: Target) -> Script:
                 f"    if any(cls.__name__ in {traits.repeated_blocks} for cls in type(block).__mro__):",
                 f"        block.compile({whole})",
             ]
-        elif len(steps) > 1 and config["compile_mode"] in ("reduce-overhead", "max-autotune"):
+        elif traits.controlnet_class and config["compile_mode"] in ("reduce-overhead", "max-autotune"):
             lines.append(f"pipe.{name} = torch.compile(pipe.{name}, {how})")
         else:
             lines.append(f"pipe.{name}.compile({how})")

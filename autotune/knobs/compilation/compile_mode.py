@@ -42,7 +42,7 @@ def clash(config: Config, target: Target) -> str | None:
 def _kept_output(config: Config, target: Target) -> str | None:
     """Why a CUDA graph would overwrite what the pipeline reads later, as it was seen in a rehearsed call."""
     traits, workload = target.pipeline.known, target.workload
-    compiled = {traits.denoiser, *(["controlnet"] if traits.controlnet_class else [])}
+    compiled = {*traits.denoisers, *(["controlnet"] if traits.controlnet_class else [])}
     if config["compile"] == "everything":
         compiled |= set(traits.text_encoders)
     above, scale = traits.guided_above, workload.guidance_scale

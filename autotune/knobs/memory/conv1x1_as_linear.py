@@ -25,11 +25,16 @@ def why_not(value: Value, target: Target) -> str | None:
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     from torchao.quantization import swap_conv2d_1x1_to_linear
 
-    denoiser = parts.denoiser(pipe)
-    names = {name for name, module in denoiser.named_modules() if _is_plain_1x1(module)}
-    swap_conv2d_1x1_to_linear(denoiser, lambda module, name: name in names)
-    left = {name for name, module in denoiser.named_modules() if _is_plain_1x1(module)}
-    return Effect(count=len(names - left), what="1x1 convolutions computed as linear layers")
+    swapped = 0
+    for denoiser in parts.denoisers(pipe).values():
+        names = _plain_1x1(denoiser)
+        swap_conv2d_1x1_to_linear(denoiser, lambda module, name, names=names: name in names)
+        swapped += len(names - _plain_1x1(denoiser))
+    return Effect(count=swapped, what="1x1 convolutions computed as linear layers")
+
+
+def _plain_1x1(denoiser: Any) -> set[str]:
+    return {name for name, module in denoiser.named_modules() if _is_plain_1x1(module)}
 
 
 def _is_plain_1x1(module: Any) -> bool:
@@ -50,7 +55,7 @@ def script(config: Config, target: Target) -> Script:
             "    every_cell_once = (*module.kernel_size, *module.stride) == (1, 1, 1, 1) and module.padding == (0, 0)",
             "    return every_cell_once and module.groups == 1",
             "",
-            f"swap_conv2d_1x1_to_linear(pipe.{target.pipeline.known.denoiser}, is_plain_1x1)",
+            *(f"swap_conv2d_1x1_to_linear(pipe.{name}, is_plain_1x1)" for name in target.pipeline.known.denoisers),
         ),
     )
 

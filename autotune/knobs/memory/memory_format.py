@@ -39,7 +39,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
 def script(config: Config, target: Target) -> Script:
     traits = target.pipeline.known
-    models = {traits.denoiser: traits.convolutions_3d}
+    models = dict.fromkeys(traits.denoisers, traits.convolutions_3d)
     models |= {"controlnet": 0} if traits.controlnet_class else {}
     models |= {"vae": traits.vae_convolutions_3d} if traits.vae_class else {}
     lines: list[str] = []

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def why_not(value: Value, target: Target) -> str | None:
     if value and target.pipeline.known.vae_class is None:
         return f"{target.pipeline.known.class_name} has no VAE"
+    if value and not target.pipeline.known.vae_slices:
+        return f"{target.pipeline.known.vae_class} does not support slicing"
     if value and all(shape.batch == 1 for shape in target.workload.shapes):
         return "needs a batch of at least 2; this workload has 1"
     return None

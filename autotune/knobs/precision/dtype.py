@@ -38,9 +38,9 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     """Change nothing, as the pipe was loaded in this format. Counts the denoiser's weights that have it."""
     import torch
 
-    denoiser = parts.denoiser(pipe)
     dtype = getattr(torch, TORCH_NAMES[str(config["dtype"])])
-    count = sum(p.numel() for p in denoiser.parameters() if p.dtype == dtype)
+    weights = [p for denoiser in parts.denoisers(pipe).values() for p in denoiser.parameters()]
+    count = sum(p.numel() for p in weights if p.dtype == dtype)
     return Effect(count=count, what=f"weights of the denoiser in {TORCH_NAMES[str(config['dtype'])]}")
 
 

@@ -29,10 +29,10 @@ def clash(config: Config, target: Target) -> str | None:
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
-    denoiser = parts.denoiser(pipe)
-    stored = getattr(torch, str(config["layerwise_casting"]))
-    denoiser.enable_layerwise_casting(storage_dtype=stored, compute_dtype=denoiser.dtype)
-    sizes = [(p.numel(), p.dtype) for p in denoiser.parameters()]
+    stored, denoisers = getattr(torch, str(config["layerwise_casting"])), parts.denoisers(pipe).values()
+    for denoiser in denoisers:
+        denoiser.enable_layerwise_casting(storage_dtype=stored, compute_dtype=denoiser.dtype)
+    sizes = [(p.numel(), p.dtype) for denoiser in denoisers for p in denoiser.parameters()]
     count = sum(size for size, dtype in sizes if dtype == stored)
     share = count / sum(size for size, _ in sizes)
     return Effect(count=count, what=f"weights stored in 8 bits, {share:.0%} of the denoiser's")
@@ -41,7 +41,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
     if config["layerwise_casting"] == "none":
         return footprint
-    return footprint.of_denoiser(lambda p: p.stored_smaller(p.component.cast, 8), target.pipeline.known.denoiser)
+    return footprint.of_denoisers(lambda p: p.stored_smaller(p.component.cast, 8), target.pipeline.known.denoisers)
 
 
 def undone_by(value: Value, change: Change) -> str | None:
@@ -51,9 +51,9 @@ def undone_by(value: Value, change: Change) -> str | None:
 
 
 def script(config: Config, target: Target) -> Script:
-    denoiser, stored = f"pipe.{target.pipeline.known.denoiser}", f"torch.{config['layerwise_casting']}"
-    how = f"storage_dtype={stored}, compute_dtype={denoiser}.dtype"
-    return Script(lines=(f"{denoiser}.enable_layerwise_casting({how})",))
+    stored, denoisers = f"torch.{config['layerwise_casting']}", [f"pipe.{n}" for n in target.pipeline.known.denoisers]
+    hows = {denoiser: f"storage_dtype={stored}, compute_dtype={denoiser}.dtype" for denoiser in denoisers}
+    return Script(lines=tuple(f"{denoiser}.enable_layerwise_casting({how})" for denoiser, how in hows.items()))
 
 
 KNOB = Knob(

@@ -45,9 +45,10 @@ def why_not(value: Value, target: Target) -> str | None:
     if value != "none" and target.lacks("torchao"):
         return target.lacks("torchao")
     device = target.device
-    own = target.pipeline.known.quantized.get(target.pipeline.known.denoiser)
-    if own is not None and value != "none":
-        return f"the checkpoint's {target.pipeline.known.denoiser} is quantized already ({own})"
+    own = {name: target.pipeline.known.quantized.get(name) for name in target.pipeline.known.denoisers}
+    name = next((name for name, how in own.items() if how is not None), None)
+    if name is not None and value != "none":
+        return f"the checkpoint's {name} is quantized already ({own[name]})"
     if not target.pipeline.known.linear_shapes and value != "none":
         return f"{target.pipeline.known.denoiser_class} has no linear layers"
     if value in ("fp8_dynamic", "fp8_dynamic_row") and not device.at_least(8, 9):
@@ -82,22 +83,23 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
     from torchao import quantization
 
-    denoiser = parts.denoiser(pipe)
     value, layers, kind = str(config["quantization"]), str(config["quantization_filter"]), device.partition(":")[0]
     left_out, why = _left_out(pipe, value, kind)
-    chosen: dict[str, Any] = {}
-    for name, module in denoiser.named_modules():
+    chosen: set[torch.nn.Module] = set()
+    denoisers = parts.denoisers(pipe).values()
+    for name, module in (named for denoiser in denoisers for named in denoiser.named_modules()):
         if isinstance(module, torch.nn.Linear) and name not in left_out:
             shape = (module.in_features, module.out_features)
             if selected(layers, shape) and _fits(value, shape, kind):
-                chosen[name] = module
-    total = sum(p.numel() for p in denoiser.parameters())
+                chosen.add(module)
+    total = sum(p.numel() for denoiser in denoisers for p in denoiser.parameters())
     # On the GPU, one layer after another: a processor takes minutes for a large model. With an offload the weights stay
     # where they are, except that int4 weights can only be packed on the GPU.
     on_gpu = kind == "cuda" and (value == "int4_weight_only" or config["offload"] == "none")
     where = device if on_gpu else None
-    quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, name: name in chosen, device=where)
-    done = [module for module in chosen.values() if type(module.weight.data).__module__.startswith("torchao")]
+    for denoiser in denoisers:
+        quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, _: module in chosen, device=where)
+    done = [module for module in chosen if type(module.weight.data).__module__.startswith("torchao")]
     part = sum(module.weight.numel() for module in done)
     return Effect(count=len(done), what=f"linear layers quantized, {part / total:.0%} of the denoiser's weights{why}")
 
@@ -156,7 +158,7 @@ def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
         scales = sum(high * count * (2 * wide // GROUP if grouped else 1) for wide, high, count in fits)
         return replace(smaller, bytes=smaller.bytes + scales * (part.weight_bytes if grouped else SCALE_BYTES))
 
-    return footprint.of_denoiser(quantized, target.pipeline.known.denoiser)
+    return footprint.of_denoisers(quantized, target.pipeline.known.denoisers)
 
 
 def undone_by(value: Value, change: Change) -> str | None:
@@ -169,7 +171,7 @@ def script(config: Config, target: Target) -> Script:
     from autotune.knobs.precision._linear_layers import SDXL_LEFT_OUT
 
     value, kind = str(config["quantization"]), target.device.kind
-    denoiser, layers = f"pipe.{target.pipeline.known.denoiser}", str(config["quantization_filter"])
+    layers = str(config["quantization_filter"])
     if value == "int4_weight_only" and kind == "cpu":
         return Script(why_not="int4 on a CPU is a prototype of torchao, whose module may move in any version")
     limits = {
@@ -197,7 +199,7 @@ def script(config: Config, target: Target) -> Script:
         "def is_quantized(module, name):",
         f"    return {' and '.join(wanted)}",
         "",
-        f"quantize_({denoiser}, {made}, filter_fn=is_quantized{where})",
+        *(f"quantize_(pipe.{name}, {made}, filter_fn=is_quantized{where})" for name in target.pipeline.known.denoisers),
     )
     return Script(imports=(f"from torchao.quantization import {names}",), lines=lines)
 
