@@ -34,15 +34,25 @@ def clash(config: Config, target: Target) -> str | None:
 
 
 def switch_on(pipe: "DiffusionPipeline", config: Any, *, calls: Calls | None = None) -> "BlockCache":
-    """Switch the cache of this configuration on. What it keeps is dropped when a call of the pipe begins."""
+    """Switch the cache of this configuration on. What it keeps is dropped when a call of the pipe begins.
+
+    Denoisers that take turns have a cache each; the first one's is returned.
+    """
+    calls = calls or Calls(pipe)
+    return [_switch_on(denoiser, config, calls) for denoiser in parts.denoisers(pipe).values()][0]
+
+
+def _switch_on(denoiser: Any, config: Any, calls: Calls) -> "BlockCache":
     from autotune.pipelines.rehearsal.caches import BlockCache
 
-    denoiser = parts.denoiser(pipe)
-    calls = calls or Calls(pipe)
     kept = BlockCache(denoiser, config)
+    kept_of: Any = None  # the timesteps of the call of the pipe to which the outputs belong
 
     def before(*_: Any) -> None:
-        fresh = calls.is_new()
+        nonlocal kept_of
+        calls.is_new()
+        fresh = calls.timesteps is None or calls.timesteps is not kept_of
+        kept_of = calls.timesteps
         kept.begin(calls.of_step, fresh=fresh)
 
     def after(*_: Any) -> None:
