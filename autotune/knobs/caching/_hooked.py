@@ -39,7 +39,8 @@ def switch_on(pipe: "DiffusionPipeline", config: Any, *, calls: Calls | None = N
     Denoisers that take turns have a cache each; the first one's is returned.
     """
     calls = calls or Calls(pipe)
-    return [_switch_on(denoiser, config, calls) for denoiser in parts.denoisers(pipe).values()][0]
+    first, *_ = [_switch_on(denoiser, config, calls) for denoiser in parts.denoisers(pipe).values()]
+    return first
 
 
 def _switch_on(denoiser: Any, config: Any, calls: Calls) -> "BlockCache":
