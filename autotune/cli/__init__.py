@@ -23,7 +23,7 @@ from autotune.errors import UserError, shown
 ONE_PART = ("--controlnet", "--config", "--variant", "--revision")
 BAD_WORDS: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]  # click's ClickException
 
-for group in ("search", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
+for group in ("search", "fleet", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
     import_module(f"autotune.cli.{group}")
 
 

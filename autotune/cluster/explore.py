@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune.cluster.cards import Card, off, off_words
+from autotune.cluster.crew import Crew, keep_files
 from autotune.cluster.messenger import Done, Gone, Lost, News, Ready, this_host
 from autotune.cluster.order import Order, Result, make_order
-from autotune.cluster.team import Team, keep_files
 from autotune.config import Config
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
@@ -30,7 +30,7 @@ from autotune.tuning.events import Anchored, CardTold, Listener, TrialEnded, Tri
 from autotune.tuning.explore import Explorer
 
 ATTEMPTS = 2  # of a trial that is lost
-NO_CARD_S = 180.0  # the longest wait for a card while none is there
+NO_CARD_S = 300.0  # the longest wait for a card while none is there
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Work:
 
 
 class ParallelExplorer(Explorer):
-    """An Explorer whose runs are given to the cards of a team."""
+    """An Explorer whose runs are given to the cards of a crew."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class ParallelExplorer(Explorer):
         runner: Runner,
         listen: Listener,
         *,
-        team: Team,
+        crew: Crew,
         reuse: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(folder, study, runner, listen, clock=clock, reuse=reuse)
-        self.orders, self.team, self.cards = runner, team, team.cards
+        self.orders, self.crew, self.cards = runner, crew, crew.cards
         self.running: dict[int, tuple[Card, Work]] = {}  # by ticket
         self.again: list[Work] = []
         self._asked_in_vain = False
@@ -103,7 +103,7 @@ class ParallelExplorer(Explorer):
                         given = True
             if not self.running and not self.again and any(card.is_free for card in self.cards.values()):
                 return
-            news = self.team.messenger.news(1.0)
+            news = self.crew.messenger.news(1.0)
             if news is not None:
                 self._hear(news)
             if self.running or any(card.is_free for card in self.cards.values()):
@@ -118,7 +118,7 @@ class ParallelExplorer(Explorer):
         may_ask = taken < budget.trials and not self._asked_in_vain and self._has_time(end)
         if not waiting and not may_ask:
             return None
-        if card.needs_baseline:
+        if self.is_due(card):
             return self._anchor(card)
         lost = self._lost_work(card)
         if lost is not None or not may_ask:
@@ -130,6 +130,10 @@ class ParallelExplorer(Explorer):
         number, config, origin = asked
         self.listen(TrialStarted(number, config, origin))
         return Work(number, config, origin)
+
+    def is_due(self, card: Card) -> bool:
+        """Is the card to run the baseline next?"""
+        return card.needs_baseline
 
     def _lost_work(self, card: Card) -> Work | None:
         """What is to be given out again: on another host if there is one that is free."""
@@ -149,15 +153,19 @@ class ParallelExplorer(Explorer):
         return Work(before, self.study.baseline.config, None)
 
     def _give(self, card: Card, work: Work) -> None:
-        ticket = next(self.team.tickets)
+        ticket = next(self.crew.tickets)
         card.busy = True
         self.running[ticket] = (card, work)
+        self.start(ticket, card, work)
+
+    def start(self, ticket: int, card: Card, work: Work) -> None:
+        """Send the order. A replay looks the outcome up instead."""
         order = self._order(card, work)
         place = self.folder.path / order.place
         if work.origin is not None:  # a search that is killed now finds the trial's config there
             place.mkdir(parents=True, exist_ok=True)
             write_json(place / "job.json", self.orders.job(work.config, pictures=True, reuse=order.reuse).to_json())
-        self.team.messenger.give(ticket, card.index, order, self.folder.path)
+        self.crew.messenger.give(ticket, card.index, order, self.folder.path)
 
     def _order(self, card: Card, work: Work) -> Order:
         trials = self.study.trials
@@ -175,9 +183,9 @@ class ParallelExplorer(Explorer):
     def _hear(self, news: News) -> None:
         match news:
             case Ready():
-                self.listen(CardTold(*self.team.joined(news)))
+                self.listen(CardTold(*self.crew.joined(news)))
             case Gone():
-                self.listen(CardTold(*self.team.left(news)))
+                self.listen(CardTold(*self.crew.left(news)))
             case Lost():
                 if news.ticket in self.running:
                     self._lost(*self._returned(news.ticket), news.why)
@@ -216,8 +224,12 @@ class ParallelExplorer(Explorer):
         elif result.trouble is not None:
             self._lost(card, work, result.trouble)
         else:
-            keep_files(news.files, self._place(work))
+            self.keep(news.files, self._place(work))
             self._measured(card, work, result)
+
+    def keep(self, files: Path, place: Path) -> None:
+        """Put the files of a run at their place in the study. A replay has none."""
+        keep_files(files, place)
 
     def _place(self, work: Work) -> Path:
         return self.folder.anchor(work.number) if work.origin is None else self.folder.trial(work.number)

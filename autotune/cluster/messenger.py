@@ -149,7 +149,8 @@ class RayMessenger:
                 start_new_session=True,  # Ctrl-C ends the search, which ends it
                 env=_environment(),
             )
-        self._heard = heard = queue.Queue()
+        heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._heard = heard
         assert self._process.stdout is not None
         threading.Thread(target=_hear, args=(self._process.stdout, heard.put), daemon=True).start()
 
@@ -196,8 +197,9 @@ class RayMessenger:
 
 
 def _environment() -> dict[str, str]:
-    # Ray would send usage statistics; it is told not to, as nothing leaves the machine unasked.
-    return {**os.environ, **SAFE_PATH, "RAY_USAGE_STATS_ENABLED": "0"}
+    # Of a Ray of our own: it sends no usage statistics, and its workers run as the search does, not with a niceness of
+    # 15 (see work.py).
+    return {**os.environ, **SAFE_PATH, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def _hear(lines: IO[str], put: Callable[[dict[str, Any] | None], None]) -> None:

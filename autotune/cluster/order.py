@@ -1,5 +1,6 @@
 """Order: what a worker is told to run, and Result: what it sends back. Both travel as JSON."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Order(FrozenModel):
     place      of the run's files, relative to the study's folder
     target     of the study; the worker puts its own card in place of the study's, if the two are alike
     version    of autotune
+    niceness   of the searching process, as the kernel has it
     fetch      the worker's host may lack the weights: probe the pipeline first, which downloads them
     earlier    those of the study's trials that the run needs, see `needed`
     draw       draw the pictures of this workload, untimed, and judge them by those in `reference`; None: measure
@@ -33,6 +35,7 @@ class Order(FrozenModel):
     place: str
     target: Target
     version: str
+    niceness: int
     values: dict[str, Value]
     timeout_s: float
     max_memory_bytes: int | None
@@ -82,6 +85,7 @@ def make_order(
         place=place.relative_to(runner.folder.path).as_posix(),
         target=runner.target,
         version=autotune.__version__,
+        niceness=os.nice(0),
         values=dict(config),
         timeout_s=runner.timeout_s,
         max_memory_bytes=runner.max_memory_bytes,

@@ -16,11 +16,13 @@ from autotune.cluster.order import Order, Result
 from autotune.cluster.team import Team
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
+from autotune.frozen_model import write_json
 from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.study.record import read_trials
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
+from autotune.study.storage import OnDisk
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Failure
@@ -71,13 +73,21 @@ class MadeUp:
         self.closed = True
 
 
+class Files(OnDisk):
+    """A study's files without Optuna's database, which takes most of a test's time."""
+
+    database = None
+
+
 class Exploring:
     """A search of a made-up cluster, with a random sampler."""
 
     def __init__(self, path: Path, cluster: MadeUp, budget: int = 14) -> None:
         self.folder, self.events = StudyFolder(path), list[Event]()
         self.folder.create()
-        self.study = Study(self.folder, record(space=SPACE.values), SPACE, sampler="random", parallel=True)
+        kept = record(space=SPACE.values)
+        write_json(self.folder.study, kept.to_json())
+        self.study = Study(self.folder, kept, SPACE, sampler="random", parallel=True, store=Files(self.folder))
         runner = Runner(self.folder, TARGET, 60.0)
         ticks = iter(range(10**6))
         self.explorer = Team(cluster).explorer(self.folder, self.study, runner, self.events.append, reuse=True)

@@ -78,11 +78,17 @@ def _median(counts: Sequence[int | None]) -> float | None:
     return None if median == float("inf") else median
 
 
-def convergence_of(trials: Sequence[Trial], reference: ReferenceFront, seed: int) -> Convergence:
-    """The convergence of a search that ran these trials, measured against the reference front of the recording."""
+def convergence_of(
+    trials: Sequence[Trial], reference: ReferenceFront, seed: int, ended_s: Sequence[float] | None = None
+) -> Convergence:
+    """The convergence of a search that ran these trials, measured against the reference front of the recording.
+
+    trials   in the order in which they ended
+    ended_s  when, since the start of the search; None: they ran one after the other
+    """
     faults, seconds = 0, list[float]()
     for trial in trials:
         seconds.append(trial.seconds + (seconds[-1] if seconds else 0.0))
         faults += isinstance(trial.outcome, Failure) and trial.outcome.cause not in NOT_THE_CONFIG
     found, picks = tuple(reference.shares(trials)), tuple(reference.picks(trials))
-    return Convergence(seed=seed, found=found, picks=picks, device_s=tuple(seconds), faults=faults)
+    return Convergence(seed=seed, found=found, picks=picks, device_s=tuple(ended_s or seconds), faults=faults)
