@@ -16,6 +16,7 @@ from autotune.report.page.page import write_report
 from autotune.report.summary import read_summary
 
 WIDTH_PX, PHONE_PX = 1100, 375
+PATIENCE_S = 300  # a machine that does other work draws the plots in minutes
 PARTS = (("trade-off", "#front-title", "#detail"), ("pictures", "#pictures-title", ".reel"))
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 
@@ -43,7 +44,9 @@ def _browser() -> webdriver.Chrome:
     options.binary_location = "/usr/bin/chromium"
     for switch in SWITCHES:
         options.add_argument(switch)
-    return webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    browser.set_script_timeout(PATIENCE_S)
+    return browser
 
 
 def _open(browser: webdriver.Chrome, report: Path, width_px: int, scheme: str) -> None:
@@ -53,10 +56,10 @@ def _open(browser: webdriver.Chrome, report: Path, width_px: int, scheme: str) -
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.get(report.resolve().as_uri())
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_S
     while not browser.execute_script("return document.documentElement.dataset.drawn"):
         if time.monotonic() > end:
-            raise TimeoutError(f"the plots of {report} were not drawn within a minute")
+            raise TimeoutError(f"the plots of {report} were not drawn within {PATIENCE_S} s")
         time.sleep(0.1)
     browser.execute_script(
         "(document.querySelector('tr[data-kind=pick]') ?? document.getElementById('trial-0')).click()"

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from tools.gpu_checks import GOES_ON
-from tools.gpu_reports import PAGE, Outcome, Record, page, read_record, summary, words
+from tools.gpu_reports import PAGE, Outcome, Record, page, read_record, skipped, summary, words
 from tools.gpu_step import Step
 from tools.gpu_steps import STEPS
 
@@ -91,10 +91,13 @@ class Runner:
         started = time.monotonic()
         with (report / "output.txt").open("ab" if goes_on else "wb") as output:
             outcome, why = self._run_commands(commands, started + step.limit_s, output)
+        cant, holes = skipped((report / "output.txt").read_text(encoding="utf-8", errors="replace"))
+        if outcome == "passed" and holes:
+            outcome, why = "failed", f"skipped: {'; '.join(holes)}"
         seconds = (*earlier_s, round(time.monotonic() - started, 1))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         card = self.card
-        record = Record(step.name, card.name, outcome, why, now, seconds, commands, card.versions, card.commit)
+        record = Record(step.name, card.name, outcome, why, now, seconds, commands, card.versions, card.commit, cant)
         for found in (path for pattern in step.keep for path in sorted(work.glob(pattern))):
             shutil.copy2(found, report / found.name)
         (report / "step.json").write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")

@@ -1,15 +1,17 @@
 """GPU reports: what the steps have left under reports/gpu-CARD/STEP, as a summary and as a table for the docs."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tools.gpu_step import Step
+from tools.gpu_step import NOT_POSSIBLE, Step
 from tools.gpu_steps import FEATURES, STEPS
 
 PAGE = Path("docs/trust/seen.md")  # the page with the table, two folders below the root
+SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+: (.+)$", re.MULTILINE)  # pytest's summary of what it skipped
 BEGIN, END = "<!-- made by python -m tools.gpu --table -->", "<!-- end of that table -->"
 
 Outcome = Literal["passed", "failed", "unfinished"]
@@ -17,7 +19,11 @@ Outcome = Literal["passed", "failed", "unfinished"]
 
 @dataclass(frozen=True)
 class Record:
-    """What became of a step on a card; step.json. seconds: of every run of it, one that was cut off included."""
+    """What became of a step on a card; step.json.
+
+    seconds       of every run of it, one that was cut off included
+    not_possible  what the card can't do, and was therefore not tried
+    """
 
     step: str
     card: str
@@ -28,6 +34,14 @@ class Record:
     commands: tuple[str, ...]
     versions: Mapping[str, str]
     commit: str
+    not_possible: tuple[str, ...] = ()
+
+
+def skipped(output: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(what the card can't do, tests that were skipped for another reason), as pytest lists them, each once."""
+    told = list(dict.fromkeys(SKIPPED.findall(output)))
+    card = tuple(reason.removeprefix(NOT_POSSIBLE) for reason in told if reason.startswith(NOT_POSSIBLE))
+    return card, tuple(reason for reason in told if not reason.startswith(NOT_POSSIBLE))
 
 
 def read_record(path: Path) -> Record | None:
@@ -35,7 +49,8 @@ def read_record(path: Path) -> Record | None:
     if not path.is_file():
         return None
     data = json.loads(path.read_text(encoding="utf-8"))
-    return Record(**{**data, "seconds": tuple(data["seconds"]), "commands": tuple(data["commands"])})
+    lists = {name: tuple(data.get(name, ())) for name in ("seconds", "commands", "not_possible")}
+    return Record(**{**data, **lists})
 
 
 def records(reports: Path) -> dict[str, dict[str, Record]]:
@@ -64,7 +79,8 @@ def summary(reports: Path, steps: Sequence[Step] = STEPS) -> str:
 
 def words(record: Record) -> str:
     why = f", {record.why}" if record.why else ""
-    return f"{record.outcome} {record.ended[:10]} at {record.commit}, {sum(record.seconds):.0f} s{why}"
+    cant = f"; {NOT_POSSIBLE}{', '.join(record.not_possible)}" if record.not_possible else ""
+    return f"{record.outcome} {record.ended[:10]} at {record.commit}, {sum(record.seconds):.0f} s{why}{cant}"
 
 
 def table(reports: Path) -> str:

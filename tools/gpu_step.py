@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LIMIT_S = 480.0
+# How a test says what this card can't do, beside pytest's SKIPPED. A test that is skipped otherwise fails its step.
+NOT_POSSIBLE = "not possible on this card: "
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from autotune.recordings.parquet import _TYPES
 from autotune.report.table import samples_rows, trials_rows
 from autotune.trial import Cause
 from autotune.tuning.export import export_from
-from tools.docs import columns, outcomes
+from tools.docs import columns, messages, outcomes
 from tools.docs.__main__ import documents
 from tools.docs.fences import FENCE, ROOT, blocks, pages
 from tools.docs.inserts import MARK, OUTPUTS
@@ -159,3 +159,18 @@ def test_the_study_that_the_docs_show_can_still_be_read_and_exported() -> None:
     assert again.pictures == best.pictures
     assert best.about.split(" (")[0].removesuffix(" the baseline's speed") in README
     assert list(blocks(ROOT / "README.md"))
+
+
+def test_every_sentence_of_an_error_can_be_found() -> None:
+    """As the command line prints it: the words of the page's line, in order, with what was given between them."""
+    lines = [line[2:].replace("\\", "") for line in messages.page().splitlines() if line.startswith("- ")]
+    parts = [re.split(r"[A-Z][A-Z ]+|\.\.\.", line) for line in lines]
+    patterns = [re.compile(".*".join(map(re.escape, fixed))) for fixed in parts]
+    assert len(patterns) > 250
+    for said in (
+        "unknown sampler 'bogus': did you mean 'auto'?",
+        "--fix takes KNOB=VALUE such as dtype=bf16, not 'dtype'.",
+        "the budget is 0 trials; give at least 1, which is the baseline.",
+        "'here' is not a study folder (no study.json in it).",
+    ):
+        assert any(pattern.search(said) for pattern in patterns), said

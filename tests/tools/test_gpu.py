@@ -115,6 +115,38 @@ def test_a_step_that_failed_begins_anew_and_stops_at_the_command_that_failed(
         assert "runs before: 0" in output
 
 
+SUMMARY = """
+print("..s. [100%]")
+print("SKIPPED [1] tests/gpu/test_cuda.py:30: not possible on this card: the flash kernel")
+print("SKIPPED [2] tests/gpu/test_cuda.py:59: not possible on this card: TF32, which needs compute capability 8.0")
+"""
+
+
+def test_what_the_card_can_not_do_is_said_in_the_summary(runner: gpu.Runner, tmp_path: Path) -> None:
+    record = runner.run(scripted(tmp_path, SUMMARY))
+    assert record.outcome == "passed"
+    assert record.not_possible == ("the flash kernel", "TF32, which needs compute capability 8.0")
+    told = gpu_reports.summary(tmp_path / "reports", [scripted(tmp_path, SUMMARY)])
+    assert "not possible on this card: the flash kernel, TF32, which needs" in told
+    assert gpu_reports.read_record(runner.reports / "scripted" / "step.json") == record
+
+
+def test_a_test_that_is_skipped_for_another_reason_fails_its_step(runner: gpu.Runner, tmp_path: Path) -> None:
+    record = runner.run(scripted(tmp_path, 'print("SKIPPED [1] tests/gpu/test_a.py:3: no network")'))
+    assert (record.outcome, record.why) == ("failed", "skipped: no network")
+
+
+def test_a_record_of_an_earlier_version_is_read(runner: gpu.Runner, tmp_path: Path) -> None:
+    runner.run(scripted(tmp_path, "print()"))
+    path = runner.reports / "scripted" / "step.json"
+    data = json.loads(path.read_text())
+    del data["not_possible"]
+    path.write_text(json.dumps(data))
+    record = gpu_reports.read_record(path)
+    assert record is not None
+    assert record.not_possible == ()
+
+
 def test_a_check_that_says_go_on_leaves_the_step_unfinished(runner: gpu.Runner, tmp_path: Path) -> None:
     assert runner.run(scripted(tmp_path, "raise SystemExit(75)")).outcome == "unfinished"
 

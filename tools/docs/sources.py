@@ -27,39 +27,38 @@ def effects(path: Path) -> list[str]:
     calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
     made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Effect"]
     whats = [keyword.value for call in made for keyword in call.keywords if keyword.arg == "what"]
-    return list(dict.fromkeys(text for what in whats for text in _texts(what)))
+    return list(dict.fromkeys(text for what in whats for text in texts(what)))
 
 
 def _returned(function: ast.FunctionDef) -> Iterator[str]:
     for node in ast.walk(function):
         if isinstance(node, ast.Return) and node.value is not None:
-            yield from _texts(node.value)
+            yield from texts(node.value)
 
 
-def _texts(node: ast.expr) -> Iterator[str]:
+def texts(node: ast.expr) -> Iterator[str]:
     """The texts that an expression can be; what is put into a text stands in it as a name in capitals."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):
         yield "".join(_part(value) for value in node.values)
     elif isinstance(node, ast.IfExp):
-        yield from _texts(node.body)
-        yield from _texts(node.orelse)
+        yield from texts(node.body)
+        yield from texts(node.orelse)
     elif isinstance(node, ast.BoolOp):
         for value in node.values:
-            yield from _texts(value)
+            yield from texts(value)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lacks":
         named = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
         yield from (f"the package {name} is not installed" for name in named)
 
 
 def _part(node: ast.expr) -> str:
+    """A constant part as it stands; of what is put in, the name of the value, without the functions around it."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     inside = node.value if isinstance(node, ast.FormattedValue) else node
-    names = [
-        n.attr if isinstance(n, ast.Attribute) else n.id
-        for n in ast.walk(inside)
-        if isinstance(n, ast.Attribute | ast.Name)
-    ]
-    return names[0].upper() if names else "..."
+    called = {id(n.func) for n in ast.walk(inside) if isinstance(n, ast.Call)}
+    nodes = [n for n in ast.walk(inside) if isinstance(n, ast.Attribute | ast.Name) and id(n) not in called]
+    names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in nodes]
+    return names[0].strip("_").replace("_", " ").upper() if names else "..."
