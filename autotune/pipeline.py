@@ -45,6 +45,7 @@ class Traits(FrozenModel):
     denoiser: Identifier  # the name of the component that runs once a step: "unet", "transformer"
     denoiser_class: Identifier
     vae_class: Identifier | None
+    vae_name: Identifier = "vae"  # of the component, if there is one ("movq" in Kandinsky)
     fuses_qkv: bool
     slices_attention: bool
     repeated_blocks: tuple[Identifier, ...]  # the classes of the denoiser's blocks that regional compilation compiles

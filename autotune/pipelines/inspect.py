@@ -153,6 +153,7 @@ def _of_vae(pipe: "DiffusionPipeline", pipeline: Pipeline) -> dict[str, Any]:
     faults = {value: vae_fault(pipeline, value, vae.config) for value in REPLACEMENT_VAES}
     return {
         "vae_class": type(vae).__name__,
+        "vae_name": parts.vae_name(pipe),
         "vae_tile_px": _tile_px(vae),
         "vae_slices": hasattr(vae, "use_slicing"),
         "vae_convolutions": len(_all(vae, torch.nn.Conv2d)),

@@ -51,7 +51,12 @@ def controlnet(pipe: "DiffusionPipeline") -> Any | None:
 
 def vae(pipe: "DiffusionPipeline") -> Any | None:
     """The VAE, whatever its name; None: the pipe has none, because it works on pixels."""
-    return next((part for name in VAES if (part := getattr(pipe, name, None)) is not None), None)
+    return getattr(pipe, vae_name(pipe), None)
+
+
+def vae_name(pipe: "DiffusionPipeline") -> str:
+    """The name of that component; "vae" where there is none."""
+    return next((name for name in VAES if getattr(pipe, name, None) is not None), "vae")
 
 
 def denoisers(pipe: "DiffusionPipeline") -> dict[str, Any]:

@@ -266,7 +266,7 @@ def script(config: Config, target: Target) -> Script:
     models = [
         *traits.denoisers,
         *(["controlnet"] if traits.controlnet_class else []),
-        *(["vae"] if traits.vae_class else []),
+        *([traits.vae_name] if traits.vae_class else []),
     ]
     lines = (
         f"for model in ({', '.join(f'pipe.{name}' for name in models)},):",

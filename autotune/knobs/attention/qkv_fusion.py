@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.attention._fused import drop_replaced
 from autotune.knobs.attention._processors import beside_adapter, weighted_processors, would_replace
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -43,8 +44,6 @@ def _fuse(model: Any) -> None:
         model.unfuse_qkv_projections()
         model.set_attn_processor(processors)
         raise would_replace("qkv_fusion=True")
-    from autotune.knobs.attention._fused import drop_replaced
-
     drop_replaced(model)
 
 
@@ -60,7 +59,7 @@ def script(config: Config, target: Target) -> Script:
     traits = target.pipeline.known
     lines = [f"pipe.{name}.fuse_qkv_projections()" for name in traits.denoisers]
     if traits.vae_class == "AutoencoderKL" and config["vae"] != "tiny":
-        lines.append("pipe.vae.fuse_qkv_projections()")
+        lines.append(f"pipe.{traits.vae_name}.fuse_qkv_projections()")
     return Script(lines=tuple(lines))
 
 

@@ -188,7 +188,8 @@ def script(config: Config, target: Target) -> Script:
         else:
             lines.append(f"pipe.{name}.compile({how})")
     if value in DECODES and traits.vae_class is not None:
-        lines.append(f"pipe.vae.decode = torch.compile(pipe.vae.decode, {how})")
+        decode = f"pipe.{traits.vae_name}.decode"
+        lines.append(f"{decode} = torch.compile({decode}, {how})")
     for name in traits.text_encoders if value == "everything" else ():
         arguments = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
         lines.append(f"pipe.{name}({arguments})  # installs its hooks, which would break the graph")

@@ -41,7 +41,7 @@ def script(config: Config, target: Target) -> Script:
     traits = target.pipeline.known
     models = dict.fromkeys(traits.denoisers, traits.convolutions_3d)
     models |= {"controlnet": 0} if traits.controlnet_class else {}
-    models |= {"vae": traits.vae_convolutions_3d} if traits.vae_class else {}
+    models |= {traits.vae_name: traits.vae_convolutions_3d} if traits.vae_class else {}
     lines: list[str] = []
     for name, of_three_dimensions in models.items():
         if not of_three_dimensions:

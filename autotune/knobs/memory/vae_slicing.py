@@ -29,7 +29,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
 
 def script(config: Config, target: Target) -> Script:
-    return Script(lines=("pipe.vae.enable_slicing()",))
+    return Script(lines=(f"pipe.{target.pipeline.known.vae_name}.enable_slicing()",))
 
 
 KNOB = Knob(

@@ -31,7 +31,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
 
 def script(config: Config, target: Target) -> Script:
-    return Script(lines=("pipe.vae.enable_tiling()",))
+    return Script(lines=(f"pipe.{target.pipeline.known.vae_name}.enable_tiling()",))
 
 
 KNOB = Knob(
