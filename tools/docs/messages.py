@@ -14,7 +14,7 @@ given and what to do. A word in capitals stands for what is found there, so sear
 [Troubleshooting](../troubleshooting.md). Why a value of a setting is not available: [Knobs](knobs.md). Causes of failed
 trials: [Outcomes](outcomes.md).
 """
-SHORTEST = 3  # words: what is shorter is a part of another sentence
+SHORTEST = 2  # words: what is shorter is a part of another sentence
 
 
 def page() -> str:

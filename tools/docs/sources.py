@@ -58,6 +58,8 @@ def _part(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
         return str(node.value)
     inside = node.value if isinstance(node, ast.FormattedValue) else node
+    if isinstance(inside, ast.Call) and isinstance(inside.func, ast.Name) and inside.func.id == "nearest":
+        return "NEAREST"  # the nearest word that is known
     called = {id(n.func) for n in ast.walk(inside) if isinstance(n, ast.Call)}
     nodes = [n for n in ast.walk(inside) if isinstance(n, ast.Attribute | ast.Name) and id(n) not in called]
     names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in nodes]
