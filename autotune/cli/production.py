@@ -23,26 +23,40 @@ def export(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
     pick: Pick = "fastest",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file. Default: PICK.json (.py, .md) in the study.")
+        Path | None, typer.Option("-o", "--output", help="The file. Default: PICK.json (.py, .md ...) in the study.")
     ] = None,
     as_: Annotated[
-        str, typer.Option("--as", help="json, python (a script without autotune) or markdown (for a model card).")
+        str,
+        typer.Option(
+            "--as",
+            help="json, python (a script without autotune), markdown (for a model card), or for another program: "
+            "diffusers, cache-dit, sglang, comfyui.",
+        ),
     ] = "json",
     with_artifacts: Annotated[
         bool, typer.Option("--with-artifacts", help="Compile now, and store the compiled code beside the JSON.")
     ] = False,
 ) -> None:
-    """Export one trial of a study as the JSON that autotune.load() reads, as a script or as Markdown."""
+    """Export one trial of a study: as the JSON that autotune.load() reads, a script, Markdown or for another program.
+
+    What another program can't take of the config is listed in its file, and on standard error.
+    """
     from autotune.production.plain_script import SUFFIXES, write_text
+    from autotune.production.programs import SUFFIXES as OF_PROGRAMS
+    from autotune.production.programs import write_for
     from autotune.tuning.export import export_from
 
-    if as_ not in SUFFIXES:
-        raise UserError(f"--as takes {', '.join(SUFFIXES)}, not {as_!r}.")
+    suffixes = SUFFIXES | OF_PROGRAMS
+    if as_ not in suffixes:
+        raise UserError(f"--as takes {', '.join(suffixes)}, not {as_!r}.")
     if with_artifacts and as_ != "json":
         raise UserError(f"--with-artifacts needs --as json, not --as {as_}.")
-    path = output or study / f"{pick}{SUFFIXES[as_]}"
+    path = output or study / f"{pick}{suffixes[as_]}"
     tuned = export_from(study, pick)
-    if as_ != "json":
+    if as_ in OF_PROGRAMS:
+        for what in write_for(tuned, as_, path).left_out:
+            print(f"not in the file: {what}", file=sys.stderr)
+    elif as_ != "json":
         write_text(tuned, as_, path)
     elif with_artifacts:
         from autotune.tuning.compile_artifacts import save_with_artifacts
