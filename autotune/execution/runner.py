@@ -190,7 +190,7 @@ class Runner:
         return self._start(place, job, limit_s, self._cache(config))
 
     def packages(self, place: Path, config: Config) -> dict[str, dict[str, float]] | Failure:
-        """Part of a call -> the packages that run in it, with their shares: see measure/packages.py."""
+        """Part of a call -> the packages that run in it, with their shares: see worker/packages.py."""
         job = PackagesJob(target=self.target, values=dict(config))
         answer = self._start(place, job, self.time_limit_s(config, ()), self._cache(config))
         return answer if isinstance(answer, Failure) else dict(answer["packages"])

@@ -141,9 +141,10 @@ def compare(
         packages = own.differences(other)
         found: dict[str, Any] = {"python": other.path, "packages": packages}
         if bisect:
+            sides: tuple[tuple[Side, Interpreter], ...] = (("first", own), ("second", other))
             seen = [
-                _packages(runners[side], folder.path / f"packages-{side}", configs[side], interpreter)
-                for side, interpreter in (("first", own), ("second", other))
+                _packages(runners[side], folder.path / f"packages-{side}", configs[side], where)
+                for side, where in sides
             ]
             found["parts"] = _parts(pairs, packages, seen)
         return comparison.model_copy(update=found)
@@ -163,11 +164,14 @@ def _parts(
     """The parts of a call that every run has timed, and which of the packages that differ run in each."""
     found = []
     for part, field in PARTS.items():
-        times = [tuple(getattr(run.phases, field, None) for run in side) for side in zip(*pairs, strict=True)]
-        if None not in (*times[0], *times[1]):
+        first_s, second_s = (
+            tuple(s for run in side if (s := getattr(run.phases, field, None)) is not None)
+            for side in zip(*pairs, strict=True)
+        )
+        if len(first_s) == len(second_s) == len(pairs):
             there = frozenset().union(*(packages_of[part] for packages_of in seen))
             names = tuple(package.name for package in packages if package.name in there)
-            found.append(PartOfCall(part=part, first_s=times[0], second_s=times[1], packages=names))
+            found.append(PartOfCall(part=part, first_s=first_s, second_s=second_s, packages=names))
     return tuple(found)
 
 

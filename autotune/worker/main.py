@@ -35,7 +35,7 @@ JOBS = {
     "measure": "autotune.worker.measure:run_measure_job",
     "draw": "autotune.worker.measure:run_draw_job",
     "untouched": "autotune.worker.untouched:run_untouched_job",
-    "packages": "autotune.worker.measure:run_packages_job",
+    "packages": "autotune.worker.packages:run_packages_job",
     "chain": "autotune.worker.measure:run_chain_job",
     "artifacts": "autotune.production.artifacts:run_artifacts_job",
     "compat": "autotune.compat.pictures:run_compat_job",

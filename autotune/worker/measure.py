@@ -13,11 +13,10 @@ from autotune.building import build
 from autotune.config import Config
 from autotune.devices.host_memory import status_bytes
 from autotune.isolation import REQUESTED_AT, STARTED_BY
-from autotune.job import ChainJob, DrawJob, MeasureJob, PackagesJob
-from autotune.measure import draw, health, measure_chain, measure_pipe, one_call, stopwatch
+from autotune.job import ChainJob, DrawJob, MeasureJob
+from autotune.measure import draw, health, measure_chain, measure_pipe, stopwatch
 from autotune.measure.compilation import keep_all_attempts
 from autotune.measure.memory import cap, meter_for
-from autotune.measure.packages import packages_by_part
 from autotune.measure.reuse import complete_pictures, measure_options
 from autotune.measure.watch import watch_for
 from autotune.pictures.video import Picture
@@ -92,17 +91,6 @@ def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
     _check(pipe, target, images)
     _save(images, folder)
     return {"pictures": len(target.workload.prompts)}
-
-
-def run_packages_job(job: PackagesJob, folder: Path) -> dict[str, Any]:
-    """Part of a call -> the packages that ran in it."""
-    target, config, device = job.target, Config(job.values), job.target.device.torch_name
-    pipe = build.load(target.pipeline, config, device, local_files_only=True)
-    build.apply(pipe, config, target.workload, device)
-    pipe.set_progress_bar_config(disable=True)
-    with torch.no_grad():
-        one_call(pipe, target.workload)  # compiles and fills caches, which later calls do without
-        return {"packages": packages_by_part(pipe, lambda: one_call(pipe, target.workload))}
 
 
 def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:

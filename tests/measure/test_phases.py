@@ -13,8 +13,8 @@ import pytest
 import torch
 from live import loaded, picture
 
-from autotune.measure.packages import packages_by_part
 from autotune.measure.phases import _steps_s, phases
+from autotune.worker.packages import packages_by_part
 
 
 @pytest.fixture(scope="module")
