@@ -13,8 +13,7 @@ from autotune.study.time_left import confirming_s, exploring_s
 from autotune.trial import Anchor, Failure, Trial
 from autotune.tuning.events import Anchored, Confirming, Event, Probed, TrialEnded, TrialStarted
 
-PROBING = "looking at the pipeline and the device"
-PHASES = (PROBING, "measuring the baseline", "trying configs", "confirming the best")
+PHASES = ("looking at the pipeline and the device", "measuring the baseline", "trying configs", "confirming the best")
 BAR = 24  # characters of the longest bar
 
 
@@ -30,7 +29,7 @@ class LiveView:
         self.started = self.since = time.monotonic()
         self.trials: list[Trial] = []
         self.anchors: list[Anchor] = []
-        self.doing = PROBING
+        self.doing = "a child process loads the libraries and looks at the model's classes"
         self.goal = Goal(max_quality_drop=float("inf"))
 
     @property
