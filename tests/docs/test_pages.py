@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -38,6 +39,14 @@ def test_the_readme_is_short_and_in_order() -> None:
         "Where to read on",
         "Licence",
     ]
+
+
+def test_the_badges_are_true() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"python-{project['requires-python'].removeprefix('>=')}%2B" in README
+    assert f"licence-{project['license'].replace('-', '--')}" in README
+    systems = [line for line in project["classifiers"] if line.startswith("Operating System")]
+    assert [line.rpartition(" :: ")[2] for line in systems] == re.findall(r"platform-(\w+)", README)
 
 
 def test_what_is_generated_is_as_the_code_is() -> None:
