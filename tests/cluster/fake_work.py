@@ -16,6 +16,7 @@ CONTROL = "FAKE_CONTROL"
 
 
 def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
+    isolate.WORKER = COMMAND
     isolate.run = functools.partial(isolate.run, command=COMMAND)
     full = Path(os.environ[CONTROL]) / f"{Path(json.loads(order_json)['place']).name}.full"
     if full.exists():

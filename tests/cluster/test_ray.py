@@ -7,6 +7,9 @@ share one cluster, and those that end a node come last.
 import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +49,8 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("control")
     outcome = measured(0).outcome.model_copy(update={"quality": None})
     write_json(folder / "measure.json", outcome.model_dump(mode="json"))
-    write_json(folder / "score.json", quality().to_json())
+    alike = quality().model_copy(update={"ssim": (1.0, 1.0)})  # the baseline drawn again is like itself
+    write_json(folder / "score.json", alike.to_json())
     return folder
 
 
@@ -62,13 +66,22 @@ def cluster(control: Path) -> Iterator[Any]:
 
         memory, where = {"object_store_memory": 80 * MIB}, {"node_ip_address": LOOPBACK}
         node = {"num_cpus": 1, "resources": {"card": 1}, **memory, **where}
-        found = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+        head = {"num_cpus": 0, "include_dashboard": False, **memory, **where, **ports()}
+        found = Cluster(initialize_head=True, head_node_args=head)
         try:
-            for _ in range(3):
-                found.add_node(**node)
+            for _ in range(4):
+                found.add_node(**node, **ports())
             yield found
         finally:
             found.shutdown()
+
+
+def ports() -> dict[str, int]:
+    """Free ports for a node's agents: a node that has to ask them for theirs gives up on a busy machine."""
+    names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in names]
+        return {name: own.getsockname()[1] for name, own in zip(names, sockets, strict=True)}
 
 
 class Files(OnDisk):
@@ -120,10 +133,14 @@ def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def hanging(control: Path, number: int) -> list[int]:
+def hanging(control: Path, number: int, search: Search | None = None) -> list[int]:
     """The ids of the child of this trial, of its descendant and of its worker, once it hangs."""
     path = control / f"{number:04d}.pids"
-    until(path.exists, 400, f"trial {number} has not begun")
+    until(
+        lambda: path.exists() or (search is not None and search.error is not None), 400, f"trial {number} is not there"
+    )
+    if search is not None and search.error is not None:
+        raise search.error
     time.sleep(0.1)
     return [int(word) for word in path.read_text().split()]
 
@@ -145,11 +162,11 @@ def test_a_worker_is_killed_a_disk_is_full_and_the_connection_is_lost(
         (control / name).touch()
     (control / "0002.full").touch()
     search = Search(tmp_path, cluster, budget=5, workers=2)
-    child, descendant, worker = hanging(control, 1)
+    child, descendant, worker = hanging(control, 1, search)
     (control / "0001.hang").unlink()
     os.kill(worker, signal.SIGKILL)
     until(lambda: are_gone([child, descendant]), 10, "processes of a killed worker are left")
-    pids = hanging(control, 3)
+    pids = hanging(control, 3, search)
     (control / "0003.hang").unlink()
     process = search.messenger._process
     assert process is not None
@@ -162,3 +179,51 @@ def test_a_worker_is_killed_a_disk_is_full_and_the_connection_is_lost(
         *("images", "job.json", "log.txt", "outcome.json", "score", "trial.json")
     ]
     assert not (tmp_path / "messages" / "arriving").exists()
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import test_ray
+class Found:
+    address = {address!r}
+search = test_ray.Search(Path({path!r}), Found, budget=4, workers=1)
+search.join()
+"""
+
+
+def has_process(node: Any, pid: int) -> bool:
+    """Is this worker's parent the raylet of the node?"""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return parent in [started.process.pid for started in node.all_processes["raylet"]]
+
+
+def test_a_search_that_is_killed_leaves_no_process_on_any_node(tmp_path: Path, cluster: Any, control: Path) -> None:
+    (control / "0000.hang").touch()
+    (control / "0000.pids").unlink(missing_ok=True)
+    script = SEARCH.format(paths=[str(HERE), str(HERE.parent)], address=cluster.address, path=str(tmp_path))
+    search = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    try:
+        pids = hanging(control, 0)
+    finally:
+        search.kill()
+        search.wait()
+        (control / "0000.hang").unlink()
+    until(lambda: are_gone(pids), 10, "processes of a search that was killed are left")
+
+
+def test_a_node_that_is_gone_costs_no_trial(tmp_path: Path, cluster: Any, control: Path) -> None:
+    """The last test of the module: it ends a node."""
+    (control / "0001.hang").touch()
+    (control / "0001.pids").unlink(missing_ok=True)
+    search = Search(tmp_path, cluster, budget=2, workers=4)
+    pids = hanging(control, 1, search)
+    node = next(node for node in cluster.worker_nodes if has_process(node, pids[2]))
+    (control / "0001.hang").unlink()
+    cluster.remove_node(node, allow_graceful=False)
+    until(lambda: are_gone(pids), 10, "processes of a node that is gone are left")
+    search.join()
+    assert [trial.number for trial in search.study.trials] == [0, 1]
+    assert search.study.trials[1].measured
+    assert any(said.endswith("is gone with its node") for said in search.said)
