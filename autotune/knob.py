@@ -170,6 +170,9 @@ class Knob:
              A knob with `load` needs `apply` as well, which changes nothing and counts what loading did.
     call(value, pipe) -> arguments
              Arguments that become defaults of the pipe's `__call__`. Example: {"num_inference_steps": 8}.
+    prepare(pipe, config)
+             Called once, right before the first call of the built pipe, for a knob that is not at its default. It may
+             call the pipe. Its time is part of the first call's. Example: a cache that is calibrated.
     verify(pipe, config, kernels) -> Effect
              Return the effect that only finished calls show. Called after the measured calls, for a knob that is not
              at its default. `kernels` counts the attention kernels that the profiler saw in the denoiser during the
@@ -215,6 +218,7 @@ class Knob:
     modifies: str | None = None
     load: Callable[[Value], dict[str, Any]] | None = None
     apply: Callable[[Any, Config, str], Effect] | None = None  # Any: DiffusionPipeline, which is not imported here
+    prepare: Callable[[Any, Config], None] | None = None
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
     reads_kernels: bool = True
     call: Callable[[Value, Any], dict[str, Any]] | None = None

@@ -13,7 +13,7 @@ from autotune.errors import UserError
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
-from autotune.pipelines.running import remember, running
+from autotune.pipelines.running import prepare_once, remember, running
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -116,7 +116,14 @@ def apply(
     if not _places(config):
         pipe.to(device)
     set_call_defaults(pipe, call_arguments(pipe, config, workload))
+    remember(pipe, prepare=[functools.partial(_prepare, name, config) for name in dict(acting(config))])
     return effects
+
+
+def _prepare(name: str, config: Config, pipe: "DiffusionPipeline") -> None:
+    prepare = all_knobs()[name].prepare
+    if prepare is not None:
+        prepare(pipe, config)
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int] | None) -> dict[str, Effect]:
@@ -167,6 +174,7 @@ def set_call_defaults(pipe: "DiffusionPipeline", arguments: dict[str, Any]) -> N
 
     @functools.wraps(cls.__call__)
     def call(self: "DiffusionPipeline", *args: Any, **kwargs: Any) -> Any:
+        prepare_once(self)
         args, kwargs = with_prompt(cls, args, kwargs)
         bound = signature.bind_partial(self, *args, **kwargs)
         missing = {name: value for name, value in defaults.items() if name not in bound.arguments}

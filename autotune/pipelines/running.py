@@ -25,8 +25,22 @@ def running_pipe() -> Any | None:
 
 
 def remember(pipe: Any, **known: Any) -> None:
-    """Keep with the pipe what is known of its calls: `traits` (Traits) and `workload` (Workload), for knobs to ask."""
+    """Keep with the pipe what is known of its calls, for knobs to ask.
+
+    traits    (Traits) of its pipeline
+    workload  (Workload) whose calls it is built for
+    prepare   functions of the pipe, to be run before its first call
+    """
     vars(pipe)[_KNOWN] = _known_of(pipe) | {name: value for name, value in known.items() if value is not None}
+
+
+def prepare_once(pipe: Any) -> None:
+    """Run what is to be done before the pipe's first call (`prepare` of `remember`: functions of the pipe)."""
+    known = _known_of(pipe)
+    if known.get("prepare"):
+        vars(pipe)[_KNOWN] = known | {"prepare": ()}
+        for prepare in known["prepare"]:
+            prepare(pipe)
 
 
 def traits_for(pipe: Any) -> Any | None:

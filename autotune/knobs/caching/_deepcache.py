@@ -49,6 +49,7 @@ def script(number: str, config: Config, target: Target) -> Script:
 METHOD = Method(
     name="deepcache",
     numbers=("3", "5"),
+    between=(2, 8),
     accepts=integer(2),
     why_not=why_not,
     clash=clash,

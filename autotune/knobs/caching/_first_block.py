@@ -24,6 +24,7 @@ def apply(pipe: "DiffusionPipeline", number: str) -> Effect:
 METHOD = Method(
     name="first_block",
     numbers=("0.05", "0.08", "0.12", "0.2"),
+    between=(0.02, 0.3),
     accepts=share,
     why_not=_hooked.why_not("first_block"),
     apply=apply,

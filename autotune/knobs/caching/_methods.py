@@ -35,11 +35,14 @@ class Method:
 
     name      "first_block" in "first_block:0.05"
     numbers   those that a search tries: intervals, or thresholds
+    between   the ends of the range in which a search may try others: whole numbers, or thresholds on a logarithmic
+              scale; None: only those listed
     accepts   is this text one of its numbers?
     steps     the fewest steps of a call in which anything is reused
     why_not   (target) -> why the method is not available, as a clause; None: it is
     clash     (config, target) -> why it can't be combined with another knob's value; None: it can
     apply     (pipe, number) -> Effect. It counts each call with `Calls`, and drops what it keeps where a call is new
+    prepare   (pipe) called once, before the first call of the built pipe; it may call the pipe
     script    (number, config, target) -> its lines in a plain script
     blocks    does it decide for whole blocks, outside of what regional compilation compiles?
     """
@@ -49,9 +52,11 @@ class Method:
     accepts: Callable[[str], bool]
     apply: Callable[[Any, str], Effect]
     script: Callable[[str, Config, Target], Script]
+    between: tuple[int, int] | tuple[float, float] | None = None
     steps: int = 2
     why_not: Callable[[Target], str | None] = no_objection
     clash: Callable[[Config, Target], str | None] = no_objection
+    prepare: Callable[[Any], None] | None = None
     blocks: bool = True
 
 

@@ -50,6 +50,7 @@ def apply(pipe: "DiffusionPipeline", number: str) -> Effect:
 METHOD = Method(
     name="pab",
     numbers=("2", "3"),
+    between=(2, 6),
     accepts=integer(2),
     steps=3,
     why_not=_hooked.why_not("pab"),

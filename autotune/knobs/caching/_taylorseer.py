@@ -34,6 +34,7 @@ def apply(pipe: "DiffusionPipeline", number: str, *, lite: bool = False) -> Effe
 METHOD = Method(
     name="taylorseer",
     numbers=("3", "5"),
+    between=(2, 8),
     accepts=integer(2),
     steps=COMPUTED + 1,
     why_not=_hooked.why_not("taylorseer"),

@@ -12,6 +12,7 @@ from autotune.knobs.caching._taylorseer import COMPUTED, apply
 METHOD = Method(
     name="taylorseer_lite",
     numbers=("3", "5"),
+    between=(2, 8),
     accepts=integer(2),
     steps=COMPUTED + 1,
     why_not=_hooked.why_not("taylorseer_lite"),

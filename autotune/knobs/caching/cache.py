@@ -15,6 +15,7 @@ from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.caching._calls import as_text
 from autotune.knobs.caching._methods import Method, all_methods
 from autotune.pipelines import parts
+from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ def _read(value: Value) -> tuple[Method | None, str]:
     """The method of a value and its number; no method for "none" and for what is no value."""
     name, _, number = str(value).partition(":")
     return all_methods().get(name), number
+
+
+def ranges(target: Target) -> tuple[Range, ...]:
+    """The numbers of each method."""
+    ends = {method.name: method.between for method in all_methods().values() if method.between is not None}
+    return tuple(
+        Range(low=low, high=high, log=isinstance(low, float), prefix=f"{name}:") for name, (low, high) in ends.items()
+    )
 
 
 def also(value: Value) -> bool:
@@ -69,12 +78,20 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return method.apply(pipe, number)
 
 
+def prepare(pipe: "DiffusionPipeline", config: Config) -> None:
+    method, _ = _read(config["cache"])
+    if method is not None and method.prepare is not None:
+        method.prepare(pipe)
+
+
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
     """The steps that reused blocks, in the last call, and how many of them in each."""
     skipped = (getattr(parts.denoiser(pipe), "cached_calls", None) or [[]])[-1]
     reused = sum(number > 0 for number in skipped)
     what = f"of {len(skipped)} calls of the denoiser in a picture reused its blocks"
-    return Effect(count=reused, what=f"{what}; skipped in each: {as_text(skipped)}" if reused else what)
+    if reused:
+        what += f"; skipped in each: {as_text(skipped)}{getattr(parts.denoiser(pipe), 'cache_note', '')}"
+    return Effect(count=reused, what=what)
 
 
 def script(config: Config, target: Target) -> Script:
@@ -89,10 +106,12 @@ KNOB = Knob(
     changes_output=True,
     summary="blocks reused from one step to the next",
     in_graphs=lambda value: str(value).partition(":")[0],  # the numbers are not part of compiled graphs
+    ranges=ranges,
     also=also,
     why_not=why_not,
     clash=clash,
     apply=apply,
+    prepare=prepare,
     verify=verify,
     reads_kernels=False,
     script=script,

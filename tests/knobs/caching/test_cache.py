@@ -150,6 +150,8 @@ REUSING = [
     (FLUX, "taylorseer:3"),
     (FLUX, "taylorseer_lite:3"),
     (FLUX, "pab:2"),
+    (FLUX, "magcache:0.24"),
+    ("StableDiffusion3Pipeline", "magcache:0.24"),
     ("StableDiffusion3Pipeline", "taylorseer:3"),
     ("StableDiffusion3Pipeline", "pab:2"),
     ("StableDiffusionXLPipeline", "pab:2"),
@@ -191,6 +193,25 @@ def test_the_calls_with_and_without_the_prompt_of_a_step_keep_their_own_outputs(
     [skipped] = pipe.transformer.cached_calls
     assert skipped[:2] == [0, 0]
     assert any(skipped)
+
+
+def test_magcache_is_calibrated_once_before_the_first_call_and_skips_less_below_a_lower_threshold(root: Path) -> None:
+    counts = {}
+    for value in ("magcache:0.0001", "magcache:0.9"):
+        pipe, _ = tiny_pipe("StableDiffusion3Pipeline", root, cache=value)
+        calls: list[int] = []
+        pipe.transformer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        draw(pipe, "StableDiffusion3Pipeline", num_inference_steps=10)
+        assert len(calls) == 4 + 10  # the workload has 4 steps
+        draw(pipe, "StableDiffusion3Pipeline", num_inference_steps=10)
+        assert len(calls) == 4 + 10 + 10
+        counts[value] = sum(number > 0 for number in pipe.transformer.cached_calls[0])
+        ratios = pipe.transformer.cache_note.removeprefix("; calibrated ratios ").split()
+        assert len(ratios) == 4
+        assert len(set(ratios)) > 1
+    assert counts["magcache:0.0001"] < counts["magcache:0.9"] <= 6  # of 8 steps, at most 3 in a row
+    said = build.verify(pipe, complete({"cache": "magcache:0.9"}), None)["cache"].what
+    assert said.endswith("; calibrated ratios " + " ".join(ratios))
 
 
 def test_layers_inside_of_compiled_blocks_are_not_decided_at_each_step() -> None:
