@@ -1,6 +1,7 @@
 """offload: the weights stay in host memory and move to the device when they are needed.
 
-"model" moves whole models, "sequential" single layers, "group" prefetches layers on a CUDA stream of its own.
+"model" moves whole models, "sequential" single layers, "group" prefetches layers on a CUDA stream of its own (see
+group_offload).
 """
 
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from autotune.config import Config, Value
 from autotune.footprint import Footprint
 from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.memory._groups import GROUPS, as_source
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     elif config["offload"] == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
     else:
-        pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=True)
+        pipe.enable_group_offload(torch.device(device), **GROUPS[str(config["group_offload"])])
     models = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
     hooked = [model for model in models if any(map(_has_hook, model.modules()))]
     return Effect(count=len(hooked), what="models offloaded to host memory")
@@ -54,6 +56,8 @@ def _has_hook(module: "torch.nn.Module") -> bool:
 
 def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
     value = str(config["offload"])
+    if value == "group" and config["group_offload"] == "blocks":
+        value = "model"  # how large a block is, is not known: it is no larger than its model
     return footprint if value == "none" else footprint.offloaded(value)
 
 
@@ -65,7 +69,7 @@ def undone_by(value: Value, change: Change) -> str | None:
 def script(config: Config, target: Target) -> Script:
     value = config["offload"]
     if value == "group":
-        how = 'torch.device("cuda"), offload_type="leaf_level", use_stream=True'
+        how = f'torch.device("cuda"), {as_source(str(config["group_offload"]))}'
         return Script(lines=(f"pipe.enable_group_offload({how})",), places=True)
     return Script(lines=(f"pipe.enable_{value}_cpu_offload()",), places=True)
 

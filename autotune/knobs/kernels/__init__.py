@@ -1,0 +1,1 @@
+"""Kernels: knobs for which kernels the libraries choose, and how these add."""
