@@ -14,7 +14,7 @@ from autotune.target import CANT_BE_IMPORTED
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache")  # production may lack them: what needs them falls back
 MODULES = {"torchao": "torchao.quantization"}  # where the settings' functions are, if not in the package itself
-OPTIONAL = ("xformers", "flash-attn", "sageattention", "kernels")  # attention kernels of other packages
+OPTIONAL = ("xformers", "flash-attn", "flash-attn-3", "sageattention", "kernels")  # attention kernels of other packages
 
 
 def run_device_job(job: DeviceJob, folder: Path) -> dict[str, Any]:

@@ -6,9 +6,11 @@ the pipe, and it is part of compiled graphs. Those would otherwise keep the kern
 compiled, and share it through the cache on the disk. `verify` asks the profiler which kernel ran, because Inductor
 replaces the math kernel by a fused one.
 
-flash_attn, sage and flex use diffusers' attention dispatcher, which supports some models (Flux) and not others (UNets).
-They are set on each processor, because `set_attention_backend` would also change the default of every model made
-later. flex is torch's own. It is a single kernel only when compiled, so it is available only then.
+flash_attn, sage, their variants and flex use diffusers' attention dispatcher, which supports some models (Flux) and not
+others (UNets). They are set on each processor, because `set_attention_backend` would also change the default of every
+model made later. flex is torch's own. It is a single kernel only when compiled, so it is available only then. The
+variants of sage multiply with the values in float16 or fp8. flash_attn_3, sage_fp16 and sage_fp8 were not yet seen on
+a GPU.
 """
 
 from functools import cache, wraps
@@ -30,12 +32,26 @@ BACKENDS = {
     "sdpa_cudnn": "CUDNN_ATTENTION",
     "sdpa_math": "MATH",
 }
-DISPATCHED = {"flash_attn": "flash", "sage": "sage", "flex": "flex"}  # value -> its name in diffusers' dispatcher
+DISPATCHED = {  # value -> its name in diffusers' dispatcher
+    "flash_attn": "flash",
+    "flash_attn_3": "_flash_3",
+    "sage": "sage",
+    "sage_fp16": "_sage_qk_int8_pv_fp16_cuda",
+    "sage_fp8": "_sage_qk_int8_pv_fp8_cuda",
+    "flex": "flex",
+}
 PACKAGES = {  # value -> (package, lowest version that diffusers accepts)
     "xformers": ("xformers", "0.0.29"),
     "flash_attn": ("flash-attn", "2.6.3"),
+    "flash_attn_3": ("flash-attn-3", "3.0.0"),
     "sage": ("sageattention", "2.1.1"),
+    "sage_fp16": ("sageattention", "2.1.1"),
+    "sage_fp8": ("sageattention", "2.1.1"),
 }
+NEEDS = {"flash_attn_3": (9, 0), "sage_fp8": (8, 9)}  # compute capability, where 8.0 is not enough
+HALF = ("sdpa_flash", "sdpa_cudnn", "flash_attn", "flash_attn_3", "sage", "sage_fp16", "sage_fp8")  # no float32
+UNMASKED = ("flash_attn", "flash_attn_3", "sage", "sage_fp16", "sage_fp8")
+BY_HAND = ("flash_attn_3", "sage_fp16", "sage_fp8")  # launch kernels that Dynamo knows nothing of
 HAVE_VANILLA = ("AttnProcessor2_0", "AttnAddedKVProcessor2_0")
 HAVE_XFORMERS = (*HAVE_VANILLA, "JointAttnProcessor2_0")
 SDPA_KERNELS = {"flash", "efficient", "cudnn", "math"}
@@ -63,7 +79,7 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"diffusers has no vanilla attention for {traits.denoiser_class}"
     if value in DISPATCHED and not traits.dispatches_attention:
         return f"diffusers' attention dispatcher does not support {traits.denoiser_class}"
-    if value in ("flash_attn", "sage") and (fault := _masked(str(value), target)):
+    if value in UNMASKED and (fault := _masked(str(value), target)):
         return fault
     if value == "xformers" and not traits.dispatches_attention and not processors <= set(HAVE_XFORMERS):
         return f"diffusers has no xFormers attention for {traits.denoiser_class}"
@@ -99,8 +115,10 @@ def _missing(value: str, target: Target) -> str | None:
     installed = target.versions.get(package)
     if not target.device.is_nvidia:
         return "needs an NVIDIA GPU"
-    if value != "xformers" and not target.device.at_least(8):
-        return target.device.capability_fault(8)
+    if value != "xformers" and not target.device.at_least(*NEEDS.get(value, (8, 0))):
+        return target.device.capability_fault(*NEEDS.get(value, (8, 0)))
+    if value == "flash_attn_3" and target.device.at_least(10):
+        return "FlashAttention-3 has kernels for compute capability 9 alone"
     if installed is None:
         return f"the package {package} is not installed"
     if _numbers(installed) < _numbers(lowest):
@@ -124,8 +142,10 @@ def clash(config: Config, target: Target) -> str | None:
         return "Inductor's fuse_attention pass replaces the math kernel by a fused one"
     if value == "flex" and config["compile"] == "off":
         return "flex attention is a slow formula unless it is compiled"
-    if value in ("sdpa_flash", "sdpa_cudnn", "flash_attn", "sage") and config["dtype"] == "fp32":
+    if value in HALF and config["dtype"] == "fp32":
         return f"{value} supports float16 and bfloat16 only"
+    if value in BY_HAND and config["compile"] != "off":
+        return f"the kernels of {value} are no operators of torch, where a whole graph breaks"
     return None
 
 
