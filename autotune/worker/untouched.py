@@ -10,8 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from autotune.building import build
 from autotune.config import Config, Value
 from autotune.job import UntouchedJob
@@ -68,6 +66,8 @@ def load(target: Target, dtype: Value) -> "DiffusionPipeline":
 
 def fault_of(pipe: "DiffusionPipeline", calls: Calls, **more: Any) -> str | None:
     """What is wrong with the pictures of this call, as a clause; None: nothing. Raises where memory is too small."""
+    import torch
+
     workload, output = calls.target.workload, None
     arguments = call_arguments(pipe, workload, calls.prompts, calls.seeds) | call.workload_values(pipe, workload)
     if isinstance(negative := arguments.get("negative_prompt"), str):

@@ -57,5 +57,8 @@ def _cut(prompt: str, tokenizer: Any, context: int) -> Cut | None:
     tokens = tokenizer(prompt).input_ids
     if len(tokens) <= context:
         return None
-    lost = tokenizer.decode(tokens[context - 1 :], skip_special_tokens=True)  # the last token read is the end's
-    return Cut(prompt, context, lost.strip())
+    last = context - 1  # the last token read is the end's
+    if not tokenizer.is_fast:
+        return Cut(prompt, context, tokenizer.decode(tokens[last:], skip_special_tokens=True).strip())
+    begin, _ = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"][last]
+    return Cut(prompt, context, prompt[begin:].strip())
