@@ -136,3 +136,22 @@ def test_a_child_at_its_time_limit_is_killed_and_gives_its_memory_back(target: T
     assert isinstance(answer, Failure)
     assert answer.cause == "timeout"
     assert used_bytes(target) < before + 256 * MIB
+
+
+UNDER_A_LIMIT = """
+import resource, torch
+from autotune.devices.host_memory import status_bytes
+limit = status_bytes("VmData") + 6 * 2**30
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+there = torch.ones(2**28, device="cuda")
+torch.ones(2**26).pin_memory().to("cuda", non_blocking=True)
+torch.cuda.synchronize()
+print("VmData", status_bytes("VmData") - (limit - 6 * 2**30), "sum", float(there.sum()))
+"""
+
+
+def test_cuda_works_where_private_memory_is_limited() -> None:
+    """Evidence for worker/host.py, which sets no such limit for a GPU's jobs as long as this has not been seen."""
+    done = subprocess.run([sys.executable, "-P", "-c", UNDER_A_LIMIT], capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
