@@ -5,6 +5,7 @@ from typing import Any
 
 from autotune.production.schema import schema
 from tools.docs.outcomes import table
+from tools.docs.sources import with_lists
 
 
 def page() -> str:
@@ -27,7 +28,7 @@ def page() -> str:
 def _section(name: str, definition: dict[str, Any]) -> list[str]:
     about, _, more = definition.get("description", "").partition("\n")
     parts = [f"## {name}", " ".join(about.split())]
-    parts += [f"```text\n{more.strip()}\n```"] if more.strip() else []
+    parts += [with_lists(more.strip("\n"))] if more.strip() else []
     rows = [
         (f"`{field}`", _type(of), f"`{json.dumps(of['default'])}`" if "default" in of else "")
         for field, of in definition.get("properties", {}).items()

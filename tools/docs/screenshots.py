@@ -41,7 +41,7 @@ def photograph(chrome: webdriver.Chrome, url: str, width_px: int, scheme: str, f
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "local_storage"})
+    chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url[: url.index("/", 8)], "storageTypes": "all"})
     chrome.get(url)  # without what the last visit chose, the page follows the scheme that the browser prefers
     height = chrome.execute_script("return document.documentElement.scrollHeight")
     wide = chrome.execute_script("return document.documentElement.scrollWidth")

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+ALIGNED = re.compile(r"^ *\S[\S ,]{0,40}?  +\S", re.M)  # a name, two spaces at least, and a meaning
+
 
 def docstring(path: Path) -> tuple[str, str]:
     """The first line without the name in front and the full stop; the other paragraphs, as they stand."""
@@ -12,6 +14,12 @@ def docstring(path: Path) -> tuple[str, str]:
     first, _, rest = text.partition("\n\n")
     said = re.sub(rf"^{path.stem}: ", "", " ".join(first.split()))
     return said, rest
+
+
+def with_lists(text: str) -> str:
+    """A docstring as Markdown: a paragraph whose names and meanings are aligned by spaces becomes a block."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(f"```text\n{p}\n```" if ALIGNED.search(p) else p for p in paragraphs)
 
 
 def reasons(path: Path, functions: tuple[str, ...]) -> list[str]:
