@@ -2,11 +2,11 @@
 
 The limit is RLIMIT_DATA, which counts private memory that can be written. RLIMIT_AS would count address space, of which
 CUDA reserves far more than it uses. RLIMIT_DATA is set for jobs on the processor only, where it was tried with torch
-and torch.compile. By the kernel's rule (is_data_mapping in its mm/) it counts neither what is reserved without the right
-to write nor what is shared, as mappings of device files usually are. What CUDA's closed library maps besides has not
-been seen: tests/gpu/test_first_contact.py looks. A cgroup for each child needs one that was delegated to the user, with
-no process in it. So of a job on a GPU the host's memory is not limited, but the kernel kills the child before anything
-else on the machine, and that is told apart from a full GPU.
+and torch.compile. By the kernel's rule (is_data_mapping in its mm/) it counts neither what is reserved without the
+right to write nor what is shared, as mappings of device files usually are. What CUDA's closed library maps besides
+has not been seen: tests/gpu/test_first_contact.py looks. A cgroup for each child needs one that was delegated to the
+user, with no process in it. So of a job on a GPU the host's memory is not limited, but the kernel kills the child
+before anything else on the machine, and that is told apart from a full GPU.
 """
 
 import logging
