@@ -30,7 +30,7 @@ class _Diverted:
         with self.lock:
             if not self.asked:
                 self.call_handlers, self.showwarning = logging.Logger.callHandlers, warnings.showwarning
-                logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]
+                logging.Logger.callHandlers = _call_handlers  # type: ignore[assignment, method-assign]
                 warnings.showwarning = _showwarning
             self.asked.update(libraries)
 
