@@ -7,7 +7,7 @@ python -m tools.docs --check   only say which files are out of date; exit code 1
 import sys
 from pathlib import Path
 
-from tools.docs import columns, command_line, knobs, messages, outcomes, schema
+from tools.docs import columns, command_line, knobs, messages, outcomes, presets, schema
 from tools.docs.inserts import ROOT, filled
 
 MADE = "<!-- Made by python -m tools.docs from the code. Changes by hand are lost. -->"
@@ -17,6 +17,7 @@ REFERENCE = {
     "schema.md": schema.page,
     "outcomes.md": outcomes.outcomes_page,
     "messages.md": messages.page,
+    "presets.md": presets.page,
     "tables.md": columns.page,
     "environment.md": outcomes.environment_page,
 }
