@@ -4,15 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import make_target
-from made_up import measured, record
+from made_up import record
+from made_up_cluster import MadeUp, made_up
 
 from autotune.cluster.messenger import Done, Gone, Lost, News, Ready
-from autotune.cluster.order import Order, Result
+from autotune.cluster.order import Order
 from autotune.cluster.team import Team
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
@@ -30,47 +30,6 @@ from autotune.tuning.events import CardTold, Event, TrialStarted
 
 SPACE = make_space(make_target(), shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
 TARGET = make_target()
-Answer = Callable[["MadeUp", int, int, Order], list[News]]
-
-
-class MadeUp:
-    """A cluster of cards that answer in turn, the one that waits longest first.
-
-    slow    card -> how many times slower it is
-    answer  replaces what a card says to an order: (cluster, ticket, card, order) -> news
-    """
-
-    def __init__(self, folder: Path, hosts: list[str], *, slow: dict[int, float] | None = None) -> None:
-        self.folder, self.slow = folder, slow or {}
-        self.waiting: list[News] = [Ready(card, host) for card, host in enumerate(hosts)]
-        self.given: list[tuple[int, int, Order]] = []
-        self.most_at_once = self.at_once = 0
-        self.answer: Answer = lambda cluster, ticket, card, order: [cluster.done(ticket, card, order)]
-        self.closed = False
-
-    def done(self, ticket: int, card: int, order: Order, **fields: object) -> Done:
-        files = self.folder / "arriving" / str(ticket)
-        (files if "anchors" in order.place else files / "images").mkdir(parents=True)
-        (files / "log.txt").write_text(f"card {card}")
-        latency_s = (1.0 - 0.3 * (order.values["dtype"] == "bf16")) * self.slow.get(card, 1.0)
-        outcome = measured(1, order.config, latency_s=latency_s).outcome
-        return Done(ticket, Result(**{"seconds": 3.0, "outcome": outcome, **fields}), files)
-
-    def give(self, ticket: int, card: int, order: Order, root: Path) -> None:
-        self.given.append((ticket, card, order))
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        self.waiting += self.answer(self, ticket, card, order)
-
-    def news(self, timeout_s: float) -> News | None:
-        if not self.waiting:
-            return None
-        found = self.waiting.pop(0)
-        self.at_once -= isinstance(found, Done | Lost)
-        return found
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Files(OnDisk):
@@ -98,10 +57,6 @@ class Exploring:
     @property
     def said(self) -> list[str]:
         return [f"{event.card} {event.says}" for event in self.events if isinstance(event, CardTold)]
-
-
-def made_up(tmp_path: Path, hosts: tuple[str, ...] = ("a", "a", "b", "b"), **options: object) -> MadeUp:
-    return MadeUp(tmp_path, list(hosts), **options)  # type: ignore[arg-type]
 
 
 def test_all_cards_work_and_each_runs_the_baseline_before_its_trials(tmp_path: Path) -> None:
@@ -236,7 +191,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from test_explore import Exploring, MadeUp
+from made_up_cluster import MadeUp
+from test_explore import Exploring
 cluster = MadeUp(Path({tmp!r}), ["a", "a", "b", "b"])
 def answer(cluster, ticket, card, order):
     if order.place == "trials/0009":

@@ -1,0 +1,67 @@
+"""The runs of a confirmation: one card makes all of them, in turn."""
+
+from pathlib import Path
+
+import pytest
+from conftest import make_target
+from made_up_cluster import MadeUp, made_up
+
+from autotune.cluster.messenger import Gone, Lost, News
+from autotune.cluster.order import Order
+from autotune.cluster.team import Team
+from autotune.errors import UserError
+from autotune.execution.runner import Runner
+from autotune.knobs import complete
+from autotune.measurement import Measurement
+from autotune.study_folder import StudyFolder
+
+
+def confirming(tmp_path: Path, cluster: MadeUp) -> tuple[Runner, Team]:
+    team = Team(cluster)
+    local = Runner(StudyFolder(tmp_path / "study"), make_target(), 60.0, isolation="spawn")
+    return team.confirming(local), team
+
+
+def test_pick_and_baseline_run_on_one_card_in_turn(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path)
+    runner, team = confirming(tmp_path, cluster)
+    for number in range(4):
+        place = tmp_path / "study" / "confirm" / "0003" / f"round-{number}-trial-{number % 2}"
+        outcome = runner.run(place, complete({}), pictures=False, earlier=[])
+        assert isinstance(outcome, Measurement)
+        assert (place / "log.txt").read_text() == "card 0"
+        if number == 0:
+            while (news := cluster.news(0)) is not None:  # the other cards
+                team.joined(news)  # type: ignore[arg-type]
+    assert [card for _, card, _ in cluster.given] == [0] * 4
+    assert cluster.most_at_once == 1
+    orders = [order for _, _, order in cluster.given]
+    assert {(order.isolation, order.pictures) for order in orders} == {("spawn", False)}
+
+
+def test_a_card_that_is_off_does_not_confirm(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a", "b"))
+    runner, team = confirming(tmp_path, cluster)
+    for _ in range(2):
+        team.joined(cluster.news(0))  # type: ignore[arg-type]
+    team.cards[0].told = True
+    runner.run(tmp_path / "study" / "confirm" / "x", complete({}), pictures=False, earlier=[])
+    assert [card for _, card, _ in cluster.given] == [1]
+
+
+def test_a_run_that_is_lost_is_made_again_and_then_ends_the_search_with_the_reason(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a", "b"))
+    place = tmp_path / "study" / "confirm" / "x"
+
+    def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
+        if len(cluster.given) == 1:
+            return [Gone(card), Lost(ticket, "its node died")]
+        return [cluster.done(ticket, card, order)]
+
+    cluster.answer = answer
+    runner, _ = confirming(tmp_path, cluster)
+    assert isinstance(runner.run(place, complete({}), pictures=False, earlier=[]), Measurement)
+    assert [card for _, card, _ in cluster.given] == [0, 1]
+    cluster.answer = lambda cluster, ticket, card, order: [Lost(ticket, "its disk is full")]
+    with pytest.raises(UserError, match=r"the confirmation can't go on: its disk is full\. The same command continues"):
+        runner.run(place, complete({}), pictures=False, earlier=[])
