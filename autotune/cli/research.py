@@ -106,6 +106,7 @@ def record(
                 sampler="random",
                 timeout_s=read_seconds(timeout),
                 confirm_rounds=0,
+                listed_only=True,  # a whole space has an end, and every sampler can propose what is in it
                 reuse=False,  # a table has the scores of each config's own pictures
                 scorer=scorer,
                 device=device,

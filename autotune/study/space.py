@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from autotune.building.changes import objection
 from autotune.config import Config, Value
 from autotune.errors import UserError
-from autotune.knob import Change
+from autotune.knob import Change, Knob
 from autotune.knobs import active_part, all_knobs, check_value, complete, find_knob
 from autotune.range import Range
 from autotune.statistics.failing_values import FailingValue, failing_values
@@ -91,7 +91,10 @@ class SearchSpace:
         return self._reasons[key]
 
     def _undone(self, name: str, value: Value) -> str | None:
-        """Why this value does not survive what users do to the pipe later, as a clause; None: it does."""
+        """Why this value does not survive what users do to the pipe later, or its own call does; None: it does."""
+        traits = self.target.pipeline.known
+        if traits.sets_processors and objection("processors", name, value):
+            return f"acts in the attention processors, which each call of {traits.class_name} replaces"
         for change in self.later:
             why = objection(change, name, value)
             if why:
@@ -250,11 +253,8 @@ def make_space(
         elif name in exclude:
             offered[name] = (own,)
         else:
-            is_named = name in file.knobs or name in file.ranges
-            listed = file.knobs.get(name, ()) if is_named else knob.values
-            ranges[name] = file.ranges.get(name, ()) if is_named else knob.ranges(target)
-            bare = [each for each in ranges[name] if not any(value in each for value in listed)]
-            offered[name] = _unique((own, *listed, *(value for each in bare for value in each.grid())))
+            listed, ranges[name] = _offer(knob, file, target)
+            offered[name] = _unique((own, *listed))
     space = SearchSpace(target, offered, later, ranges)
     for name in fix:
         if not space.values[name]:
@@ -266,6 +266,23 @@ def make_space(
             held = find_knob(modified).default
             raise UserError(f"--fix {name}={fix[name]}: not available, because {modified} stays at {held}.")
     return space
+
+
+def _offer(knob: Knob, file: SpaceFile, target: Target) -> tuple[tuple[Value, ...], tuple[Range, ...]]:
+    """(the listed values, the ranges) that the file offers of a knob, or the knob itself where the file has none.
+
+    A range of the knob of which it lists no value (steps) is offered only where the file asks for it. Of a range of
+    which the file lists no value, the knob's own values are listed, or else a grid.
+    """
+    if knob.name not in {*file.knobs, *file.ranges, *file.own_ranges}:
+        listed = knob.values
+        return listed, tuple(each for each in knob.ranges(target) if any(value in each for value in listed))
+    listed = file.knobs.get(knob.name, ())
+    ranges = file.ranges.get(knob.name, ()) + (knob.ranges(target) if knob.name in file.own_ranges else ())
+    for each in ranges:
+        if not any(value in each for value in listed):
+            listed += tuple(value for value in knob.values if value in each) or each.grid()
+    return listed, ranges
 
 
 def _drop_unusable(space: SearchSpace, fix: Mapping[str, Value]) -> None:

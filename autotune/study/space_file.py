@@ -12,6 +12,7 @@ from autotune.knobs import check_value, find_knob
 from autotune.range import Range, read_range
 
 PACKAGE = Path(__file__).parents[1]
+OWN = "range"  # the word for the ranges that a knob itself has
 TABLES = {"description", "knobs", "recipes"}
 SHIPPED = (PACKAGE / "search_spaces", PACKAGE.parent / "search_spaces")  # in a wheel, in a checkout
 
@@ -26,13 +27,15 @@ class Recipe(FrozenModel):
 class SpaceFile(FrozenModel):
     """The values to search, by knob. A knob that is not named in one of the two keeps all values that it offers.
 
-    knobs   knob -> the listed values
-    ranges  knob -> the ranges of numbers, which stand among its values in the file
+    knobs       knob -> the listed values
+    ranges      knob -> the ranges of numbers, which stand among its values in the file
+    own_ranges  knobs among whose values stands the word "range": the ranges that the knob itself has for the target
     """
 
     description: str = ""
     knobs: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     ranges: dict[str, tuple[Range, ...]] = Field(default_factory=dict)
+    own_ranges: tuple[str, ...] = ()
     recipes: tuple[Recipe, ...] = ()
 
 
@@ -48,12 +51,13 @@ def read_space_file(path: Path) -> SpaceFile:
     for key in data.keys() - TABLES:
         raise UserError(f"{where}: {key!r} is unknown, {nearest(key, TABLES)}")
     listed = _with_lists(data)
+    own = _take_own_ranges(listed.get("knobs", {}))
     try:
         ranges = _ranges(listed.get("knobs", {}))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    file = SpaceFile.parse(listed | {"ranges": ranges}, where)
-    empty = next((name for name, values in file.knobs.items() if not values and name not in ranges), None)
+    file = SpaceFile.parse(listed | {"ranges": ranges, "own_ranges": own}, where)
+    empty = next((name for name, values in file.knobs.items() if not values and name not in (*ranges, *own)), None)
     if empty is not None:
         raise UserError(f"{where}: {empty} has an empty list: give its values, or leave the knob out to search all.")
     for name, values in [*file.knobs.items(), *((n, (v,)) for r in file.recipes for n, v in r.values.items())]:
@@ -71,6 +75,15 @@ def _with_lists(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(knobs, dict):
         return data  # refused where it is parsed
     return {**data, "knobs": {name: v if isinstance(v, list) else [v] for name, v in knobs.items()}}
+
+
+def _take_own_ranges(knobs: Any) -> list[str]:
+    """The knobs with the word "range" among their values, from which it is taken out."""
+    lists = knobs.items() if isinstance(knobs, dict) else ()
+    own = [name for name, values in lists if OWN in values and not find_knob(name).accepts(OWN)]
+    for name in own:
+        knobs[name][:] = [value for value in knobs[name] if value != OWN]
+    return own
 
 
 def _ranges(knobs: Any) -> dict[str, tuple[Range, ...]]:

@@ -54,6 +54,7 @@ class Request:
     earlier: Sequence[Path]
     isolation: Isolation | None
     reuse: bool
+    listed_only: bool
     command: str
     team: Team | None = None
 

@@ -113,6 +113,7 @@ def search(
     sampler: str = "auto",
     warm_start: Sequence[str | Path] = (),
     reuse: bool = True,
+    listed_only: bool = False,
     thrift: bool | None = None,
     isolation: Isolation | None = None,
     confirm_rounds: int = 3,
@@ -181,6 +182,7 @@ def search(
     sampler           "auto" (ours), or one of Optuna's: "tpe", "random", "nsga2", "gp"
     warm_start        earlier studies of the same pipeline family: folders, or tables of `autotune record`
     reuse             reuse what earlier trials have compiled and drawn, and stop dominated trials early
+    listed_only       try the listed values of knobs only, none of the numbers between them: such a space has an end
     thrift            the former name of `reuse`; overrides it unless None
     isolation         "fork" trials off a process that has loaded the libraries, or "spawn" them; None: as is safe
 
@@ -244,6 +246,7 @@ def search(
         earlier=[Path(path) for path in warm_start],
         isolation=isolation,
         reuse=reuse if thrift is None else thrift,
+        listed_only=listed_only,
         command=command,
         team=team,
     )
@@ -363,6 +366,8 @@ def _space(
         baseline=baseline,
         later=request.later,
     )
+    if request.listed_only:
+        space.ranges = {}
     for found in earlier:
         found.check_family(target)
     objection = space.objection(baseline)

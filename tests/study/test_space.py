@@ -151,7 +151,8 @@ def test_a_space_too_large_to_count_says_so() -> None:
 
 
 def test_random_configs_never_repeat_and_end_when_all_were_tried() -> None:
-    made = space(only=("dtype", "qkv_fusion", "memory_format", "tome_ratio", "tome_max_downsample"))
+    ratios = {"tome_ratio": (0.0, 0.25, 0.5, 0.75)}  # the knob's own range has always another number
+    made = space(knobs=ratios, only=("dtype", "qkv_fusion", "memory_format", "tome_ratio", "tome_max_downsample"))
     rng, tried = random.Random(0), []
     while (config := made.random(rng, tried)) is not None:
         assert config not in tried
@@ -275,3 +276,12 @@ def test_what_would_not_survive_an_adapter_put_on_later_is_not_searched(
     [(name, value), *_] = gone.items()
     with pytest.raises(UserError, match=f"--fix {name}={value}: .*-later"):
         make_space(make_target(), SpaceFile(), fix={name: value}, exclude=(), baseline=complete({}), later=later)
+
+
+def test_what_acts_in_processors_is_not_offered_where_each_call_replaces_them() -> None:
+    offered: dict[str, tuple[Value, ...]] = {"qkv_fusion": (False, True), "vae_slicing": (False, True)}
+    made = SearchSpace(make_target(sets_processors=True, batch=2), offered)
+    assert made.values == {"qkv_fusion": (False,), "vae_slicing": (False, True)}
+    why = "acts in the attention processors, which each call of StableDiffusionPipeline replaces"
+    assert made.impossible == {("qkv_fusion", True): why}
+    assert SearchSpace(make_target(batch=2), offered).values == offered

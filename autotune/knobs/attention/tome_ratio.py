@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
+from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ KNOB = Knob(
     values=(0.0, 0.25, 0.5, 0.75),
     changes_output=True,
     summary="share of tokens merged before self-attention",
+    ranges=lambda target: (Range(low=0.1, high=0.75),),
     also=also,
     why_not=why_not,
     apply=apply,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.denoising._schedulers import scheduler_of
+from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ KNOB = Knob(
     changes_output=True,
     summary="share of the steps that are guided",
     in_graphs=lambda value: value == 1.0,  # below 1, the batch of half size has a graph, too
+    ranges=lambda target: (Range(low=0.2, high=0.9),),
     also=also,
     why_not=why_not,
     clash=clash,

@@ -1,13 +1,17 @@
 """steps: the number of denoising steps. "workload": that of the workload; a space file can offer fewer.
 
+In a space file, `steps = ["workload", "range"]` searches all numbers from a quarter of the workload's.
+
 With a strength below 1 (image-to-image) a call runs fewer steps than it is given: what runs is the effect.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines.call import steps_of, steps_values
+from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -26,6 +30,16 @@ def why_not(value: Value, target: Target) -> str | None:
         given = traits.default_strength if strength is None else strength
         return f"leaves no step at strength {given:g}"
     return None
+
+
+def ranges(target: Target) -> tuple[Range, ...]:
+    """From a quarter of the workload's steps, which are the preset's, to one step less than these.
+
+    Less than a quarter draws another picture: a pipeline for so few steps is another checkpoint.
+    """
+    most = target.workload.steps - 1
+    least = max(1, math.ceil(target.workload.steps / 4))
+    return (Range(low=least, high=most),) if least < most else ()
 
 
 def call(value: Value, pipe: "DiffusionPipeline") -> dict[str, Any]:
@@ -55,6 +69,7 @@ KNOB = Knob(
     values=("workload",),
     changes_output=True,
     summary="number of denoising steps",
+    ranges=ranges,
     in_graphs=lambda value: "any",  # the number of steps is not part of compiled graphs
     also=also,
     why_not=why_not,

@@ -42,7 +42,8 @@ class LiveView:
         if isinstance(event, Probed):
             self.trials, self.anchors = list(event.trials), list(event.anchors)
             self.goal = event.goal or self.goal
-            self.budget = min(self.budget, event.space.combinations())  # the budget of `record --all` has no limit
+            if not event.space.ranges:
+                self.budget = min(self.budget, event.space.combinations())  # the budget of `record --all` has no limit
             self.phase, self.doing = 2 if self.trials else 1, "starting"
         elif isinstance(event, TrialStarted):
             self.doing = f"trial {event.number} ({event.origin}): {words.config(event.config)}"

@@ -56,7 +56,9 @@ def _values_table(target: Target, space: SearchSpace) -> Table:
         impossible = [f"{value}: {why}" for (other, value), why in space.impossible.items() if other == name]
         label = f"{name} *" if knob.changes_output else name
         label += f"\n  of {knob.modifies}" if knob.modifies else ""
-        table.add_row(label, " ".join(map(str, space.values[name])) or "-", "\n".join(impossible))
+        searched = [" ".join(map(str, space.values[name])) or "-"]
+        searched += [f"and any number of {each}" for each in space.ranges.get(name, ())]
+        table.add_row(label, "\n".join(searched), "\n".join(impossible))
     return table
 
 
