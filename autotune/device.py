@@ -1,5 +1,7 @@
 """Device: the accelerator or processor that a pipeline is tuned for, and what it supports."""
 
+from pydantic import Field
+
 from autotune.frozen_model import FrozenModel
 
 
@@ -17,6 +19,7 @@ class Device(FrozenModel):
     driver              its version
     cores               that this process may use; None: a GPU
     sdpa_kernels        the kernels of torch's scaled_dot_product_attention: flash, efficient, cudnn, math
+    sdpa_heads          kernel -> the largest head that torch says it takes here; without those that it was not asked of
     compile_fault       why torch.compile does not work on this device, as a clause
     evidence            sentences that say how these fields were found
     """
@@ -32,6 +35,7 @@ class Device(FrozenModel):
     driver: str | None = None
     cores: int | None = None
     sdpa_kernels: tuple[str, ...] = ()
+    sdpa_heads: dict[str, int] = Field(default_factory=dict)
     compile_fault: str | None = None
     evidence: tuple[str, ...] = ()
 

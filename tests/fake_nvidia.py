@@ -311,6 +311,11 @@ class FakeCuda:
     def set_fraction(self, fraction: float, device: Any = None) -> None:
         self.card(device).fraction = fraction
 
+    def takes(self, kernel: str, head: int, name: str) -> bool:
+        """As torch's sdp_utils.cpp decides, with cuDNN 9.23."""
+        hopper = self.card(name).capability[0] in (9, 10)
+        return head <= {"flash": 256, "cudnn": 256 if hopper else 128}[kernel]
+
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         functions: dict[str, Callable[..., object]] = {
             "is_available": lambda: bool(self.visible),
@@ -331,3 +336,4 @@ class FakeCuda:
         }
         for name, function in functions.items():
             monkeypatch.setattr(torch.cuda, name, function)
+        monkeypatch.setattr("autotune.devices.cuda._takes", self.takes)

@@ -14,6 +14,8 @@ from autotune.devices.nvml import Card, Listing, list_cards
 from autotune.errors import UserError
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+HEADS = (64, 96, 128, 160, 192, 256, 512)  # sizes that torch is asked of
+ASKED = {"flash": "can_use_flash_attention", "cudnn": "can_use_cudnn_attention"}  # kernel -> torch's function
 UNNAMED = "an NVIDIA GPU that NVML does not name"
 
 
@@ -76,10 +78,12 @@ def _probe(device: Device, by_trial: bool) -> Device:
     name = _torch_name(device)
     capability = torch.cuda.get_device_capability(name)
     kernels = [kernel for kernel, has in _kernels(capability).items() if has]
+    heads = {kernel: [head for head in HEADS if _takes(kernel, head, name)] for kernel in kernels if kernel in ASKED}
     return seen_by_torch(device, name).model_copy(
         update={
             "compute_capability": capability,
             "sdpa_kernels": tuple(kernels),
+            "sdpa_heads": {kernel: max(sizes) for kernel, sizes in heads.items() if sizes},
             "compile_fault": fault_on_gpu(name, by_trial=by_trial),
             "evidence": (
                 *device.evidence,
@@ -125,6 +129,20 @@ def _kernels(capability: tuple[int, int]) -> dict[str, bool]:
         "cudnn": capability >= (8, 0) and torch.backends.cudnn.is_available(),
         "math": True,
     }
+
+
+def _takes(kernel: str, head: int, name: str) -> bool:
+    """Does torch say that this kernel computes the attention of heads of this size, on its device `name`?
+
+    The rule differs with GPU, torch and cuDNN: cuDNN takes heads of 128, or 256 on 9.0 and 10.x from cuDNN 9.22 on, if
+    torch was built for that (ATen/native/transformers/cuda/sdp_utils.cpp).
+    """
+    import torch
+
+    backends = torch.backends.cuda
+    asked = torch.empty(1, 2, 64, head, dtype=torch.float16, device=name)
+    parameters = backends.SDPAParams(asked, asked, asked, None, 0.0, False, False)
+    return bool(getattr(backends, ASKED[kernel])(parameters))
 
 
 def _torch_name(device: Device) -> str:

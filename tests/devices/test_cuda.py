@@ -24,6 +24,7 @@ from autotune.devices import (
     torch_name,
     unusable,
 )
+from autotune.devices.cuda import ASKED, _takes
 from autotune.devices.probe import probe_device
 from autotune.errors import UserError
 from autotune.report.terminal.machine import device_table
@@ -89,7 +90,22 @@ def test_a_job_of_slurm_has_its_own_card_and_says_what_it_may_not_open(monkeypat
     assert "NVML's cards 0, 1, 3 can't be opened (Insufficient Permissions)" in card.evidence
     probed = in_a_child(monkeypatch, card)
     assert probed.sdpa_kernels == ("efficient", "math")
+    assert probed.sdpa_heads == {}, "torch is asked of the kernels that are here"
     assert probed.memory_bytes == 14914 * machines.MIB
+
+
+@pytest.mark.parametrize(("build", "largest"), [(machines.h100, 256), (machines.desktop_4090, 128)])
+def test_the_probe_asks_torch_which_heads_a_kernel_takes(
+    monkeypatch: pytest.MonkeyPatch, build: Callable[[], Machine], largest: int
+) -> None:
+    build().install(monkeypatch)
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    (card,) = [device for device in find_devices() if device.is_gpu]
+    assert in_a_child(monkeypatch, card).sdpa_heads["cudnn"] == largest
+
+
+def test_torch_is_asked_by_the_functions_that_it_has() -> None:
+    assert not any(_takes(kernel, 64, "cpu") for kernel in ASKED), "it answers, and on a processor by no"
 
 
 def test_where_every_card_is_refused_the_processor_is_taken_aloud(

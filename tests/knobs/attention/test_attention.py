@@ -95,7 +95,7 @@ def test_no_kernel_is_forced_in_the_vae_whose_head_is_too_large_for_the_fast_one
         ("sdpa_flash", (8, 0), (512, False, True), "the flash kernel takes heads of at most 256"),
         ("sdpa_flash", (8, 0), (64, True, True), "the flash kernel takes no attention mask"),
         ("sdpa_cudnn", (8, 0), (160, False, True), "the cudnn kernel takes heads of at most 128"),
-        ("sdpa_cudnn", (9, 0), (160, False, True), None),
+        ("sdpa_cudnn", (9, 0), (160, False, True), "the cudnn kernel takes heads of at most 128"),
         ("sdpa_cudnn", (9, 0), (36, False, True), "the cudnn kernel takes heads of a multiple of 8"),
         ("sdpa_efficient", (8, 0), (512, True, True), None),
         ("sdpa_efficient", (8, 0), (64, False, False), "calls SDPA outside of attention processors"),
@@ -109,6 +109,13 @@ def test_a_kernel_is_offered_for_the_heads_and_masks_of_each_step(
     target = make_target(gpu(*device), step_attention=(seen,), dispatches_attention=True)
     answer = KNOB.why_not(value, target.model_copy(update={"versions": installed}))
     assert answer == said if said is None else said in str(answer)
+
+
+@pytest.mark.parametrize(("told", "offered"), [({"cudnn": 256}, True), ({"cudnn": 128}, False), ({}, False)])
+def test_the_largest_head_is_what_torch_says_of_this_gpu(told: dict[str, int], offered: bool) -> None:
+    """256 on an H100 needs a cuDNN and a torch that can; by its compute capability alone it is not offered."""
+    device = gpu(9, 0).model_copy(update={"sdpa_heads": told})
+    assert (KNOB.why_not("sdpa_cudnn", make_target(device, step_attention=((256, False, True),))) is None) == offered
 
 
 def test_flex_is_not_offered_on_a_cpu() -> None:
