@@ -30,8 +30,6 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     unloaded = job.configurations_only and not is_on_disk(job.pipeline)
     readable = job.pipeline.model_copy(update=WITHOUT_FILES) if unloaded else job.pipeline
     fetch(readable)
-    if job.pipeline.scorer is not None:
-        scorer_folder(job.pipeline.scorer)  # downloads it
     signal.setitimer(signal.ITIMER_REAL, job.timeout_s or 0.0)
     components = components_of(job.pipeline, readable)
     pipe = assembled(readable)
@@ -42,6 +40,9 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     cut = cut_prompts(pipe, job.prompts, job.arguments)
     notes = [_cut_words(cut, len(job.prompts))] if cut else []
     if pipeline.scorer is not None:
+        left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0.0)
+        scorer_folder(pipeline.scorer)  # may download it
+        signal.setitimer(signal.ITIMER_REAL, left_s)
         notes += _unscored(Clip(pipeline.scorer), job.prompts, cut)
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     found = {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}

@@ -45,20 +45,21 @@ def cut_prompts(pipe: "DiffusionPipeline", prompts: Sequence[str], arguments: Ma
     return [min(of_one, key=lambda cut: len(cut.lost)) for of_one in cuts if of_one and len(of_one) == len(readers)]
 
 
-def _context(tokenizer: Any, encoder: Any, longest: Any) -> int:
-    """How many tokens of a prompt are read, the special ones included."""
+def _context(tokenizer: Any, encoder: Any, longest: Any) -> float:
+    """How many tokens of a prompt are read, the special ones included; inf: no limit is known."""
     config = getattr(encoder, "config", None)
     positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
-    numbers = (tokenizer.model_max_length, positions, longest)
-    return min(int(number) for number in numbers if isinstance(number, int | float) and number > 0)
+    numbers = (getattr(tokenizer, "model_max_length", None), positions, longest)
+    return min((number for number in numbers if isinstance(number, int | float) and number > 0), default=float("inf"))
 
 
-def _cut(prompt: str, tokenizer: Any, context: int) -> Cut | None:
+def _cut(prompt: str, tokenizer: Any, limit: float) -> Cut | None:
     tokens = tokenizer(prompt).input_ids
-    if len(tokens) <= context:
+    if len(tokens) <= limit:
         return None
+    context = int(limit)
     last = context - 1  # the last token read is the end's
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         return Cut(prompt, context, tokenizer.decode(tokens[last:], skip_special_tokens=True).strip())
     begin, _ = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"][last]
     return Cut(prompt, context, prompt[begin:].strip())
