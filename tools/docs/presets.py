@@ -15,10 +15,10 @@ HEAD = """# Presets
 options such as `--size` and `--steps` replace. Anything else works without a preset: see
 [Bring my own pipeline](../guides/pipeline.md) and [Pipelines](../pipelines.md).
 
-`--weights random` builds those with a tick at their full published size without a download: latency and memory are real,
-quality is likeness to the baseline's own output. Of the presets newer than SDXL, the tests count the parameters and
-nothing else: none was run at full size. Pictures that a pipeline starts from are drawn by autotune (CC0) and only stand in
-for yours.
+`--weights random` builds those with a tick at their full published size without a download: latency and memory are
+real, quality is likeness to the baseline's own output. Of presets newer than SDXL, the tests count the parameters and
+nothing else: none was run at full size. Pictures that a pipeline starts from are drawn by autotune (CC0) and only stand
+in for yours.
 """
 
 
