@@ -150,16 +150,28 @@ class SearchSpace:
         return str(self.failing.get((name, value), f"{name}={value} had no effect here"))
 
     def clashes(self) -> dict[str, list[str]]:
-        """Sentence -> the pairs of possible values that it forbids, as "knob=value + knob=value"."""
+        """Sentence -> what it forbids: pairs of possible values as "knob=value + knob=value", or "knob=value alone".
+
+        A value that is forbidden beside the first values of all other knobs is named once, not with each of them.
+        """
         clashes: dict[str, list[str]] = {}
         changed = [(n, v) for n, values in self.free.items() for v in values if v != find_knob(n).default]
-        for (a, x), (b, y) in itertools.combinations(changed, 2):
-            modified = [m for m in (find_knob(a).modifies, find_knob(b).modifies) if m in self.free and m not in (a, b)]
-            config = self.config({**{m: self.free[m][1] for m in modified}, a: x, b: y})
-            why = self.objection(config) if a != b and config.get(a) == x and config.get(b) == y else None
+        alone = {pair: self._objection_to(pair) for pair in changed}
+        for (a, x), why in alone.items():
             if why:
+                clashes.setdefault(why, []).append(f"{a}={x} alone")
+        for (a, x), (b, y) in itertools.combinations(changed, 2):
+            why = self._objection_to((a, x), (b, y)) if a != b else None
+            if why and why not in (alone[a, x], alone[b, y]):
                 clashes.setdefault(why, []).append(f"{a}={x} + {b}={y}")
         return clashes
+
+    def _objection_to(self, *pairs: tuple[str, Value]) -> str | None:
+        """Why these values can't be combined, where they are all active and the other knobs have their first values."""
+        named = dict(pairs)
+        modified = [m for m in (find_knob(name).modifies for name in named) if m in self.free and m not in named]
+        config = self.config({**{m: self.free[m][1] for m in modified}, **named})
+        return self.objection(config) if all(config.get(name) == value for name, value in pairs) else None
 
     def combinations(self) -> int:
         """The number of combinations of listed values, before any rule."""

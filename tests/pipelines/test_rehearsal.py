@@ -13,7 +13,7 @@ from tiny_classes import tiny_of
 
 from autotune.pipelines import parts, resolve
 from autotune.pipelines.random_weights import assemble
-from autotune.pipelines.rehearsal.facts import facts_of, workload
+from autotune.pipelines.rehearsal.facts import _noting_processors, facts_of, workload
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import rehearse
 
@@ -115,3 +115,22 @@ def test_a_scheduler_of_other_noise_levels_is_refused(shape: dict[str, Any], sai
     pipe: Any = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, **shape))
     fault = faults(pipe, [((2,), {"device": "meta"})]).get("unipc")
     assert fault == said if said is None else said in str(fault)
+
+
+def test_a_scheduler_that_a_whole_call_fails_with_is_refused() -> None:
+    """UniPC has no scale_noise, which FluxFill and other pipelines that start from a picture call."""
+    pipe: Any = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))
+
+    def tried(scheduler: Any) -> str | None:
+        return None if hasattr(scheduler, "scale_noise") else "AttributeError: no scale_noise"
+
+    found = faults(pipe, [((2,), {"device": "meta"})], tried)
+    assert found["unipc"] == "SimpleNamespace fails with UniPCMultistepScheduler (AttributeError: no scale_noise)"
+
+
+@pytest.mark.parametrize(("name", "sets"), [("StableDiffusionPAGPipeline", True), ("StableDiffusionPipeline", False)])
+def test_a_call_that_replaces_attention_processors_is_noted(name: str, sets: bool, root: Path) -> None:
+    pipe, replaced = pipe_of(name, root), list[bool]()
+    rehearse(pipe, workload(pipe, "a", guided=True), until="given", change=_noting_processors(replaced))
+    assert replaced
+    assert any(replaced) is sets

@@ -1,6 +1,7 @@
 """Facts: the traits that rehearsed calls show. What could not be seen has its reason in `unknown`."""
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +38,9 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
     if guided:
         calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), **how), False))
     negative = _with_negative_prompt(pipe, how)
-    longer = rehearse(pipe, workload(pipe, LONG, guided=guided), until="given", **how)
+    replaced: list[bool] = []
+    noting: dict[str, Any] = {**how, "until": "given", "change": _noting_processors(replaced)}
+    longer = rehearse(pipe, workload(pipe, LONG, guided=guided), **noting)
     fault = next((seen.fault for seen in (*(seen for seen, _ in calls), negative, longer) if seen.fault), None)
     return {
         "step_attention": tuple(sorted({kind for name in parts.step_models(pipe) for kind in _attention(first, name)})),
@@ -45,6 +48,7 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "whole_graph_fault": _whole_graph_fault(pipe, first),
         "prompt_lengths_vary": bool(first.given and longer.given) and first.given[0] != longer.given[0],
         "vae_upcasts_fp16": casts,
+        "sets_processors": any(replaced),
         "fuses_qkv": _fuses_qkv(pipe, first),
         "block_caches": _block_caches(pipe, memory),
         "used_directly": tuple(sorted(first.used_directly)),
@@ -102,6 +106,25 @@ def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workloa
 
 def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
     return seen.attention.get(model, set())
+
+
+def _noting_processors(replaced: list[bool]) -> Callable[[Any], None]:
+    """For rehearse(): notes whether the call has put other attention processors into the denoiser before it runs."""
+
+    def change(stand_in: Any) -> None:
+        denoiser = parts.denoiser(stand_in)
+
+        def processors() -> list[Any]:
+            return [getattr(module, "processor", None) for module in denoiser.modules()]
+
+        before = processors()
+
+        def note(*_: Any) -> None:
+            replaced.append(any(a is not b for a, b in zip(before, processors(), strict=True)))
+
+        denoiser.register_forward_pre_hook(note)
+
+    return change
 
 
 def _scheduler_faults(pipe: "DiffusionPipeline", first: Seen, how: dict[str, Any]) -> dict[str, str]:
