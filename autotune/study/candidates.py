@@ -37,8 +37,6 @@ class Candidates:
         elif not self.known:
             self._add(self.space.all_configs())
         refined = {config: self.parameters.of(config) for config in self._refined(configs)}  # not kept: the best change
-        if self.space.ranges:  # with a number of the best, which no listed config has
-            refined |= {config: self.parameters.of(config) for config in self._neighbours(configs)}
         considered, dropped = {**self.known, **refined}, self.space.dropped
         if not dropped:
             return [params for config, params in considered.items() if config not in tried]
