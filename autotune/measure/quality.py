@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from autotune.errors import UserError
 from autotune.job import ScoreJob
 from autotune.measure.health import BrokenOutput
 from autotune.measure.metrics import Loaded, Score, find_metric, lpips
@@ -85,10 +84,11 @@ def judge_clips(images: Path, baseline: Path, prompts: Sequence[str], scorer: st
 
 def _read_by(scorer: str, prompts: Sequence[str]) -> list[int]:
     """The indices of the prompts that this CLIP model can read: it judges no others. Raises UserError for none."""
-    long = set(loaded_clip(scorer, "cpu").too_long(prompts))
+    model = loaded_clip(scorer, "cpu")
+    long = set(model.too_long(prompts))
     read = [i for i, prompt in enumerate(prompts) if prompt not in long]
     if not read:
-        raise UserError(f"the scorer {scorer} can read none of these prompts, which are too long: give --scorer none.")
+        model.check_prompts(prompts)
     return read
 
 
