@@ -65,9 +65,13 @@ def test_lpips_is_judged_too_where_its_weights_are(folders: tuple[Path, Path], m
     assert (found.lpips, found.lpips_worst) == ((0.1, 0.2, 0.3), 0.3)
 
 
-def test_a_prompt_that_the_scorer_can_not_read_whole_is_refused(folders: tuple[Path, Path]) -> None:
+def test_a_prompt_that_the_scorer_can_not_read_whole_has_no_score(folders: tuple[Path, Path]) -> None:
+    """T5 reads what CLIP would cut: such a picture has likeness alone. Where CLIP can read none, that is refused."""
+    found = judge(*folders, [PROMPTS[0], " ".join(PROMPTS), PROMPTS[2]], "demo")
+    assert [score is None for score in found.clip_scores] == [False, True, False]
+    assert len(found.drops(found)) == 2
     with pytest.raises(UserError, match="the scorer reads 24: shorten it"):
-        judge(*folders, [PROMPTS[0], " ".join(PROMPTS), PROMPTS[2]], "demo")
+        judge(*folders, [" ".join(PROMPTS)] * 3, "demo")
 
 
 def test_a_config_can_not_win_by_drifting_above_the_baseline() -> None:
