@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import tiny_videos
 import torch
 import transformers
 from tiny import (
@@ -481,7 +482,10 @@ COMPONENTS: dict[str, Callable[[], Any]] = {
         encoder_hid_dim=WIDTH,
     ),
 }
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
+COMPONENTS |= tiny_videos.PARTS
+COMPONENTS |= {"LlamaModel": lambda: language_model("LlamaModel")}
+COMPONENTS |= {"LlamaTokenizer": tokenizer, "LlamaTokenizerFast": tokenizer}
+LEFT_OUT = ("transformer_2", "safety_checker", "feature_extractor", "image_encoder", "watermarker")
 
 
 def _distilled_klein() -> dict[str, Any]:
@@ -560,8 +564,17 @@ def _deep_vae() -> dict[str, Any]:
     return {"vae": vae(block_out_channels=(8, 8, 16, 16), shift_factor=0.1, **levels)}
 
 
+def _hunyuan_video() -> dict[str, Any]:
+    """Its call cuts prompts for CLIP to 77 tokens, whatever the tokenizer says."""
+    config = clip(CLIPTextModel).config
+    config.max_position_embeddings = 77
+    torch.manual_seed(5)
+    return {"text_encoder_2": CLIPTextModel(config).eval()}
+
+
 # Parts that a class needs in a form of its own.
 TINY: dict[str, Callable[[], dict[str, Any]]] = {
+    "HunyuanVideoPipeline": _hunyuan_video,
     "Flux2KleinPipeline": _distilled_klein,
     "SanaSprintPipeline": _sprint,
     "SanaSprintImg2ImgPipeline": _sprint,

@@ -6,14 +6,17 @@ The code is that of a search's children and of production; there is no sampler b
 import random
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from made_up import record
+from PIL import Image
 
 import autotune
+from autotune.building.build import NoEffect
 from autotune.config import Config
 from autotune.devices import find_device
 from autotune.devices.probe import probe_device, versions
@@ -25,6 +28,7 @@ from autotune.knobs import all_knobs, complete
 from autotune.measure import latency
 from autotune.measure.quality import run_score_job
 from autotune.measurement import Measurement
+from autotune.pictures.video import frames_of, read_frames
 from autotune.pipelines import resolve
 from autotune.pipelines.adapters.textual_inversion import tokens
 from autotune.pipelines.inspect import traits_of
@@ -38,7 +42,7 @@ from autotune.target import Target
 from autotune.trial import Trial
 from autotune.tuning.export import export
 from autotune.worker.measure import run_measure_job
-from autotune.workload import Workload, open_picture
+from autotune.workload import Workload
 
 PROMPTS = ("a red circle", "a blue star")
 MOST_STEPS = 7  # so that a strength of 0.3 leaves two
@@ -71,6 +75,7 @@ def probed(checkpoint: Path, *, side: int, steps: int, **options: Any) -> Target
             steps=steps,
             guidance_scale=traits.default_guidance_scale,
             negative_prompt=traits.default_negative_prompt,
+            frames=2 * traits.frames_multiple + 1 if traits.frames_argument else None,
         ),
         device=probe_device(find_device("cpu")),
         versions=versions(),
@@ -102,8 +107,10 @@ def run_trial(folder: StudyFolder, target: Target, number: int, config: Config) 
     place = folder.trial(number)
     place.mkdir(parents=True)
     fields = run_measure_job(MeasureJob(target=target, values=dict(config), pictures=True), place)
+    frames = target.workload.frames
     images, baseline = (str(folder.trial(n) / "images") for n in (number, 0))
-    judged = run_score_job(ScoreJob(images=images, baseline=baseline, prompts=PROMPTS, scorer=None), place)
+    job = ScoreJob(images=images, baseline=baseline, prompts=PROMPTS, scorer=None, frames=frames)
+    judged = run_score_job(job, place)
     outcome = Measurement.model_validate({**fields, "quality": judged})
     return Trial(number=number, origin="sampler", values=dict(config), outcome=outcome, seconds=1.0)
 
@@ -114,31 +121,46 @@ def whole_path(checkpoint: Path, folder: Path, *, side: int, steps: int, seed: s
     space = space_of(target)
     assert all(why for why in space.impossible.values())
     baseline = run_trial(study, target, 0, complete({}))
-    trial = run_trial(study, target, 1, some_config(space, seed))
+    trial = _second_trial(study, target, space, seed)
     tuned = export(record(target, space=space.values), trial, baseline, None)
     tuned.save(study.best)
-    expected = open_picture(study.trial(1) / "images" / picture_name(0), "picture of the trial")
-    assert expected.size == (side, side)
+    expected = read_frames(study.trial(trial.number) / "images" / picture_name(0))
+    assert [frame.size for frame in expected] == [(side, side)] * (target.workload.frames or 1)
     _loaded_draws(study.best, target, expected)
     if not target.pipeline.known.inputs:  # otherwise the script reads the user's own picture
         _script_draws(TunedConfig.load(study.best), folder, expected)
     return target
 
 
-def _loaded_draws(best: Path, target: Target, expected: Any) -> None:
+def _pixels(frames: Sequence[Any]) -> bytes:
+    return b"".join(frame.convert("RGB").tobytes() for frame in frames)
+
+
+def _second_trial(study: StudyFolder, target: Target, space: SearchSpace, seed: str) -> Trial:
+    """The first of a few configs that has an effect. As in a search, a value without any leaves the space."""
+    for number in range(1, 5):
+        config = some_config(space, seed)
+        try:
+            return run_trial(study, target, number, config)
+        except NoEffect as error:
+            space.no_effect.add((error.knob, config[error.knob]))
+    raise AssertionError(f"no effect of {space.no_effect}")
+
+
+def _loaded_draws(best: Path, target: Target, expected: Sequence[Any]) -> None:
     from autotune.measure import call_pipe
 
     pipe = autotune.load(best, device="cpu", local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
         images = [call_pipe(pipe, target.workload, *next(target.workload.calls()))[0] for _ in range(2)]
-    first, again = (image.convert("RGB").tobytes() for image in images)
-    assert images[0].size == expected.size
+    first, again = (_pixels(frames_of(image)) for image in images)
+    assert images[0].size == expected[0].size
     if first == again:  # some pipelines (CogView4Control) sample without the caller's generator: no two calls are alike
-        assert first == expected.tobytes(), "autotune.load draws what the trial drew"
+        assert first == _pixels(expected), "autotune.load draws what the trial drew"
 
 
-def _script_draws(tuned: TunedConfig, folder: Path, expected: Any) -> None:
+def _script_draws(tuned: TunedConfig, folder: Path, expected: Sequence[Any]) -> None:
     path = folder / "best.py"
     try:
         path.write_text(script(tuned, path.name))
@@ -147,6 +169,11 @@ def _script_draws(tuned: TunedConfig, folder: Path, expected: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", [str(path), PROMPTS[0]])
-        runpy.run_path(str(path), run_name="__main__")
-    image = open_picture(folder / "000.png", "picture of the script")
-    assert image.tobytes() == expected.tobytes(), "the plain script draws what the trial drew"
+        made = runpy.run_path(str(path), run_name="__main__")
+    if tuned.workload.frames is None:
+        saved: Sequence[Any] = read_frames(folder / "000.png")
+    else:  # what the script saves for people is not lossless
+        saved = made["draw"](PROMPTS[:1], [tuned.workload.seed])[0]
+        with Image.open(folder / "000.webp") as clip:
+            assert clip.n_frames == tuned.workload.frames  # type: ignore[attr-defined]
+    assert _pixels(saved) == _pixels(expected), "the plain script draws what the trial drew"

@@ -79,6 +79,8 @@ def check_call(pipe: "DiffusionPipeline") -> None:
         raise UserError(f"{name} does not make pictures from a prompt, so autotune can't tune it.")
     known = {"self", "prompt", "height", "width", "args", "kwargs", *picture_arguments(pipe)}
     unknown = sorted(n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in known)
+    if call.frames_argument(pipe) is None:  # its clips are as long as the one that it starts from
+        unknown += [n for n in parameters if n not in unknown and n.endswith(("video", "conditioning_frames"))]
     if unknown:
         raise UserError(f"{name} needs the arguments {', '.join(unknown)}, which autotune can't provide.")
 

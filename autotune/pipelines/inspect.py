@@ -229,7 +229,8 @@ def _size_multiple(pipe: "DiffusionPipeline") -> int:
     scale = parts.cell_px(pipe)
     patch = _patch_side(parts.denoiser(pipe).config)
     processor = getattr(pipe, "image_processor", None)
-    return max(scale * patch, int(processor.config.vae_scale_factor) if processor is not None else 1)
+    of_processor = getattr(getattr(processor, "config", None), "vae_scale_factor", 1)  # one of transformers has none
+    return max(scale * patch, int(of_processor))
 
 
 def _patch_side(config: Any) -> int:
