@@ -19,7 +19,7 @@ from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.isolation import INTERPRETER, SAFE_PATH
 
-CONNECTS_S = 120.0  # the longest wait for the cluster at the start
+COMMAND = (*INTERPRETER, "-m", "autotune.cluster.courier")
 CLOSES_S = 8.0  # then the courier is killed, and Ray ends what it has left
 RESTARTS = 5  # of the courier, one after the other without a result in between
 PAUSE_S = (0.0, 2.0, 5.0, 15.0, 40.0)  # before each of them: a head that is restarted is back in a minute
@@ -97,8 +97,8 @@ class RayMessenger:
         message = {"ticket": ticket, "card": card, "order": order.model_dump_json(), "folders": folders}
         self.running.add(ticket)
         process = self._process
-        assert process is not None
-        assert process.stdin is not None
+        if process is None or process.stdin is None:
+            raise RuntimeError("an order was given although no card is there")
         try:
             process.stdin.write(json.dumps({**message, "to": str(self._files(ticket))}) + "\n")
             process.stdin.flush()
@@ -141,7 +141,7 @@ class RayMessenger:
         write_json(path, self.settings.to_json())
         with (self.folder / "courier.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*INTERPRETER, "-m", "autotune.cluster.courier", str(path)],
+                [*COMMAND, str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -187,7 +187,8 @@ class RayMessenger:
             )
         self.close()
         threading.Event().wait(PAUSE_S[self._failures - 1])
-        self._backlog = [*(Lost(ticket, why) for ticket in sorted(self.running)), *map(Gone, sorted(self.cards))]
+        # The cards first: what is lost must not be given to one of them again.
+        self._backlog = [*map(Gone, sorted(self.cards)), *(Lost(ticket, why) for ticket in sorted(self.running))]
         self.running.clear()
         self.cards.clear()
         return self._backlog.pop(0) if self._backlog else None
@@ -203,8 +204,9 @@ def _environment() -> dict[str, str]:
 
 
 def _hear(lines: IO[str], put: Callable[[dict[str, Any] | None], None]) -> None:
-    for line in lines:
-        put(json.loads(line))
+    with lines:
+        for line in lines:
+            put(json.loads(line))
     put(None)
 
 

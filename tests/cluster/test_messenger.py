@@ -1,0 +1,86 @@
+"""The courier process as the search sees it: what happens when it ends. A fake stands in for the one that loads Ray."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_target
+
+from autotune.cluster import messenger
+from autotune.cluster.messenger import Done, Gone, Lost, News, RayMessenger, Ready
+from autotune.cluster.order import make_order
+from autotune.cluster.settings import Settings
+from autotune.errors import UserError
+from autotune.execution.runner import Runner
+from autotune.knobs import complete
+from autotune.study_folder import StudyFolder
+
+# Two cards come; the first order is answered, the second ends the process, as Ray ends its driver without a head.
+COURIER = """
+import json, os, sys
+from pathlib import Path
+print(json.dumps({"says": "cards", "count": 2, "there": 2}), flush=True)
+for card in (0, 1):
+    print(json.dumps({"says": "ready", "card": card, "host": "a"}), flush=True)
+for number, line in enumerate(sys.stdin):
+    order = json.loads(line)
+    if number == 1:
+        os._exit(1)
+    Path(order["to"]).mkdir(parents=True)
+    print(json.dumps({"says": "done", "ticket": order["ticket"], "result": {"trouble": "none."}}), flush=True)
+"""
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayMessenger:
+    (tmp_path / "courier.py").write_text(COURIER)
+    monkeypatch.setattr(messenger, "COMMAND", (sys.executable, str(tmp_path / "courier.py")))
+    monkeypatch.setattr(messenger, "PAUSE_S", (0.0,) * 5)
+    return RayMessenger(Settings(address="here"), tmp_path / "messages")
+
+
+def heard(found: RayMessenger, count: int) -> list[News]:
+    news = [found.news(20.0) for _ in range(count + 1)]  # one of them tells the number of cards, and is no news
+    return [each for each in news if each is not None]
+
+
+def give(found: RayMessenger, tmp_path: Path, ticket: int, card: int) -> None:
+    runner = Runner(StudyFolder(tmp_path), make_target(), 60.0)
+    found.give(ticket, card, make_order(runner, tmp_path / "trials" / "0001", complete({})), tmp_path)
+
+
+def test_when_the_courier_ends_its_cards_go_first_then_its_orders_are_lost_and_it_starts_again(
+    tmp_path: Path, opened: RayMessenger
+) -> None:
+    """A card that is still there would be given what was lost with it."""
+    assert heard(opened, 2) == [Ready(0, "a"), Ready(1, "a")]
+    give(opened, tmp_path, 1, 0)
+    done = opened.news(20.0)
+    assert isinstance(done, Done)
+    assert done.ticket == 1
+    assert done.files.is_dir()
+    give(opened, tmp_path, 2, 1)
+    why = "the process that talks to Ray has ended"
+    assert [opened.news(20.0) for _ in range(3)] == [Gone(0), Gone(1), Lost(2, why)]
+    assert heard(opened, 2) == [Ready(0, "a"), Ready(1, "a")], "the courier was started again"
+    opened.close()
+    assert opened._process is None
+
+
+def test_a_cluster_that_is_never_reached_ends_the_search_with_the_reason(
+    tmp_path: Path, opened: RayMessenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = json.dumps({"says": "unreachable", "why": "ConnectionError: nobody answers"})
+    monkeypatch.setattr(messenger, "COMMAND", (sys.executable, "-c", f"print({says!r})"))
+    with pytest.raises(UserError, match=r"the Ray cluster here can't be reached \(ConnectionError: nobody answers\)"):
+        list(iter(lambda: opened.news(20.0), "never"))
+    opened.close()
+
+
+def test_a_cluster_without_cards_says_how_to_start_one(opened: RayMessenger, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = json.dumps({"says": "cards", "count": 0, "there": 0})
+    monkeypatch.setattr(messenger, "COMMAND", (sys.executable, "-c", f"print({says!r})"))
+    with pytest.raises(UserError, match=r"has no GPU: start its nodes with `ray start --num-gpus N`"):
+        opened.news(20.0)
+    opened.close()
