@@ -89,6 +89,7 @@ class Traits(FrozenModel):
     kept_outputs: tuple[KeptOutput, ...] = ()
     whole_graph_fault: str | None = None  # why no whole graph holds the denoiser, as a clause
     prompt_lengths_vary: bool = False  # what the denoiser is given is as long as the prompt
+    names_sample: bool = False  # the denoiser is given its sample by name (Kandinsky 2.2)
     sets_processors: bool = False  # its own call replaces attention processors of the denoiser, as guidance by PAG does
     used_directly: tuple[str, ...] = ()  # linear layers of the denoiser whose weights are read without a call of them
     scheduler_faults: dict[str, str] = Field(default_factory=dict)  # see rehearsal/schedulers.py

@@ -1,34 +1,26 @@
-"""Every pipeline of the installed diffusers is drawn with, refused with a sentence, or named in docs/pipelines.md.
+"""Every pipeline of diffusers goes the whole path of a search, is refused with a sentence, or is on docs/pipelines.md.
 
-A third of the classes is drawn on one day, the next third on the next. AUTOTUNE_CLASSES=all (`make all-pipelines`)
-draws with all of them.
+The whole path: probe, knobs, two trials, export, load, plain script (tests/whole_path.py). A third of the classes goes
+it on one day, the next third on the next. AUTOTUNE_CLASSES=all (`make all-pipelines`) takes all of them.
 """
 
 import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import pytest
-import torch
 from tiny_classes import can_make, tiny_of
+from whole_path import few_calls, whole_path
 
-from autotune.building import build
 from autotune.errors import UserError
-from autotune.knobs import complete
-from autotune.measure import draw
-from autotune.pipelines import resolve
 from autotune.pipelines.inputs import check_call
-from autotune.pipelines.inspect import traits_of
-from autotune.workload import Workload
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 ROW = re.compile(r"^\| `(\w+Pipeline)` \| (.+) \|$", re.MULTILINE)
 SIDES = {"IF": 16, "Kandinsky": 64}  # pixels, by the beginning of the name; 32 for the others
 STEPS = 2
-FROM_PICTURE_STEPS = 7  # so that a strength of 0.3 leaves two
 SHARES = 3
 
 
@@ -74,25 +66,15 @@ def test_a_refusal_says_what_the_class_lacks() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of diffusers, about its own classes and configurations
 @pytest.mark.parametrize("name", DRAWN if os.environ.get("AUTOTUNE_CLASSES") == "all" else TODAY)
-def test_the_probe_reads_the_traits_and_a_call_draws_the_requested_size(name: str, tmp_path: Path) -> None:
-    pipeline = resolve(str(tiny_of(name, tmp_path / name))).model_copy(update={"scorer": None})
-    traits = traits_of(pipeline)
+def test_probe_knobs_two_trials_export_load_and_script(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_calls(monkeypatch)
+    side = next((side for start, side in SIDES.items() if name.startswith(start)), 32)
+    checkpoint = tiny_of(name, tmp_path / name)
+    target = whole_path(checkpoint, tmp_path / "study", side=side, steps=STEPS, seed=name)
+    traits = target.pipeline.known
     assert traits.class_name == name
     assert traits.denoiser
     assert traits.default_width or traits.unknown["default_width"]
-    side = next((side for start, side in SIDES.items() if name.startswith(start)), 32)
     assert side % traits.size_multiple == 0
-    workload = Workload(
-        prompts=("a red circle", "a blue star"),
-        width=side,
-        height=side,
-        steps=FROM_PICTURE_STEPS if traits.inputs else STEPS,
-        guidance_scale=traits.default_guidance_scale,
-        negative_prompt=traits.default_negative_prompt,
-    )
-    pipe: Any = build.load(pipeline, complete({}), "cpu")
-    build.apply(pipe, complete({}), workload, "cpu")
-    pipe.set_progress_bar_config(disable=True)
-    with torch.no_grad():
-        images = draw(pipe, workload)
-    assert [image.size for image in images] == [(side, side)] * 2

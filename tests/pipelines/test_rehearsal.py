@@ -13,7 +13,7 @@ from tiny_classes import tiny_of
 
 from autotune.pipelines import parts, resolve
 from autotune.pipelines.random_weights import assemble
-from autotune.pipelines.rehearsal.facts import _noting_processors, facts_of, workload
+from autotune.pipelines.rehearsal.facts import _noting, facts_of, workload
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import rehearse
 
@@ -128,9 +128,15 @@ def test_a_scheduler_that_a_whole_call_fails_with_is_refused() -> None:
     assert found["unipc"] == "SimpleNamespace fails with UniPCMultistepScheduler (AttributeError: no scale_noise)"
 
 
-@pytest.mark.parametrize(("name", "sets"), [("StableDiffusionPAGPipeline", True), ("StableDiffusionPipeline", False)])
-def test_a_call_that_replaces_attention_processors_is_noted(name: str, sets: bool, root: Path) -> None:
-    pipe, replaced = pipe_of(name, root), list[bool]()
-    rehearse(pipe, workload(pipe, "a", guided=True), until="given", change=_noting_processors(replaced))
-    assert replaced
-    assert any(replaced) is sets
+@pytest.mark.parametrize(
+    ("name", "sets", "names"),
+    [
+        ("StableDiffusionPAGPipeline", True, False),
+        ("StableDiffusionPipeline", False, False),
+        ("KandinskyV22CombinedPipeline", False, True),
+    ],
+)
+def test_how_a_call_runs_the_denoiser_is_noted(name: str, sets: bool, names: bool, root: Path) -> None:
+    pipe, replaced, named = pipe_of(name, root), list[bool](), list[bool]()
+    rehearse(pipe, workload(pipe, "a", guided=True), until="given", change=_noting(replaced, named))
+    assert (any(replaced), any(named), len(replaced)) == (sets, names, 1)

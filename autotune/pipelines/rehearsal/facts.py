@@ -8,7 +8,7 @@ import torch
 
 from autotune.pipeline import KeptOutput
 from autotune.pipelines import call, parts
-from autotune.pipelines.rehearsal.caches import eager_configs, reusing, tells_calls_apart
+from autotune.pipelines.rehearsal.caches import eager_configs, of_packages, reusing, tells_calls_apart
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import Seen, rehearse
 from autotune.workload import Workload
@@ -39,7 +39,8 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), **how), False))
     negative = _with_negative_prompt(pipe, how)
     replaced: list[bool] = []
-    noting: dict[str, Any] = {**how, "until": "given", "change": _noting_processors(replaced)}
+    named: list[bool] = []
+    noting: dict[str, Any] = {**how, "until": "given", "change": _noting(replaced, named)}
     longer = rehearse(pipe, workload(pipe, LONG, guided=guided), **noting)
     fault = next((seen.fault for seen in (*(seen for seen, _ in calls), negative, longer) if seen.fault), None)
     return {
@@ -49,6 +50,7 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "prompt_lengths_vary": bool(first.given and longer.given) and first.given[0] != longer.given[0],
         "vae_upcasts_fp16": casts,
         "sets_processors": any(replaced),
+        "names_sample": any(named),
         "fuses_qkv": _fuses_qkv(pipe, first),
         "block_caches": _block_caches(pipe, memory),
         "used_directly": tuple(sorted(first.used_directly)),
@@ -70,15 +72,14 @@ def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen) -> bool:
 
 
 def _block_caches(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> tuple[str, ...]:
-    """The caches of diffusers with which a call of the pipe works and reuses blocks."""
-    if not tells_calls_apart(pipe):
-        return ()
+    """The caches with which a call of the pipe works and reuses blocks: diffusers' own, and those of packages."""
     short = workload(pipe, SHORT, guided=False)
-    if short.steps < 2:
-        return ()
+    if not tells_calls_apart(pipe) or short.steps < 2:
+        return of_packages(pipe)
     remembered = _OfOthers(memory, parts.denoiser_name(pipe))
     call = functools.partial(rehearse, pipe, short, memory=remembered)
-    return tuple(name for name, config in eager_configs().items() if reusing(call, config))
+    own = tuple(name for name, config in eager_configs().items() if reusing(call, config))
+    return (*own, *of_packages(pipe))
 
 
 class _OfOthers(dict[Any, Any]):
@@ -108,8 +109,12 @@ def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
     return seen.attention.get(model, set())
 
 
-def _noting_processors(replaced: list[bool]) -> Callable[[Any], None]:
-    """For rehearse(): notes whether the call has put other attention processors into the denoiser before it runs."""
+def _noting(replaced: list[bool], named: list[bool]) -> Callable[[Any], None]:
+    """For rehearse(): notes of each call of the denoiser how it is made.
+
+    replaced  were other attention processors put into it before?
+    named     are its arguments given by name alone?
+    """
 
     def change(stand_in: Any) -> None:
         denoiser = parts.denoiser(stand_in)
@@ -119,7 +124,8 @@ def _noting_processors(replaced: list[bool]) -> Callable[[Any], None]:
 
         before = processors()
 
-        def note(*_: Any) -> None:
+        def note(_: Any, args: tuple[Any, ...]) -> None:
+            named.append(not args)
             replaced.append(any(a is not b for a, b in zip(before, processors(), strict=True)))
 
         denoiser.register_forward_pre_hook(note)

@@ -116,14 +116,25 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _stand_in(pipe: "DiffusionPipeline", dtype: torch.dtype | None) -> Any:
-    """A copy of the pipe with empty models and a scheduler of its own."""
-    stand_in = copy.copy(pipe)
+def _stand_in(pipe: "DiffusionPipeline", dtype: torch.dtype | None, done: dict[int, Any] | None = None) -> Any:
+    """A copy of the pipe with empty models and a scheduler of its own.
+
+    Combined pipes (Kandinsky 2.2) call pipes that they hold, of the same parts: these are replaced by stand-ins, too.
+
+    done  id of an original -> what stands in for it
+    """
+    from diffusers import DiffusionPipeline
+
+    stand_in, done = copy.copy(pipe), {} if done is None else done
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
-            vars(stand_in)[name] = _emptied(part, dtype)
-    if getattr(pipe, "scheduler", None) is not None:
-        vars(stand_in)["scheduler"] = copy.deepcopy(pipe.scheduler)
+            vars(stand_in)[name] = _emptied(part, dtype, done)
+    scheduler = getattr(pipe, "scheduler", None)
+    if scheduler is not None:
+        vars(stand_in)["scheduler"] = done.setdefault(id(scheduler), copy.deepcopy(scheduler))
+    for name, part in list(vars(pipe).items()):
+        if isinstance(part, DiffusionPipeline):
+            vars(stand_in)[name] = _stand_in(part, dtype, done)
     vars(stand_in)["_progress_bar_config"] = {"disable": True}
     if getattr(stand_in, "safety_checker", None) is not None:
         vars(stand_in)["safety_checker"] = None
