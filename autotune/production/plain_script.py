@@ -144,11 +144,12 @@ def _what_source_is(pipeline: Pipeline, source: str) -> str:
 def _where_from(tuned: TunedConfig, steps: str) -> str:
     """Where, when and with what the config was measured, and what the script needs."""
     pictures = f" It reads {' and '.join(map(_picture_file, tuned.inputs))} in the same folder." if tuned.inputs else ""
+    frames = f"{tuned.workload.frames} frames, " if tuned.workload.frames is not None else ""
     return (
         f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
         f"diffusers {tuned.versions.get('diffusers', '?')}, at {' and '.join(map(str, tuned.workload.shapes))}, "
-        f"{steps} steps. Found by `{tuned.command}`. This script needs torch, diffusers and the packages that it "
-        f"imports, nothing else.{pictures}"
+        f"{frames}{steps} steps. Found by `{tuned.command}`. This script needs torch, diffusers and the packages that "
+        f"it imports, nothing else.{pictures}"
     )
 
 

@@ -243,7 +243,9 @@ def next_steps(summary: StudySummary) -> list[tuple[str, str]]:
     best, steps = where / "best.json", list[tuple[str, str]]()
     if summary.tuned is not None and summary.folder.best.exists():
         prompt = summary.record.target.workload.prompts[0]
-        steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", "out.png"]), "one picture"))
+        clips = summary.record.target.workload.frames is not None
+        file, what = ("out.webp", "one clip") if clips else ("out.png", "one picture")
+        steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", file]), what))
     can_ablate = summary.folder.best.exists() and summary.pick is not None and summary.pick.number != 0
     if can_ablate and summary.ablation is None:
         steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brings"))
