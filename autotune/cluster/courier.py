@@ -42,7 +42,9 @@ class Courier:
         self.settings, self.say = settings, say
         self.groups: list[PlacementGroup] = []
         self.nodes: dict[int, str] = {}  # card -> the id of its node, while it has one
-        self.running: dict[Any, tuple[int, Path]] = {}  # the task's reference -> (ticket, where its files go)
+        self.running: dict[
+            Any, tuple[int, int, Path]
+        ] = {}  # the task's reference -> (ticket, card, folder of its files)
         self.parcels: dict[str, Any] = {}  # folder -> its files in the object store
         module, _, name = settings.function.partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -78,9 +80,19 @@ class Courier:
             if card in self.nodes:
                 del self.nodes[card]
                 self.say({"says": "gone", "card": card})
+                self._give_up(card)
             if node is not None:
                 self.nodes[card] = node
                 self.say({"says": "ready", "card": card, "host": hosts[node]})
+
+    def _give_up(self, card: int) -> None:
+        """Tell of the orders of a card that has gone: they would wait until it comes back, if it ever does."""
+        for reference, (ticket, own, _) in list(self.running.items()):
+            if own == card:
+                del self.running[reference]
+                with suppress(ray.exceptions.RayError):
+                    ray.cancel(reference, force=True)
+                self.say({"says": "lost", "ticket": ticket, "why": "its node is gone"})
 
     def give(self, ticket: int, card: int, order: str, folders: Sequence[str], to: str) -> None:
         """Start a task. `folders`: of the files that the order wants, on this machine."""
@@ -89,18 +101,24 @@ class Courier:
                 self.parcels[folder] = ray.put(pack(Path(folder)))
         strategy = PlacementGroupSchedulingStrategy(self.groups[card], placement_group_bundle_index=0)
         reference = self.task.options(scheduling_strategy=strategy).remote(order, *map(self.parcels.get, folders))
-        self.running[reference] = (ticket, Path(to))
+        self.running[reference] = (ticket, card, Path(to))
 
     def collect(self) -> None:
         """Write the files of tasks that have ended, and tell."""
         ended, _ = ray.wait(list(self.running), timeout=WAIT_S) if self.running else ([], [])
         for reference in ended:
-            ticket, folder = self.running.pop(reference)
+            if reference not in self.running:
+                continue  # given up a moment ago
             try:
                 result, files = ray.get(reference)
             except ray.exceptions.RayError as error:
+                self.look()  # a card that has gone is told first: it must not be given this again
+                if reference not in self.running:
+                    continue
+                ticket, _, _ = self.running.pop(reference)
                 self.say({"says": "lost", "ticket": ticket, "why": _clause(error)})
                 continue
+            ticket, _, folder = self.running.pop(reference)
             try:
                 unpack(files, folder)
             except (OSError, ValueError) as error:
