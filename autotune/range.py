@@ -1,7 +1,7 @@
 """Range: the numbers from a least to a greatest that a knob may take, evenly or on a logarithmic scale.
 
-In a space file it is a word, `"8..50"`, `"0.03..0.2, log"` or `"first_block:0.03..0.2, log"`, or a table,
-`{ low = 0.03, high = 0.2, log = true }`. Two whole ends make a range of whole numbers.
+In a space file it is a word, `"8..50"`, `"64..512, step 8"`, `"0.03..0.2, log"` or `"first_block:0.03..0.2, log"`, or
+a table, `{ low = 0.03, high = 0.2, log = true }`. Two whole ends make a range of whole numbers.
 
 Numbers that are not whole have three significant digits: no measurement tells a threshold of 0.1234 from 0.123, and
 equal numbers are one config.
@@ -22,19 +22,24 @@ DIGITS = 3  # significant ones of a number that is not whole
 EVENLY = 5  # numbers of a grid
 FINEST = 6  # halvings of the range, around a number: 1/64 of it
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_WORD = re.compile(rf"(?P<prefix>[A-Za-z_]\w*:)?\s*(?P<low>{_NUMBER})\s*\.\.\s*(?P<high>{_NUMBER})\s*(?P<log>,\s*log)?")
+_WORD = re.compile(
+    rf"(?P<prefix>[A-Za-z_]\w*:)?\s*(?P<low>{_NUMBER})\s*\.\.\s*(?P<high>{_NUMBER})\s*(?P<log>,\s*log)?"
+    r"(?:,\s*step\s+(?P<step>\d+))?"
+)
 
 
 class Range(FrozenModel):
     """The numbers from `low` to `high`, both included.
 
     log     the scale is logarithmic: from 1 to 10 is as far as from 10 to 100
+    step    of whole numbers on an even scale: the distance between two of them
     prefix  the text in front of the number in the knob's value, such as "first_block:"; "": the value is the number
     """
 
     low: Number
     high: Number
     log: bool = False
+    step: int = 1
     prefix: str = ""
 
     @model_validator(mode="before")
@@ -53,6 +58,8 @@ class Range(FrozenModel):
             raise ValueError(f"{self.low}..{self.high} is no range: the first number must be less than the second")
         if self.log and self.low <= 0:
             raise ValueError(f"{self.low}..{self.high} has no logarithms: begin above 0, or leave out log")
+        if self.step != 1 and (self.log or not self.is_whole or not 0 < self.step <= self.high - self.low):
+            raise ValueError(f"step {self.step} is for whole numbers on an even scale, and within the range")
         return self
 
     @property
@@ -60,7 +67,8 @@ class Range(FrozenModel):
         return isinstance(self.low, int)
 
     def __str__(self) -> str:
-        return f"{self.prefix}{self.low}..{self.high}{', log' if self.log else ''}"
+        more = f"{', log' if self.log else ''}{f', step {self.step}' if self.step != 1 else ''}"
+        return f"{self.prefix}{self.low}..{self.high}{more}"
 
     def __contains__(self, value: object) -> bool:
         return self.number(value) is not None
@@ -83,7 +91,8 @@ class Range(FrozenModel):
                 return None  # "0.050": another text is another config
         if not isinstance(number, int if self.is_whole else float) or isinstance(number, bool):
             return None
-        return number if self.low <= number <= self.high else None
+        is_step = self.step == 1 or (number - self.low) % self.step == 0
+        return number if self.low <= number <= self.high and is_step else None
 
     def position(self, number: Number) -> float:
         """Where a number lies, on the range's scale: 0.0 at the low end, 1.0 at the high end."""
@@ -93,14 +102,15 @@ class Range(FrozenModel):
 
     def at(self, position: float) -> Number:
         """The number at a position, rounded as the module says; positions outside 0 to 1 are the ends."""
-        if position <= 0 or position >= 1:
+        if self.step == 1 and (position <= 0 or position >= 1):
             return self.high if position >= 1 else self.low
+        number: float = self.low + position * (self.high - self.low)
         if self.log:
             number = self.low * (self.high / self.low) ** position
-        else:
-            number = self.low + position * (self.high - self.low)
-        rounded = round(number) if self.is_whole else float(f"{number:.{DIGITS}g}")
-        return min(max(rounded, self.low), self.high)
+        if not self.is_whole:
+            return min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high)
+        steps = round((min(max(number, self.low), self.high) - self.low) / self.step)
+        return min(int(self.low) + steps * self.step, int(self.high) - int(self.high - self.low) % self.step)
 
     def grid(self) -> tuple[Value, ...]:
         """A few values, evenly spread over the range with its ends, ascending."""
@@ -115,7 +125,7 @@ class Range(FrozenModel):
         steps = [sign * 0.5**halvings for halvings in range(2, FINEST + 1) for sign in (-1, 1)]
         near = dict.fromkeys(self.at(here + step) for step in steps if 0 <= here + step <= 1)
         if self.is_whole:  # the next ones, however long the range is
-            near |= dict.fromkeys(n for n in (number - 1, number + 1) if self.low <= n <= self.high)
+            near |= dict.fromkeys(n for n in (number - self.step, number + self.step) if self.low <= n <= self.high)
         return tuple(self.value(n) for n in near if n != number)
 
 
@@ -125,7 +135,7 @@ def read_range(word: str) -> dict[str, Any] | None:
     if found is None:
         return None
     ends = {name: _read_number(found[name]) for name in ("low", "high")}
-    return {**ends, "log": found["log"] is not None, "prefix": found["prefix"] or ""}
+    return {**ends, "log": found["log"] is not None, "step": int(found["step"] or 1), "prefix": found["prefix"] or ""}
 
 
 def _read_number(text: str) -> Number:

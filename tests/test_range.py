@@ -15,6 +15,7 @@ RANGES = (
     Range(low=2, high=8, prefix="deepcache:"),
     Range(low=128, high=2048, log=True),
     Range(low=0.0, high=1.0),
+    Range(low=64, high=515, step=8),
 )
 every_range = pytest.mark.parametrize("each", RANGES, ids=str)
 
@@ -41,6 +42,7 @@ def test_a_value_is_its_number_again_and_lies_where_the_number_does(each: Range)
 def test_the_scale_is_even_or_logarithmic() -> None:
     assert Range(low=0.0, high=1.0).grid() == (0.0, 0.25, 0.5, 0.75, 1.0)
     assert Range(low=1.0, high=10000.0, log=True).grid() == (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    assert Range(low=64, high=515, step=8).grid() == (64, 176, 288, 400, 512)
     assert Range(low=2, high=4, prefix="deepcache:").grid() == ("deepcache:2", "deepcache:3", "deepcache:4")
 
 
@@ -55,7 +57,7 @@ def test_the_numbers_around_a_value_come_as_close_as_a_tenth_and_are_of_the_rang
         assert number is not None
         numbers = [n for other in near if (n := each.number(other)) is not None]
         closest = min(abs(each.position(n) - each.position(number)) for n in numbers)
-        assert closest < 0.02 or (each.is_whole and min(abs(n - number) for n in numbers) == 1)
+        assert closest < 0.02 or (each.is_whole and min(abs(n - number) for n in numbers) == each.step)
 
 
 def test_types_matter_and_another_text_is_another_value() -> None:
@@ -64,6 +66,8 @@ def test_types_matter_and_another_text_is_another_value() -> None:
     assert 8 in steps
     assert 0.5 in share
     assert "first_block:0.05" in cache
+    assert 72 in Range(low=64, high=512, step=8)
+    assert 73 not in Range(low=64, high=512, step=8)
     for stranger in (True, 8.0, "8", 0, 51, None):
         assert stranger not in steps, stranger
     for stranger in (True, 1, "0.5", 1.5, math.nan):
@@ -75,9 +79,10 @@ def test_types_matter_and_another_text_is_another_value() -> None:
 @pytest.mark.parametrize(
     ("word", "fields"),
     [
-        ("8..50", {"low": 8, "high": 50, "log": False, "prefix": ""}),
-        (" 0.03 .. 0.2, log ", {"low": 0.03, "high": 0.2, "log": True, "prefix": ""}),
-        ("first_block:1e-3..0.2,log", {"low": 0.001, "high": 0.2, "log": True, "prefix": "first_block:"}),
+        ("8..50", {"low": 8, "high": 50, "log": False, "step": 1, "prefix": ""}),
+        (" 0.03 .. 0.2, log ", {"low": 0.03, "high": 0.2, "log": True, "step": 1, "prefix": ""}),
+        ("first_block:1e-3..0.2,log", {"low": 0.001, "high": 0.2, "log": True, "step": 1, "prefix": "first_block:"}),
+        ("64..512, step 8", {"low": 64, "high": 512, "log": False, "step": 8, "prefix": ""}),
         ("bf16", None),
         ("deepcache:3", None),
         ("../weights", None),
@@ -97,7 +102,9 @@ def test_words_that_name_a_range(word: str, fields: dict[str, object] | None) ->
         ({"low": 0.0, "high": float("inf")}, "is no range"),
         ({"low": True, "high": 3}, "low and high are numbers, not true or false"),
         ({"low": 1}, "high: field required"),
-        ({"low": 1, "high": 3, "step": 2}, "step: extra inputs"),
+        ({"low": 1, "high": 3, "stride": 2}, "stride: extra inputs"),
+        ({"low": 0.5, "high": 3.0, "step": 2}, "step 2 is for whole numbers on an even scale"),
+        ({"low": 1, "high": 9, "step": 0}, "step 0 is for whole numbers on an even scale"),
     ],
 )
 def test_what_is_no_range_is_refused_in_one_sentence(fields: dict[str, object], says: str) -> None:

@@ -8,6 +8,7 @@ from autotune.knobs import all_knobs, is_active
 from autotune.study.parameters import Parameters
 from autotune.study.space import SearchSpace
 
+NUMBERS = 300  # configs with random numbers, for each proposal
 FIRST_DRAWN, DRAWN = 1000, 100  # random configs of a space too large to list: at first, and for each later proposal
 
 Params = Mapping[str, Value]
@@ -16,8 +17,8 @@ Params = Mapping[str, Value]
 class Candidates:
     """All configs of a space that can be listed. Of a larger one, random configs and the neighbours of the best.
 
-    These are of listed values. Where a knob has ranges, the numbers around those of the best configs are added: the
-    grid is refined where it is worth it.
+    These are of listed values. Where a knob has ranges, configs with random numbers are added, and the numbers around
+    those of the best: the grid is refined where it is worth it.
     """
 
     def __init__(self, space: SearchSpace, rng: random.Random) -> None:
@@ -36,7 +37,8 @@ class Candidates:
             self._add(self._neighbours(configs))
         elif not self.known:
             self._add(self.space.all_configs())
-        refined = {config: self.parameters.of(config) for config in self._refined(configs)}  # not kept: the best change
+        between = [*self._refined(configs), *self._numbers(tried)]  # not kept: the best change
+        refined = {config: self.parameters.of(config) for config in between}
         considered, dropped = {**self.known, **refined}, self.space.dropped
         if not dropped:
             return [params for config, params in considered.items() if config not in tried]
@@ -44,6 +46,12 @@ class Candidates:
 
     def _add(self, configs: Iterable[Config]) -> None:
         self.known |= {config: self.parameters.of(config) for config in configs if config not in self.known}
+
+    def _numbers(self, tried: set[Config]) -> Iterator[Config]:
+        for _ in range(NUMBERS if self.space.ranges else 0):
+            config = self.space.random_number(self.rng, tried, attempts=10)
+            if config is not None:
+                yield config
 
     def _refined(self, best: Iterable[Config]) -> Iterator[Config]:
         """The allowed configs that differ from one of these in one number of a range, see Range.around."""

@@ -70,8 +70,10 @@ class Parameters:
             if len(choices) > 1 or name not in self.ranges:
                 made[name] = CategoricalDistribution(choices)
         for _, within, number in self._numbers():
-            kind = IntDistribution if within.is_whole else FloatDistribution
-            made[number] = kind(within.low, within.high, log=within.log)
+            if within.is_whole:
+                made[number] = IntDistribution(within.low, within.at(1), log=within.log, step=within.step)
+            else:
+                made[number] = FloatDistribution(within.low, within.high, log=within.log)
         return made
 
     def of(self, config: Config) -> Params:
@@ -108,7 +110,8 @@ class Parameters:
 
 def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
     if isinstance(distribution, IntDistribution):
-        return int(trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log))
+        low, high = distribution.low, distribution.high
+        return int(trial.suggest_int(name, low, high, log=distribution.log, step=distribution.step))
     if isinstance(distribution, FloatDistribution):
         return float(trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log))
     assert isinstance(distribution, CategoricalDistribution)

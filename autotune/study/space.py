@@ -197,8 +197,8 @@ class SearchSpace:
         """The number of allowed configs of listed values; None if there are too many to count."""
         return sum(1 for _ in self.all_configs()) if self.is_listable else None
 
-    def _random_number(self, rng: random.Random, tried: set[Config], attempts: int) -> Config | None:
-        """An allowed, untried config with a number drawn from each range of which a value was drawn."""
+    def random_number(self, rng: random.Random, tried: set[Config], attempts: int) -> Config | None:
+        """An allowed, untried config with a number drawn from each range of which a value was drawn; None: none."""
         for _ in range(attempts):
             values = {name: rng.choice(values) for name, values in self.free.items()}
             for name, ranges in self.ranges.items():
@@ -231,7 +231,7 @@ class SearchSpace:
         """
         tried = set(tried)
         config = self._random_listed(rng, tried, attempts)
-        return self._random_number(rng, tried, attempts) if config is None and self.ranges else config
+        return self.random_number(rng, tried, attempts) if config is None and self.ranges else config
 
 
 def make_space(

@@ -97,7 +97,7 @@ def test_whole_ends_are_a_range_of_ratios_where_the_knob_takes_ratios(tmp_path: 
         ('tome_ratio = "0.1..0.9"', "tome_ratio can't be "),
         ('dtype = "8..50"', "dtype can't be 8: known: fp32"),
         ('cache = "first_block:0.03..2, log"', "cache can't be 'first_block:"),
-        ("steps = { low = 8, high = 50, step = 2 }", "the range of steps can't be used: step: extra inputs"),
+        ("steps = { low = 8, high = 50, stride = 2 }", "the range of steps can't be used: stride: extra inputs"),
         ('stpes = "8..50"', "unknown knob 'stpes': did you mean 'steps'?"),
     ],
 )
@@ -239,7 +239,15 @@ def test_knobs_that_are_numbers_have_ranges_in_which_their_own_values_lie() -> N
     found = {name for target in targets for name in space_of(SpaceFile(), target).ranges}
     assert {"tome_ratio", "cache"} <= found
     for target in targets:
-        for name in ("tome_ratio", "guidance_cutoff", "cache", "steps"):
+        for name in ("tome_ratio", "guidance_cutoff", "cache", "steps", "vae_tiling"):
             knob = find_knob(name)
             for each in knob.ranges(target):
                 assert all(knob.accepts(value) for value in each.grid()), (name, each)
+
+
+def test_the_side_of_a_tile_is_a_number_that_is_smaller_than_the_picture() -> None:
+    made = space_of(SpaceFile(), make_target(side=512, vae_tile_px=512))
+    assert made.values["vae_tiling"] == (False, 256)
+    [tiles] = made.ranges["vae_tiling"]
+    assert (tiles.low, tiles.high, tiles.step) == (128, 504, 8)
+    assert made.objection(complete({"vae_tiling": 136})) is None

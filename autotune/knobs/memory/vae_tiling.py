@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
+from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ KNOB = Knob(
     changes_output=True,
     summary="decode large pictures in tiles of this side",
     nearest={512: (True,), 256: (512, True)},
+    ranges=lambda target: (Range(low=128, high=1024, step=8),),
     also=also,
     why_not=why_not,
     apply=apply,
