@@ -48,6 +48,10 @@ class Device(FrozenModel):
         return self.compute_capability is not None
 
     @property
+    def is_amd(self) -> bool:
+        return self.kind == "rocm"
+
+    @property
     def torch_type(self) -> str:
         """The type of its tensors' device in torch, which calls AMD's GPUs "cuda", too."""
         return "cuda" if self.kind == "rocm" else self.kind

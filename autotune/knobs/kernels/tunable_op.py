@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value and target.device.kind != "rocm":
+    if value and not target.device.is_amd:
         return "times the kernels of rocBLAS and hipBLASLt, which need an AMD GPU"
     return None
 
