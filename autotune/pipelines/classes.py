@@ -1,5 +1,6 @@
 """Classes: which class of diffusers or transformers a pipeline, a component or a scheduler is."""
 
+import inspect
 import re
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,6 +34,8 @@ def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
     wanted = plain.replace("Pipeline", "ControlNetPipeline") if pipeline.controlnet else name
     mapping = getattr(auto, f"AUTO_{TASK_MAPPINGS[task]}_PIPELINES_MAPPING")
     cls = auto._get_task_class(mapping, wanted, throw_error_if_not_exist=False)
+    if cls is None and not pipeline.controlnet and _does(getattr(diffusers, name), task):
+        return getattr(diffusers, name)  # in none of the lists (FluxFill, an inpainting pipeline)
     if cls is None:
         raise UserError(
             f"diffusers has no {task} pipeline{' with a ControlNet' if pipeline.controlnet else ''} for {name}."
@@ -40,6 +43,13 @@ def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
     if pipeline.controlnet:
         _check_controlnet(cls)
     return cls
+
+
+def _does(cls: Any, task: str) -> bool:
+    """Does the call of this class take what the task starts from?"""
+    taken = inspect.signature(cls.__call__).parameters
+    needed = {"text2image": "prompt", "image2image": "image", "inpainting": "mask_image"}[task]
+    return needed in taken and ("mask_image" in taken) == (task == "inpainting")
 
 
 def read_index(folder: Path) -> dict[str, Any]:

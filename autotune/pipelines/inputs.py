@@ -13,6 +13,7 @@ from PIL import Image
 
 from autotune.errors import UserError
 from autotune.pipelines import call, parts, pictures
+from autotune.pipelines.running import task_for
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def picture_arguments(pipe: "DiffusionPipeline") -> dict[str, str]:
 def _needs_picture(pipe: "DiffusionPipeline") -> bool:
     """Does the pipeline need its optional argument `image`? Some text-to-image pipelines take one as an extra.
 
-    diffusers' own lists say so. A class that is in none of them needs a picture where its call never asks for None.
+    diffusers' own lists say so. One that is in both (FLUX.1 Kontext) starts from a picture where the user asks for it.
+    A class that is in none of them needs a picture where its call never asks for None.
     """
     from diffusers.pipelines import auto_pipeline as auto
 
@@ -57,6 +59,8 @@ def _needs_picture(pipe: "DiffusionPipeline") -> bool:
     }
     only_text = {cls.__name__ for cls in auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
     name = type(pipe).__name__
+    if name in listed and task_for(pipe) in ("image2image", "inpainting"):
+        return True
     if name in listed - only_text or parts.controlnet(pipe) is not None:
         return True
     if any(extra in call.parameters(pipe) for extra in ("noise_level", "mask_image")):

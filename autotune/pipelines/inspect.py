@@ -11,6 +11,7 @@ from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.rehearsal.facts import facts_of
 from autotune.pipelines.rehearsal.strength import strength_of
 from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
+from autotune.pipelines.running import remember
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -28,6 +29,7 @@ def traits_of(pipeline: Pipeline, *, rehearsed: bool = True) -> Traits:
 def assembled(pipeline: Pipeline) -> "DiffusionPipeline":
     """The pipe without weights. Raises UserError where autotune can't provide the arguments of its call."""
     pipe = assemble(pipeline, dtype=torch.float32, device="meta")
+    remember(pipe, task=pipeline.task)
     loading.set_scheduler(pipe, pipeline)
     for source in pipeline.textual_inversions:
         textual_inversion.check(pipe, source)

@@ -15,6 +15,7 @@ from autotune.pipelines.adapters import ip_adapter, textual_inversion
 from autotune.pipelines.classes import component_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
+from autotune.pipelines.running import remember
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -43,6 +44,7 @@ def load(
         pipe = assemble(pipeline, dtype=dtype, device=device, drawn_on=drawn_on, given=given)
     else:
         pipe = _pretrained(pipeline, dtype, local_files_only, given or {})
+    remember(pipe, task=pipeline.task)
     if vae != "own":
         own = getattr(pipe, "vae", None)
         pipe.register_modules(vae=load_vae(pipeline, vae, own, dtype, device, local_files_only, drawn_on))

@@ -29,6 +29,7 @@ def remember(pipe: Any, **known: Any) -> None:
 
     traits    (Traits) of its pipeline
     workload  (Workload) whose calls it is built for
+    task      for which the pipe was loaded, where the user has named one
     prepare   functions of the pipe, to be run before its first call
     """
     vars(pipe)[_KNOWN] = _known_of(pipe) | {name: value for name, value in known.items() if value is not None}
@@ -46,6 +47,12 @@ def prepare_once(pipe: Any) -> None:
 def traits_for(pipe: Any) -> Any | None:
     """The Traits of the pipe's pipeline; None: it was not probed."""
     return _known_of(pipe).get("traits")
+
+
+def task_for(pipe: Any) -> str | None:
+    """The task for which the pipe was loaded; None: that of its class."""
+    task = _known_of(pipe).get("task")
+    return None if task is None else str(task)
 
 
 def workload_for(pipe: Any) -> Any | None:
