@@ -48,10 +48,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.footprint import Footprint
 from autotune.frozen_model import FrozenModel
-from autotune.range import Range
 from autotune.target import Target
 
 # What people do to a pipe that is tuned: put a LoRA or an IP-Adapter on it, set attention processors, save_pretrained.

@@ -19,11 +19,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.goal import Goal
 from autotune.knobs import complete
 from autotune.measurement import Measurement, Quality
-from autotune.range import Range
 from autotune.study.record import Record
 from autotune.study.space import make_space
 from autotune.study.space_file import SpaceFile

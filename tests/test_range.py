@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from autotune.config import Range, read_range
 from autotune.errors import UserError
-from autotune.range import Range, read_range
 
 RANGES = (
     Range(low=8, high=50),

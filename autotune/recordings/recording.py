@@ -11,12 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
 from autotune.goal import Goal
 from autotune.measurement import Measurement, Quality, ShapeCost
-from autotune.range import Range
 from autotune.study.pareto_front import objectives
 from autotune.study.record import Record
 from autotune.study.space_file import Recipe

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 from autotune.config import Config
 from autotune.sampler import AutoSampler, Ceiling, TransferredTrial
 from autotune.study.candidates import Candidates
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import Parameters
 from autotune.study.record import Record, Untried
 from autotune.study.reuse_plan import changes_the_picture, distrusted_knobs
 from autotune.study.space import SearchSpace

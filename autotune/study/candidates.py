@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from autotune.config import Config, Value
 from autotune.knobs import all_knobs, is_active
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import Parameters
 from autotune.study.space import SearchSpace
 
 NUMBERS = 300  # configs with random numbers, for each proposal

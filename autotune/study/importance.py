@@ -9,7 +9,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import RandomSampler
 
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import Parameters
 from autotune.study.pareto_front import costs
 from autotune.study.record import Record
 from autotune.trial import Trial

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autotune.config import Config, Value
 from autotune.errors import UserError, nearest
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import Parameters
 from autotune.study.space import SearchSpace
 
 SAMPLERS = ("auto", "tpe", "random", "nsga2", "gp")

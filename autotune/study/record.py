@@ -13,12 +13,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, read_json, write_json
 from autotune.goal import Goal
 from autotune.isolation import Isolation
-from autotune.range import Range
 from autotune.statistics.drift import corrected
 from autotune.study.earlier import EarlierStudy
 from autotune.study_folder import StudyFolder, set_aside

@@ -11,11 +11,10 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Set
 
 from autotune.building.changes import objection
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.errors import UserError
 from autotune.knob import Change, Knob
 from autotune.knobs import active_part, all_knobs, check_value, complete, find_knob
-from autotune.range import Range
 from autotune.statistics.failing_values import FailingValue, failing_values
 from autotune.study.space_file import SpaceFile
 from autotune.target import Target

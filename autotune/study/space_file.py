@@ -5,11 +5,10 @@ from typing import Any
 
 from pydantic import Field
 
-from autotune.config import Value
+from autotune.config import Range, Value, read_range
 from autotune.errors import UserError, nearest
 from autotune.frozen_model import FrozenModel, read_toml
 from autotune.knobs import check_value, find_knob
-from autotune.range import Range, read_range
 
 PACKAGE = Path(__file__).parents[1]
 OWN = "range"  # the word for the ranges that a knob itself has

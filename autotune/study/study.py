@@ -21,8 +21,7 @@ from autotune.sampler import AutoSampler
 from autotune.statistics.drift import corrected
 from autotune.study.auto_sampler import irrelevant_knobs, make_auto_sampler, untried
 from autotune.study.candidates import Candidates
-from autotune.study.optuna_view import OptunaView
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import OptunaView, Parameters
 from autotune.study.proposals import ValidProposals, make_sampler
 from autotune.study.record import Record, Untried
 from autotune.study.space import SearchSpace

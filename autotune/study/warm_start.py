@@ -17,7 +17,7 @@ from autotune.knobs import complete
 from autotune.sampler import FAILED, TransferredTrial
 from autotune.statistics.hypervolume import volume
 from autotune.study.earlier import EarlierStudy, EarlierTrial
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import Parameters
 from autotune.study.pareto_front import objectives, violations
 from autotune.study.space import SearchSpace
 from autotune.trial import Trial

@@ -11,10 +11,9 @@ from made_up import measured, record
 from optuna.trial import TrialState
 
 import autotune.study.space as space_module
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.errors import UserError
 from autotune.knobs import complete, find_knob
-from autotune.range import Range
 from autotune.recordings.from_study import recording_of
 from autotune.study.auto_sampler import irrelevant_knobs
 from autotune.study.earlier import EarlierTrial

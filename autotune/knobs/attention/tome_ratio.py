@@ -7,10 +7,9 @@ calls, so a seed would give another picture at every call, and torch.compile cou
 import math
 from typing import TYPE_CHECKING
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
-from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:

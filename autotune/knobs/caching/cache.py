@@ -10,12 +10,11 @@ without the prompt, each of the two has its own outputs.
 
 from typing import TYPE_CHECKING
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.caching._calls import as_text
 from autotune.knobs.caching._methods import Method, all_methods
 from autotune.pipelines import parts
-from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -86,7 +85,9 @@ def prepare(pipe: "DiffusionPipeline", config: Config) -> None:
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
     """The steps that reused blocks, in the last call, and how many of them in each."""
-    skipped = (getattr(parts.denoiser(pipe), "cached_calls", None) or [[]])[-1]
+    method, _ = _read(config["cache"])
+    known = (getattr(parts.denoiser(pipe), "cached_calls", None) or [[]])[-1]
+    skipped = method.skipped(pipe) if method is not None and method.skipped is not None else known
     reused = sum(number > 0 for number in skipped)
     what = f"of {len(skipped)} calls of the denoiser in a picture reused its blocks"
     if reused:

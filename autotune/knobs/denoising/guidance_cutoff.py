@@ -9,10 +9,9 @@ picture of the batch, this one keeps all. The share is taken of the steps of eac
 
 from typing import TYPE_CHECKING, Any
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.knobs.denoising._schedulers import scheduler_of
-from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ With a strength below 1 (image-to-image) a call runs fewer steps than it is give
 import math
 from typing import TYPE_CHECKING, Any
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines.call import steps_of, steps_values
-from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:

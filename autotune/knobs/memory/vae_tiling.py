@@ -6,10 +6,9 @@ is the side of a tile in pixels: smaller tiles take less memory, and more of the
 
 from typing import TYPE_CHECKING, Any
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.knob import Effect, Knob, Script, Stage
 from autotune.pipelines import parts
-from autotune.range import Range
 from autotune.target import Target
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Parameters: knobs as Optuna's parameters, and back."""
+"""OptunaView: knobs as Optuna's parameters, and back."""
 
 import random
 
@@ -6,10 +6,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autotune.config import Config, Value
+from autotune.config import Config, Range, Value
 from autotune.knobs import complete
-from autotune.range import Range
-from autotune.study.parameters import Parameters
+from autotune.study.optuna_view import Parameters
 
 THRESHOLD = Range(low=0.03, high=0.2, log=True, prefix="first_block:")
 INTERVAL = Range(low=2, high=8, prefix="deepcache:")
