@@ -52,7 +52,8 @@ def probe(
     side = (LEAST_SIDE, LEAST_SIDE)
     least = request.size or ((preset.width, preset.height) if preset else side)
     shapes = (Shape(width=least[0], height=least[1], batch=request.batch), *also)
-    require_room(shapes, device, host=not configurations_only)
+    frames = request.frames or (preset.frames if preset else None)
+    require_room(shapes, device, host=not configurations_only, frames=frames)
     job = ProbeJob(
         pipeline=pipeline,
         device=device,

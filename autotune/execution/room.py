@@ -17,20 +17,23 @@ HOST_BYTES_PER_PIXEL = 2 * 3 * 4 + 3
 LEAST_SIDE = 64  # in pixels, where the size is not known yet
 
 
-def require_room(shapes: Iterable[Shape], device: Device, *, host: bool = True) -> None:
+def require_room(shapes: Iterable[Shape], device: Device, *, host: bool = True, frames: int | None = None) -> None:
     """Raises UserError for a shape whose pictures can't fit.
 
-    host  also compare with this machine's memory; False: the device is another machine's
+    host    also compare with this machine's memory; False: the device is another machine's
+    frames  of each clip; None: these are pictures, or it is not known yet
     """
     has = {f"{device.name} has": (device.memory_bytes if device.is_gpu else 0, DEVICE_BYTES_PER_PIXEL)}
     if host:
         has["this machine has"] = (total_bytes() or 0, HOST_BYTES_PER_PIXEL)
     for shape in shapes:
-        pixels = shape.width * shape.height * shape.batch
+        pixels = shape.width * shape.height * shape.batch * (frames or 1)
         for whose, (memory_bytes, per_pixel) in has.items():
             needed = pixels * per_pixel
             if memory_bytes and needed > memory_bytes:
+                what = f"{shape} with {frames} frames" if frames else str(shape)
+                smaller = "--size, --batch or --frames" if frames else "--size or --batch"
                 raise UserError(
-                    f"a call of {shape} can't fit: its finished pictures alone take {needed / 1e9:,.0f} GB, and "
-                    f"{whose} {memory_bytes / 1e9:.0f} GB; take a smaller --size or --batch."
+                    f"a call of {what} can't fit: its finished pictures alone take {needed / 1e9:,.0f} GB, and "
+                    f"{whose} {memory_bytes / 1e9:.0f} GB; take a smaller {smaller}."
                 )

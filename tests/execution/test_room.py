@@ -40,6 +40,8 @@ def test_a_card_is_asked_too_and_another_machines_host_is_not(monkeypatch: pytes
     monkeypatch.setattr(room, "total_bytes", lambda: 8 * GB)
     large = [Shape(width=32_768, height=32_768, batch=1)]  # 12.9 GB on the card, 29 GB on the host
     require_room(large, CARD, host=False)
+    with pytest.raises(UserError, match=r"with 9 frames can.t fit.*--size, --batch or --frames"):
+        require_room(large, CARD, host=False, frames=9)
     with pytest.raises(UserError, match="this machine has 8 GB"):
         require_room(large, CARD)
     with pytest.raises(UserError, match=r"RTX 4090 has 25 GB"):
