@@ -154,7 +154,7 @@ class Health(FrozenModel):
     slowed_steadily: bool = False  # the GPU was slowed down in the same way in all calls: its steady state at this load
     others_memory_bytes: int | None = None  # GPU memory of other processes, maximum
     others_utilisation: float | None = None  # of the busiest other process on the GPU, per cent, mean
-    not_told: tuple[str, ...] = ()  # the NVML queries that this device does not support
+    not_told: tuple[str, ...] = ()  # what the watch could not see: NVML's questions without an answer, or in words
 
 
 class Phases(FrozenModel):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotune.device import Device
+from autotune.devices.amd_card import AmdCard
 
 TORCH_VERSION = re.compile(r"^(cuda|hip|xpu)\b[^=]*=\s*'([^']+)'", re.MULTILINE)
 
@@ -41,6 +42,7 @@ class Kind:
     torch_name   (device) -> its name in torch in this process; raises UserError where torch does not see it
     at           (index) -> the device that torch counts so in this process; raises UserError where there is none
     environment  (device) -> the environment variables with which a child process sees this device alone
+    counters     (device) -> its counters, for the watch; raises NoCounters. None: they are NVML's (measure/nvml.py)
     untuned      why a search can't measure on this kind, as a clause; None: it can
     """
 
@@ -51,6 +53,7 @@ class Kind:
     torch_name: Callable[[Device], str]
     at: Callable[[int], Device]
     environment: Callable[[Device], dict[str, str]] = only_device
+    counters: Callable[[Device], AmdCard] | None = None
     untuned: str | None = None
 
 

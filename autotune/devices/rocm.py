@@ -1,13 +1,15 @@
 """ROCm: the AMD GPUs of this machine, as the kernel's driver (KFD) lists them. Never run on one.
 
 In torch they are "cuda", and most of torch.cuda works for them. Found by the files of the kernel, which need no
-library. Their names and memory come from torch, in the probe. NVML knows none of them, so the watch sees nothing.
+library. Their names and memory come from torch, in the probe. NVML knows none of them: their counters come from amdsmi,
+where that is installed.
 """
 
 import os
 from pathlib import Path
 
 from autotune.device import Device
+from autotune.devices.amd_card import AmdCard
 from autotune.devices.compiler import fault_on_gpu
 from autotune.devices.kind import Found, Kind, chosen, torch_built_for
 from autotune.errors import UserError
@@ -101,4 +103,5 @@ ROCM = Kind(
     torch_name=_torch_name,
     at=_at,
     environment=_environment,
+    counters=lambda device: AmdCard(device.uuid),
 )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Set
 from typing import NamedTuple
 
+from autotune.devices.amd_card import AmdCard
 from autotune.measure.disturbance import Disturbance
 from autotune.measure.nvml import Card
 
@@ -37,7 +38,7 @@ class Use(NamedTuple):
 class OthersOnGpu:
     """Watches one GPU. Make it before this process puts work on the GPU."""
 
-    def __init__(self, card: Card, device: str) -> None:
+    def __init__(self, card: Card | AmdCard, device: str) -> None:
         """`device` is torch's name of the GPU."""
         self._card, self._device = card, device
         self._before: dict[int | None, int] = {}

@@ -8,6 +8,8 @@ AUTOTUNE_BUSY=accept, for machines that are never idle, it returns none, but hea
 from typing import Protocol
 
 from autotune.device import Device
+from autotune.devices import kind_of
+from autotune.devices.amd_card import NoCounters
 from autotune.measure.disturbance import Disturbance
 from autotune.measure.watch_cpu import CpuWatch, HostWatch
 from autotune.measurement import Health
@@ -39,9 +41,11 @@ def watch_for(device: Device) -> Watch:
         return CpuWatch()
     import pynvml
 
+    from autotune.measure.nvml import Card
     from autotune.measure.watch_gpu import GpuWatch
 
+    counters = kind_of(device).counters
     try:
-        return GpuWatch(device.torch_name)
-    except pynvml.NVMLError:
-        return HostWatch()
+        return GpuWatch(device.torch_name, counters(device) if counters else Card(device.torch_name))
+    except (NoCounters, pynvml.NVMLError) as error:
+        return HostWatch(not_told=(f"the GPU's clocks, power and other processes: {error}",))

@@ -135,8 +135,9 @@ class HostWatch:
 
     window_s = 0.0
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
-        self._host = HostLoad(proc)
+    def __init__(self, proc: Path = Path("/proc"), not_told: tuple[str, ...] = ()) -> None:
+        """`not_told`: what can't be seen of the device, in words."""
+        self._host, self._not_told = HostLoad(proc), not_told
 
     def start(self) -> None:
         self._host.start()
@@ -155,7 +156,7 @@ class HostWatch:
         return kept_waiting(use)
 
     def health(self) -> Health:
-        return self._host.health()
+        return self._host.health().model_copy(update={"not_told": self._not_told})
 
     def energy_j(self) -> None:
         return None

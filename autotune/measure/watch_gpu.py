@@ -1,4 +1,4 @@
-"""GPU watch: whether throttling or other processes disturbed the GPU during a timed call, as NVML tells it.
+"""GPU watch: whether throttling or other processes disturbed the GPU during a timed call, as NVML or amdsmi tells it.
 
 NVML is queried before, during and after each sample. Counters are used where NVML has them (time under a thermal
 limit, energy), polls otherwise. Slowdowns by heat or by a power brake are disturbances unless they are steady, see
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from autotune.devices.amd_card import AmdCard
 from autotune.measure.disturbance import Disturbance, accepts_any
 from autotune.measure.nvml import Card
 from autotune.measure.others_gpu import OthersOnGpu, Use, disturbance_by
@@ -62,16 +63,16 @@ class _Observed(NamedTuple):
 
 
 class GpuWatch:
-    """Watches one GPU by NVML, and the processor that launches its work."""
+    """Watches one GPU by its counters, and the processor that launches its work."""
 
     window_s = 0.0  # each call is judged by itself, however short
 
-    def __init__(self, device: str) -> None:
-        """`device` is torch's name of a GPU. Raises pynvml.NVMLError where NVML doesn't know it.
+    def __init__(self, device: str, card: Card | AmdCard) -> None:
+        """`device` is torch's name of the GPU, `card` its counters.
 
         Make it before this process puts work on the GPU: what others use by then is their usual load.
         """
-        self._card = Card(device)
+        self._card = card
         nvml = self._card.nvml
         self._bits = {name: getattr(nvml, f"nvmlClocksThrottleReason{suffix}") for name, suffix in REASONS.items()}
         self._max_clock = self._card.query("MaxClockInfo", nvml.NVML_CLOCK_SM)
