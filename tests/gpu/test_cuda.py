@@ -12,6 +12,7 @@ from autotune.measure import latency
 from autotune.measure.memory import CudaMeter
 from autotune.measure.phases import phases
 from autotune.measure.watch import watch_for
+from tools.gpu_step import NOT_POSSIBLE
 
 pytestmark = pytest.mark.gpu
 MIB = 2**20
@@ -27,7 +28,7 @@ def on_gpu(**values: object) -> tuple[object, dict[str, object]]:
 @pytest.mark.parametrize("kernel", ["flash", "efficient", "cudnn", "math"])
 def test_a_forced_kernel_is_the_one_that_runs(kernel: str) -> None:
     if kernel not in probe_device(find_device("cuda")).sdpa_kernels:
-        pytest.skip(f"the probe says that this GPU has no {kernel} kernel")
+        pytest.skip(f"{NOT_POSSIBLE}the {kernel} kernel")
     values = {"dtype": "fp16", "attention": f"sdpa_{kernel}"}
     pipe, _ = on_gpu(**values)
     seen = profiled_kernels(pipe)
@@ -56,7 +57,7 @@ def test_offloaded_weights_leave_the_gpu_after_a_call(value: str) -> None:
 
 def test_true_float32_differs_from_tf32() -> None:
     if not probe_device(find_device("cuda")).at_least(8):
-        pytest.skip("TF32 needs compute capability 8.0")
+        pytest.skip(f"{NOT_POSSIBLE}TF32, which needs compute capability 8.0")
     on, off = (picture(built(loaded().to("cuda"), tf32=value)[0]) for value in ("on", "off"))
     assert 0 < difference(on, off) < 0.1
 
