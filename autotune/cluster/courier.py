@@ -17,6 +17,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ from autotune.frozen_model import read_json
 LOOPBACK = "127.0.0.1"
 WAIT_S = 0.2  # for results, between two looks at the input
 LOOK_S = 1.0  # between two looks at which cards there are
+SETTLES_S = 5.0  # after a task has failed, it is known whether its node is dead
 
 
 class Courier:
@@ -45,6 +47,7 @@ class Courier:
         self.running: dict[
             Any, tuple[int, int, Path]
         ] = {}  # the task's reference -> (ticket, card, folder of its files)
+        self.failed: list[tuple[float, int, str]] = []  # when to tell, ticket, why
         self.parcels: dict[str, Any] = {}  # folder -> its files in the object store
         module, _, name = settings.function.partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -69,7 +72,10 @@ class Courier:
         self.groups = [placement_group([{settings.resource: 1}]) for _ in range(count)]
 
     def look(self) -> None:
-        """Tell which cards have come, and which have gone with their node."""
+        """Tell which cards have come, which have gone with their node, and which orders are lost.
+
+        A task fails before its node is known to be dead. So the card is told first: what is lost must not be given to it.
+        """
         hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         for card, group in enumerate(self.groups):
             table = placement_group_table(group)
@@ -84,6 +90,10 @@ class Courier:
             if node is not None:
                 self.nodes[card] = node
                 self.say({"says": "ready", "card": card, "host": hosts[node]})
+        due = [failed for failed in self.failed if failed[0] <= time.monotonic()]
+        self.failed = [failed for failed in self.failed if failed not in due]
+        for _, ticket, why in due:
+            self.say({"says": "lost", "ticket": ticket, "why": why})
 
     def _give_up(self, card: int) -> None:
         """Tell of the orders of a card that has gone: they would wait until it comes back, if it ever does."""
@@ -107,16 +117,11 @@ class Courier:
         """Write the files of tasks that have ended, and tell."""
         ended, _ = ray.wait(list(self.running), timeout=WAIT_S) if self.running else ([], [])
         for reference in ended:
-            if reference not in self.running:
-                continue  # given up a moment ago
             try:
                 result, files = ray.get(reference)
             except ray.exceptions.RayError as error:
-                self.look()  # a card that has gone is told first: it must not be given this again
-                if reference not in self.running:
-                    continue
                 ticket, _, _ = self.running.pop(reference)
-                self.say({"says": "lost", "ticket": ticket, "why": _clause(error)})
+                self.failed.append((time.monotonic() + SETTLES_S, ticket, _clause(error)))
                 continue
             ticket, _, folder = self.running.pop(reference)
             try:

@@ -21,7 +21,9 @@ if job["kind"] == "measure":
     hang = control / f"{folder.name}.hang"
     if hang.exists():
         sleeper = subprocess.Popen(["sleep", "600"])
-        (control / f"{folder.name}.pids").write_text(f"{os.getpid()} {sleeper.pid} {os.getppid()}")
+        written = control / f"{folder.name}.writing"
+        written.write_text(f"{os.getpid()} {sleeper.pid} {os.getppid()}")
+        written.rename(control / f"{folder.name}.pids")  # whole, or not there
         while hang.exists():
             time.sleep(0.1)
         sleeper.kill()
