@@ -11,6 +11,7 @@ from tiny import tiny_checkpoint, unet
 
 import autotune
 from autotune.devices import find_device
+from autotune.execution import fork_client
 from autotune.execution.probe import probe
 from autotune.knobs import all_knobs
 from autotune.pipelines import resolve
@@ -18,6 +19,7 @@ from autotune.production.tuned_config import TunedConfig
 from autotune.workload import Prompts, WorkloadRequest
 
 ONLY_DTYPE = [word for name in all_knobs() if name != "dtype" for word in ("--exclude", name)]
+CANARY = "hf_canary0123456789"
 SHORT = ["--steps", "2", "--size", "32x32", "--budget", "2", "--confirm-rounds", "0", "--scorer", "none"]
 
 
@@ -39,7 +41,10 @@ def searched(here: Path) -> str:
     """What a search of the checkpoint with its ControlNet printed."""
     files = ["--prompts", here / "prompts.txt", "--study", here / "study", "--max-quality-drop", "999"]
     pipeline = ["--pipeline", here / "checkpoint", "--controlnet", here / "control", "--device", "cpu"]
-    done = command_here("search", *pipeline, *SHORT, *ONLY_DTYPE, *files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fork_client, "READ_LATE", fork_client.READ_LATE | {"HF_TOKEN"})  # the hub's library reads it late
+        patch.setenv("HF_TOKEN", CANARY)
+        done = command_here("search", *pipeline, *SHORT, *ONLY_DTYPE, *files)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -52,6 +57,14 @@ def test_a_task_makes_its_sister_pipeline_of_a_checkpoint(here: Path, tmp_path: 
     ).pipeline.known
     assert known.class_name == "StableDiffusionImg2ImgPipeline"
     assert known.inputs == {"image": "photo"}
+
+
+def test_nothing_that_a_search_writes_or_prints_has_the_users_token(here: Path, searched: str) -> None:
+    """Logs, JSON, the report, the database, pictures."""
+    files = [path for path in (here / "study").rglob("*") if path.is_file()]
+    assert {".txt", ".json", ".html", ".md", ".db", ".png"} <= {path.suffix for path in files}
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+    assert CANARY not in searched
 
 
 def test_a_search_with_a_controlnet_says_what_it_starts_from(searched: str) -> None:
