@@ -42,7 +42,6 @@ class Method:
     why_not   (target) -> why the method is not available, as a clause; None: it is
     clash     (config, target) -> why it can't be combined with another knob's value; None: it can
     apply     (pipe, number) -> Effect. It counts each call with `Calls`, and drops what it keeps where a call is new
-    skipped   (pipe) -> the modules left out in each call of the denoiser, in the last call; None: `Calls` knows
     prepare   (pipe) called once, before the first call of the built pipe; it may call the pipe
     script    (number, config, target) -> its lines in a plain script
     blocks    does it decide for whole blocks, outside of what regional compilation compiles?
@@ -58,7 +57,6 @@ class Method:
     why_not: Callable[[Target], str | None] = no_objection
     clash: Callable[[Config, Target], str | None] = no_objection
     prepare: Callable[[Any], None] | None = None
-    skipped: Callable[[Any], list[int]] | None = None
     blocks: bool = True
 
 

@@ -85,9 +85,7 @@ def prepare(pipe: "DiffusionPipeline", config: Config) -> None:
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
     """The steps that reused blocks, in the last call, and how many of them in each."""
-    method, _ = _read(config["cache"])
-    known = (getattr(parts.denoiser(pipe), "cached_calls", None) or [[]])[-1]
-    skipped = method.skipped(pipe) if method is not None and method.skipped is not None else known
+    skipped = (getattr(parts.denoiser(pipe), "cached_calls", None) or [[]])[-1]
     reused = sum(number > 0 for number in skipped)
     what = f"of {len(skipped)} calls of the denoiser in a picture reused its blocks"
     if reused:

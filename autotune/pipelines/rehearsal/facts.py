@@ -8,7 +8,7 @@ import torch
 
 from autotune.pipeline import KeptOutput
 from autotune.pipelines import call, parts
-from autotune.pipelines.rehearsal.caches import eager_configs, of_packages, reusing, tells_calls_apart
+from autotune.pipelines.rehearsal.caches import eager_configs, reusing, tells_calls_apart
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import Seen, rehearse
 from autotune.workload import Workload
@@ -72,14 +72,15 @@ def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen) -> bool:
 
 
 def _block_caches(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> tuple[str, ...]:
-    """The caches with which a call of the pipe works and reuses blocks: diffusers' own, and those of packages."""
+    """The caches of diffusers with which a call of the pipe works and reuses blocks."""
+    if not tells_calls_apart(pipe):
+        return ()
     short = workload(pipe, SHORT, guided=False)
-    if not tells_calls_apart(pipe) or short.steps < 2:
-        return of_packages(pipe)
+    if short.steps < 2:
+        return ()
     remembered = _OfOthers(memory, parts.denoiser_name(pipe))
     call = functools.partial(rehearse, pipe, short, memory=remembered)
-    own = tuple(name for name, config in eager_configs().items() if reusing(call, config))
-    return (*own, *of_packages(pipe))
+    return tuple(name for name, config in eager_configs().items() if reusing(call, config))
 
 
 class _OfOthers(dict[Any, Any]):
