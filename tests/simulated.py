@@ -72,9 +72,11 @@ class World:
         memory_bytes = self.memory_bytes(config)
         if number and memory_bytes > self.limit_bytes:
             return Row(**common, outcome="out_of_memory", reason="simulated", seconds=self.rng.uniform(5, 15))
-        crashes = number and (any(self._has(config, rule) for rule in self.faults) or self.rng.random() < 0.01)
+        broken = next((rule for rule in self.faults if self._has(config, rule)), None)
+        crashes = number and (broken is not None or self.rng.random() < 0.01)
         if crashes:
-            return Row(**common, outcome="crash", reason="simulated", seconds=self.rng.uniform(5, 15))
+            reason = f"simulated: {broken or 'by chance'}"
+            return Row(**common, outcome="crash", reason=reason, seconds=self.rng.uniform(5, 15))
         both = sum(effect for pair, effect in self.together.items() if self._has(config, pair))
         latency_s = self.scale_s * math.exp(self._sum(self.latency, config) + both + self.rng.gauss(0, 0.015))
         memory_bytes = int(memory_bytes * math.exp(self.rng.gauss(0, 0.005)))

@@ -56,10 +56,11 @@ def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(latency, name, value)
 
 
-def probed(checkpoint: Path, *, side: int, steps: int, **options: Any) -> Target:
+def probed(checkpoint: Path, *, side: int, steps: int, guidance: float | None = None, **options: Any) -> Target:
     """The target of a search of this checkpoint, in calls of this size and number of steps.
 
-    options  of resolve()
+    guidance  None: the pipeline's default
+    options   of resolve()
     """
     pipeline = resolve(str(checkpoint), **options).model_copy(update={"scorer": None})
     traits = traits_of(pipeline)
@@ -73,7 +74,7 @@ def probed(checkpoint: Path, *, side: int, steps: int, **options: Any) -> Target
             width=side,
             height=side,
             steps=steps,
-            guidance_scale=traits.default_guidance_scale,
+            guidance_scale=traits.default_guidance_scale if guidance is None else guidance,
             negative_prompt=traits.default_negative_prompt,
             frames=2 * traits.frames_multiple + 1 if traits.frames_argument else None,
         ),
@@ -115,9 +116,13 @@ def run_trial(folder: StudyFolder, target: Target, number: int, config: Config) 
     return Trial(number=number, origin="sampler", values=dict(config), outcome=outcome, seconds=1.0)
 
 
-def whole_path(checkpoint: Path, folder: Path, *, side: int, steps: int, seed: str) -> Target:
-    """Take the checkpoint through all that a search and production do with it. Raises where any of it fails."""
-    study, target = StudyFolder(folder), probed(checkpoint, side=side, steps=steps)
+def whole_path(checkpoint: Path, folder: Path, *, side: int, steps: int, seed: str, **options: Any) -> Target:
+    """Take the checkpoint through all that a search and production do with it. Raises where any of it fails.
+
+    seed     of the second trial's config
+    options  of probed()
+    """
+    study, target = StudyFolder(folder), probed(checkpoint, side=side, steps=steps, **options)
     space = space_of(target)
     assert all(why for why in space.impossible.values())
     baseline = run_trial(study, target, 0, complete({}))

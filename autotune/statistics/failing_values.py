@@ -8,7 +8,6 @@ from autotune.frozen_model import FrozenModel
 from autotune.trial import NOT_THE_CONFIG, Cause, Failure, Trial
 
 FAILURES = 2  # for the same reason, after which a value is not tried again
-OF_A_PAIR = 3  # where these trials have another value in common, which works without this one: the pair may be to blame
 # Causes for which more than one value of the config is to blame, as another value of another knob would make room or
 # save time, and those that say nothing of the config. A value without effect leaves the space at once.
 NOT_ONE_VALUE: frozenset[Cause] = NOT_THE_CONFIG | {"out_of_memory", "timeout", "environment", "no_effect", "bad_input"}
@@ -38,8 +37,8 @@ def failing_values(
 ) -> list[FailingValue]:
     """The values that have failed in every trial, for the same reason, and are alone to blame.
 
-    Such trials may have several values in common. Those at their default and those of trial 0 are not to blame. Of the
-    others, the one to blame is the only one that no trial was measured with; where there are two, neither is blamed.
+    Values at their default and those of trial 0 are not to blame. Of the others, such trials must have this one alone
+    in common: otherwise another one, or the pair, may be to blame, which further trials show.
 
     defaults  knob -> its default, which is never blamed
     among     only values of this trial; None: of any
@@ -55,7 +54,7 @@ def failing_values(
         if not alike or not isinstance(outcome, Failure):
             continue
         others = set.intersection(*(set(trial.values.items()) for trial in failed)) - plain - {(knob, value)}
-        if others <= works and len(failed) >= (OF_A_PAIR if others else FAILURES):
+        if not others and len(failed) >= FAILURES:
             numbers = tuple(trial.number for trial in failed)
             of = outcome.cause, outcome.reason
             found.append(FailingValue(knob=knob, value=value, trials=numbers, cause=of[0], reason=of[1]))
