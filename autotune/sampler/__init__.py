@@ -181,8 +181,12 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     ) -> tuple[list[Additive], Floats]:
         """The models and the front as they will be if each pending config turns out as predicted."""
         points = np.stack([model.predict(pending)[0] for model in models], axis=1)
-        sure = np.zeros(len(pending))
-        fitted = [self._fit(d, observed, values[:, d], (pending, points[:, d], sure)) for d in range(len(models))]
+        fitted = []
+        for d, model in enumerate(models):
+            codes, guessed, doubt = self._censored(d, observed, model) or (pending[:0], np.zeros(0), np.zeros(0))
+            believed = np.concatenate([guessed, points[:, d]]), np.append(doubt, np.zeros(len(pending)))
+            rows = (np.concatenate([codes, pending]), *believed)
+            fitted.append(self._fit(d, observed, values[:, d], rows, steps=0))  # what was measured sets the variances
         counts = self._works(observed, pending) * self._keeps(observed, pending) > LIKELY
         return fitted, with_points(front, points[counts])
 
@@ -223,13 +227,17 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     def _objective(self, index: int, observed: Observations, values: Floats) -> Additive:
         """The model of an objective. If it has a ceiling, trials that hit it are censored observations above it."""
         model = self._fit(index, observed, values)
+        censored = self._censored(index, observed, model)
+        return self._fit(index, observed, values, censored) if censored else model
+
+    def _censored(self, index: int, observed: Observations, model: Additive) -> tuple[Codes, Floats, Floats] | None:
+        """The trials that hit the objective's ceiling: codes, expected values and their variances. None: none did."""
         ceiling = self._ceilings.get(index)
         hits = [t for t in observed.failures if ceiling.hit(t)] if ceiling else []
         if ceiling is None or not hits:
-            return model
+            return None
         codes = observed.codes([t.params for t in hits])
-        guessed, doubt = truncated(*model.predict(codes), math.log(ceiling.limit))
-        return self._fit(index, observed, values, censored=(codes, guessed, doubt))
+        return (codes, *truncated(*model.predict(codes), math.log(ceiling.limit)))
 
     def _fit(
         self,
@@ -237,16 +245,19 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         observed: Observations,
         values: Floats,
         censored: tuple[Codes, Floats, Floats] | None = None,
+        *,
+        steps: int | None = None,
     ) -> Additive:
         """The model of an objective (by its index), a constraint (by its name) or the cost.
 
         values    one per measured row; rows without a finite value are left out
         censored  more rows of this study: codes, expected values and their variances
+        steps     of the fit; None: FIRST_STEPS, or STEPS where it goes on from the last one
         """
         irrelevant = self._irrelevant.get(name, frozenset())
         acts = np.array([parameter not in irrelevant for parameter in observed.names])
         before = self._last_theta.get(name)
-        steps = FIRST_STEPS if before is None else STEPS
+        usual = FIRST_STEPS if before is None else STEPS
         known = np.isfinite(values) & observed.known(name)
         codes, doubt, tasks = observed.codes_measured[known], np.zeros(known.sum()), observed.tasks[known]
         values = values[known]
@@ -254,7 +265,14 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
             codes, values = np.concatenate([codes, censored[0]]), np.concatenate([values, censored[1]])
             doubt, tasks = np.concatenate([doubt, censored[2]]), np.append(tasks, [0] * len(censored[1]))
         model = fit(
-            codes, values, counts=observed.counts, acts=acts, before=before, steps=steps, doubt=doubt, tasks=tasks
+            codes,
+            values,
+            counts=observed.counts,
+            acts=acts,
+            before=before,
+            steps=usual if steps is None else steps,
+            doubt=doubt,
+            tasks=tasks,
         )
         self._last_theta[name] = model.theta
         return model
