@@ -285,3 +285,13 @@ def test_what_acts_in_processors_is_not_offered_where_each_call_replaces_them() 
     why = "acts in the attention processors, which each call of StableDiffusionPipeline replaces"
     assert made.impossible == {("qkv_fusion", True): why}
     assert SearchSpace(make_target(batch=2), offered).values == offered
+
+
+def test_a_value_that_clashes_with_the_first_values_of_all_others_is_named_once() -> None:
+    space = make_space(make_target(gpu(8, 0)), SpaceFile(), fix={}, exclude=(), baseline=complete({}))
+    named = space.clashes()
+    needs_half = "nothing is multiplied in float16 with dtype=fp32, so fp16_accumulation would not act"
+    assert named[needs_half] == ["fp16_accumulation=True alone"]
+    half = needs_half.replace("fp32", "bf16")
+    assert named[half] == ["dtype=bf16 + fp16_accumulation=True"]
+    assert all(len(pairs) == len(set(pairs)) for pairs in named.values())
