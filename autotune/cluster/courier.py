@@ -74,7 +74,7 @@ class Courier:
     def look(self) -> None:
         """Tell which cards have come, which have gone with their node, and which orders are lost.
 
-        A task fails before its node is known to be dead. So the card is told first: what is lost must not be given to it.
+        A task fails before its node is known to be dead. So the card is told first: what is lost must not go to it.
         """
         hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         for card, group in enumerate(self.groups):

@@ -41,7 +41,7 @@ class Work:
     config: Config
     origin: str | None
     attempt: int = 1
-    lost_on: str | None = None  # the host of the attempt before
+    lost_on: Card | None = None  # in the attempt before
 
 
 class ParallelExplorer(Explorer):
@@ -136,13 +136,23 @@ class ParallelExplorer(Explorer):
         return card.needs_baseline
 
     def _lost_work(self, card: Card) -> Work | None:
-        """What is to be given out again: on another host if there is one that is free."""
-        free = {other.host for other in self.cards.values() if other.is_here and other.refused is None}
-        fitting = [work for work in self.again if work.lost_on != card.host or free <= {work.lost_on}]
+        """What is to be given out again and fits this card."""
+        fitting = [work for work in self.again if self._fits(work, card)]
         if not fitting:
             return None
         self.again.remove(fitting[0])
         return fitting[0]
+
+    def _fits(self, work: Work, card: Card) -> bool:
+        """Is the card on another host than the one where the work was lost, or, where there is none, another card?
+
+        A node that has died may be taken for alive for some seconds.
+        """
+        lost = work.lost_on
+        others = [other for other in self.cards.values() if other.is_here and not other.refused and other is not lost]
+        if lost is None or not others:
+            return True
+        return card.host != lost.host if any(other.host != lost.host for other in others) else card is not lost
 
     def _anchor(self, card: Card) -> Work:
         taken = {anchor.before for anchor in self.study.anchors}
@@ -203,7 +213,7 @@ class ParallelExplorer(Explorer):
                 self._refuse(card, f"takes part no more: its baseline could not be measured ({why.rstrip('.')})")
             return  # it is due still
         if work.attempt < ATTEMPTS:
-            self.again.append(replace(work, attempt=work.attempt + 1, lost_on=card.host))
+            self.again.append(replace(work, attempt=work.attempt + 1, lost_on=card))
             return
         reason = f"lost twice: {why}"
         if work.number == 0:
