@@ -12,7 +12,7 @@ from autotune.errors import UserError
 from autotune.measurement import ChainCost
 from autotune.production import chain, run
 from autotune.production.chain import ChainConfig
-from autotune.production.run import Plan, draw, plan
+from autotune.production.run import CLIPS, FORMATS, Plan, _check, draw, of_clips, plan
 from autotune.production.tuned_config import TunedConfig
 from autotune.tuning.export import export
 
@@ -38,6 +38,25 @@ def test_many_pictures_have_a_folder_and_a_seed_each(tmp_path: Path) -> None:
 def test_a_seed_of_the_file_wins(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "one", "seed": 70}\n{"prompt": "two"}\n')
     assert planned(None, tmp_path / "prompts.jsonl", count=2, out=tmp_path).seeds == (70, 71, 2, 3)
+
+
+def test_a_clip_whose_file_the_user_has_not_named_is_an_animated_webp(tmp_path: Path) -> None:
+    assert of_clips(planned(output=None)).outputs == (Path("out.webp"),)
+    assert planned(output=None).outputs == (Path("out.png"),)
+    assert of_clips(planned(output=Path("mine.gif"))).outputs == (Path("mine.gif"),)
+    assert [path.name for path in of_clips(planned(count=2, out=tmp_path)).outputs] == ["000.webp", "001.webp"]
+
+
+def test_a_file_that_a_clip_can_not_be_is_refused_and_an_mp4_where_no_library_writes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError, match=r"'a.jpg' is not a clip file: end its name in .webp, .gif, .png, .mp4"):
+        _check(planned(output=Path("a.jpg")), CLIPS)
+    with pytest.raises(UserError, match=r"'a.gif' is not a picture file"):
+        _check(planned(output=Path("a.gif")), FORMATS)
+    monkeypatch.setattr(run, "mp4_fault", lambda: "no library")
+    with pytest.raises(UserError, match=r"'a.mp4' can't be written: no library; end its name in .webp or .gif"):
+        _check(planned(output=Path("a.mp4")), CLIPS)
 
 
 @pytest.mark.parametrize(

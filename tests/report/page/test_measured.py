@@ -6,7 +6,7 @@ from typing import Any
 from made_up import changed, measured, quality
 
 from autotune.measurement import Health, Peaks, Phases
-from autotune.report.page.measured import _health, _memory_of_parts, _worst_place
+from autotune.report.page.measured import _health, _memory_of_parts, _motion, _worst_place
 
 GB = 10**9
 
@@ -46,3 +46,12 @@ def test_the_worst_place_of_the_picks_pictures_is_told_where_it_is_known() -> No
         "a column by 5 at most"
     )
     assert _worst_place(SimpleNamespace(pick=measured(1))) == ""
+
+
+def test_the_motion_of_the_picks_clips_is_told_and_pictures_have_none() -> None:
+    clips = quality().model_copy(update={"temporal_levels": (1.0, 2.0), "motion_levels": (7.0, 9.0)})
+    assert _motion(SimpleNamespace(pick=measured(1, judged=clips))) == (
+        "from frame to frame, the pick's clips change by 8.0 of 255 levels; these changes differ from the "
+        "baseline's by 1.5"
+    )
+    assert _motion(SimpleNamespace(pick=measured(1))) == ""
