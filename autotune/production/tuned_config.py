@@ -81,6 +81,23 @@ class ConfirmedQuality(FrozenModel):
     shortened_from: int | None = None  # the planned number of pairs, where these would have taken too long
 
 
+class BesideSingle(FrozenModel):
+    """The config's pictures of calls of a whole batch, beside those of calls of one picture: same prompts and seeds.
+
+    Kernels are chosen by the batch, so that the sums of a layer are rounded otherwise.
+
+    equal  the number of pictures that are the same bit for bit
+    fault  why it could not be measured; None: it was
+    """
+
+    batch: int
+    pictures: int = 0
+    equal: int = 0
+    ssim_mean: float | None = None
+    ssim_worst: float | None = None
+    fault: str | None = None
+
+
 class Confirmation(FrozenModel):
     """The config and the baseline measured again, interleaved, each run in a fresh process: one median per round.
 
@@ -91,6 +108,7 @@ class Confirmation(FrozenModel):
     tuned_latency_s: tuple[Seconds, ...]
     tuned_latency_at_s: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # several sizes: each alone
     quality: ConfirmedQuality | None = None
+    beside_single: BesideSingle | None = None  # None: the batch is 1, or an older file
     quick: bool = False  # fewer rounds and pairs than usual, as the user asked for (--quick)
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import read_json, write_json
 from autotune.measurement import Measurement, Quality
-from autotune.production.tuned_config import Confirmation, ConfirmedQuality
+from autotune.production.tuned_config import BesideSingle, Confirmation, ConfirmedQuality
 from autotune.statistics.interleaved import Pair, Side, interleave
 from autotune.statistics.paired import paired
 from autotune.study.pareto_front import keeps, pick_trial
@@ -134,7 +134,8 @@ class Confirmer:
             quality = self._draw_and_judge(trial)
             if isinstance(quality, Failure):
                 return None
-            confirmation = confirmation.model_copy(update={"quality": quality})
+            beside = self._beside_single(trial)
+            confirmation = confirmation.model_copy(update={"quality": quality, "beside_single": beside})
         write_json(kept, confirmation.to_json())
         return confirmation
 
@@ -199,6 +200,30 @@ class Confirmer:
             worst_place_levels=tuned.worst_place_levels,
             temporal_mean_levels=tuned.temporal_mean_levels,
             shortened_from=wanted if affordable < wanted else None,
+        )
+
+    def _beside_single(self, trial: Trial) -> BesideSingle | None:
+        """Draw the search's pictures one a call, and compare them with those of its batch; None: its batch is 1."""
+        workload = self.study.record.target.workload
+        if workload.batch == 1:
+            return None
+        parent, reference = self.folder.confirmation(trial.number).parent, self.folder.trial(trial.number)
+        if trial.pictures_of != trial.number:  # it has no pictures of its own in the search
+            reference = parent / "own-pictures"
+            own = self._drawn(trial, workload.at(workload.shapes[0]), reference, self.folder.trial(0))
+            if isinstance(own, Failure):
+                return BesideSingle(batch=workload.batch, fault=own.reason)
+        self.listen(Confirming(trial, 0))
+        alone = workload.model_copy(update={"batch": 1, "also": ()})
+        found = self._drawn(trial, alone, parent / "one-a-call", reference)
+        if isinstance(found, Failure):
+            return BesideSingle(batch=workload.batch, fault=found.reason)
+        return BesideSingle(
+            batch=workload.batch,
+            pictures=len(found.ssim),
+            equal=sum(psnr is None for psnr in found.psnr_db),
+            ssim_mean=found.ssim_mean,
+            ssim_worst=found.ssim_worst,
         )
 
     def _in_its_own_pictures(self, trial: Trial) -> Failure | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from studies import HOSTILE, VALUES, large, study, usual
 from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.goal import Goal
-from autotune.production.tuned_config import Confirmation
+from autotune.production.tuned_config import BesideSingle, Confirmation
 from autotune.report.markdown import escaped, markdown
 from autotune.report.page.measured import how_measured
 from autotune.report.page.page import page, write_report
@@ -200,6 +201,22 @@ def test_a_report_says_how_the_processes_were_started(tmp_path: Path) -> None:
     )
     assert mixed is not None
     assert "forked off one that had loaded the libraries (2 trials), an interpreter of its own (1 trials)" in mixed
+
+
+def test_pictures_of_a_batch_beside_single_ones_are_a_line_of_the_report(tmp_path: Path) -> None:
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[1], latency_s=0.5)], best=1)
+    summary = read_summary(folder.path)
+    assert summary.tuned is not None
+    assert "batch" not in dict(how_measured(summary)), "of a batch of 1, or without a confirmation, nothing is said"
+
+    def said(beside: BesideSingle) -> str:
+        again = Confirmation(baseline_latency_s=(1.0,), tuned_latency_s=(0.5,), beside_single=beside)
+        tuned = summary.tuned.model_copy(update={"confirmation": again})
+        return dict(how_measured(replace(summary, tuned=tuned)))["batch"]
+
+    line = said(BesideSingle(batch=4, pictures=8, equal=6, ssim_mean=0.99912, ssim_worst=0.9971))
+    assert "batch 4 beside those of batch 1, same prompts and seeds: SSIM 0.9991 (worst 0.9971), 6 of 8 equal" in line
+    assert said(BesideSingle(batch=4, fault="it is too large")).endswith("those of batch 1: it is too large")
 
 
 def test_what_a_trial_has_reused_and_a_mismatch_are_said(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import make_target
@@ -301,3 +301,49 @@ def test_a_pick_whose_pictures_are_anothers_must_hold_up_in_its_own(
     assert found.number == best
     assert again.drawn == ([] if own else [(config, workload)])
     assert confirmation is None or confirmation.quality is None, "the same prompts again are no confirmation"
+
+
+class InBatches(Again):
+    """Of two pictures drawn one a call, one is that of the batch, and the other differs a little."""
+
+    fault: Failure | None = None
+
+    def draw(
+        self, place: Path, config: Config, workload: Workload, reference: Path, *, earlier: Sequence[Trial]
+    ) -> Quality | Failure:
+        drawn = super().draw(place, config, workload, reference, earlier=earlier)
+        if workload.batch > 1:
+            return drawn
+        self.reference = reference
+        return self.fault or Quality(metric="likeness", scorer=None, ssim=(1.0, 0.98), psnr_db=(None, 41.0))
+
+
+@pytest.mark.parametrize("fault", [None, Failure(cause="out_of_memory", reason="too large")])
+def test_pictures_of_a_batch_are_compared_with_those_of_single_calls(tmp_path: Path, fault: Failure | None) -> None:
+    target = make_target(batch=4)
+    space = make_space(target, SpaceFile(), fix={}, exclude=(), baseline=complete({}))
+    study = Study(StudyFolder(tmp_path), record(target, space=space.values), space)
+    study.tell(measured(0))
+    study.tell(measured(1, FAST, latency_s=0.5))
+    runner = InBatches({complete({}): 1.0, complete(FAST): 0.5})
+    runner.fault = fault
+    plan = ConfirmationPlan.of(2, 0, quick=False)
+    best, confirmation = Confirmer(study.folder, study, cast("Any", runner), plan, lambda event: None).best()
+    assert best.number == 1
+    assert confirmation is not None
+    beside = confirmation.beside_single
+    assert beside is not None
+    (alone,) = [(config, workload) for config, workload in runner.drawn if workload.batch == 1]
+    assert alone == (complete(FAST), target.workload.model_copy(update={"batch": 1}))
+    assert runner.reference == study.folder.trial(1)
+    if fault is not None:
+        assert (beside.batch, beside.fault, beside.ssim_mean) == (4, "too large", None)
+    else:
+        assert beside.ssim_mean == pytest.approx(0.99)
+        assert (beside.batch, beside.pictures, beside.equal, beside.ssim_worst) == (4, 2, 1, 0.98)
+
+
+def test_a_workload_of_single_pictures_is_not_compared_with_itself(tmp_path: Path) -> None:
+    (_, confirmation), again, _ = confirm(tmp_path, (1.0, 0.8, 0.5))
+    assert confirmation.beside_single is None
+    assert again.drawn == []

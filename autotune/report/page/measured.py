@@ -37,6 +37,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("host memory", _host_memory(_measurements(summary))),
         ("pictures", _pictures(summary)),
         ("worst place", _worst_place(summary)),
+        ("batch", _beside_single(summary)),
         ("motion", _motion(summary)),
         ("mismatches", _mismatches(_measurements(summary))),
         ("memory by part", _memory_of_parts(summary)),
@@ -101,6 +102,20 @@ def _worst_place(summary: StudySummary) -> str:
     }
     places = ", ".join(f"a {place} by {max(levels):.0f}" for place, levels in figures.items())
     return f"of 255 levels, the pick's pictures differ from the baseline's in {places} at most"
+
+
+def _beside_single(summary: StudySummary) -> str:
+    """How like the pick's pictures of a batch are to those of calls of one picture."""
+    confirmation = summary.tuned.confirmation if summary.tuned else None
+    beside = confirmation.beside_single if confirmation else None
+    if beside is None:
+        return ""
+    if beside.ssim_mean is None or beside.ssim_worst is None:
+        return f"its pictures of batch {beside.batch} could not be compared with those of batch 1: {beside.fault}"
+    return (
+        f"the pick's pictures of batch {beside.batch} beside those of batch 1, same prompts and seeds: SSIM "
+        f"{beside.ssim_mean:.4f} (worst {beside.ssim_worst:.4f}), {beside.equal} of {beside.pictures} equal bit for bit"
+    )
 
 
 def _motion(summary: StudySummary) -> str:
