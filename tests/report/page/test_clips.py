@@ -48,8 +48,8 @@ def test_clips_and_their_differences_play_on_the_page(tmp_path: Path) -> None:
 
 
 def test_long_and_large_clips_are_made_small_and_last_as_long(tmp_path: Path) -> None:
-    count = 3 * LOOP_FRAMES
-    baseline, _ = reels(of_clips(tmp_path, count, side=2 * LOOP_PX), [1], ("a",))
+    count = 2 * LOOP_FRAMES
+    baseline, _ = reels(of_clips(tmp_path, count, side=LOOP_PX + 8), [1], ("a",))
     with opened(baseline.shots[0].uri) as file:
         assert file.size == (LOOP_PX, LOOP_PX)
         lasts = [frame.copy().info["duration"] for frame in ImageSequence.Iterator(file)]  # read with the frame
