@@ -38,6 +38,8 @@ def apply(pipe: "DiffusionPipeline", number: str) -> Effect:
 def script(number: str, config: Config, target: Target) -> Script:
     if scheduler_of(config, target) == "PNDMScheduler" or target.pipeline.known.inputs:
         return Script(why_not="DeepCache counts steps by timesteps, which is wrong here; autotune has its own class")
+    if target.pipeline.known.names_sample:
+        return Script(why_not="DeepCache reads the UNet's arguments by place; autotune has its own class")
     lines = (
         "deepcache = DeepCacheSDHelper(pipe=pipe)",
         f"deepcache.set_params(cache_interval={number}, cache_branch_id=0)",

@@ -360,3 +360,12 @@ def test_what_is_kept_is_no_part_of_the_model(root: Path) -> None:
     draw(pipe, "StableDiffusionPipeline")
     assert pipe.unet.state_dict().keys() == plain.unet.state_dict().keys()
     assert isinstance(pipe.unet, torch.nn.Module)
+
+
+def test_libraries_that_read_arguments_by_place_are_refused_where_all_are_given_by_name() -> None:
+    """DeepCache's own helper, which a script would use, and tomesd fail on Kandinsky 2.2."""
+    assert KNOB.script is not None
+    for names in (False, True):
+        target = make_target(names_sample=names, scheduler_class="DDIMScheduler")
+        assert ("by place" in str(KNOB.script(complete({"cache": "deepcache:3"}), target).why_not)) is names
+        assert ("by name" in str(find_knob("tome_ratio").why_not(0.5, target))) is names
