@@ -100,7 +100,7 @@ class Quality(FrozenModel):
         return max(self.lpips, default=None)
 
     def drops(self, baseline: "Quality") -> tuple[float, ...]:
-        """The quality loss of each prompt that is scored: CLIP points, or 100 x (1 - SSIM) where the metric is likeness.
+        """The quality loss of each scored prompt: CLIP points, or 100 x (1 - SSIM) where the metric is likeness.
 
         Raises UserError where the two were scored by different models, whose scores can't be compared.
         """
