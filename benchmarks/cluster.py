@@ -91,7 +91,15 @@ class Sleeping:
 
 
 def searched(
-    record: Record, space: SearchSpace, became: Became, sampler: str, workers: int, trials: int, speed: float
+    record: Record,
+    space: SearchSpace,
+    became: Became,
+    sampler: str,
+    workers: int,
+    trials: int,
+    speed: float,
+    *,
+    reuse: bool = True,
 ) -> tuple[float, float, int]:
     """(the share of the time that the workers were busy, CPU seconds of this process, trials) of one search."""
     with tempfile.TemporaryDirectory() as name:
@@ -100,7 +108,7 @@ def searched(
         study = Study(folder, record, space, sampler=sampler, store=Files(folder), parallel=workers > 1)
         sleeping = Sleeping(became, workers, speed, Path(name) / "arriving")
         runner = Runner(folder, record.target, 1800.0)
-        explorer: Explorer = Team(sleeping).explorer(folder, study, runner, lambda event: None, reuse=True)
+        explorer: Explorer = Team(sleeping).explorer(folder, study, runner, lambda event: None, reuse=reuse)
         cpu = time.process_time()
         explorer.explore(Budget(trials=trials))
         busy = 1 - sleeping.idle_s / (workers * sleeping.window_s)
@@ -137,9 +145,9 @@ def main() -> None:
     if options.asked:
         target, space = probe_space("demo", "pretrained", "cpu")
         made_up = record.model_copy(update={"target": target, "space": space.values, "baseline": dict(complete({}))})
-        free = searched(
-            made_up, space, lambda number, config: (outcome(number, config), 30.0), "random", 64, options.asked, 1e6
-        )
+        became = lambda number, config: (outcome(number, config), 30.0)  # noqa: E731
+        # Nothing is reused: the made-up outcomes have no pictures that could be compared.
+        free = searched(made_up, space, became, "random", 64, options.asked, 1e6, reuse=False)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(
             f"{free[2]} trials: own CPU {free[1] / free[2] * 1e3:.0f} ms a trial, peak memory {memory / 2**20:.0f} MiB"
