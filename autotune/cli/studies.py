@@ -71,7 +71,7 @@ def score(
 ) -> None:
     """Score the saved pictures of a study with other metrics, without running a trial.
 
-    Metrics: clip_score, clip_image, pickscore, image_reward, ssim, psnr, lpips, worst_place.
+    Metrics: clip_score, clip_image, pickscore, image_reward, ssim, psnr, lpips, worst_place, temporal (of clips).
     """
     from autotune.report.terminal.score import scores_data, scores_table
     from autotune.report.terminal.theme import plain_console

@@ -53,6 +53,7 @@ def test_every_metric_says_what_it_is() -> None:
         "psnr",
         "lpips",
         "worst_place",
+        "temporal",
     }
     for name, metric in found.items():
         assert metric.name == name
