@@ -157,8 +157,10 @@ class Parameters:
 
     def rounded(self, params: Mapping[str, Any]) -> Params:
         """A sampler's proposal with the numbers that a search tries, see range.py."""
-        numbers = {number: within.at(within.position(params[number])) for _, within, number in self._numbers()}
-        return {**params, **numbers}
+        given = {number: (within, params.get(number)) for _, within, number in self._numbers()}
+        # NSGA-II leaves out what it mutates: as a knob then has its first value, a number is then in the middle.
+        places = {n: 0.5 if number is None else within.position(number) for n, (within, number) in given.items()}
+        return {**params, **{n: within.at(places[n]) for n, (within, _) in given.items()}}
 
     def suggest(self, trial: Asked) -> Params:
         """The values that Optuna's trial suggests for all parameters."""

@@ -21,6 +21,7 @@ from autotune.target import Target
 from autotune.trial import Failure, Trial
 
 ENUMERABLE = 200_000  # combinations up to which a space is listed in full, when random draws find nothing new
+FEW = 50  # random draws of listed values where other numbers can be drawn as well
 HALVINGS = 12  # of a range, to find which of its numbers are available
 COUNTABLE = 20_000  # combinations up to which a space is counted, which takes a second or two
 
@@ -210,27 +211,30 @@ class SearchSpace:
         return None
 
     def _random_listed(self, rng: random.Random, tried: set[Config], attempts: int) -> Config | None:
-        for _ in range(attempts):
+        for _ in range(min(attempts, FEW) if self.ranges else attempts):
             config = self.config({name: rng.choice(values) for name, values in self.free.items()})
             # The value drawn for a modifier that is not active is lost: so many draws give this same config.
             alike = math.prod(len(values) for name, values in self.free.items() if name not in config)
             if rng.random() < 1 / alike and config not in tried and not self.objection(config):
                 return config
-        if self.combinations() > ENUMERABLE:
-            return None
+        if self.ranges or self.combinations() > ENUMERABLE:
+            return None  # with ranges, there is always a number
         left = [config for config in self.all_configs() if config not in tried]
         return rng.choice(left) if left else None
 
     def random(self, rng: random.Random, tried: Iterable[Config], attempts: int = 2000) -> Config | None:
         """An allowed, untried config; each has the same chance. None if none is left, or none was found.
 
-        Other numbers of the ranges are drawn when all configs of listed values were tried.
+        Of a space with ranges, every second one has numbers drawn from them, and all have when the listed were tried.
 
         attempts  random draws, before all configs are listed
         """
         tried = set(tried)
-        config = self._random_listed(rng, tried, attempts)
-        return self.random_number(rng, tried, attempts) if config is None and self.ranges else config
+        draws = [self._random_listed, self.random_number] if self.ranges else [self._random_listed]
+        if self.ranges and rng.random() < 0.5:
+            draws.reverse()
+        found = (draw(rng, tried, attempts) for draw in draws)
+        return next((config for config in found if config is not None), None)
 
 
 def make_space(
