@@ -174,6 +174,7 @@ def test_only_execution_starts_processes() -> None:
     assert {m for m in FILES if starters & foreign(m)} == {
         "execution.child",
         "execution.fork_client",
+        "execution.interpreter",  # asks another environment for its versions
         "cluster.messenger",
         "research.replay.replay",
     }
