@@ -111,7 +111,9 @@ class World:
 def demo_space(file: SpaceFile | None = None, *, on_gpu: bool = False) -> SearchSpace:
     target = make_target(gpu(9, 0) if on_gpu else CPU)
     shipped = file or shipped_space_file("default.toml" if on_gpu else "demo.toml")
-    return make_space(target, shipped, fix={}, exclude=(), baseline=complete({}))
+    made = make_space(target, shipped, fix={}, exclude=(), baseline=complete({}))
+    made.ranges = {}  # a world has an effect for each listed value, and a table is of these alone
+    return made
 
 
 def narrow_space(**knobs: tuple[Value, ...]) -> SearchSpace:
