@@ -38,14 +38,12 @@ class Tunable:
 
     def __init__(self) -> None:
         self.on = self.tuning = False
-        self.writes = True
         self.results: list[Any] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fakes = {
             "enable": lambda on: setattr(self, "on", on),
             "tuning_enable": lambda on: setattr(self, "tuning", on),
-            "write_file_on_exit": lambda on: setattr(self, "writes", on),
             "is_enabled": lambda: self.on,
             "tuning_is_enabled": lambda: self.tuning,
             "get_results": lambda: self.results,
@@ -104,7 +102,7 @@ def test_tunable_op_counts_the_shapes_that_were_timed(monkeypatch: pytest.Monkey
     assert knob.apply is not None
     assert knob.verify is not None
     assert knob.apply(None, config, "cuda:0").count == 1
-    assert (fake.on, fake.tuning, fake.writes) == (True, True, False)
+    assert (fake.on, fake.tuning) == (True, True)
     assert knob.verify(None, config, {}).count == 0  # no effect: nothing was multiplied
     fake.results.append(("GemmTunableOp_half_TN", "tn_64_64_64", "Gemm_Rocblas_1", 0.1))
     assert knob.verify(None, config, {}).count == 1

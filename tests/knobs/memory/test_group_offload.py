@@ -23,7 +23,9 @@ def test_diffusers_is_asked_for_these_groups_by_the_pipe_and_by_the_script(
 
     def hooked(self: Any, onload_device: Any, **arguments: Any) -> None:
         asked.update(arguments)
-        HookRegistry.check_if_exists_or_initialize(self.unet).register_hook(ModelHook(), "group_offloading")
+        registry = HookRegistry.check_if_exists_or_initialize(self.unet)
+        if registry.get_hook("group_offloading") is None:
+            registry.register_hook(ModelHook(), "group_offloading")
 
     monkeypatch.setattr(type(pipe), "enable_group_offload", hooked)
     assert OFFLOAD.apply is not None
