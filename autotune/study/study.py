@@ -69,7 +69,7 @@ class Study:
         self._store = store or OnDisk(folder)
         self.trials: list[Trial] = self._store.trials()
         self.anchors: list[Anchor] = self._store.anchors()
-        self._tried = {trial.config for trial in self.trials}
+        self._tried = {complete(trial.values) for trial in self.trials}  # earlier versions had fewer knobs
         self.untried: Untried | None = None
         self._asked: dict[int, optuna.trial.Trial] = {}  # by ask(), not told yet: number -> Optuna's trial
         self._pending: Mapping[int, Config] = {}  # what ask() was told last
@@ -144,7 +144,7 @@ class Study:
         # Only this trial: the drift of the others has not changed, and there may be a thousand.
         trial = corrected([*self.trials[:1], trial], self.anchors)[-1]
         insort(self.trials, trial, key=lambda each: each.number)  # those that run at the same time end in any order
-        self._tried.add(trial.config)
+        self._tried.add(complete(trial.values))
         self.space.learn(trial, self.trials)
         spot_check = trial.measured.spot_check if trial.measured else None
         if self._auto_sampler and spot_check and spot_check.mismatch:

@@ -91,6 +91,16 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     assert study.ask() == (0, complete({}), "baseline")
 
 
+def test_a_study_that_began_before_a_knob_was_there_tries_no_config_again(tmp_path: Path) -> None:
+    """Its baseline names fewer knobs than the configs of today's space."""
+    older = {name: value for name, value in complete({}).items() if name != "vae_slicing"}
+    begun = record(space=demo_space(NARROW).values).model_copy(update={"baseline": older})
+    write_trial(StudyFolder(tmp_path), measured(0).model_copy(update={"values": older}))
+    study = Study(StudyFolder(tmp_path), begun, demo_space(NARROW), recipes=(), sampler="random", seed=0)
+    assert len(go_on(study, 20)) == 8
+    assert len({complete(trial.values) for trial in study.trials}) == 8
+
+
 TRIALS = {"auto": 60, "tpe": 30, "random": 30, "nsga2": 30, "gp": 7}
 
 

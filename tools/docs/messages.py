@@ -35,9 +35,9 @@ def sentences(path: Path) -> list[str]:
     return [text for text in said if len(re.findall(r"[a-z']+", text)) >= SHORTEST]
 
 
-def _first(sentence: str) -> str:
-    """Sorted by the first words that are always the same."""
-    return re.sub(r"^[^a-z-]+", "", sentence)
+def _first(sentence: str) -> tuple[str, str]:
+    """Sorted by the first words that are always the same, then by the whole."""
+    return re.sub(r"^[^a-z-]+", "", sentence), sentence
 
 
 def _cell(text: str) -> str:
