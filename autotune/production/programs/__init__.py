@@ -1,8 +1,9 @@
 """Programs: files for other programs, made of what each of them takes of a config; the rest is listed with its reason.
 
 Facts about their formats: diffusers from its installed source; cache-dit 1.5.3 and sglang 0.5.23 from the sources of
-their releases; ComfyUI from its repository. The files were not run in sglang and ComfyUI; cache-dit's own reader has
-read one. What stands in a file is a literal: text from an exported config is quoted, or flattened into a comment.
+their releases; ComfyUI from its example of the API and from excerpts of sources, some of them forks'. The files were
+not run in sglang and ComfyUI; cache-dit's own reader has read one. What stands in a file is a literal: text from an
+exported config is quoted, or flattened into a comment.
 """
 
 from collections.abc import Callable
