@@ -67,6 +67,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "layout": {"dtype": "bf16", "qkv_fusion": True, "memory_format": "channels_last", "steps": 3},
     "merging": {"tome_ratio": 0.5, "tome_max_downsample": 2, "attention": "vanilla", "guidance_cutoff": 0.6},
     "cached": {"quantization": "int8_weight_only", "cache": "deepcache:3"},
+    "words": {"quantize_text_encoder": "int8_weight_only"},
     "quantized": {"quantization": "int8_dynamic", "quantization_filter": "min_features:128", "conv1x1_as_linear": True},
     "tiles": {"side": 128, "batch": 2, "vae_tiling": True, "vae_slicing": True, "attention": "sliced"},
     "others": {"scheduler": "euler", "layerwise_casting": "float8_e4m3fn"},
@@ -150,7 +151,8 @@ def test_a_script_starts_from_the_user_s_pictures_where_the_pipeline_does(
 def test_the_configs_above_cover_every_knob_of_the_demo_s_space() -> None:
     """Those that act on a GPU only, and on other pipelines, have lines too: see the contract below."""
     covered = {name for values in CONFIGS.values() for name in values}
-    only_on_gpus = {"tf32", "offload", "scheduler_sync", "inductor_flags", "compile_mode"}
+    only_on_gpus = {"tf32", "offload", "group_offload", "scheduler_sync", "inductor_flags", "compile_mode"}
+    only_on_gpus |= {"cudnn_benchmark", "fp16_accumulation", "reduced_sums", "tunable_op"}
     assert set(all_knobs()) - covered - only_on_gpus - {"vae"} == set()
     assert set(shipped_space_file("demo.toml").knobs) <= set(all_knobs())
 

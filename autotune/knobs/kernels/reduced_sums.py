@@ -40,6 +40,8 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
 
 def script(config: Config, target: Target) -> Script:
+    if config["dtype"] not in SETTINGS:
+        return Script(why_not=f"no partial sums are in 16 bits with dtype={config['dtype']}")
     return Script(lines=(f"torch.backends.cuda.matmul.{SETTINGS[str(config['dtype'])]} = False",))
 
 
