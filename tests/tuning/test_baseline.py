@@ -151,7 +151,7 @@ def searched(
     monkeypatch: pytest.MonkeyPatch, folder: Path, target: Target, runner: Card, **options: Any
 ) -> tuple[Result, list[Event]]:
     events: list[Event] = []
-    monkeypatch.setattr(searching, "probe", lambda *_: target)
+    monkeypatch.setattr(searching, "probe", lambda *_, **__: target)
     monkeypatch.setattr(searching, "Runner", runner)
     given = {"device": "cpu", "budget": 1, "confirm_rounds": 0, "scorer": "demo", "study": folder / "study"} | options
     return search("demo", listen=events.append, **given), events
