@@ -82,8 +82,8 @@ PARTS: Mapping[str, Callable[[], Any]] = {
         latent_channels=4,
         layers_per_block=1,
         norm_num_groups=2,
-        sample_height=SIDE,
-        sample_width=SIDE,
+        sample_height=4 * SIDE,  # its tiles are half as large: in tiles of 2 latents it draws another size
+        sample_width=4 * SIDE,
     ),
     "CogVideoXTransformer3DModel": lambda: transformer(
         "CogVideoXTransformer3DModel",

@@ -180,5 +180,5 @@ def _script_draws(tuned: TunedConfig, folder: Path, expected: Sequence[Any]) -> 
     else:  # what the script saves for people is not lossless
         saved = made["draw"](PROMPTS[:1], [tuned.workload.seed])[0]
         with Image.open(folder / "000.webp") as clip:
-            assert clip.n_frames == tuned.workload.frames  # type: ignore[attr-defined]
+            assert 1 < clip.n_frames <= tuned.workload.frames  # type: ignore[attr-defined] # equal neighbours are one
     assert _pixels(saved) == _pixels(expected), "the plain script draws what the trial drew"

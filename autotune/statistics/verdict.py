@@ -25,6 +25,7 @@ CLEAR = 4.0  # no further pair is needed either if the difference is so many tim
 # The 97.5 % quantile of Student's distribution with 1, 2, 3 ... degrees of freedom.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 T_OF_MANY = 2.12  # of 16 degrees of freedom; slightly too wide for more
+MOST = 700.0  # of a logarithm: above it, math.exp has no result
 
 
 class Verdict(FrozenModel):
@@ -63,7 +64,7 @@ def judge(first_s: Sequence[float], second_s: Sequence[float]) -> Verdict:
     if len(logs) < 2:
         raise ValueError(f"{len(logs)} pair of runs has no interval")
     middle, half = statistics.fmean(logs), half_width(logs)
-    low, high = math.exp(middle - half), math.exp(middle + half)
+    low, high = math.exp(max(middle - half, -MOST)), math.exp(min(middle + half, MOST))
     return Verdict(word=_word(low, high), speedup=math.exp(middle), low=low, high=high, pairs=len(logs))
 
 

@@ -109,3 +109,10 @@ def test_the_quantiles_are_students() -> None:
         ]
         assert sum(inside) * limit / steps == pytest.approx(0.475, abs=2e-4)
     assert t_quantile(40) >= 2.02
+
+
+def test_an_absurd_latency_in_a_file_overflows_nothing() -> None:
+    """Found by mutated files: a denormal number of seconds."""
+    seen = judge((1.0, 1e-320), (0.5, 0.6))
+    assert 0 < seen.low < seen.speedup < seen.high < float("inf")
+    assert seen.word == "UNCLEAR"

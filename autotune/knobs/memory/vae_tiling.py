@@ -55,13 +55,9 @@ def set_tile(vae: Any, side: int) -> None:
         factor = int(vae.tile_sample_min_size) // int(vae.tile_latent_min_size)
         vae.tile_sample_min_size, vae.tile_latent_min_size = side, side // factor
     else:
-        stride = side - side // 4
-        vae.enable_tiling(
-            tile_sample_min_height=side,
-            tile_sample_min_width=side,
-            tile_sample_stride_height=stride,
-            tile_sample_stride_width=stride,
-        )
+        vae.enable_tiling(tile_sample_min_height=side, tile_sample_min_width=side)
+        if hasattr(vae, "tile_sample_stride_height"):  # CogVideoX' VAE overlaps by a share of its own
+            vae.tile_sample_stride_height = vae.tile_sample_stride_width = side - side // 4
 
 
 def script(config: Config, target: Target) -> Script:
@@ -75,7 +71,9 @@ def script(config: Config, target: Target) -> Script:
         f"    factor = {vae}.tile_sample_min_size // {vae}.tile_latent_min_size",
         f"    {vae}.tile_sample_min_size, {vae}.tile_latent_min_size = {side}, {side} // factor",
         "else:",
-        f"    {vae}.enable_tiling({side}, {side}, {stride}, {stride})  # the sides of a tile, and of what it adds",
+        f"    {vae}.enable_tiling(tile_sample_min_height={side}, tile_sample_min_width={side})",
+        f"    if hasattr({vae}, 'tile_sample_stride_height'):  # of what a tile adds",
+        f"        {vae}.tile_sample_stride_height = {vae}.tile_sample_stride_width = {stride}",
     )
     return Script(lines=lines)
 

@@ -1,11 +1,9 @@
 """vae_tiling: no tensor in the decoder is larger than a tile, and the picture stays close."""
 
-import inspect
-from types import SimpleNamespace
 from typing import Any
 
 from conftest import make_target
-from diffusers import AutoencoderKLQwenImage
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLQwenImage
 from live import built, difference, picture
 
 from autotune.knobs import complete, find_knob
@@ -71,16 +69,17 @@ def test_a_number_is_the_side_of_a_tile_and_smaller_tiles_are_decoded_one_by_one
 
 
 def test_a_vae_of_videos_is_given_the_same_tiles_by_its_own_names() -> None:
-    given: dict[str, int] = {}
-    vae = SimpleNamespace(enable_tiling=lambda **sizes: given.update(sizes))
+    tiles = {"tile_sample_min_height": 256, "tile_sample_min_width": 256}
+    strides = {"tile_sample_stride_height": 192, "tile_sample_stride_width": 192}
+    vae = AutoencoderKLQwenImage(base_dim=4, z_dim=4, num_res_blocks=1)
     set_tile(vae, 256)
-    assert given == {
-        "tile_sample_min_height": 256,
-        "tile_sample_min_width": 256,
-        "tile_sample_stride_height": 192,
-        "tile_sample_stride_width": 192,
-    }
-    assert set(given) <= set(inspect.signature(AutoencoderKLQwenImage.enable_tiling).parameters)
+    assert vae.use_tiling
+    assert {name: getattr(vae, name) for name in tiles | strides} == tiles | strides
+    overlapping = AutoencoderKLCogVideoX(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2)
+    set_tile(overlapping, 256)  # by a share of its own
+    assert overlapping.use_tiling
+    assert {name: getattr(overlapping, name) for name in tiles} == tiles
+    assert overlapping.tile_latent_min_height == 32
 
 
 def test_smaller_tiles_than_the_vaes_own_act_where_its_own_hold_the_picture() -> None:
