@@ -128,6 +128,7 @@ def test_a_scheduler_that_a_whole_call_fails_with_is_refused() -> None:
     assert found["unipc"] == "SimpleNamespace fails with UniPCMultistepScheduler (AttributeError: no scale_noise)"
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of diffusers, about its own configurations
 @pytest.mark.parametrize(
     ("name", "sets", "names"),
     [
