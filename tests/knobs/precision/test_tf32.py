@@ -1,5 +1,7 @@
 """tf32: the settings of the process are as asked for, and only where something computes in float32."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -27,8 +29,11 @@ def settings() -> tuple[bool, bool]:
 
 
 def test_the_default_is_what_torch_does_by_itself() -> None:
+    """In a new process: in this one, other tests may have set them."""
     assert KNOB.default == "convolutions"
-    assert settings() == (False, True)
+    ask = "import torch; print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
 
 
 @pytest.mark.parametrize(("value", "expected"), [("off", (False, False)), ("on", (True, True))])
