@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_checkpoint import original_names
+from single_file import original_names
 from tiny import tiny_checkpoint
 from whole_path import few_calls, whole_path
 
