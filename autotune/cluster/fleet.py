@@ -59,12 +59,17 @@ class Plan:
     def neighbours(self, cell: Cell) -> list[Path]:
         """The finished studies of the same pipeline, from which this one starts warm."""
         same = (other for other in self.cells if other != cell and _of(other) == _of(cell))
-        return [self.study(other) for other in same if is_done(self.study(other), other.options)]
+        return [self.study(other) for other in same if is_done(self, other)]
 
 
-class Failures(FrozenModel):
-    """failures.json: why cells have no result, by their names."""
+class Ended(FrozenModel):
+    """fleet.json: what has become of the cells, by their names.
 
+    finished  the options with which the cell's search came to its end: other options begin it again
+    failures  why a cell has no result
+    """
+
+    finished: dict[str, dict[str, Any]] = Field(default_factory=dict)
     failures: dict[str, str] = Field(default_factory=dict)
 
 
@@ -141,10 +146,15 @@ def _of(cell: Cell) -> Any:
     return cell.options.get("pipeline")
 
 
-def is_done(study: Path, options: Mapping[str, Any]) -> bool:
-    """Has this search exported its best config, from as many trials as the plan asks for?"""
-    folder = StudyFolder(study)
-    return folder.best.exists() and len(_trials(folder)) >= _budget(options)
+def is_done(plan: Plan, cell: Cell) -> bool:
+    """Has this search ended with these options? It may end before its budget: by time, or in a small space."""
+    finished = _ended(plan).finished.get(cell.name)
+    return StudyFolder(plan.study(cell)).best.exists() and finished == _as_json(cell.options)
+
+
+def _as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dict(options), mode="json")
+    return made
 
 
 def _budget(options: Mapping[str, Any]) -> int:
@@ -157,12 +167,12 @@ def _trials(folder: StudyFolder) -> list[Trial]:
 
 def statuses(plan: Plan) -> list[Status]:
     """How far each cell is, from the files alone: another process may be at work. Raises UserError."""
-    failures = _failures(plan)
+    failures = _ended(plan).failures
     found = []
     for cell in plan.cells:
         folder, budget = StudyFolder(plan.study(cell)), _budget(cell.options)
         trials, why = len(_trials(folder)), failures.get(cell.name)
-        if is_done(folder.path, cell.options):
+        if is_done(plan, cell):
             state: State = "done"
         elif folder.is_locked():
             state, why = "running", None
@@ -172,9 +182,9 @@ def statuses(plan: Plan) -> list[Status]:
     return found
 
 
-def _failures(plan: Plan) -> dict[str, str]:
-    path = plan.folder / "failures.json"
-    return Failures.parse(read_json(path, "list of failures"), str(path)).failures if path.exists() else {}
+def _ended(plan: Plan) -> Ended:
+    path = plan.folder / "fleet.json"
+    return Ended.parse(read_json(path, "record of a fleet"), str(path)) if path.exists() else Ended()
 
 
 def run_fleet(plan: Plan, search: Callable[..., Any], listen: Callable[[Cell, str], None]) -> list[Path]:
@@ -188,7 +198,7 @@ def run_fleet(plan: Plan, search: Callable[..., Any], listen: Callable[[Cell, st
     plan.folder.mkdir(parents=True, exist_ok=True)
     for cell in plan.cells:
         study = plan.study(cell)
-        if is_done(study, cell.options):
+        if is_done(plan, cell):
             listen(cell, "is finished")
             continue
         begun = StudyFolder(study).study.exists()
@@ -197,12 +207,14 @@ def run_fleet(plan: Plan, search: Callable[..., Any], listen: Callable[[Cell, st
             f"starts warm from {', '.join(path.name for path in warm)}" if warm else "goes on" if begun else "starts"
         )
         listen(cell, started)
-        failures = _failures(plan)
+        ended = _ended(plan)
+        finished, failures = dict(ended.finished), dict(ended.failures)
         try:
             search(**cell.options, study=study, warm_start=warm)
             failures.pop(cell.name, None)
+            finished[cell.name] = _as_json(cell.options)
         except UserError as error:
             failures[cell.name] = str(error)
             listen(cell, f"has failed: {error}")
-        write_json(plan.folder / "failures.json", Failures(failures=failures).to_json())
+        write_json(plan.folder / "fleet.json", Ended(finished=finished, failures=failures).to_json())
     return [plan.study(cell) for cell in plan.cells if StudyFolder(plan.study(cell)).best.exists()]

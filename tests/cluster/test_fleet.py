@@ -116,3 +116,15 @@ def test_a_search_that_fails_does_not_end_the_fleet_and_is_tried_again(tmp_path:
     assert len(run_fleet(whole, search, lambda cell, says: None)) == 4
     assert search.calls == [("sdxl-512x512-batch-4", ["sdxl-1024x1024"])]
     assert statuses(whole)[1].state == "done"
+
+
+def test_a_search_that_ends_before_its_budget_is_finished_and_a_larger_budget_goes_on(tmp_path: Path) -> None:
+    """By --time-budget, or since every config was tried: two trials of a budget of nine."""
+    text, search = PLAN.replace("budget = 2", "budget = 9\ntime_budget_s = 60"), Searches()
+    run_fleet(plan(tmp_path, text), search, lambda cell, says: None)
+    assert {(status.state, status.trials) for status in statuses(plan(tmp_path, text))} == {("done", 2)}
+    search.calls = []
+    run_fleet(plan(tmp_path, text), search, lambda cell, says: None)
+    assert search.calls == []
+    run_fleet(plan(tmp_path, text.replace("budget = 9", "budget = 10")), search, lambda cell, says: None)
+    assert len(search.calls) == 4
