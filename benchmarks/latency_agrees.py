@@ -69,10 +69,10 @@ for _ in range(options["calls"]):
 print(json.dumps(seconds))
 """
 CALLS = 20
-PAIRS = 40  # of interleaved calls
+PAIRS = 40  # of interleaved calls: on a noisy machine the interval says whether these are enough (--pairs)
 
 
-def interleave(device: "Device") -> list[float]:
+def interleave(device: "Device", pairs: int) -> list[float]:
     """The logarithms of autotune's seconds over the plain loop's, one for each pair of calls in this process."""
     from autotune.devices import environment
 
@@ -108,7 +108,7 @@ def interleave(device: "Device") -> list[float]:
             return latency.timed(lambda: call_pipe(built, workload, [prompt], [0]), name)[0]
 
     logs = []
-    for number in range(-3, PAIRS):  # the first three warm up
+    for number in range(-3, pairs):  # the first three warm up
         first, second = (plain_s, ours_s) if number % 2 else (ours_s, plain_s)
         first_s, second_s = first(), second()
         ours, plain = (second_s, first_s) if number % 2 else (first_s, second_s)
@@ -117,11 +117,11 @@ def interleave(device: "Device") -> list[float]:
     return logs
 
 
-def show_interleaved(device: "Device") -> int:
-    logs = interleave(device)
+def show_interleaved(device: "Device", pairs: int) -> int:
+    logs = interleave(device, pairs)
     middle, half = statistics.fmean(logs), half_width(logs)
     low, high, median = math.exp(middle - half), math.exp(middle + half), math.exp(statistics.median(logs))
-    print(f"autotune's over the plain loop's, {PAIRS} interleaved calls each: median of the ratios {median:.4f}")
+    print(f"autotune's over the plain loop's, {pairs} interleaved calls each: median of the ratios {median:.4f}")
     print(f"their mean {math.exp(middle):.4f} (95 % interval {low:.4f} to {high:.4f})")
     return say_agreement(median)
 
@@ -190,11 +190,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?")
     parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     if not (arguments.apart or arguments.config):
-        return show_interleaved(find_device(arguments.device))
+        return show_interleaved(find_device(arguments.device), arguments.pairs)
     ours, plain_s = [], []
     with tempfile.TemporaryDirectory() as folder:
         if arguments.config:
