@@ -99,10 +99,18 @@ class Footprint:
 
         return replace(self, parts=tuple(converted(part) for part in self.parts))
 
-    def offloaded(self, how: str) -> "Footprint":
-        """The weights in host memory: whole models ("model"), or layers ("sequential", "group") move to the device."""
-        always = sum(p.bytes for p in self.parts if p.component.offloaded == "never" and how != "group")
-        moving = [p for p in self.parts if p.component.offloaded != "never" or how == "group"]
+    def offloaded(self, how: str, only: Collection[str] | None = None) -> "Footprint":
+        """The weights in host memory: whole models ("model"), or layers ("sequential", "group") move to the device.
+
+        only  names of the components that are moved; the others stay on the device. None: all are moved
+        """
+
+        def stays(part: Part) -> bool:
+            never = part.component.offloaded == "never" and how != "group"
+            return never or (only is not None and part.component.name not in only)
+
+        always = sum(part.bytes for part in self.parts if stays(part))
+        moving = [part for part in self.parts if not stays(part)]
         if how == "model":
             in_turn = max((p.bytes for p in moving), default=0)
             each_step = sum(p.bytes for p in moving if p.component.runs_each_step)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DECODES = ("denoiser+vae", "everything")
+UNHOOKED = ("none", "text_encoders")  # the values of offload that put no hooks on what is compiled
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -97,7 +98,7 @@ def _how(config: Config, pipe: "DiffusionPipeline") -> dict[str, Any]:
     options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
     traits = traits_for(pipe)
     dynamic = None if traits is not None and traits.prompt_lengths_vary else False
-    return {"fullgraph": config["offload"] == "none", "dynamic": dynamic, "options": options or None}
+    return {"fullgraph": config["offload"] in UNHOOKED, "dynamic": dynamic, "options": options or None}
 
 
 def _install_hooks(encoder: Any) -> None:
@@ -156,7 +157,7 @@ def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -
     failed = sum(attempt.fail_reason is not None for attempt in attempts)
     recompiled = sum(attempt.fail_reason is None and attempt.recompile_reason is not None for attempt in attempts)
     what = f"graphs compiled, {sum(counters['graph_break'].values())} graph breaks, {recompiled} recompilations"
-    if failed and config["offload"] == "none":
+    if failed and config["offload"] in UNHOOKED:
         return Effect(count=0, what=f"{what}, and {failed} functions that failed to compile and ran uncompiled")
     return Effect(count=counters["stats"]["unique_graphs"], what=what)
 
@@ -200,7 +201,7 @@ def script(config: Config, target: Target) -> Script:
 def _how_in_a_script(config: Config, prompt_lengths_vary: bool) -> str:
     """The arguments of torch.compile as source text."""
     mode, flags = str(config["compile_mode"]), flags_of(str(config["inductor_flags"]))
-    how = f"fullgraph={config['offload'] == 'none'}, dynamic={None if prompt_lengths_vary else False}"
+    how = f"fullgraph={config['offload'] in UNHOOKED}, dynamic={None if prompt_lengths_vary else False}"
     if not flags:
         return how if mode == "default" else f'{how}, mode="{mode}"'
     of_mode = f'**torch._inductor.list_mode_options("{mode}"), ' if mode != "default" else ""

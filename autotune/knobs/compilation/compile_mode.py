@@ -27,7 +27,7 @@ def clash(config: Config, target: Target) -> str | None:
         return "torch.jit.trace has no modes"
     if mode not in CUDA_GRAPHS:
         return None
-    if config["offload"] != "none":
+    if config["offload"] not in ("none", "text_encoders"):
         return "CUDA graphs do not support offloading, which moves the weights at every call"
     fp16_vae = target.pipeline.known.vae_upcasts_fp16 and config["dtype"] == "fp16" and config["vae"] == "own"
     if fp16_vae and config["compile"] in ("denoiser+vae", "everything"):

@@ -93,9 +93,9 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
             if selected(layers, shape) and _fits(value, shape, kind):
                 chosen.add(module)
     total = sum(p.numel() for denoiser in denoisers for p in denoiser.parameters())
-    # On the GPU, one layer after another: a processor takes minutes for a large model. With an offload the weights stay
+    # On the GPU, one layer after another: a processor takes minutes for a large model. With an offload its weights stay
     # where they are, except that int4 weights can only be packed on the GPU.
-    on_gpu = kind == "cuda" and (value == "int4_weight_only" or config["offload"] == "none")
+    on_gpu = kind == "cuda" and (value == "int4_weight_only" or config["offload"] in ("none", "text_encoders"))
     where = device if on_gpu else None
     for denoiser in denoisers:
         quantization.quantize_(denoiser, _how(value, kind), filter_fn=lambda module, _: module in chosen, device=where)

@@ -78,7 +78,7 @@ def fit_table(target: Target, memory_bytes: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("stored as")
     for how in _offloads(target):
-        table.add_column("all there" if how == "none" else f"offload={how}", justify="right", no_wrap=True)
+        table.add_column("all there" if how == "none" else f"offload=\n{how}", justify="right", no_wrap=True)
     for row in rows:
         cells = [_cell(row.needed.get(how), memory_bytes) for how in _offloads(target)]
         table.add_row(_stored_as(row, target), *cells)
