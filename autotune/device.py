@@ -20,6 +20,9 @@ class Device(FrozenModel):
     cores               that this process may use; None: a GPU
     sdpa_kernels        the kernels of torch's scaled_dot_product_attention: flash, efficient, cudnn, math
     sdpa_heads          kernel -> the largest head that torch says it takes here; without those that it was not asked of
+    attention           what a tiny call of each backend of diffusers' attention dispatcher showed, for the heads of one
+                        pipeline: backend -> number format, or "graph" -> why it fails, as a clause. What works is left
+                        out, and so are backends that were not asked (see devices/attention_calls.py)
     compile_fault       why torch.compile does not work on this device, as a clause
     evidence            sentences that say how these fields were found
     """
@@ -36,6 +39,7 @@ class Device(FrozenModel):
     cores: int | None = None
     sdpa_kernels: tuple[str, ...] = ()
     sdpa_heads: dict[str, int] = Field(default_factory=dict)
+    attention: dict[str, dict[str, str]] = Field(default_factory=dict)
     compile_fault: str | None = None
     evidence: tuple[str, ...] = ()
 

@@ -71,11 +71,11 @@ class Target(FrozenModel):
     def difference(self, other: "Target") -> str | None:
         """The first difference between two targets, such as "workload: steps 20, not 30"; None: they are the same.
 
-        The evidence of a device and what torch answered of its kernels may differ, and the number under which the same
-        GPU is found. Studies of earlier versions don't know their GPU's UUID.
+        The evidence of a device and what torch and diffusers answered of its kernels may differ, and the number under
+        which the same GPU is found. Studies of earlier versions don't know their GPU's UUID.
         """
         known = None not in (self.device.uuid, other.device.uuid)
-        ignored = {"evidence", "sdpa_heads", "index" if known else "uuid"}
+        ignored = {"evidence", "sdpa_heads", "attention", "index" if known else "uuid"}
         for part in ("pipeline", "workload", "device", "versions", "environment"):
             if getattr(self, part) is None or getattr(other, part) is None:
                 continue

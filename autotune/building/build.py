@@ -54,10 +54,11 @@ def load(
     for knob in all_knobs().values():
         if knob.load is not None:
             arguments |= knob.load(config[knob.name])
-    home = "cpu" if _places(config) else device  # a knob that places the weights moves them from host memory
+    # A knob that places or quantizes the weights moves them from host memory: all of them may not fit on the device.
+    home = "cpu" if _places(config) or _quantizes(config) else device
     places = {"device": home, "drawn_on": device}
     pipe = loading.load(pipeline, **places, local_files_only=local_files_only, given=components, **arguments)
-    remember(pipe, traits=pipeline.traits)
+    remember(pipe, traits=pipeline.traits, revisions=pipeline.part_revisions)
     return pipe
 
 
@@ -245,6 +246,14 @@ def acting(config: Config) -> list[tuple[str, Value]]:
 def _places(config: Config) -> bool:
     """Does a knob of the config decide where the weights are?"""
     return any(all_knobs()[name].stage is Stage.PLACEMENT for name, _ in acting(config))
+
+
+def _quantizes(config: Config) -> bool:
+    """Does a knob of the config make the weights smaller?"""
+    return any(
+        all_knobs()[name].stage is Stage.QUANTIZE and value != all_knobs()[name].default
+        for name, value in acting(config)
+    )
 
 
 def _how_to_load(name: str, config: Config) -> str:

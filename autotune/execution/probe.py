@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.device import Device
-from autotune.devices import find_devices, kind_of
+from autotune.devices import find_devices, hub_kernels, kind_of
 from autotune.errors import UserError, nearest
 from autotune.execution import isolate
 from autotune.execution.room import LEAST_SIDE, require_room
@@ -64,7 +64,7 @@ def probe(
         configurations_only=configurations_only,
         quick=quick,
     )
-    here = _all_here(pipeline)
+    here = _all_here(pipeline) and not hub_kernels.allowed()  # a forked probe has no network
     how: Isolation = isolation if here else "spawn"
     limit_s = timeout_s if here and timeout_s is not None else PROBE_TIMEOUT_S
     env = trial_environment(folder / "compiled") if how == "fork" else None

@@ -28,6 +28,7 @@ def remember(pipe: Any, **known: Any) -> None:
     """Keep with the pipe what is known of its calls, for knobs to ask.
 
     traits    (Traits) of its pipeline
+    revisions  of its pipeline's parts (Pipeline.part_revisions)
     workload  (Workload) whose calls it is built for
     task      for which the pipe was loaded, where the user has named one
     prepare   functions of the pipe, to be run before its first call
@@ -47,6 +48,12 @@ def prepare_once(pipe: Any) -> None:
 def traits_for(pipe: Any) -> Any | None:
     """The Traits of the pipe's pipeline; None: it was not probed."""
     return _known_of(pipe).get("traits")
+
+
+def revision_for(pipe: Any, part: str) -> str | None:
+    """The recorded revision of this part of the pipe's pipeline; None: none is recorded."""
+    found = _known_of(pipe).get("revisions", {}).get(part)
+    return None if found is None else str(found)
 
 
 def task_for(pipe: Any) -> str | None:

@@ -166,7 +166,7 @@ def load(measured: Target, place: Place, *, strict: bool, local_files_only: bool
 def apply(pipe: "DiffusionPipeline", measured: Target, place: Place, *, strict: bool) -> None:
     """Apply the config to a loaded pipeline, in place. Raises UserError as load() does."""
     device = torch_name(place.device)
-    remember(pipe, traits=measured.pipeline.traits)
+    remember(pipe, traits=measured.pipeline.traits, revisions=measured.pipeline.part_revisions)
     with current_device(device):
         build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune.devices import torch_name
+from autotune.devices.attention_calls import ask
 from autotune.devices.probe import probe_device, versions
 from autotune.errors import UserError
 from autotune.job import ProbeJob
@@ -44,6 +46,11 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
         scorer_folder(pipeline.scorer)  # may download it
         signal.setitimer(signal.ITIMER_REAL, left_s)
         notes += _unscored(Clip(pipeline.scorer), job.prompts, cut)
+    if not job.quick:  # last: a kernel may leave the GPU unusable to this process
+        kinds = {(head, masked) for head, masked, _ in traits.step_attention}
+        answers, commits = ask(torch_name(device), kinds)
+        device = device.model_copy(update={"attention": answers})
+        pipeline = pipeline.model_copy(update={"part_revisions": pipeline.part_revisions | commits})
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     found = {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
     return {**found, "notes": notes}

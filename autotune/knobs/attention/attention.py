@@ -9,49 +9,44 @@ replaces the math kernel by a fused one.
 flash_attn, sage, their variants and flex use diffusers' attention dispatcher, which supports some models (Flux) and not
 others (UNets). They are set on each processor, because `set_attention_backend` would also change the default of every
 model made later. flex is torch's own. It is a single kernel only when compiled, so it is available only then. The
-variants of sage multiply with the values in float16 or fp8. flash_attn_3, sage_fp16 and sage_fp8 were not yet seen on
-a GPU.
+variants of sage multiply with the values in float16 or fp8.
+
+Values that end in `_hub` are kernels that the package `kernels` downloads from the hub: code, which runs only where you
+allow it (AUTOTUNE_HUB_KERNELS=accept). Their commit is part of what a study records, and that commit is what production
+loads. FlashAttention-4 comes in this form alone.
+
+The probe asks each kernel that is here by a tiny call, with the model's head size and mask, in each number format, and
+whether a whole graph can hold it. What it answers is the reason. All but torch's own kernels were never seen on a GPU.
 """
 
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
+from autotune.devices import hub_kernels
 from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.attention._backends import (
+    BACKENDS,
+    DISPATCHED,
+    OF_HUB,
+    PACKAGES,
+    UNMASKED,
+    answer,
+    breaks_graph,
+    fails_everywhere,
+    masked,
+    missing,
+    wrong_format,
+)
 from autotune.knobs.attention._processors import beside_adapter, weighted_processors, would_replace
 from autotune.knobs.attention._sage import as_operator
 from autotune.pipelines import parts
+from autotune.pipelines.running import revision_for
 from autotune.target import Target
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-BACKENDS = {
-    "sdpa_flash": "FLASH_ATTENTION",
-    "sdpa_efficient": "EFFICIENT_ATTENTION",
-    "sdpa_cudnn": "CUDNN_ATTENTION",
-    "sdpa_math": "MATH",
-}
-DISPATCHED = {  # value -> its name in diffusers' dispatcher
-    "flash_attn": "flash",
-    "flash_attn_3": "_flash_3",
-    "sage": "sage",
-    "sage_fp16": "_sage_qk_int8_pv_fp16_cuda",
-    "sage_fp8": "_sage_qk_int8_pv_fp8_cuda",
-    "flex": "flex",
-}
-PACKAGES = {  # value -> (package, lowest version that diffusers accepts)
-    "xformers": ("xformers", "0.0.29"),
-    "flash_attn": ("flash-attn", "2.6.3"),
-    "flash_attn_3": ("flash-attn-3", "3.0.0"),
-    "sage": ("sageattention", "2.1.1"),
-    "sage_fp16": ("sageattention", "2.1.1"),
-    "sage_fp8": ("sageattention", "2.1.1"),
-}
-NEEDS = {"flash_attn_3": (9, 0), "sage_fp8": (8, 9)}  # compute capability, where 8.0 is not enough
-HALF = ("sdpa_flash", "sdpa_cudnn", "flash_attn", "flash_attn_3", "sage", "sage_fp16", "sage_fp8")  # no float32
-UNMASKED = ("flash_attn", "flash_attn_3", "sage", "sage_fp16", "sage_fp8")
-BY_HAND = ("flash_attn_3", "sage_fp16", "sage_fp8")  # launch kernels that Dynamo knows nothing of
 HAVE_VANILLA = ("AttnProcessor2_0", "AttnAddedKVProcessor2_0")
 HAVE_XFORMERS = (*HAVE_VANILLA, "JointAttnProcessor2_0")
 SDPA_KERNELS = {"flash", "efficient", "cudnn", "math"}
@@ -79,11 +74,13 @@ def why_not(value: Value, target: Target) -> str | None:
         return f"diffusers has no vanilla attention for {traits.denoiser_class}"
     if value in DISPATCHED and not traits.dispatches_attention:
         return f"diffusers' attention dispatcher does not support {traits.denoiser_class}"
-    if value in UNMASKED and (fault := _masked(str(value), target)):
+    if value in UNMASKED and (fault := masked(str(value), target)):
         return fault
     if value == "xformers" and not traits.dispatches_attention and not processors <= set(HAVE_XFORMERS):
         return f"diffusers has no xFormers attention for {traits.denoiser_class}"
-    return _missing(str(value), target) if value in PACKAGES else None
+    if value in PACKAGES and (fault := missing(str(value), target)):
+        return fault
+    return fails_everywhere(str(value), target) if value in DISPATCHED or value == "xformers" else None
 
 
 def _unforceable(value: str, target: Target) -> str | None:
@@ -91,6 +88,8 @@ def _unforceable(value: str, target: Target) -> str | None:
     traits, kernel = target.pipeline.known, value.removeprefix("sdpa_")
     if any(not in_processor for _, _, in_processor in traits.step_attention):
         return f"{traits.denoiser_class} calls SDPA outside of attention processors, where no kernel can be forced"
+    if answer(value, target) is not None:
+        return (masked(kernel, target) if value == "sdpa_flash" else None) or fails_everywhere(value, target)
     most = target.device.sdpa_heads.get(kernel, ON_ANY_GPU.get(kernel))
     largest = max((head for head, _, _ in traits.step_attention), default=0)
     if most is not None and largest > most:
@@ -98,37 +97,7 @@ def _unforceable(value: str, target: Target) -> str | None:
     odd = next((head for head, _, _ in traits.step_attention if head % 8), None)
     if value == "sdpa_cudnn" and odd is not None:
         return f"the cudnn kernel takes heads of a multiple of 8; {traits.denoiser_class} has heads of {odd}"
-    return _masked(kernel, target) if value == "sdpa_flash" else None
-
-
-def _masked(kernel: str, target: Target) -> str | None:
-    """Why a kernel without masks can't compute the attention of each step, as a clause; None: there are no masks."""
-    traits = target.pipeline.known
-    if any(masked for _, masked, _ in traits.step_attention):
-        return f"the {kernel} kernel takes no attention mask, and {traits.class_name} gives one"
-    return None
-
-
-def _missing(value: str, target: Target) -> str | None:
-    """The requirement of a package that the target does not meet, as a clause, or None."""
-    package, lowest = PACKAGES[value]
-    installed = target.versions.get(package)
-    if not target.device.is_nvidia:
-        return "needs an NVIDIA GPU"
-    if value != "xformers" and not target.device.at_least(*NEEDS.get(value, (8, 0))):
-        return target.device.capability_fault(*NEEDS.get(value, (8, 0)))
-    if value == "flash_attn_3" and target.device.at_least(10):
-        return "FlashAttention-3 has kernels for compute capability 9 alone"
-    if installed is None:
-        return f"the package {package} is not installed"
-    if _numbers(installed) < _numbers(lowest):
-        return f"diffusers needs {package} {lowest}; {installed} is installed"
-    return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """2.7.4.post1 -> (2, 7, 4)"""
-    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdecimal())
+    return masked(kernel, target) if value == "sdpa_flash" else None
 
 
 def clash(config: Config, target: Target) -> str | None:
@@ -142,11 +111,9 @@ def clash(config: Config, target: Target) -> str | None:
         return "Inductor's fuse_attention pass replaces the math kernel by a fused one"
     if value == "flex" and config["compile"] == "off":
         return "flex attention is a slow formula unless it is compiled"
-    if value in HALF and config["dtype"] == "fp32":
-        return f"{value} supports float16 and bfloat16 only"
-    if value in BY_HAND and config["compile"] != "off":
-        return f"the kernels of {value} are no operators of torch, where a whole graph breaks"
-    return None
+    if fault := wrong_format(config, target):
+        return fault
+    return breaks_graph(str(value), target) if config["compile"] != "off" else None
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
@@ -158,7 +125,10 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
         return Effect(count=sum(len(d.attn_processors) for d in denoisers), what="attention blocks sliced")
     blocks = _blocks(pipe)
     if value in DISPATCHED or (value == "xformers" and any(map(_is_dispatched, blocks))):
-        return Effect(count=_dispatch(blocks, DISPATCHED.get(value, value)), what=f"attention blocks set to {value}")
+        name = DISPATCHED.get(value, value)
+        commit = hub_kernels.fetch(name, revision_for(pipe, name)) if value in OF_HUB else None
+        of_hub = f", the hub's kernel at {commit[:12]}" if commit else ""
+        return Effect(count=_dispatch(blocks, name), what=f"attention blocks set to {value}{of_hub}")
     if value == "xformers":
         pipe.enable_xformers_memory_efficient_attention()
         count = sum("XFormers" in type(block.processor).__name__ for block in blocks)
@@ -272,6 +242,8 @@ def undone_by(value: Value, change: Change) -> str | None:
 
 def script(config: Config, target: Target) -> Script:
     value, traits = str(config["attention"]), target.pipeline.known
+    if value in OF_HUB:
+        return Script(why_not="a plain script would load the newest kernel of the hub, not the one that was measured")
     if value in BACKENDS:
         return Script(why_not="the kernel is forced by autotune's own attention processors")
     if value == "sliced":
@@ -308,5 +280,13 @@ KNOB = Knob(
     apply=apply,
     verify=verify,
     undone_by=undone_by,
+    nearest={
+        "flash_hub": ("flash_attn",),
+        "flash_3_hub": ("flash_attn_3",),
+        "flash_attn_3": ("flash_attn",),
+        "sage_hub": ("sage",),
+        "sage_blackwell_hub": ("sage",),
+        **{value: ("sage",) for value in DISPATCHED if value.startswith(("sage_fp16", "sage_fp8"))},
+    },
     script=script,
 )

@@ -9,7 +9,11 @@ from diffusers.models import attention_dispatch
 from tiny_pipes import tiny_pipe
 
 from autotune.building import build
+from autotune.device import Device
 from autotune.knobs import complete, find_knob
+from autotune.knobs.attention._backends import DISPATCHED, OF_HUB
+from autotune.pipelines.running import remember
+from autotune.target import Target
 
 KNOB = find_knob("attention")
 PACKAGES = {"flash_attn_3": "flash-attn-3", "sage_fp16": "sageattention", "sage_fp8": "sageattention"}
@@ -65,3 +69,89 @@ def test_every_block_is_set_to_the_name_that_diffusers_knows(tmp_path: Path, mon
         assert build.verify(pipe, config, {})["attention"].count == 4
         with pytest.raises(build.NoEffect):
             build.verify(pipe, config, {"flash": 4})  # torch's own kernel ran
+
+
+HUB = {
+    "flash_hub": gpu(8, 0),
+    "flash_3_hub": gpu(9, 0),
+    "flash_4_hub": gpu(10, 0),
+    "sage_hub": gpu(8, 0),
+    "sage_blackwell_hub": gpu(12, 0),
+}
+
+
+def asked(device: Device, value: str, **answers: str) -> Target:
+    """A target whose probe has called the kernel of this value: what failed, by number format."""
+    told = device.model_copy(update={"attention": {DISPATCHED[value]: answers}})
+    target = make_target(told, dispatches_attention=True)
+    return target.model_copy(update={"versions": {"kernels": "0.17.2", "sageattention": "2.2.0"}})
+
+
+def test_every_kernel_of_the_hub_is_one_of_diffusers_own() -> None:
+    known = {name.value for name in attention_dispatch._HUB_KERNELS_REGISTRY}
+    assert set(OF_HUB) == set(HUB)
+    assert set(OF_HUB.values()) <= known
+    assert {name.value for name in attention_dispatch.AttentionBackendName} >= set(DISPATCHED.values())
+
+
+@pytest.mark.parametrize(("value", "device"), HUB.items())
+def test_a_kernel_of_the_hub_is_offered_where_it_was_loaded_and_ran(value: str, device: Device) -> None:
+    unasked = asked(device, "flex")
+    assert "AUTOTUNE_HUB_KERNELS=accept" in str(KNOB.why_not(value, unasked))
+    assert KNOB.why_not(value, asked(device, value)) is None
+    assert KNOB.why_not(value, unasked.model_copy(update={"versions": {}})) == "the package kernels is not installed"
+    failed = asked(device, value, **dict.fromkeys(("fp32", "fp16", "bf16"), "can't be loaded: OSError: no network"))
+    assert KNOB.why_not(value, failed) == "can't be loaded: OSError: no network"
+    assert KNOB.why_not(value, asked(CPU, value)) == "needs an NVIDIA GPU"
+
+
+def test_in_production_the_kernel_that_was_measured_is_offered_without_asking_it_again() -> None:
+    target = asked(gpu(8, 0), "flex")
+    pipeline = target.pipeline.model_copy(update={"part_revisions": {"flash_hub": "a" * 40}})
+    assert KNOB.why_not("flash_hub", target.model_copy(update={"pipeline": pipeline})) is None
+
+
+def test_what_a_tiny_call_showed_is_the_rule() -> None:
+    """The tables say that sage_fp8 runs on an Ada card, and that no graph holds it. This card says otherwise."""
+    config = complete({"attention": "sage_fp8", "compile": "regional", "dtype": "bf16"})
+    assert KNOB.clash(config, asked(gpu(8, 9), "flex")) == (
+        "the kernels of sage_fp8 are no operators of torch, where a whole graph breaks"
+    )
+    assert KNOB.clash(config, asked(gpu(8, 9), "sage_fp8")) is None
+    told = asked(gpu(8, 9), "sage_fp8", bf16="a tiny call of it fails here: X", graph="no whole graph can hold it: Y")
+    assert KNOB.clash(config, told) == "sage_fp8 with dtype=bf16: a tiny call of it fails here: X"
+    assert KNOB.clash(config.replace(dtype="fp16"), told) == "sage_fp8: no whole graph can hold it: Y"
+    assert KNOB.clash(config.replace(dtype="fp16", compile="off"), told) is None
+
+
+def test_torchs_own_kernels_are_offered_by_what_they_answered() -> None:
+    """By the tables, no kernel of cuDNN takes heads of 160. This one did."""
+    device = gpu(9, 0).model_copy(update={"attention": {"_native_cudnn": {"fp32": "no"}}})
+    target = make_target(device, step_attention=((160, False, True),))
+    assert KNOB.why_not("sdpa_cudnn", target) is None
+    none = device.model_copy(update={"attention": {"_native_cudnn": dict.fromkeys(("fp32", "fp16", "bf16"), "no")}})
+    assert KNOB.why_not("sdpa_cudnn", make_target(none, step_attention=((64, False, True),))) == "no"
+
+
+def test_a_kernel_of_the_hub_is_loaded_at_the_recorded_commit_and_its_commit_is_in_the_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[tuple[str, str | None]] = []
+
+    def fetch(name: str, revision: str | None) -> str:
+        asked_for.append((name, revision))
+        return "c" * 40
+
+    monkeypatch.setattr("autotune.devices.hub_kernels.fetch", fetch)
+    monkeypatch.setattr(attention_dispatch, "_check_attention_backend_requirements", lambda backend: None)
+    pipe, _ = tiny_pipe("FluxPipeline", tmp_path)
+    remember(pipe, revisions={"_flash_3_hub": "c" * 40})
+    effect = KNOB.apply(pipe, complete({"attention": "flash_3_hub"}), "cpu")  # type: ignore[misc]
+    assert asked_for == [("_flash_3_hub", "c" * 40)]
+    assert effect.what == "attention blocks set to flash_3_hub, the hub's kernel at cccccccccccc"
+    assert effect.count == 4
+
+
+def test_a_plain_script_loads_no_kernel_of_the_hub() -> None:
+    assert KNOB.script is not None
+    assert KNOB.script(complete({"attention": "flash_hub"}), asked(gpu(8, 0), "flash_hub")).why_not
