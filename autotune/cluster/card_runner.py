@@ -1,8 +1,10 @@
 """Card runner: a Runner whose runs are made by one card, one after the other: so a search on several confirms."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from autotune.cluster.cards import Card
 from autotune.cluster.crew import Crew, keep_files
@@ -20,9 +22,13 @@ ATTEMPTS = 3  # of a run of a confirmation that is lost
 
 
 class CardRunner(Runner):
-    """A Runner whose runs are made by one card of a crew, one after the other."""
+    """A Runner whose runs are made by one card of a crew, one after the other; by another where that one is gone.
 
-    def __init__(self, runner: Runner, crew: Crew) -> None:
+    where  the name of the card that made the last run
+    apart  the index of a card that makes none
+    """
+
+    def __init__(self, runner: Runner, crew: Crew, *, apart: int | None = None) -> None:
         super().__init__(
             runner.folder,
             runner.target,
@@ -31,7 +37,16 @@ class CardRunner(Runner):
             baseline=runner.baseline,
             isolation=runner.isolation,
         )
-        self.crew = crew
+        self.crew, self.apart = crew, apart
+        self._card: Card | None = None  # of the last run
+        self._lost = Counter[int]()  # card -> its runs that were lost
+
+    def elsewhere(self) -> Self | None:
+        """A runner on a second card, of another host where there is one. None: none is there that is not off."""
+        first = self._card
+        if first is None or not any(c.takes_part and c.off is None and c is not first for c in self._cards()):
+            return None
+        return type(self)(self, self.crew, apart=first.index)
 
     def run(
         self,
@@ -60,21 +75,35 @@ class CardRunner(Runner):
         """What became of it, with its files in `place`. Raises UserError where it is lost again and again."""
         why = ""
         for _ in range(ATTEMPTS):
-            ticket, card = next(self.crew.tickets), self._card()
+            ticket, card = next(self.crew.tickets), self._free_card()
             self.crew.messenger.give(ticket, card.index, order, self.folder.path)
             result, files = self._result(ticket)
             why = result.trouble or result.refused or ""
             if result.outcome is not None:
                 keep_files(files, place)
+                self._card, self.where = card, card.name
                 return result.outcome
+            card.refused = result.refused
+            self._lost[card.index] += 1
         raise UserError(f"the confirmation can't go on: {why.rstrip('.')}. The same command continues.")
 
-    def _card(self) -> Card:
-        """The first card that is as the others are, or any; waits until there is one."""
+    def _cards(self) -> list[Card]:
+        """Those that may be used: those of another host first, where one card makes none."""
+        apart = self.crew.cards.get(-1 if self.apart is None else self.apart)
+        cards = [card for card in self.crew.cards.values() if card is not apart]
+        return sorted(cards, key=lambda card: (apart is not None and card.host == apart.host, card.index))
+
+    def _free_card(self) -> Card:
+        """The card of the last run, or the first one that is as the others are, or any; waits until there is one."""
         while True:
-            there = [card for card in self.crew.cards.values() if card.is_free]
+            there = [card for card in self._cards() if card.is_free]
             if there:
-                return min(there, key=lambda card: (card.told, card.index))
+                return min(there, key=lambda c: (self._lost[c.index], c is not self._card, c.off is not None))
+            if self.crew.cards and all(card.refused for card in self._cards()):
+                raise UserError(
+                    "the confirmation can't go on: no card is left. What has finished is kept, and the same command "
+                    "continues."
+                )
             news = self.crew.messenger.news(1.0)
             if isinstance(news, Ready):
                 self.crew.joined(news)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autotune.measurement import Measurement
@@ -21,6 +21,8 @@ class Card:
     busy      it has an order
     refused   why it takes part no more, as a clause; None: it does
     is_here   its node lives
+    off       by which share it is slower (above 0) or faster than the others, beyond the noise; None: it is not
+    lost      orders that were lost on it, one after the other, while its node lived
     """
 
     index: int
@@ -30,11 +32,16 @@ class Card:
     busy: bool = False
     refused: str | None = None
     is_here: bool = True
-    told: bool = False  # that it is off
+    off: float | None = None
+    lost: int = 0
 
     @property
     def is_free(self) -> bool:
-        return self.is_here and not self.busy and self.refused is None
+        return self.takes_part and not self.busy
+
+    @property
+    def takes_part(self) -> bool:
+        return self.is_here and self.refused is None
 
     @property
     def needs_baseline(self) -> bool:
@@ -50,14 +57,30 @@ def slowdown(card: str, baseline: Trial, anchors: Sequence[Anchor]) -> float | N
 def off(card: str, others: Iterable[str], baseline: Trial, anchors: Sequence[Anchor]) -> float | None:
     """By which share the card is slower (above 0) than the median of the others, where it differs beyond the noise.
 
-    None: it does not, or there is nothing to compare with.
+    None: it does not, or there is nothing to compare with. The noise counts from the middle of all cards, and of two
+    from the faster one: a single slow card makes none of the others off.
     """
     own = slowdown(card, baseline, anchors)
     known = [found for other in others if (found := slowdown(other, baseline, anchors)) is not None]
     if own is None or not known:
         return None
-    by = own - statistics.median(known)
-    return math.expm1(by) if abs(by) > SURE * process_spread(baseline, anchors) else None
+    beyond = abs(own - statistics.median_low([own, *known])) > SURE * process_spread(baseline, anchors)
+    return math.expm1(own - statistics.median(known)) if beyond else None
+
+
+def compare(cards: Iterable[Card], baseline: Trial, anchors: Sequence[Anchor]) -> Iterator[tuple[str, str]]:
+    """Find out which cards are off. Yields (name, what there is to say of it) of each for which that has changed."""
+    there = [card for card in cards if card.refused is None]
+    runs = {baseline.card: baseline.measured, **{a.card: a.measured for a in anchors if a.measured}}
+    before = {card.name: card.off for card in there}
+    for card in there:
+        card.off = off(card.name, [other.name for other in there if other is not card], baseline, anchors)
+    usual = next((runs[card.name] for card in there if card.off is None and card.name in runs), None)
+    for card in there:
+        if card.off is not None and before[card.name] is None:
+            yield card.name, off_words(card.off, runs.get(card.name), usual)
+        elif card.off is None and before[card.name] is not None:
+            yield card.name, "is as fast as the other cards again"
 
 
 def off_words(share: float, own: Measurement | None, other: Measurement | None) -> str:

@@ -63,9 +63,12 @@ class Courier:
             others = {} if own else {"resources": {settings.resource: settings.cards}}
             closed = {"_node_ip_address": LOOPBACK, "include_dashboard": False}
             ray.init(address="local", num_cpus=1, **closed, **own, **others, **quiet)
+            where = ray.nodes()[0]["NodeManagerAddress"]
+            if where != LOOPBACK:
+                raise ConnectionError(f"Ray would listen at {where}, where others can reach it")
         else:
-            where = {"_node_ip_address": settings.driver_ip} if settings.driver_ip else {}
-            ray.init(address=settings.address, **where, **quiet)
+            driver = {"_node_ip_address": settings.driver_ip} if settings.driver_ip else {}
+            ray.init(address=settings.address, **driver, **quiet)
         there = int(ray.cluster_resources().get(settings.resource, 0))
         count = there if settings.workers is None else min(settings.workers, there)
         self.say({"says": "cards", "count": count, "there": there})

@@ -1,21 +1,22 @@
 """Parallel explorer: the loop of a search on several cards: it alone asks and tells, the cards run what they are given.
 
 Each card runs the baseline first and again every few trials (its anchors), so that its trials are compared with its own
-runs of the baseline. What is lost with a process or a node is given out again once, on another card where there is one;
-lost twice, the trial has failed for a reason of the environment. A result that nobody waits for any more is dropped.
+runs of the baseline. A card that is slower or faster than the others beyond the noise is given no config that is
+expected to be picked. What is lost with a process or a node is given out again once, on another card where there is
+one; lost twice, the trial has failed for a reason of the environment. The card that has lost it runs the baseline next,
+and takes part no more where that is lost, too. A result that nobody waits for any more is dropped.
 """
 
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotune.cluster.cards import Card, off, off_words
+from autotune.cluster.cards import Card, compare
 from autotune.cluster.crew import Crew, keep_files
 from autotune.cluster.messenger import Done, Gone, Lost, News, Ready, this_host
 from autotune.cluster.order import Order, Result, make_order
-from autotune.config import Config
+from autotune.cluster.waiting import ATTEMPTS, Waiting, Work
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
@@ -26,22 +27,10 @@ from autotune.study.reuse_plan import plan_reuse
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Failure, Trial
-from autotune.tuning.events import Anchored, CardTold, Listener, TrialEnded, TrialStarted
+from autotune.tuning.events import Anchored, CardTold, Listener, TrialStarted, WarmStarted
 from autotune.tuning.explore import Explorer
 
-ATTEMPTS = 2  # of a trial that is lost
 NO_CARD_S = 300.0  # the longest wait for a card while none is there
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one card is given. `origin` None: an anchor, whose `number` is its `before`."""
-
-    number: int
-    config: Config
-    origin: str | None
-    attempt: int = 1
-    lost_on: Card | None = None  # in the attempt before
 
 
 class ParallelExplorer(Explorer):
@@ -61,7 +50,7 @@ class ParallelExplorer(Explorer):
         super().__init__(folder, study, runner, listen, clock=clock, reuse=reuse)
         self.orders, self.crew, self.cards = runner, crew, crew.cards
         self.running: dict[int, tuple[Card, Work]] = {}  # by ticket
-        self.again: list[Work] = []
+        self.waiting = Waiting()
         self._asked_in_vain = False
         self._baseline_failure: Failure | None = None
 
@@ -72,9 +61,9 @@ class ParallelExplorer(Explorer):
             return None
         self._baseline_failure = None
         work = Work(0, self.study.record.baseline_config, "baseline")
-        self.again.append(work)
+        self.waiting.append(work)
         self.listen(TrialStarted(0, work.config, "baseline"))
-        self._until_idle(lambda card: self._lost_work(card))
+        self._until_idle(lambda card: self.waiting.take(card, self.cards.values()))
         return self._baseline_failure
 
     def anchor(self, *, last: bool = False) -> None:
@@ -84,6 +73,9 @@ class ParallelExplorer(Explorer):
 
     def _explore(self, budget: Budget, end: float) -> bool:
         self._asked_in_vain = False
+        earlier = self.study.record.warm_start
+        if earlier and len(self.study.trials) < budget.trials and self._has_time(end):
+            self.listen(WarmStarted(earlier, len(self.study.warm.first)))
         self._until_idle(lambda card: self._next(card, budget, end))
         return self._asked_in_vain
 
@@ -101,7 +93,7 @@ class ParallelExplorer(Explorer):
                     if work is not None:
                         self._give(card, work)
                         given = True
-            if not self.running and not self.again and any(card.is_free for card in self.cards.values()):
+            if not self.running and not self.waiting and any(card.is_free for card in self.cards.values()):
                 return
             news = self.crew.messenger.news(1.0)
             if news is not None:
@@ -112,47 +104,29 @@ class ParallelExplorer(Explorer):
                 raise UserError(self._no_card())
 
     def _next(self, card: Card, budget: Budget, end: float) -> Work | None:
-        pending = {work.number: work.config for _, work in self.running.values() if work.origin is not None}
-        waiting = {work.number: work.config for work in self.again}
-        taken = len(self.study.trials) + len(pending) + len(waiting)
+        running = [work for _, work in self.running.values() if work.origin is not None]
+        pending = {work.number: work.config for work in (*running, *self.waiting)}
+        taken = len(self.study.trials) + len(pending)
         may_ask = taken < budget.trials and not self._asked_in_vain and self._has_time(end)
-        if not waiting and not may_ask:
+        if not self.waiting and not may_ask:
             return None
         if self.is_due(card):
             return self._anchor(card)
-        lost = self._lost_work(card)
-        if lost is not None or not may_ask:
-            return lost
-        asked = self.study.ask({**pending, **waiting})
+        found = self.waiting.take(card, self.cards.values())
+        if found is not None or not may_ask or not self.waiting.has_room(card, self.cards.values()):
+            return found
+        asked = self.study.ask(pending)
         if asked is None:
-            self._asked_in_vain = not pending  # what runs may yet show values that leave the space, or new ones
+            self._asked_in_vain = not running  # what runs may yet show values that leave the space, or new ones
             return None
         number, config, origin = asked
         self.listen(TrialStarted(number, config, origin))
-        return Work(number, config, origin)
+        self.waiting.append(Work(number, config, origin, leads=self.study.leads))
+        return self._next(card, budget, end)  # what is expected to be picked may not fit this card
 
     def is_due(self, card: Card) -> bool:
         """Is the card to run the baseline next?"""
         return card.needs_baseline
-
-    def _lost_work(self, card: Card) -> Work | None:
-        """What is to be given out again and fits this card."""
-        fitting = [work for work in self.again if self._fits(work, card)]
-        if not fitting:
-            return None
-        self.again.remove(fitting[0])
-        return fitting[0]
-
-    def _fits(self, work: Work, card: Card) -> bool:
-        """Is the card on another host than the one where the work was lost, or, where there is none, another card?
-
-        A node that has died may be taken for alive for some seconds.
-        """
-        lost = work.lost_on
-        others = [other for other in self.cards.values() if other.is_here and not other.refused and other is not lost]
-        if lost is None or not others:
-            return True
-        return card.host != lost.host if any(other.host != lost.host for other in others) else card is not lost
 
     def _anchor(self, card: Card) -> Work:
         taken = {anchor.before for anchor in self.study.anchors}
@@ -208,12 +182,14 @@ class ParallelExplorer(Explorer):
         return card, work
 
     def _lost(self, card: Card, work: Work, why: str) -> None:
+        if card.is_here:  # it may be the card: before any other trial, it is to show that it can measure the baseline
+            card.since, card.lost = None, card.lost + 1
         if work.origin is None:
-            if work.attempt >= ATTEMPTS or card.since is None:
+            if card.lost >= ATTEMPTS:
                 self._refuse(card, f"takes part no more: its baseline could not be measured ({why.rstrip('.')})")
             return  # it is due still
         if work.attempt < ATTEMPTS:
-            self.again.append(replace(work, attempt=work.attempt + 1, lost_on=card))
+            self.waiting.append(work.again(card))
             return
         reason = f"lost twice: {why}"
         if work.number == 0:
@@ -230,7 +206,7 @@ class ParallelExplorer(Explorer):
         if result.refused is not None:
             self._refuse(card, f"is not like the others: {result.refused}")
             if work.origin is not None:
-                self.again.insert(0, work)
+                self.waiting.insert(0, work)
         elif result.trouble is not None:
             self._lost(card, work, result.trouble)
         else:
@@ -251,35 +227,24 @@ class ParallelExplorer(Explorer):
         if work.number == 0 and work.origin is not None and isinstance(outcome, Failure):
             self._baseline_failure = outcome
         elif work.origin is not None:
+            card.since, card.lost = 0 if work.number == 0 else (card.since or 0) + 1, 0
             self._tell(card, work, outcome, result.seconds)
         elif isinstance(outcome, Failure) and card.since is None:
             self._refuse(card, f"takes no part: the baseline failed on it ({outcome.cause}: {outcome.reason})")
         else:
             anchor = Anchor(before=work.number, outcome=outcome, seconds=result.seconds, card=card.name)
-            card.since = 0
+            card.since, card.lost = 0, 0
             self.study.tell_anchor(anchor)
             self._require_likeness()
             self.listen(Anchored(anchor))
-            self._compare(card)
+            for told in compare(self.cards.values(), self.study.baseline, self.study.anchors):
+                self.listen(CardTold(*told))
 
     def _tell(self, card: Card, work: Work, outcome: object, seconds: float) -> None:
         fields = {"number": work.number, "origin": work.origin, "values": dict(work.config), "outcome": outcome}
         trial = Trial.model_validate({**fields, "seconds": seconds, "card": card.name})
-        card.since = 0 if work.number == 0 else (card.since or 0) + 1
-        self.study.tell(trial)
         self._asked_in_vain = False
-        self.listen(TrialEnded(next(each for each in self.study.trials if each.number == work.number)))
-
-    def _compare(self, card: Card) -> None:
-        """Tell of a card that is slower or faster than the others by more than the noise, once."""
-        baseline, anchors = self.study.baseline, self.study.anchors
-        others = [other.name for other in self.cards.values() if other is not card and other.refused is None]
-        share = off(card.name, others, baseline, anchors)
-        if share is not None and not card.told:
-            card.told = True
-            runs = {anchor.card: anchor.measured for anchor in anchors}
-            other = next((runs[name] for name in others if name in runs), baseline.measured)
-            self.listen(CardTold(card.name, off_words(share, runs.get(card.name), other)))
+        self.tell(trial)
 
     def _refuse(self, card: Card, why: str) -> None:
         card.refused = why

@@ -147,7 +147,7 @@ class RayMessenger:
                 stderr=log,
                 text=True,
                 start_new_session=True,  # Ctrl-C ends the search, which ends it
-                env=_environment(),
+                env=_environment(self.settings),
             )
         heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._heard = heard
@@ -165,7 +165,10 @@ class RayMessenger:
             case "done":
                 self._failures = 0
                 self.running.discard(message["ticket"])
-                result = Result.parse(message["result"], "the result of a worker")
+                try:
+                    result = Result.parse(message["result"], "the result of a worker")
+                except UserError as error:  # its fields are not ours
+                    result = Result(refused=f"it has another autotune ({str(error).rstrip('.')})")
                 return Done(message["ticket"], result, self._files(message["ticket"]))
             case "lost":
                 self.running.discard(message["ticket"])
@@ -197,10 +200,12 @@ class RayMessenger:
         return self.settings.address or "of this machine"
 
 
-def _environment() -> dict[str, str]:
+def _environment(settings: Settings) -> dict[str, str]:
     # Of a Ray of our own: it sends no usage statistics, and its workers run as the search does, not with a niceness of
-    # 15 (see work.py).
-    return {**os.environ, **SAFE_PATH, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    # 15 (see work.py). Ray takes 127.0.0.1 for this machine's address in the network, where everybody could send it
+    # tasks, but where it is to be no cluster: so its name for that variable (it has nothing to do with Windows).
+    own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.address is None else {}
+    return {**os.environ, **SAFE_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def _hear(lines: IO[str], put: Callable[[dict[str, Any] | None], None]) -> None:

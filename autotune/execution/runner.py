@@ -46,7 +46,11 @@ class Runner:
     isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
                       children: forks share the layout of their memory, so they differ less than processes in use do
     interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
+
+    `where` names the card that made the last run, of a search on several cards; None: this process's device.
     """
+
+    where: str | None = None
 
     def __init__(
         self,
@@ -98,6 +102,10 @@ class Runner:
                     return with_compilation_of(outcome, compiler)
                 self._in_graphs |= set(different(config, compiler.config))
         return self._attempts(place, config, job, earlier, self._cache(config))
+
+    def elsewhere(self) -> "Runner | None":
+        """A runner of the same configs on a second card like this one; None: there is none. See autotune/cluster."""
+        return None
 
     def job(self, config: Config, *, pictures: bool, reuse: Reuse | None = None) -> MeasureJob:
         """The job that run() hands to a child."""

@@ -81,7 +81,8 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     lead         the former name of `primary`
     pending      returns the parameters of the trials that run now; `candidates` is to leave them out
 
-    `excluded` holds, by objective, which candidates the ceilings excluded from the last proposal.
+    `excluded` holds, by objective, which candidates the ceilings excluded from the last proposal. `leads` says whether
+    the last proposal is expected to be better than all others by the primary objectives.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         self._ceilings, self._primary, self._cost = dict(ceilings or {}), list(primary or lead), cost
         self._conditions, self._pending = dict(conditions or {}), pending
         self.excluded: dict[int, Excluded] = {}
+        self.leads = False
         self._last_theta: dict[int | str, Floats] = {}  # of each model: where its last fit ended
         self.set_irrelevant(irrelevant or {})
 
@@ -125,6 +127,7 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The most promising config; {} while there are too few trials to learn from, or no candidate is left."""
+        self.leads = False
         if not search_space:
             return {}
         observed = Observations(
@@ -140,12 +143,17 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
         candidates = self._candidates(best) if self._candidates else self._combinations(observed, best)
         if not candidates:
             return {}
-        worth = self._acquisition(observed, observed.codes(candidates))
+        worth, leading = self._acquisition(observed, observed.codes(candidates))
         maxima = np.flatnonzero(worth >= worth.max())
-        return dict(candidates[int(self._rng.choice(list(maxima)))])
+        chosen = int(self._rng.choice(list(maxima)))
+        self.leads = bool(leading[chosen])
+        return dict(candidates[chosen])
 
-    def _acquisition(self, observed: Observations, codes: Codes) -> Floats:
-        """Expected improvement per cost, times the probability that the trial counts; -1 above a ceiling."""
+    def _acquisition(self, observed: Observations, codes: Codes) -> tuple[Floats, Bools]:
+        """Expected improvement per cost, times the probability that the trial counts; -1 above a ceiling.
+
+        And which configs are likely to count and expected to be better than the front by the primary objectives.
+        """
         values, front, corner = observed.box()
         models = [self._objective(d, observed, values[:, d]) for d in range(values.shape[1])]
         pending = observed.codes([params for params in self._pending() if observed.is_in_space(params)])
@@ -164,9 +172,13 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
             fits = probability_below(*predicted[d], math.log(ceiling.limit))
             # The improvement of the primary objectives alone does not fall where this objective is large.
             works = works * (fits**CAUTION if primary_alone else fits)
-        worth = worth * self._keeps(observed, codes)
-        worth = worth / self._cost_penalty(observed, codes)
-        return np.where(self._over_ceilings(observed, predicted), -1.0, worth * works**CAUTION)
+        keeps = self._keeps(observed, codes)
+        leading = np.zeros(len(codes), dtype=bool)
+        if self._primary and len(front) > 0:
+            best = front[:, self._primary].mean(axis=1).min()
+            leading = (mean[:, self._primary].mean(axis=1) < best) & (works * keeps > LIKELY)
+        worth = worth * keeps / self._cost_penalty(observed, codes)
+        return np.where(self._over_ceilings(observed, predicted), -1.0, worth * works**CAUTION), leading
 
     def _keeps(self, observed: Observations, codes: Codes) -> Floats:
         """The probability that each config keeps the constraints that no ceiling covers."""

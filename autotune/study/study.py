@@ -41,6 +41,7 @@ class Study:
     trials   by number, with their drift; `trials[0]` is the baseline
     anchors  the baseline's later measurements
     untried  what AutoSampler left out of its last proposal, because it is predicted not to fit in memory
+    leads    is the config that was asked for last expected to be the best one? Only AutoSampler expects anything
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Study:
         self.anchors: list[Anchor] = self._store.anchors()
         self._tried = {complete(trial.values) for trial in self.trials}  # earlier versions had fewer knobs
         self.untried: Untried | None = None
+        self.leads = False
         self._asked: dict[int, optuna.trial.Trial] = {}  # by ask(), not told yet: number -> Optuna's trial
         self._pending: Mapping[int, Config] = {}  # what ask() was told last
         self._cut_short = dict(self._store.cut_short())
@@ -132,6 +134,7 @@ class Study:
         except StorageInternalError as error:
             self._leave_database(error)
             params = self._propose(number)
+        self.leads = queued is None and self._auto_sampler is not None and self._auto_sampler.leads
         if queued is None and self._auto_sampler:
             measured = sum(trial.measured is not None for trial in self.trials)
             self.untried = untried(self._auto_sampler, self.record, measured)

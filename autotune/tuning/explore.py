@@ -122,13 +122,16 @@ class Explorer:
         seconds = self.clock() - started
         if number == 0 and isinstance(outcome, Failure):
             return outcome
-        trial = Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds)
+        self.tell(Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds))
+        return outcome
+
+    def tell(self, trial: Trial) -> None:
+        """Keep the trial, and tell the listener of it and of the values that leave the space by it."""
         dropped = set(self.study.space.failing)
         self.study.tell(trial)
-        self.listen(TrialEnded(self.study.trials[-1]))
+        self.listen(TrialEnded(next(each for each in self.study.trials if each.number == trial.number)))
         for pair in self.study.space.failing.keys() - dropped:
             self.listen(ValueDropped(self.study.space.failing[pair]))
-        return outcome
 
     def _run(self, number: int, config: Config) -> Outcome:
         place, trials = self.folder.trial(number), self.study.trials

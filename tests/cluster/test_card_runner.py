@@ -44,7 +44,7 @@ def test_a_card_that_is_off_does_not_confirm(tmp_path: Path) -> None:
     runner, team = confirming(tmp_path, cluster)
     for _ in range(2):
         team.joined(cluster.news(0))  # type: ignore[arg-type]
-    team.cards[0].told = True
+    team.cards[0].off = 0.06
     runner.run(tmp_path / "study" / "confirm" / "x", complete({}), pictures=False, earlier=[])
     assert [card for _, card, _ in cluster.given] == [1]
 
@@ -65,3 +65,27 @@ def test_a_run_that_is_lost_is_made_again_and_then_ends_the_search_with_the_reas
     cluster.answer = lambda cluster, ticket, card, order: [Lost(ticket, "its disk is full")]
     with pytest.raises(UserError, match=r"the confirmation can't go on: its disk is full\. The same command continues"):
         runner.run(place, complete({}), pictures=False, earlier=[])
+
+
+def test_a_second_card_confirms_one_that_is_not_off_and_of_another_host_where_there_is_one(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a", "a", "b"))
+    runner, team = confirming(tmp_path, cluster)
+    place = tmp_path / "study" / "confirm" / "x"
+    runner.run(place, complete({}), pictures=False, earlier=[])
+    assert runner.where == "a/gpu-0"
+    second = runner.elsewhere()
+    assert second is not None
+    second.run(place, complete({}), pictures=False, earlier=[])
+    assert second.where == "b/gpu-0"
+    team.cards[1].off, team.cards[2].off = 0.06, 0.06
+    assert runner.elsewhere() is None
+
+
+def test_a_confirmation_on_cards_that_are_refused_ends_with_a_sentence(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a",))
+    runner, _ = confirming(tmp_path, cluster)
+    cluster.answer = lambda cluster, ticket, card, order: [
+        cluster.done(ticket, card, order, outcome=None, refused="its driver is 570, the study's 580")
+    ]
+    with pytest.raises(UserError, match="the confirmation can't go on: no card is left"):
+        runner.run(tmp_path / "study" / "confirm" / "x", complete({}), pictures=False, earlier=[])

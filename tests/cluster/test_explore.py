@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_target
 from made_up import record
 from made_up_cluster import MadeUp, made_up
 
+from autotune.cluster.cards import Card
 from autotune.cluster.messenger import Done, Gone, Lost, News, Ready
 from autotune.cluster.order import Order
 from autotune.cluster.team import Team
+from autotune.cluster.waiting import Waiting, Work
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
@@ -41,12 +44,12 @@ class Files(OnDisk):
 class Exploring:
     """A search of a made-up cluster, with a random sampler."""
 
-    def __init__(self, path: Path, cluster: MadeUp, budget: int = 14) -> None:
+    def __init__(self, path: Path, cluster: MadeUp, budget: int = 14, sampler: str = "random") -> None:
         self.folder, self.events = StudyFolder(path), list[Event]()
         self.folder.create()
         kept = record(space=SPACE.values)
         write_json(self.folder.study, kept.to_json())
-        self.study = Study(self.folder, kept, SPACE, sampler="random", parallel=True, store=Files(self.folder))
+        self.study = Study(self.folder, kept, SPACE, sampler=sampler, parallel=True, store=Files(self.folder))
         runner = Runner(self.folder, TARGET, 60.0)
         ticks = iter(range(10**6))
         self.explorer = Team(cluster).explorer(self.folder, self.study, runner, self.events.append, reuse=True)
@@ -133,6 +136,90 @@ def test_what_is_lost_is_given_out_again_once_elsewhere_and_then_typed(tmp_path:
     assert len([order for _, _, order in cluster.given if order.place == "trials/0005"]) == 2
     states = {t.user_attrs["trial"]: t.state.name for t in search.study._optuna.get_trials(deepcopy=False)}
     assert states[5] == "FAIL", "no sampler takes it for the config's fault"
+
+
+def test_a_card_that_fell_off_the_bus_is_given_no_second_trial(tmp_path: Path) -> None:
+    """It answers at once, and would swallow one trial after the other; its baseline shows that it is the card."""
+    cluster = made_up(tmp_path)
+
+    def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
+        off_the_bus = card == 1 and sum(own == 1 for _, own, _ in cluster.given) > 3
+        gone = {"outcome": None, "trouble": "its card is gone: NVML says that the GPU is lost."} if off_the_bus else {}
+        return [cluster.done(ticket, card, order, **gone)]
+
+    cluster.answer = answer
+    search = Exploring(tmp_path / "study", cluster, budget=24)
+    assert [trial.number for trial in search.study.trials] == list(range(24))
+    assert all(trial.measured for trial in search.study.trials)
+    own = [order.place.partition("/")[0] for _, card, order in cluster.given if card == 1]
+    assert own[3:] == ["trials", "anchors"], "one trial is lost there, then its baseline, and nothing more is given"
+    why = "its baseline could not be measured (its card is gone: NVML says that the GPU is lost)"
+    assert f"a/gpu-1 takes part no more: {why}" in search.said
+
+
+def test_a_card_whose_connection_was_lost_during_its_first_baseline_takes_part_again(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a", "b"))
+
+    def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
+        if card == 1 and sum(own == 1 for _, own, _ in cluster.given) == 1:
+            return [
+                Gone(0),
+                Gone(1),
+                Lost(ticket, "the process that talks to Ray has ended"),
+                Ready(0, "a"),
+                Ready(1, "b"),
+            ]
+        return [cluster.done(ticket, card, order)]
+
+    cluster.answer = answer
+    search = Exploring(tmp_path / "study", cluster)
+    assert {trial.card for trial in search.study.trials} == {"a/gpu-0", "b/gpu-0"}
+    assert not any("no more" in said for said in search.said)
+
+
+def test_a_card_that_is_off_is_given_no_config_that_is_expected_to_be_picked(tmp_path: Path) -> None:
+    """The study's own expectation is replaced by one that is known here: whatever computes in bf16 is the pick."""
+    cluster = made_up(tmp_path, slow={1: 1.5})
+    search = Exploring(tmp_path / "study", cluster, budget=1)
+    asks = search.study.ask
+
+    def ask(pending: Any) -> Any:
+        asked = asks(pending)
+        search.study.leads = asked is not None and asked[1]["dtype"] == "bf16"
+        return asked
+
+    search.study.ask = ask  # type: ignore[method-assign]
+    search.explorer.explore(Budget(trials=40))
+    assert "a/gpu-1 is 50% slower than the other cards" in search.said
+    assert [trial.number for trial in search.study.trials] == list(range(40))
+    told = next(i for i, (_, card, order) in enumerate(cluster.given) if card == 1 and "anchors" in order.place)
+    after = [(card, order) for _, card, order in cluster.given[told + 1 :] if "trials" in order.place]
+    assert {order.values["dtype"] for card, order in after if card == 1} == {"fp32"}
+    assert {order.values["dtype"] for card, order in after if card == 0} == {"fp32", "bf16"}
+
+
+def test_of_two_cards_the_slower_one_is_off_and_a_card_that_recovers_is_not(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a", "b"), slow={0: 1.5})
+
+    def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
+        if sum(own == 0 and "anchors" in order.place for _, own, order in cluster.given) == 2:
+            cluster.slow = {}  # it has cooled down
+        return [cluster.done(ticket, card, order)]
+
+    cluster.answer = answer
+    said = Exploring(tmp_path / "study", cluster, budget=40).said
+    assert [line for line in said if "than" in line] == ["a/gpu-0 is 50% slower than the other cards"]
+    assert [line for line in said if "again" in line] == ["a/gpu-0 is as fast as the other cards again"]
+
+
+def test_what_is_expected_to_be_picked_waits_for_a_card_that_is_not_off() -> None:
+    slow, usual = Card(0, "a/gpu-0", "a", off=0.06), Card(1, "b/gpu-0", "b", busy=True)
+    waiting = Waiting([Work(3, complete({}), "sampler", leads=True), Work(4, complete({}), "sampler")])
+    assert waiting.take(slow, [slow, usual]) == Work(4, complete({}), "sampler")
+    assert waiting.take(slow, [slow, usual]) is None
+    assert not waiting.has_room(slow, [slow, usual]), "no more is asked for it than the others can take"
+    usual.is_here = False
+    assert waiting.take(slow, [slow, usual]) is not None, "there is no other card"
 
 
 def test_two_results_for_one_trial_count_once(tmp_path: Path) -> None:

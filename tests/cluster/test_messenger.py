@@ -78,6 +78,13 @@ def test_a_cluster_that_is_never_reached_ends_the_search_with_the_reason(
     opened.close()
 
 
+def test_a_result_with_fields_of_another_version_refuses_the_card_by_name(opened: RayMessenger) -> None:
+    news = opened._understood({"says": "done", "ticket": 7, "result": {"of": "tomorrow"}})
+    assert isinstance(news, Done)
+    assert news.result.refused is not None
+    assert news.result.refused.startswith("it has another autotune (the result of a worker can't be used: of: extra")
+
+
 def test_a_cluster_without_cards_says_how_to_start_one(opened: RayMessenger, monkeypatch: pytest.MonkeyPatch) -> None:
     says = json.dumps({"says": "cards", "count": 0, "there": 0})
     monkeypatch.setattr(messenger, "COMMAND", (sys.executable, "-c", f"print({says!r})"))

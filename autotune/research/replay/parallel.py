@@ -7,9 +7,10 @@ from typing import Any
 
 from autotune.cluster.cards import Card
 from autotune.cluster.crew import Crew
-from autotune.cluster.explore import ParallelExplorer, Work
+from autotune.cluster.explore import ParallelExplorer
 from autotune.cluster.messenger import Done, News, Ready
 from autotune.cluster.order import Order, Result
+from autotune.cluster.waiting import Work
 from autotune.goal import Budget
 from autotune.recordings.recording import Recording
 from autotune.research.replay.convergence import Convergence, convergence_of

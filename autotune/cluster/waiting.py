@@ -1,0 +1,60 @@
+"""Waiting: the work that waits for a card: what was lost, and what is kept for a card that is not off."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from autotune.cluster.cards import Card
+from autotune.config import Config
+
+ATTEMPTS = 2  # of a trial that is lost, and of a card's baseline
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one card is given. `origin` None: an anchor, whose `number` is its `before`.
+
+    lost_on  the card of the attempt before
+    leads    it is expected to be picked: no card that is off measures it
+    """
+
+    number: int
+    config: Config
+    origin: str | None
+    attempt: int = 1
+    lost_on: Card | None = None
+    leads: bool = False
+
+    def again(self, lost_on: Card) -> "Work":
+        return replace(self, attempt=self.attempt + 1, lost_on=lost_on)
+
+
+class Waiting(list[Work]):
+    """Work in the order in which it is given out, as far as it fits the card that is free."""
+
+    def take(self, card: Card, cards: Iterable[Card]) -> Work | None:
+        """The first that fits this card, which is taken off the list."""
+        found = next((work for work in self if fits(work, card, cards)), None)
+        if found is not None:
+            self.remove(found)
+        return found
+
+    def has_room(self, card: Card, cards: Iterable[Card]) -> bool:
+        """May more be asked for this card? One that is off keeps at most one config for each of the others."""
+        others = [other for other in cards if other.takes_part and other.off is None]
+        return card.off is None or not others or sum(work.leads for work in self) < len(others)
+
+
+def fits(work: Work, card: Card, cards: Iterable[Card]) -> bool:
+    """May the card be given this work?
+
+    What was lost goes to another host than before or, where there is none, to another card: a node that has died may be
+    taken for alive for some seconds. What is expected to be picked goes to a card that is not off, where there is one.
+    """
+    there = [other for other in cards if other.takes_part]
+    if work.leads and card.off is not None and any(other.off is None for other in there):
+        return False
+    lost = work.lost_on
+    others = [other for other in there if other is not lost]
+    if lost is None or not others:
+        return True
+    return card.host != lost.host if any(other.host != lost.host for other in others) else card is not lost
