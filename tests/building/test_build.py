@@ -84,9 +84,9 @@ def test_the_pipe_is_moved_unless_a_knob_places_its_weights(acted: list[str]) ->
     assert acted == ["dtype", "offload"]
 
 
-def test_only_offload_places() -> None:
+def test_only_encoding_and_offload_place() -> None:
     placing = [knob for knob in all_knobs().values() if knob.stage is Stage.PLACEMENT]
-    assert [knob.name for knob in placing if knob.modifies != "offload"] == ["offload"]
+    assert [knob.name for knob in placing if knob.modifies != "offload"] == ["encoding", "offload"]
 
 
 def test_a_knob_that_changes_nothing_is_an_error_that_names_it(tmp_path: Any) -> None:

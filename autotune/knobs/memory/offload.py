@@ -6,13 +6,14 @@ need not lie on the device while the denoiser runs. All else stays there. Their 
 Not yet seen on a GPU: "text_encoders".
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.footprint import Footprint
 from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.knobs.memory._groups import DISK, as_source, group_offload
 from autotune.pipelines import parts
+from autotune.pipelines.encoding import bytes_of
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -53,16 +54,9 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
         group_offload(pipe, device, str(config["group_offload"]), models.keys() - only.keys())
     hooked = [model for model in models.values() if any(map(_has_hook, model.modules()))]
     if config["offload"] == "text_encoders":
-        held = sum(_bytes(weight) for model in hooked for weight in model.parameters())
+        held = sum(bytes_of(weight) for model in hooked for weight in model.parameters())
         return Effect(count=len(hooked), what=f"text encoders offloaded to host memory, {held:,} bytes of weights")
     return Effect(count=len(hooked), what="models offloaded to host memory")
-
-
-def _bytes(tensor: Any) -> int:
-    """The bytes of a tensor; of a quantized one, those of the tensors that it is made of."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
-    return int(tensor.numel() * tensor.element_size())
 
 
 def _has_hook(module: "torch.nn.Module") -> bool:

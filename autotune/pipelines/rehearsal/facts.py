@@ -51,15 +51,16 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "vae_upcasts_fp16": casts,
         "sets_processors": any(replaced),
         "names_sample": any(named),
-        "fuses_qkv": _fuses_qkv(pipe, first),
+        "fuses_qkv": _fuses_qkv(pipe, first, memory),
         "block_caches": _block_caches(pipe, memory),
+        "encodes_apart": bool(first.encodes) and all(all(seen.encodes) for seen in (first, negative, longer)),
         "used_directly": tuple(sorted(first.used_directly)),
         "scheduler_faults": _scheduler_faults(pipe, first, how),
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
     }
 
 
-def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen) -> bool:
+def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen, memory: dict[Any, Any]) -> bool:
     """Does the denoiser compute with fused projections once diffusers has fused them? On some models it does not."""
     if not hasattr(parts.denoiser(pipe), "fuse_qkv_projections"):
         return False
@@ -67,7 +68,9 @@ def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen) -> bool:
     def fuse(stand_in: Any) -> None:
         parts.denoiser(stand_in).fuse_qkv_projections()
 
-    fused = rehearse(pipe, workload(pipe, SHORT, guided=False), until="denoised", change=fuse)
+    remembered = _OfOthers(memory, parts.denoiser_name(pipe))
+    short = workload(pipe, SHORT, guided=False)
+    fused = rehearse(pipe, short, until="denoised", change=fuse, memory=remembered)
     return fused.fault is None and bool(fused.rows.keys() - plain.rows.keys())
 
 
@@ -84,7 +87,7 @@ def _block_caches(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> tuple[st
 
 
 class _OfOthers(dict[Any, Any]):
-    """What models gave, but for the denoiser, which must run at each step for a cache to act."""
+    """What models gave, but for the denoiser, which must run for what was changed in it to act."""
 
     def __init__(self, memory: dict[Any, Any], denoiser: str | None) -> None:
         super().__init__({key: given for key, given in memory.items() if key[0] != denoiser})

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 from autotune.pipelines import call, inputs, parts
+from autotune.pipelines.encoding import words_of
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Seen:
     given          the shapes of what the denoiser was given, in each of its calls
     timesteps      the arguments of each call of the scheduler's set_timesteps
     decoded_in     the number formats of the VAE's weights while it decoded
+    encodes        of each call of a text encoder: was it within the pipe's encode_prompt, which was given words alone?
     """
 
     attention: dict[str, set[tuple[int, bool, bool]]] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Seen:
     given: list[list[tuple[int, ...]]] = field(default_factory=list)
     timesteps: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     decoded_in: set[torch.dtype] = field(default_factory=set)
+    encodes: set[bool] = field(default_factory=set)
     fault: str | None = None
 
 
@@ -73,7 +76,7 @@ def rehearse(
     dtype   the format of the weights; None: their own
     until   when the call is ended: when the denoiser is called first, after that call, or when the VAE is called
     change  what is done to the copy before it is called, to see whether it still works
-    memory  what models gave, to be handed on to the next call. A model that is given the same shapes does not run again
+    memory  what models and operations gave, to be handed on to the next call: none runs again for the same shapes
     """
     seen = Seen()
     stage = _Stage(seen, until, {} if memory is None else memory)
@@ -187,6 +190,7 @@ class _Stage:
         self.calls: list[str] = []  # the models in the order of their calls
         self.outputs: dict[int, tuple[Any, int]] = {}  # storage -> (itself, the call whose output it is)
         self.weights: dict[int, str] = {}  # storage -> the linear layer of the denoiser
+        self.given_words = False  # is the pipe's encode_prompt on, and was it given words alone?
 
     def used(self, tensors: Iterable[torch.Tensor]) -> None:
         """An operation reads these tensors."""
@@ -215,6 +219,10 @@ class _Stage:
     def watch(self, pipe: Any) -> None:
         """Watch the models of the stand-in."""
         denoiser = parts.denoiser_name(pipe)
+        if hasattr(pipe, "encode_prompt"):
+            vars(pipe)["encode_prompt"] = self._encoding(pipe.encode_prompt)
+        for encoder in parts.text_encoders(pipe).values():
+            encoder.register_forward_pre_hook(lambda *_: self.seen.encodes.add(self.given_words))
         for name, model in {**parts.step_models(pipe), **parts.text_encoders(pipe)}.items():
             self._watch_model(name, model)
             self._watch_processors(model)
@@ -228,6 +236,21 @@ class _Stage:
             scheduler.set_timesteps = self._setting_timesteps(scheduler.set_timesteps)
         if hasattr(scheduler, "step"):
             scheduler.step = self._stepping(scheduler.step)
+
+    def _encoding(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(encode)
+        def encoding(*args: Any, **kwargs: Any) -> Any:
+            try:
+                words_of([*args, kwargs])
+                self.given_words = True
+            except TypeError:
+                self.given_words = False
+            try:
+                return encode(*args, **kwargs)
+            finally:
+                self.given_words = False
+
+        return encoding
 
     def _watch_model(self, name: str, model: torch.nn.Module) -> None:
         def before(_: Any, args: Any, kwargs: Any) -> None:
@@ -339,7 +362,15 @@ class _RealWhereKnown(TorchDispatchMode):  # type: ignore[misc]
             return args[0]  # written in place with what is not known
         if func is torch.ops.aten.index.Tensor:  # what a mask selects is known where the mask is
             args = (args[0], [place for index in args[1] for place in _places(index)], *args[2:])
-        return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
+        return self._of_shapes(func, args, kwargs) if _makes_new(func) else _of_empty(func, args, kwargs)
+
+    def _of_shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """As equal blocks ask for the same again, what was given is remembered: torch takes a millisecond for each."""
+        key = (func, _layout(args), _layout(kwargs))
+        if key in self.stage.memory:
+            return tree_map(_another, self.stage.memory[key])
+        self.stage.memory[key] = _of_empty(func, args, kwargs)
+        return self.stage.memory[key]
 
 
 class _Functions(TorchFunctionMode):  # type: ignore[misc]
@@ -366,10 +397,37 @@ class _Functions(TorchFunctionMode):  # type: ignore[misc]
         return func(*map(_on_cpu, args), **{key: _on_cpu(value) for key, value in kwargs.items()})
 
 
+@functools.cache
+def _makes_new(func: Any) -> bool:
+    """Does the operation return new tensors alone, neither views nor what it was given?"""
+    schema = func._schema
+    return not schema.is_mutable and all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
+
+
+def _layout(value: Any) -> Any:
+    """Of tensors what decides on the shapes, strides and formats that an operation makes; of other values themselves."""
+    if isinstance(value, torch.Tensor):
+        return (value.shape, value.stride(), value.dtype)
+    if isinstance(value, dict):
+        return tuple((name, _layout(part)) for name, part in value.items())
+    return tuple(map(_layout, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
+def _another(leaf: Any) -> Any:
+    """An empty tensor of the same layout, in a storage of its own."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
+
+
 def _places(index: torch.Tensor | None) -> list[torch.Tensor | None]:
     """The index as positions, where it is a mask with values."""
     is_mask = index is not None and index.dtype in (torch.bool, torch.uint8) and not index.is_meta
     return list(torch.nonzero(index).unbind(1)) if is_mask and index is not None else [index]
+
+
+def _of_empty(func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
 
 
 def _without_value(leaf: Any) -> Any:
