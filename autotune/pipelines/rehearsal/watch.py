@@ -405,7 +405,7 @@ def _makes_new(func: Any) -> bool:
 
 
 def _layout(value: Any) -> Any:
-    """Of tensors what decides on the shapes, strides and formats that an operation makes; of other values themselves."""
+    """Of tensors what decides on the layout of what an operation makes of them; other values as they are."""
     if isinstance(value, torch.Tensor):
         return (value.shape, value.stride(), value.dtype)
     if isinstance(value, dict):
