@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from autotune.pipelines import parts
+from autotune.pipelines.rehearsal.caches import count_steps, step_of
 from autotune.pipelines.running import running_pipe
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ class Calls:
 
     The counts are kept as `cached_calls` of the denoiser: the last is a list with one number for each of its calls.
 
-    step     the scheduler's step in which the denoiser is called; None: the scheduler does not say
+    step     the step of the call in which the denoiser is called; None: not known, or before the first
     of_step  which of the step's calls it is: "0", and "1" where the negative prompt has a call of its own
     """
 
@@ -26,6 +27,7 @@ class Calls:
         self.step: int | None = None
         self._of_step = 0
         parts.denoiser(pipe).cached_calls = self.counts
+        count_steps(pipe)
 
     def is_new(self) -> bool:
         """Did a new call of the pipe begin since the last question? Each call sets new timesteps in the scheduler.
@@ -35,7 +37,7 @@ class Calls:
         """
         pipe = running_pipe()
         timesteps = None if pipe is None else pipe.scheduler.timesteps
-        step = None if pipe is None else getattr(pipe.scheduler, "step_index", None)
+        step = None if pipe is None else step_of(pipe.scheduler)
         if timesteps is not None and timesteps is self.timesteps:
             self._of_step = self._of_step + 1 if step == self.step else 0
             self.step = step

@@ -1,5 +1,6 @@
 """Caches: diffusers' caches of blocks in a denoiser: switched on, watched, and tried in a call without weights."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ APPLY = {  # class of a configuration -> the function of diffusers.hooks, for de
     "TaylorSeerCacheConfig": "apply_taylorseer_cache",
     "MagCacheConfig": "apply_mag_cache",
     "PyramidAttentionBroadcastConfig": "apply_pyramid_attention_broadcast",
+    "SeaCacheConfig": "apply_sea_cache",
 }
 
 
@@ -116,10 +118,40 @@ def _registries(denoiser: Any, *, root: bool = True) -> list[Any]:
 
 
 def tells_calls_apart(pipe: "DiffusionPipeline") -> bool:
-    """Does the pipe set contexts, or does its scheduler say which step it is at?"""
+    """Does the pipe set contexts, or has it a scheduler whose steps are counted, by itself or here?"""
     if "cache_context" in inspect.getsource(type(pipe).__call__):
         return True
-    return hasattr(getattr(pipe, "scheduler", None), "step_index")
+    scheduler = getattr(pipe, "scheduler", None)
+    return hasattr(scheduler, "step") and hasattr(scheduler, "set_timesteps")
+
+
+def count_steps(pipe: "DiffusionPipeline") -> None:
+    """Make the scheduler count its steps, where it does not by itself: DDIM, PNDM, LCM. Its class keeps its name."""
+    scheduler: Any = getattr(pipe, "scheduler", None)
+    if tells_calls_apart(pipe) and scheduler is not None and step_of(scheduler, default=False) is False:
+        scheduler.__class__ = _counting(type(scheduler))
+        scheduler.steps_made = 0
+
+
+def step_of(scheduler: Any, default: Any = None) -> Any:
+    """The step of a call that the scheduler is at, from 0; schedulers that count by themselves begin with None."""
+    return getattr(scheduler, "step_index", getattr(scheduler, "steps_made", default))
+
+
+@functools.cache
+def _counting(cls: Any) -> Any:
+    @functools.wraps(cls.set_timesteps)  # pipelines inspect the signatures
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
+        cls.set_timesteps(self, *args, **kwargs)
+        self.steps_made = 0
+
+    @functools.wraps(cls.step)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        made = cls.step(self, *args, **kwargs)
+        self.steps_made += 1
+        return made
+
+    return type(cls.__name__, (cls,), {"set_timesteps": set_timesteps, "step": step, "__module__": cls.__module__})
 
 
 def eager_configs() -> Mapping[str, Callable[[], Any]]:
@@ -135,6 +167,7 @@ def eager_configs() -> Mapping[str, Callable[[], Any]]:
         "taylorseer": lambda: diffusers.TaylorSeerCacheConfig(**taylor),
         "taylorseer_lite": lambda: diffusers.TaylorSeerCacheConfig(**taylor, use_lite_mode=True),
         "magcache": lambda: diffusers.MagCacheConfig(**mag),
+        "seacache": lambda: diffusers.SeaCacheConfig(threshold=1e6, retention_steps=0, cache_end_steps=0),
         "pab": lambda: diffusers.PyramidAttentionBroadcastConfig(**half_way, **skip),
     }
 
@@ -148,10 +181,11 @@ def reusing(call: Callable[..., Any], config: Callable[[], Any]) -> bool:
 
     def switch_on(stand_in: Any) -> None:
         cache = BlockCache(parts.denoiser(stand_in), config())
+        count_steps(stand_in)
         steps: list[Any] = []
 
         def before(*_: Any) -> None:
-            step = getattr(stand_in.scheduler, "step_index", None)
+            step = step_of(stand_in.scheduler)
             steps.append(step)
             of_step = sum(step == other for other in steps) - 1
             cache.begin(str(of_step), fresh=len(steps) == 1)

@@ -1,5 +1,6 @@
 """cache: deep blocks are really skipped, as often as it says, and nothing of one call is left for the next."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
 from autotune.pipelines import parts
+from autotune.pipelines.rehearsal import facts
+from autotune.pipelines.rehearsal.caches import eager_configs, reusing
+from autotune.pipelines.rehearsal.watch import rehearse
 
 KNOB = find_knob("cache")
 UNETS = (
@@ -174,6 +178,40 @@ def test_what_is_skipped_is_not_computed_and_counted_for_each_step(family: str, 
     assert 0 < np.abs(first - plain).max() < 0.5
     draw(pipe, family, num_inference_steps=5)  # leaves nothing behind
     assert np.array_equal(draw(pipe, family, num_inference_steps=8), first)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DDPMScheduler"])
+def test_steps_are_counted_where_the_scheduler_keeps_no_count(scheduler: str, root: Path) -> None:
+    """PAB would take every call for the first step otherwise, and each call for another call of the same step."""
+    family = "StableDiffusionXLPipeline"
+    pipe, _ = tiny_pipe(family, root, own_scheduler=scheduler, cache="pab:2", scheduler_sync="default")
+    assert not hasattr(pipe.scheduler, "step_index") or pipe.scheduler.step_index is None
+    first = draw(pipe, family, num_inference_steps=8)
+    [skipped] = pipe.unet.cached_calls
+    assert len(skipped) == 8
+    assert sum(number > 0 for number in skipped) >= 2
+    draw(pipe, family, num_inference_steps=5)
+    assert np.array_equal(draw(pipe, family, num_inference_steps=8), first)
+    assert type(pipe.scheduler).__name__ == scheduler
+
+
+def test_seacache_skips_where_the_latents_have_changed_little(root: Path) -> None:
+    folder = root / "WanPipeline"
+    pipe = diffusers.WanPipeline.from_pretrained(folder if folder.exists() else tiny_of(folder.name, folder))
+    pipe.set_progress_bar_config(disable=True)
+    work = tiny_workload("WanPipeline", steps=6).model_copy(update={"frames": 5})
+    short = facts.workload(pipe, facts.SHORT, guided=False)
+    assert reusing(partial(rehearse, pipe, short), eager_configs()["seacache"])
+    effects = build.apply(pipe, complete({"cache": "seacache:0.9"}), work, "cpu")
+    drawn = []
+    for _ in range(2):
+        with torch.no_grad():
+            drawn.append(pipe("a", generator=torch.Generator().manual_seed(0), output_type="np").frames)
+    [skipped] = pipe.transformer.cached_calls
+    assert len(skipped) == 12, "with and without the prompt"
+    assert skipped[:2] == skipped[-2:] == [0, 0], "the first and the last step are computed"
+    assert max(skipped) == effects["cache"].count
+    assert np.array_equal(*drawn)
 
 
 @pytest.mark.parametrize("value", ["taylorseer:3", "pab:2", "first_block:0.9"])
