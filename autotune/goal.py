@@ -74,11 +74,13 @@ class Budget:
     trials           the number of trials of the whole study, the baseline included
     time_s           seconds: no trial starts that would end later than this; None: no limit
     trial_timeout_s  seconds after which a trial is stopped
+    trial_timing_s   seconds of timed calls of a trial, beyond those that draw its pictures; None: as usual
     """
 
     trials: int = 50
     time_s: float | None = None
     trial_timeout_s: float = 1800.0
+    trial_timing_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:

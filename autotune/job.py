@@ -54,6 +54,7 @@ class MeasureJob(FrozenModel):
     pictures          also draw the pictures of all prompts, into the job's folder
     max_memory_bytes  the GPU memory that the process may take: torch's allocator is limited to it; None: no limit
     reuse             the work that the child may skip
+    timing_s          seconds of timed calls at most, beyond those that draw the pictures; None: as usual
     """
 
     kind: Literal["measure"] = "measure"
@@ -62,6 +63,7 @@ class MeasureJob(FrozenModel):
     pictures: bool
     max_memory_bytes: int | None = None
     reuse: Reuse | None = renamed("reuse", "thrift", default=None)
+    timing_s: float | None = None
 
 
 class DrawJob(FrozenModel):

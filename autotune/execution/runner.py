@@ -45,6 +45,7 @@ class Runner:
                       it needs
     isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
                       children: forks share the layout of their memory, so they differ less than processes in use do
+    timing_s          seconds of timed calls, beyond those that draw pictures; None: as usual
     interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
 
     `where` names the card that made the last run, of a search on several cards; None: this process's device.
@@ -62,10 +63,11 @@ class Runner:
         baseline: Config | None = None,
         isolation: Isolation | None = None,
         interpreter: Interpreter | None = None,
+        timing_s: float | None = None,
     ) -> None:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
-        self.interpreter = interpreter
+        self.interpreter, self.timing_s = interpreter, timing_s
         if interpreter is not None:
             self.isolation = "spawn"
         self._in_graphs: set[str] = set()  # knobs that change the compiled graphs although they declare that they don't
@@ -111,7 +113,12 @@ class Runner:
         """The job that run() hands to a child."""
         limit = self.max_memory_bytes if config != self.baseline else None
         return MeasureJob(
-            target=self.target, values=dict(config), pictures=pictures, max_memory_bytes=limit, reuse=reuse
+            target=self.target,
+            values=dict(config),
+            pictures=pictures,
+            max_memory_bytes=limit,
+            reuse=reuse,
+            timing_s=self.timing_s,
         )
 
     def finished(self, place: Path, config: Config) -> Measurement | None:

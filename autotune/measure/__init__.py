@@ -77,6 +77,7 @@ def measure_pipe(
     spot_check: int | None = None,
     dominated: Dominated | None = None,
     precision: float = 0.0,
+    timing_s: float | None = None,
 ) -> tuple[dict[str, Any], Images]:
     """The fields of a Measurement that come from calling the pipe, and the pictures that the timed calls drew.
 
@@ -87,6 +88,7 @@ def measure_pipe(
     spot_check  time this call of the workload first, and return its pictures only
     dominated   called once, after LEAST_CALLS calls. True ends the timing: only the pictures drawn so far are returned
     precision   the standard error of a latency, as a share, that is good enough
+    timing_s    seconds of timed calls, beyond those that draw pictures; None: as usual
 
     Raises latency.NoCleanSamples where the device was disturbed for too long, and whatever `check` raises.
     """
@@ -96,7 +98,7 @@ def measure_pipe(
     meter.stop()
     peak_bytes = max(peak.device_bytes for peak in meter.peaks.values())
     stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None
-    time_calls = partial(_time_calls, watch=watch, device=device, precision=precision)
+    time_calls = partial(_time_calls, watch=watch, device=device, precision=precision, budget_s=timing_s)
     time_pictures = partial(time_calls, pictures=pictures, spot_check=spot_check, dominated=stop)
     steady, images = _steady_state(pipe, first, watch, device, time_pictures, check)
     also = [_at_another_size(pipe, other, device, partial(time_calls, pictures=False)) for other in others]
@@ -167,6 +169,7 @@ def _time_calls(
     watch: Watch,
     device: str,
     precision: float,
+    budget_s: float | None,
     pictures: bool,
     spot_check: int | None = None,
     dominated: Callable[[Sequence[float]], bool] | None = None,
@@ -182,7 +185,8 @@ def _time_calls(
         return call_pipe(pipe, workload, *calls[(start + number) % len(calls)])
 
     keep = 1 if spot_check is not None else len(calls) if pictures else 0
-    return latency.sample(call, watch, keep=keep, device=device, dominated=dominated, precision=precision)
+    options: dict[str, Any] = {"dominated": dominated, "precision": precision, "budget_s": budget_s}
+    return latency.sample(call, watch, keep=keep, device=device, **options)
 
 
 def draw(pipe: "DiffusionPipeline", workload: Workload) -> Images:

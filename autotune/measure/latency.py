@@ -93,6 +93,7 @@ def sample(
     device: str,
     dominated: Callable[[Sequence[float]], bool] | None = None,
     precision: float = 0.0,
+    budget_s: float | None = None,
 ) -> Sampled[T]:
     """Time call(0), call(1) ... until their noise is known, at least LEAST_CALLS of them.
 
@@ -101,12 +102,13 @@ def sample(
     device     torch's name of the device
     dominated  called once, with the seconds of the first LEAST_CALLS calls. True ends the timing ("race")
     precision  the standard error of the median, as a share of it, that is good enough
+    budget_s   seconds of calls beyond those that are kept; None: BUDGET_S
 
     Where the watch says that the device has settled in another state, the calls so far don't count. Raises
     NoCleanSamples where more calls are disturbed than clean, or where the clean ones scatter by more than REJECTED.
     """
     watch.start()
-    sampling = _Sampling(call, watch, keep, device, dominated, precision)
+    sampling = _Sampling(call, watch, keep, device, dominated, precision, budget_s)
     while (stopped_by := sampling.stopped_by()) is None:
         sampling.take()
     scatter = spread(sampling.samples_s)
@@ -172,8 +174,10 @@ class _Sampling(Generic[T]):
         device: str,
         dominated: Callable[[Sequence[float]], bool] | None,
         precision: float,
+        budget_s: float | None,
     ) -> None:
         self.call, self.watch, self.device, self.dominated, self.precision = call, watch, device, dominated, precision
+        self.budget_s = BUDGET_S if budget_s is None else budget_s
         self.keep, self.least = keep, max(keep, LEAST_CALLS)
         self.samples_s: list[float] = []
         self.discarded: list[Discarded] = []
@@ -188,7 +192,7 @@ class _Sampling(Generic[T]):
             dominated, self.dominated = self.dominated, None  # called once: repeated tests would find it by chance
             if dominated(self.samples_s):
                 return "race"
-        budget_s = BUSY_BUDGET_S if accepts_any() else BUDGET_S
+        budget_s = min(BUSY_BUDGET_S, self.budget_s) if accepts_any() else self.budget_s
         return enough(self.samples_s, self.noises, self.least, precision=self.precision, budget_s=budget_s)
 
     def take(self) -> None:

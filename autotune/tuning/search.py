@@ -51,6 +51,9 @@ from autotune.tuning.request import Request, default_folder, read_baseline, read
 from autotune.workload import read_prompts, request_workload
 
 PROMPTS_OF_USERS = 32  # of a --prompts file, at most this many are drawn in each trial; the pick is judged by all
+QUICK_TIMING_S = (
+    2.0  # of timed calls of a trial; without --quick 10, where their noise is not known before
+)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ def search(
     The confirmation, always in spawned processes:
     confirm_rounds    measure the pick and the baseline again at least this often; 0: export the first figures
     confirm_pairs     compare their pictures over this many prompts and seeds; None: up to 128, as time allows
-    quick             2 rounds and 32 pairs at most; the result says so. Called again without it: with full care
+    quick             trials time fewer calls, and the pick is confirmed with 2 rounds and 32 pairs at most; the result
+                      says so. Called again without it, the pick is confirmed with full care
 
     The study:
     study             its folder; None: reports/DATE-PIPELINE-DEVICE
@@ -219,7 +223,12 @@ def search(
         later=(*(("lora",) if lora_later else ()), *(("ip_adapter",) if ip_adapter_later else ())),
         sampler=check_sampler(sampler),
         confirmation=ConfirmationPlan.of(confirm_rounds, confirm_pairs, quick=quick),
-        budget=Budget(trials=budget, time_s=time_budget_s, trial_timeout_s=timeout_s),
+        budget=Budget(
+            trials=budget,
+            time_s=time_budget_s,
+            trial_timeout_s=timeout_s,
+            trial_timing_s=QUICK_TIMING_S if quick else None,
+        ),
         prompts=all_prompts,
         workload=request_workload(
             in_search,
@@ -268,7 +277,8 @@ def run(request: Request, listen: Listener) -> Result:
 
         # Explore: each further trial is a config that the sampler proposes.
         exhausted = explorer.explore(request.budget, began=began)
-        explorer.anchor(last=True)
+        if not request.confirmation.quick:  # which measures the baseline again itself
+            explorer.anchor(last=True)
         isolate.close()  # nothing is forked from here on: free the fork server's half a gigabyte
 
         # Confirm: in spawned processes, as in production. Forked ones all share one layout of their memory.
@@ -330,7 +340,8 @@ def _with_baseline(
             listen(BaselineRejected(rejected))
         runner = _runner(request, study.record)
         explores = request.team.explorer if request.team else Explorer
-        explorer = explores(folder, study, runner(isolation=study.record.isolation), listen, reuse=request.reuse)
+        exploring = runner(isolation=study.record.isolation, timing_s=request.budget.trial_timing_s)
+        explorer = explores(folder, study, exploring, listen, reuse=request.reuse)
         failure = explorer.run_baseline()
         if failure is None:
             if is_new and choice is not None and choice.rejected:

@@ -92,8 +92,8 @@ class Watched(Unwatched):
         return Disturbance(self.why, "somebody else") if self.ended - 1 in self.disturbed else None
 
 
-def sample(call: Any, *, keep: int = 0, watch: Any = None, precision: float = 0.0) -> latency.Sampled[Any]:
-    return latency.sample(call, watch or Unwatched(), keep=keep, device="cpu", precision=precision)
+def sample(call: Any, *, keep: int = 0, watch: Any = None, **how: Any) -> latency.Sampled[Any]:
+    return latency.sample(call, watch or Unwatched(), keep=keep, device="cpu", **how)
 
 
 def test_a_call_is_timed_with_what_it_returns(clock: FakeClock) -> None:
@@ -147,6 +147,13 @@ def test_calls_end_with_the_budget_where_their_noise_grows(clock: FakeClock) -> 
     sampled = sample(clock.endless(growing), keep=3)
     assert sampled.stopped_by == "budget"
     assert 9.0 < sum(sampled.samples_s[5:]) <= latency.BUDGET_S
+
+
+def test_a_search_may_give_a_smaller_budget(clock: FakeClock) -> None:
+    growing = (0.5 * 1.02**number for number in itertools.count())
+    sampled = sample(clock.endless(growing), keep=3, budget_s=2.0)
+    assert sampled.stopped_by == "budget"
+    assert 1.0 < sum(sampled.samples_s[5:]) <= 2.0
 
 
 def test_no_call_is_begun_that_would_end_after_the_budget(clock: FakeClock) -> None:

@@ -127,9 +127,10 @@ class Card:
 
     runs: list[dict[str, Value]]
     capped: list[int | None]
+    timings_s: set[float | None]
 
     def __init__(self, free_bytes: float, cause: str = "out_of_memory") -> None:
-        self.free_bytes, self.cause, self.runs, self.capped = free_bytes, cause, [], []
+        self.free_bytes, self.cause, self.runs, self.capped, self.timings_s = free_bytes, cause, [], [], set()
 
     def __call__(self, folder: StudyFolder, target: Target, timeout_s: float, **options: Any) -> "Card":
         self.target, self.options = target, options
@@ -137,6 +138,7 @@ class Card:
 
     def run(self, place: Path, config: Config, **_: object) -> Measurement | Failure:
         self.runs.append(different(config, complete({})))
+        self.timings_s.add(self.options.get("timing_s"))
         self.capped.append(self.options["max_memory_bytes"] if config != self.options["baseline"] else None)
         place.mkdir(parents=True, exist_ok=True)
         (place / "log.txt").write_text("made up")
@@ -204,6 +206,16 @@ def test_a_limit_on_memory_holds_for_the_chosen_baseline_and_not_for_a_named_one
     with pytest.raises(UserError, match="no config keeps the limits"):
         searched(monkeypatch, tmp_path / "named", target_on(card(80)), runner, **named)
     assert (runner.runs, runner.capped) == ([{}], [None])
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_quick_search_times_fewer_calls_and_does_not_end_with_the_baseline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, quick: bool
+) -> None:
+    runner = Card(80 * GB)
+    searched(monkeypatch, tmp_path, target_on(card(80)), runner, budget=3, quick=quick)
+    assert runner.timings_s == {searching.QUICK_TIMING_S if quick else None}
+    assert runner.runs.count({}) == (1 if quick else 2)
 
 
 def test_the_same_command_goes_on_with_the_chosen_baseline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
