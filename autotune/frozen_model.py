@@ -59,6 +59,8 @@ def write_text(path: Path, text: str) -> None:
 def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():  # a device node would be replaced by the file
         raise OSError(errno.EINVAL, "it is no file", str(path))
+    if not path.name or path.is_dir():  # "." and "/" have no name
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

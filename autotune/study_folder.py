@@ -68,7 +68,7 @@ class StudyFolder:
         self.ablation = path / "ablation.json"
         self.probe = path / "probe"
         self.references = path / "references"
-        self.cache = caches() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+        self.cache = caches() / hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:12]
         self.lock_file = path / ".lock"
         self._made: list[Path] = []  # the folders that create() made, deepest first
 

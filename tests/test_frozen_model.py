@@ -123,3 +123,14 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
             write_json(tmp_path / name, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe"]
     assert not (tmp_path / "pipe").is_file()
+
+
+@pytest.mark.parametrize("where", ["", ".", "/", "folder"])
+def test_a_folder_is_never_taken_for_a_file_to_write(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
+        write_json(Path(where), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

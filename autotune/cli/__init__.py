@@ -17,10 +17,14 @@ import typer
 from autotune.cli.app import app
 from autotune.cli.exits import BAD_INPUT, CLOSED_PIPE, DONE, code_of, end, last_word
 from autotune.cli.paths import with_paths
-from autotune.errors import UserError, shown
+from autotune.errors import UserError, one_line, shown
 
 # Options that name a part of the pipeline, of which it takes one. Of other options the last one counts, as is usual.
 ONE_PART = ("--controlnet", "--config", "--variant", "--revision")
+OF_PATHS = {  # what pathlib says by a RuntimeError -> the sentence
+    "Symlink loop": "a path that was given is a symbolic link that leads back to itself.",
+    "Could not determine home": "the home folder that ~ stands for in a path is not known here.",
+}
 BAD_WORDS: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]  # click's ClickException
 
 for group in ("search", "fleet", "production", "studies", "trust", "research", "machine", "fit"):  # the order of --help
@@ -43,7 +47,7 @@ def main() -> None:
         sentence = in_words(error)
         if sentence is None:
             raise
-        print(f"autotune: {sentence}", file=sys.stderr)
+        print(f"autotune: {one_line(sentence)}", file=sys.stderr)
         code = BAD_INPUT
     sys.exit(code)
 
@@ -67,7 +71,8 @@ def _run(words: list[str]) -> int:
         if not words:
             error.show()  # the help
             return BAD_INPUT
-        raise UserError(" ".join(error.format_message().split())) from None
+        message = " ".join(error.format_message().split())
+        raise UserError(message if message.endswith((".", "?", ")")) else f"{message}.") from None
     return DONE
 
 
@@ -80,6 +85,8 @@ def in_words(error: Exception) -> str | None:
     if isinstance(error, OSError):
         where = f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         return f"{where}{error.strerror or error} ({type(error).__name__})."
+    if isinstance(error, RuntimeError):
+        return next((sentence for begin, sentence in OF_PATHS.items() if str(error).startswith(begin)), None)
     if isinstance(error, UnicodeError):
         return f"a name or a file is not UTF-8 ({error})."
     return None

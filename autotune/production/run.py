@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image, ImageOps
 
 from autotune.devices import find_device
-from autotune.errors import UserError
+from autotune.errors import UserError, shown
 from autotune.pictures.video import Picture, Video, mp4_fault
 from autotune.pipelines.factory import Factory, function_of, rebuilt, refusal
 from autotune.production.chain import ChainConfig, read_exported
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Call = Callable[[list[str], list[int]], list[Picture]]  # prompts, seeds -> pictures or clips
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 CLIPS = (".webp", ".gif", ".png", ".mp4")
+MOST_PICTURES = 100_000  # of a command: days of drawing, and a plan that fits in memory
 OUTPUT = Path("out.png")  # of a single picture; of a clip it ends in .webp
 
 
@@ -63,6 +64,8 @@ def plan(
     if prompt is not None and not prompt.strip():
         raise UserError("--prompt is empty: say what to draw.")
     given = read_prompts(file) if file is not None else Prompts(texts=(str(prompt),))
+    if len(given.texts) * count > MOST_PICTURES:
+        raise UserError(f"these are {shown(len(given.texts) * count)} pictures: draw at most {MOST_PICTURES} at once.")
     texts = tuple(text for text in given.texts for _ in range(count))
     own = given.seeds or (None,) * len(given.texts)
     seeds = tuple(

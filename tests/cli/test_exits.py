@@ -59,6 +59,8 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Any:
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), "File name too long"),
         (OSError(errno.ENOSPC, "No space left on device"), "no room left on the disk"),
         (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "is not UTF-8"),
+        (RuntimeError("Symlink loop from '/a/loop'"), "a symbolic link that leads back to itself"),
+        (RuntimeError("Could not determine home directory."), "the home folder that ~ stands for"),
     ],
 )
 def test_any_fault_of_the_system_is_one_sentence(
@@ -73,8 +75,9 @@ def test_any_fault_of_the_system_is_one_sentence(
 
 
 def test_a_fault_of_autotune_keeps_its_traceback(fails: Any) -> None:
-    with pytest.raises(ZeroDivisionError):
-        fails(ZeroDivisionError())
+    for error in (ZeroDivisionError(), RuntimeError("what pathlib never says")):
+        with pytest.raises(type(error)):
+            fails(error)
 
 
 def test_a_closed_pipe_and_signals_have_the_codes_of_their_table(
@@ -113,6 +116,7 @@ def test_words_that_can_not_be_read_have_the_form_of_all_other_errors(
     assert said.startswith("autotune: ")
     assert says in said
     assert said.count("\n") == 1
+    assert said.endswith((".\n", "?\n", ")\n"))
 
 
 def test_a_knob_that_is_fixed_twice_is_refused() -> None:
@@ -141,5 +145,7 @@ def test_a_user_without_a_home_folder_has_a_cache_among_the_temporary_files() ->
     assert "/cache-54321/autotune/" in done.stdout
 
 
-def test_a_study_folder_is_made_of_any_path_and_touches_nothing() -> None:
-    assert StudyFolder(Path("x" * 5000)).cache
+def test_a_study_folder_is_made_of_any_path_and_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("x" * 5000, "", "\udcff", tmp_path / "loop"):
+        assert StudyFolder(Path(path)).cache

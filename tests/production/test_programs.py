@@ -153,6 +153,8 @@ def test_the_command_lists_what_is_missing_on_standard_error(tmp_path: Path, mon
     assert done.exit_code == 0
     assert "not in the file: qkv_fusion=True" in done.stderr
     assert yaml.safe_load((tmp_path / "fastest.sglang.yaml").read_text())["vae_tiling"] is True
+    named = CliRunner().invoke(app, ["export", str(tmp_path), "--as", "sglang", "-o", str(tmp_path / "a.conf")])
+    assert "a.conf': --as sglang writes a file whose name ends in .yaml" in str(named.exception)
     wrong = CliRunner().invoke(app, ["export", str(tmp_path), "--as", "invokeai"])
     assert isinstance(wrong.exception, UserError)
     assert "--as takes json, python, markdown, diffusers, cache-dit, sglang, comfyui" in str(wrong.exception)

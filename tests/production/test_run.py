@@ -65,6 +65,11 @@ def test_a_file_that_a_clip_can_not_be_is_refused_and_an_mp4_where_no_library_wr
         (None, {}, "give either --prompt or --prompts"),
         (" ", {}, "--prompt is empty"),
         ("a", {"count": 3}, "these are 3 pictures: give --out"),
+        (
+            "a",
+            {"count": 10**30, "out": Path("o")},
+            r"^these are 1000000000000000000000000000000 pictures: draw at most",
+        ),
     ],
 )
 def test_what_can_not_be_drawn_is_refused(prompt: str | None, more: dict[str, object], says: str) -> None:

@@ -31,6 +31,9 @@ SUFFIXES = {
 
 def write_for(tuned: TunedConfig, program: str, path: Path) -> HandedOn:
     """Write the file for this program. Raises UserError where there can be none, or it would take no setting."""
+    ending = SUFFIXES[program].rpartition(".")[2]
+    if path.suffix != f".{ending}":  # sglang reads a file of no other name, and ComfyUI opens no other
+        raise UserError(f"{str(path)!r}: --as {program} writes a file whose name ends in .{ending}.")
     handed = PROGRAMS[program](tuned, path.name)
     try:
         path.write_text(handed.text, encoding="utf-8")
