@@ -102,6 +102,8 @@ class Traits(FrozenModel):
     default_frames: int | None = None  # of a clip
     frames_multiple: int = 1  # the frames after the first are a multiple of this
     more_denoisers: tuple[Identifier, ...] = ()  # that take turns with `denoiser`: models of its class (Wan 2.2)
+    guidance_doubles: bool = False  # the denoiser of a guided call gets a batch of double size
+    encodes_apart: bool = False  # every call of a text encoder is within encode_prompt, which is given words alone
     vae_slices: bool = True  # the VAE can decode a batch one picture at a time
 
     @property

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from autotune.pipelines import parts
 
@@ -129,7 +129,7 @@ def count_steps(pipe: "DiffusionPipeline") -> None:
     """Make the scheduler count its steps, where it does not by itself: DDIM, PNDM, LCM. Its class keeps its name."""
     scheduler: Any = getattr(pipe, "scheduler", None)
     if tells_calls_apart(pipe) and scheduler is not None and step_of(scheduler, default=False) is False:
-        scheduler.__class__ = _counting(type(scheduler))
+        scheduler.__class__ = _counting(cast(Any, type(scheduler)))
         scheduler.steps_made = 0
 
 

@@ -53,11 +53,24 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "names_sample": any(named),
         "fuses_qkv": _fuses_qkv(pipe, first, memory),
         "block_caches": _block_caches(pipe, memory),
+        "guidance_doubles": len(calls) > 1 and guidance_doubles(pipe, calls[0][0], calls[1][0]),
         "encodes_apart": bool(first.encodes) and all(all(seen.encodes) for seen in (first, negative, longer)),
         "used_directly": tuple(sorted(first.used_directly)),
         "scheduler_faults": _scheduler_faults(pipe, first, how),
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
     }
+
+
+def guidance_doubles(pipe: "DiffusionPipeline", guided: Seen, unguided: Seen) -> bool:
+    """Does a guided call give the denoiser as many calls as an unguided one, with a batch of double size?
+
+    The pipe must say whether a call is guided, as the batch alone does not.
+    """
+    if not hasattr(type(pipe), "do_classifier_free_guidance") or len(guided.given) != len(unguided.given):
+        return False
+    shapes = list(zip(*(seen.given[0] if seen.given else () for seen in (guided, unguided)), strict=False))
+    doubled = [len(a) > 2 and a == (2 * b[0], *b[1:]) for a, b in shapes if len(b) > 2]
+    return any(doubled) and all(a in (b, (2 * b[0], *b[1:])) for a, b in shapes if b)
 
 
 def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen, memory: dict[Any, Any]) -> bool:
