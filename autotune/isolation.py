@@ -18,6 +18,8 @@ LIFELINE = "AUTOTUNE_LIFELINE"  # the file descriptor of a pipe whose other end 
 STARTED_BY = "AUTOTUNE_ISOLATION"  # the Isolation of this child
 RUN_CODE = "AUTOTUNE_RUN_CODE"  # the user's functions (FILE.py:FUNCTION) that may build the pipe, see pipelines/factory
 REQUESTED_AT = "AUTOTUNE_REQUESTED_AT"  # when the parent requested it: time.monotonic(), which all processes share
+TIMED = "AUTOTUNE_TIMED"  # a file that the child makes when it has loaded and compiled: its timed calls follow
+BUSY = "AUTOTUNE_BUSY"  # "accept": timings are taken as they come, see measure/disturbance.py
 
 # -P: code in the working directory, which may be a downloaded checkpoint, is never imported. The variable says the same
 # to the interpreters that a child starts, such as Inductor's compile workers.

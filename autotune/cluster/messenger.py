@@ -205,7 +205,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     # 15 (see work.py). Ray takes 127.0.0.1 for this machine's address in the network, where everybody could send it
     # tasks, but where it is to be no cluster: so its name for that variable (it has nothing to do with Windows).
     own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.address is None else {}
-    return {**os.environ, **SAFE_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    # Where this user has a token, `ray start` asks for it, and a driver gives it only if it is told to.
+    has_token = settings.address is not None and (Path.home() / ".ray" / "auth_token").exists()
+    token = {"RAY_AUTH_MODE": "token"} if has_token else {}
+    return {**token, **os.environ, **SAFE_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def _hear(lines: IO[str], put: Callable[[dict[str, Any] | None], None]) -> None:

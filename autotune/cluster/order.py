@@ -9,7 +9,7 @@ from autotune.config import Config, Value
 from autotune.device import Device
 from autotune.execution.runner import UNCOMPILED, Runner
 from autotune.frozen_model import FrozenModel
-from autotune.isolation import Isolation
+from autotune.isolation import BUSY, Isolation
 from autotune.measurement import Measurement, Quality
 from autotune.reuse import Reuse
 from autotune.target import Target
@@ -26,6 +26,9 @@ class Order(FrozenModel):
     version    of autotune
     niceness   of the searching process, as the kernel has it
     fetch      the worker's host may lack the weights: probe the pipeline first, which downloads them
+    busy       the user takes timings as they come
+    run_code   the user allows the function that builds the pipe to run
+    host_bytes of the host's memory that a trial has taken at most; None: not known yet
     earlier    those of the study's trials that the run needs, see `needed`
     draw       draw the pictures of this workload, untimed, and judge them by those in `reference`; None: measure
     reference  a folder relative to the study's
@@ -42,6 +45,9 @@ class Order(FrozenModel):
     baseline: dict[str, Value] | None
     isolation: Isolation | None
     fetch: bool = False
+    busy: bool = False
+    run_code: bool = False
+    host_bytes: int | None = None
     earlier: tuple[Trial, ...] = ()
     pictures: bool = False
     reuse: Reuse | None = None
@@ -91,6 +97,9 @@ def make_order(
         max_memory_bytes=runner.max_memory_bytes,
         baseline=None if runner.baseline is None else dict(runner.baseline),
         isolation=runner.isolation,
+        busy=os.environ.get(BUSY) == "accept",
+        run_code=runner.target.pipeline.factory is not None,  # the search has refused to begin without the user's leave
+        host_bytes=max((t.measured.host.peak_bytes for t in earlier if t.measured and t.measured.host), default=None),
         earlier=needed(earlier, reuse),
         reuse=reuse,
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import autotune
+from autotune.cluster.gate import Gate, GatedRunner
 from autotune.cluster.order import Order, Result
 from autotune.cluster.parcel import Parcel, pack, unpack
 from autotune.device import Device
@@ -20,10 +21,12 @@ from autotune.devices.probe import versions
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.execution.probe import PROBE_TIMEOUT_S
-from autotune.execution.runner import Runner
 from autotune.execution.variables import recorded_variables
+from autotune.isolation import BUSY
 from autotune.job import ProbeJob
 from autotune.measurement import Measurement, Quality
+from autotune.pipeline import Pipeline
+from autotune.pipelines import factory
 from autotune.study_folder import StudyFolder, caches
 from autotune.trial import Failure
 
@@ -51,14 +54,17 @@ def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
 
 
 def _run(order: Order, scratch: Path) -> Result:
-    _take_variables(order.target.environment or {})
-    began = time.monotonic()
+    _take_variables(order.target.environment or {}, busy=order.busy)
+    began, gate = time.monotonic(), Gate(order.host_bytes)
     try:
         device = find_device(None if order.target.device.is_gpu else "cpu")
         refused = unlike(order, device, versions()) or _take_priority(order.niceness)
         if refused is not None:
             return Result(device=device, refused=refused)
+        if order.run_code:
+            _allow_code(order.target.pipeline)
         runner = _runner(order, device, scratch)
+        runner.gate = gate
         if order.fetch:
             _fetch(order, device, scratch / "probe")
         place = scratch / order.place
@@ -69,7 +75,34 @@ def _run(order: Order, scratch: Path) -> Result:
             outcome = runner.run(place, order.config, pictures=order.pictures, earlier=order.earlier, reuse=order.reuse)
     except UserError as error:
         return Result(trouble=str(error))
-    return Result(device=device, seconds=time.monotonic() - began, outcome=outcome)
+    if isinstance(outcome, Failure) and (gone := _is_gone(device)) is not None:
+        return Result(trouble=f"its card is gone: {gone}")
+    return Result(device=device, seconds=time.monotonic() - began - gate.waited_s, outcome=outcome)
+
+
+def _is_gone(device: Device) -> str | None:
+    """Why the card can't be asked any more after a trial that has failed, as a sentence: it was not the config's fault.
+
+    None: it is still there.
+    """
+    if not device.is_gpu:
+        return None
+    try:
+        again = find_device(device.uuid or device.word)
+    except UserError as error:
+        return str(error)
+    return None if again.uuid == device.uuid else f"in its place is {again.name} ({again.uuid})."
+
+
+def _allow_code(pipeline: Pipeline) -> None:
+    """Let this process's children run the function that builds the pipe, which the searching user allows.
+
+    Raises UserError where its file is another one than the search's.
+    """
+    described = factory.described(factory.word_of(pipeline), run_code=True)
+    digest = factory.digest_of(Path(described.source))
+    if digest != pipeline.revision:
+        raise UserError(f"{pipeline.source!r} is another file here than where the search runs.")
 
 
 def unlike(order: Order, device: Device, installed: Mapping[str, str]) -> str | None:
@@ -87,11 +120,11 @@ def unlike(order: Order, device: Device, installed: Mapping[str, str]) -> str | 
     return None
 
 
-def _take_variables(environment: Mapping[str, str]) -> None:
+def _take_variables(environment: Mapping[str, str], *, busy: bool = False) -> None:
     """Set what the libraries read as it is in the study: Ray sets OMP_NUM_THREADS, and a host has its own."""
-    for name in recorded_variables(os.environ):
+    for name in (*recorded_variables(os.environ), *([BUSY] if BUSY in os.environ else [])):
         del os.environ[name]
-    os.environ.update(environment)
+    os.environ.update({**environment, **({BUSY: "accept"} if busy else {})})
 
 
 def _take_priority(niceness: int) -> str | None:
@@ -106,10 +139,10 @@ def _take_priority(niceness: int) -> str | None:
     return None
 
 
-def _runner(order: Order, device: Device, scratch: Path) -> Runner:
+def _runner(order: Order, device: Device, scratch: Path) -> GatedRunner:
     folder = StudyFolder(scratch)
     folder.cache = caches() / order.study  # compiled code stays on this host, for relatives of this config
-    return Runner(
+    return GatedRunner(
         folder,
         order.target.on_card(device),
         order.timeout_s,

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from autotune.execution.child import Child
-from autotune.isolation import BLANK_MARK, INTERPRETER, LIFELINE, MARK, REQUESTED_AT, RUN_CODE, STARTED_BY
+from autotune.isolation import BLANK_MARK, BUSY, INTERPRETER, LIFELINE, MARK, REQUESTED_AT, RUN_CODE, STARTED_BY, TIMED
 
 SERVER = (*INTERPRETER, "-m", "autotune.worker.fork_server")
 START_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 60.0
 # Environment variables that are read when they are needed, by autotune or by Inductor: jobs that differ in them can
 # share a server. A library may have read any other variable at its import.
-READ_LATE = {MARK, LIFELINE, STARTED_BY, REQUESTED_AT, RUN_CODE, "AUTOTUNE_BUSY", "TORCHINDUCTOR_CACHE_DIR"}
+READ_LATE = {MARK, LIFELINE, STARTED_BY, REQUESTED_AT, RUN_CODE, BUSY, TIMED, "TORCHINDUCTOR_CACHE_DIR"}
 
 
 class UnsafeToFork(Exception):

@@ -98,6 +98,18 @@ class BesideSingle(FrozenModel):
     fault: str | None = None
 
 
+class OnSecondCard(FrozenModel):
+    """The rounds of a confirmation once more, on a second card of a search on several: one median per round."""
+
+    card: str
+    baseline_latency_s: tuple[Seconds, ...]
+    tuned_latency_s: tuple[Seconds, ...]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return judge(self.baseline_latency_s, self.tuned_latency_s) if len(self.tuned_latency_s) > 1 else None
+
+
 class Confirmation(FrozenModel):
     """The config and the baseline measured again, interleaved, each run in a fresh process: one median per round.
 
@@ -110,6 +122,7 @@ class Confirmation(FrozenModel):
     quality: ConfirmedQuality | None = None
     beside_single: BesideSingle | None = None  # None: the batch is 1, or an older file
     quick: bool = False  # fewer rounds and pairs than usual, as the user asked for (--quick)
+    second_card: OnSecondCard | None = None  # None: there was one card, or no time, or an older file
 
     @model_validator(mode="after")
     def _in_pairs(self) -> "Confirmation":
@@ -207,6 +220,7 @@ class TunedConfig(FrozenModel):
     def digest(self) -> str:
         """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
+        weights |= {"scheduler_settings"}
         weights |= {"config", "variant", "lora_weight", "more_loras", "factory"}
         weights |= {"ip_adapter", "ip_adapter_scale", "textual_inversions"}
         identity = {

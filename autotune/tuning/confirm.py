@@ -8,6 +8,7 @@ measurement gains it nothing.
 """
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -17,7 +18,7 @@ from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import read_json, write_json
 from autotune.measurement import Measurement, Quality
-from autotune.production.tuned_config import BesideSingle, Confirmation, ConfirmedQuality
+from autotune.production.tuned_config import BesideSingle, Confirmation, ConfirmedQuality, OnSecondCard
 from autotune.statistics.interleaved import Pair, Side, interleave
 from autotune.statistics.paired import paired
 from autotune.study.pareto_front import keeps, pick_trial
@@ -83,7 +84,7 @@ class Confirmer:
             if self.plan.rounds == 0:
                 return best, None
             confirmation = self._confirm(best)
-            if confirmation is not None and self._is_as_fast(best, confirmation) and self._is_as_good(confirmation):
+            if confirmation is not None and self._holds(best, confirmation):
                 return best, confirmation
             rejected.add(best.number)
         return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.goal) else None), None
@@ -95,6 +96,11 @@ class Confirmer:
                 "--max-latency or --max-quality-drop in another study, or go on with a larger --budget)."
             )
         return best
+
+    def _holds(self, trial: Trial, confirmation: Confirmation) -> bool:
+        second = confirmation.second_card
+        slower = second is not None and second.verdict is not None and second.verdict.word == "SLOWER"
+        return self._is_as_fast(trial, confirmation) and self._is_as_good(confirmation) and not slower
 
     def _is_as_fast(self, trial: Trial, confirmation: Confirmation) -> bool:
         """Is the trial still within the latency limit, and still faster if it was faster at first?"""
@@ -126,38 +132,76 @@ class Confirmer:
             found = Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
             if self.plan.quick or not found.quick:  # a quick one goes on where full care is asked for
                 return found
-        pairs = self._interleave(trial)
+        began, parent = time.monotonic(), kept.parent
+        pairs = self._interleave(trial, self.runner, parent)
         if isinstance(pairs, Failure):
             return None
-        confirmation = self._confirmation(pairs)
+        confirmation, took_s = self._confirmation(pairs), time.monotonic() - began
         if self._is_as_fast(trial, confirmation):
             quality = self._draw_and_judge(trial)
             if isinstance(quality, Failure):
                 return None
+            second = self._on_second_card(trial, took_s)
+            if isinstance(second, Failure):
+                return None
             beside = self._beside_single(trial)
-            confirmation = confirmation.model_copy(update={"quality": quality, "beside_single": beside})
+            more = {"quality": quality, "beside_single": beside, "second_card": second}
+            confirmation = confirmation.model_copy(update=more)
         write_json(kept, confirmation.to_json())
         return confirmation
 
-    def _interleave(self, trial: Trial) -> list[Pair] | Failure:
+    def _on_second_card(self, trial: Trial, took_s: float) -> OnSecondCard | Failure | None:
+        """The same rounds on another card of a search on several, if they take no longer than the search did.
+
+        None: there is no other card, or no time.
+        """
+        searched_s = sum(done.seconds for done in self.study.trials)
+        second = self.runner.elsewhere() if not self.plan.quick and took_s <= searched_s else None
+        if second is None:
+            return None
+        place = self.folder.confirmation(trial.number).parent / "second-card"
+        pairs = self._interleave(trial, second, place)
+        if isinstance(pairs, Failure):
+            return pairs
+        baseline_s, tuned_s = zip(*((baseline.latency_s, tuned.latency_s) for baseline, tuned in pairs), strict=True)
+        return OnSecondCard(card=second.where or "", baseline_latency_s=baseline_s, tuned_latency_s=tuned_s)
+
+    def _interleave(self, trial: Trial, runner: Runner, parent: Path) -> list[Pair] | Failure:
         """Pairs of measurements, the baseline's and the trial's. A round of a command that was cut short is kept."""
         sides: dict[Side, Trial] = {"first": self.study.baseline, "second": trial}
-        parent, kept = self.folder.confirmation(trial.number).parent, dict[int, dict[Side, Measurement]]()
+        rounds = dict[int, dict[Side, Measurement]]()
 
         def place(number: int, side: Side) -> Path:
             return parent / f"round-{number + 1}-trial-{sides[side].number}"
 
+        def measured(number: int, first: Side) -> dict[Side, Measurement] | Failure:
+            """Both sides of a round, on one card: a round whose card is gone after its first side begins again."""
+            order = sorted(sides, key=lambda side: side != first)
+            while True:
+                found, cards = dict[Side, Measurement](), set[str | None]()
+                for side in order:
+                    config = sides[side].config
+                    outcome = runner.run(place(number, side), config, pictures=False, earlier=self.study.trials)
+                    if isinstance(outcome, Failure):
+                        return outcome
+                    found[side] = outcome
+                    cards.add(runner.where)
+                if len(cards) == 1:
+                    return found
+
         def run(number: int, side: Side) -> Measurement | Failure:
-            if number not in kept:
-                found = {each: self.runner.finished(place(number, each), sides[each].config) for each in sides}
-                whole = {each: measured for each, measured in found.items() if measured is not None}
+            if number not in rounds:
+                found = {each: runner.finished(place(number, each), sides[each].config) for each in sides}
+                whole = {each: outcome for each, outcome in found.items() if outcome is not None}
                 # Half a round is measured again as a whole: its two sides must lie side by side in time.
-                kept[number] = whole if len(whole) == len(sides) else {}
-                if not kept[number]:
+                if len(whole) < len(sides):
                     self.listen(Confirming(trial, number + 1))
-            if kept[number]:
-                return kept[number][side]
-            return self.runner.run(place(number, side), sides[side].config, pictures=False, earlier=self.study.trials)
+                    both = measured(number, side)
+                    if isinstance(both, Failure):
+                        return both
+                    whole = both
+                rounds[number] = whole
+            return rounds[number][side]
 
         return interleave(run, least=self.plan.rounds, most=self.plan.rounds if self.plan.quick else None)
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune.isolation import LIFELINE, MARK
+from autotune.isolation import LIFELINE, MARK, TIMED
 
 if TYPE_CHECKING:
     from autotune.job import Job
@@ -96,6 +96,13 @@ def when_the_parent_dies(send: signal.Signals) -> None:
     The parent is the thread that started this process, so it must wait for the process.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, send)
+
+
+def tell_timed() -> None:
+    """Tell a worker of a search on several cards that loading and compiling are over, see cluster/gate.py."""
+    path = os.environ.get(TIMED)
+    if path is not None:
+        Path(path).touch()
 
 
 def die_with_parent() -> None:

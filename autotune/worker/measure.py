@@ -26,6 +26,7 @@ from autotune.reuse import Reuse
 from autotune.study_folder import picture_name
 from autotune.target import Target
 from autotune.worker.host import taken
+from autotune.worker.main import tell_timed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -55,6 +56,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     pipe.set_progress_bar_config(disable=True)
 
     def check(kernels: dict[str, int] | None) -> None:
+        tell_timed()
         effects.update(build.verify(pipe, config, kernels))
 
     reuse, workload = job.reuse or Reuse(), target.workload
@@ -85,6 +87,7 @@ def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
     build.apply(pipe, config, target.workload, device)
+    tell_timed()
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
         images = draw(pipe, target.workload)

@@ -17,6 +17,7 @@ from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.knobs import complete
 from autotune.measurement import Health
+from autotune.pipelines import factory
 from autotune.reuse import Reuse, SourceTrial
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor
@@ -171,3 +172,42 @@ def test_a_card_is_off_only_beyond_the_noise_between_processes() -> None:
     hot, cool = anchor("b/gpu-0", 1.06, 78).measured, anchor("a/gpu-1", 1.0, 64).measured
     assert off_words(0.06, hot, cool) == "is 6% slower than the other cards: hotter by 14 °C"
     assert off_words(-0.06, cool, None) == "is 6% faster than the other cards"
+
+
+def test_a_card_that_is_gone_after_a_trial_failed_is_to_blame_and_not_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = gpu(8, 0).model_copy(update={"uuid": "GPU-1"})
+    monkeypatch.setattr(work, "find_device", lambda word: card)
+    assert work._is_gone(card) is None
+    monkeypatch.setattr(work, "find_device", lambda word: card.model_copy(update={"uuid": "GPU-2"}))
+    assert "in its place is" in (work._is_gone(card) or "")
+
+    def lost(word: str | None) -> None:
+        raise UserError(f"--device {word}: there is no such device.")
+
+    monkeypatch.setattr(work, "find_device", lost)
+    assert work._is_gone(card) == "--device GPU-1: there is no such device."
+    assert work._is_gone(CPU) is None, "a processor does not go"
+
+
+def test_what_the_user_allows_travels_with_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "AUTOTUNE_BUSY": "accept"})
+    assert order(tmp_path).busy
+    work._take_variables({}, busy=False)
+    assert "AUTOTUNE_BUSY" not in os.environ, "the search did not ask for it, whatever the worker's host has"
+    assert not order(tmp_path).busy
+    work._take_variables({}, busy=True)
+    assert os.environ["AUTOTUNE_BUSY"] == "accept"
+
+
+def test_a_worker_runs_the_users_function_only_where_its_file_is_the_searchs(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def make(dtype): ...\n")
+    built = factory.described(f"{tmp_path / 'mine.py'}:make", run_code=True)
+    built = built.model_copy(update={"revision": factory.digest_of(tmp_path / "mine.py")})
+    factory._allowed.clear()
+    work._allow_code(built)
+    assert factory.variables([built])
+    (tmp_path / "mine.py").write_text("def make(dtype): 1 / 0\n")
+    with pytest.raises(UserError, match="is another file here than where the search runs"):
+        work._allow_code(built)

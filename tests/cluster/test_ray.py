@@ -1,10 +1,11 @@
 """A search on a real Ray cluster: four nodes on this machine, on the loopback interface, with one pretended card each.
 
-The children are fakes that answer at once or hang, so that faults can be injected. Ray's start takes seconds: all tests
-share one cluster, and those that end a node come last.
+The children are fakes that answer at once or hang, so that faults can be injected. Ray's start takes seconds of a core,
+and so does each of its tasks: all tests share one cluster and have few trials, and those that end a node come last.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -16,31 +17,46 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_work
 import pytest
 from conftest import make_target
 from made_up import measured, quality, record
+from PIL import Image
 
-from autotune.cluster.messenger import RayMessenger
+from autotune.cluster.fleet import read_plan, statuses
+from autotune.cluster.messenger import RayMessenger, Ready
 from autotune.cluster.settings import Settings
 from autotune.cluster.team import Team
 from autotune.devices import find_device
 from autotune.devices.probe import versions
+from autotune.execution import isolate
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
 from autotune.goal import Budget
 from autotune.knobs import complete
+from autotune.study.pareto_front import pick_trial
+from autotune.study.record import read_trials
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
 from autotune.study.storage import OnDisk
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.tuning.events import CardTold, Event
+from autotune.tuning.explore import Explorer
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for a machine whose real address it has to find
 MIB = 2**20
 TARGET = make_target().model_copy(update={"device": find_device("cpu"), "versions": versions(), "environment": {}})
 SPACE = make_space(TARGET, shipped_space_file("demo.toml"), fix={}, exclude=(), baseline=complete({}))
+FREE = {"dtype", "tome_ratio"}
+SIX = make_space(
+    TARGET,
+    shipped_space_file("demo.toml"),
+    fix={},
+    exclude=SPACE.free.keys() - FREE,
+    baseline=complete({}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +67,8 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "measure.json", outcome.model_dump(mode="json"))
     alike = quality().model_copy(update={"ssim": (1.0, 1.0)})  # the baseline drawn again is like itself
     write_json(folder / "score.json", alike.to_json())
+    write_json(folder / "factors.json", {"dtype=bf16": 0.7, "tome_ratio=0.25": 1.3, "tome_ratio=0.5": 0.9})
+    Image.new("RGB", (64, 64), "red").save(folder / "picture.png")
     return folder
 
 
@@ -58,22 +76,33 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(control: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_CONTROL", str(control))
-        patch.setenv("PYTHONPATH", f"{HERE}:{HERE.parents[1]}")
+        patch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_raylet_start_wait_time_s", "300")
-        from ray.cluster_utils import Cluster
-
-        memory, where = {"object_store_memory": 80 * MIB}, {"node_ip_address": LOOPBACK}
-        node = {"num_cpus": 1, "resources": {"card": 1}, **memory, **where}
-        head = {"num_cpus": 0, "include_dashboard": False, **memory, **where, **ports()}
-        found = Cluster(initialize_head=True, head_node_args=head)
+        patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")  # 60 s: who has lost the head waits so long for it
+        for name, value in {"period": 1000, "timeout": 3000, "initial_delay": 2000}.items():
+            patch.setenv(f"RAY_health_check_{name}_ms", str(value))
+        found = start_cluster()
         try:
-            for _ in range(4):
-                found.add_node(**node, **ports())
+            for _ in range(3):
+                found.add_node(**node(), **ports())
             yield found
         finally:
             found.shutdown()
+
+
+def node() -> dict[str, Any]:
+    memory, where = {"object_store_memory": 80 * MIB}, {"node_ip_address": LOOPBACK}
+    return {"num_cpus": 1, "resources": {"card": 1}, **memory, **where}
+
+
+def start_cluster(**options: Any) -> Any:
+    """A cluster of one node, which is its head."""
+    from ray.cluster_utils import Cluster
+
+    head = {"include_dashboard": False, **node(), **ports(), **options}
+    return Cluster(initialize_head=True, head_node_args=head)
 
 
 def ports() -> dict[str, int]:
@@ -88,18 +117,21 @@ class Files(OnDisk):
     database = None
 
 
+def new_study(folder: StudyFolder, space: Any) -> Study:
+    kept = record(space=space.values).model_copy(update={"target": TARGET})
+    write_json(folder.study, kept.to_json())
+    return Study(folder, kept, space, sampler="random", parallel=True, store=Files(folder))
+
+
 class Search:
     """A search on the cluster, in a thread, so that a test can do things to it meanwhile."""
 
-    def __init__(self, path: Path, cluster: Any, budget: int, workers: int) -> None:
+    def __init__(self, path: Path, cluster: Any, budget: int, workers: int, space: Any = SPACE) -> None:
         self.folder, self.events = StudyFolder(path / "study"), list[Event]()
         self.folder.create()
-        kept = record(space=SPACE.values).model_copy(update={"target": TARGET})
-        write_json(self.folder.study, kept.to_json())
-        store = Files(self.folder)
-        self.study = Study(self.folder, kept, SPACE, sampler="random", parallel=True, store=store)
+        self.study = new_study(self.folder, space)
         settings = Settings(
-            address=cluster.address, workers=workers, resource="card", function="fake_work:perform", driver_ip=LOOPBACK
+            address=cluster.address, workers=workers, resource="card", function=fake_work.FUNCTION, driver_ip=LOOPBACK
         )
         self.messenger = RayMessenger(settings, path / "messages")
         self.error: BaseException | None = None
@@ -157,41 +189,139 @@ def are_gone(pids: list[int]) -> bool:
 def test_a_worker_is_killed_a_disk_is_full_and_the_connection_is_lost(
     tmp_path: Path, cluster: Any, control: Path
 ) -> None:
-    """No trial is lost or counted twice, and no process is left of what was lost."""
+    """No trial is lost or counted twice, no process of what was lost is left, and the pick is a local search's."""
     for name in ("0001.hang", "0003.hang"):
         (control / name).touch()
     (control / "0002.full").touch()
-    search = Search(tmp_path, cluster, budget=5, workers=2)
+    search = Search(tmp_path, cluster, budget=6, workers=2, space=SIX)
     child, descendant, worker = hanging(control, 1, search)
     (control / "0001.hang").unlink()
     os.kill(worker, signal.SIGKILL)
     until(lambda: are_gone([child, descendant]), 10, "processes of a killed worker are left")
     pids = hanging(control, 3, search)
-    until((search.folder.trial(2) / "trial.json").exists, 200, "trial 2 did not find a place")
+    for number in (1, 2):  # what is lost with the connection, too, is lost twice
+        until((search.folder.trial(number) / "trial.json").exists, 200, f"trial {number} did not find a place")
     (control / "0003.hang").unlink()
     process = search.messenger._process
     assert process is not None
     process.kill()  # as Ray itself ends its driver where the cluster's head is gone
     until(lambda: are_gone(pids), 10, "processes of a lost connection are left")
     search.join()
-    assert [trial.number for trial in search.study.trials] == list(range(5))
+    assert [trial.number for trial in search.study.trials] == list(range(6))
     assert all(trial.measured for trial in search.study.trials), [trial.outcome for trial in search.study.trials]
     assert sorted(p.name for p in search.folder.trial(3).iterdir()) == [
         *("images", "job.json", "log.txt", "outcome.json", "score", "trial.json")
     ]
     assert not (tmp_path / "messages" / "arriving").exists()
+    local = searched_here(tmp_path / "local", control)
+    picks = [pick_trial(study.trials, study.baseline, study.record.goal) for study in (search.study, local)]
+    assert [pick and (pick.values["dtype"], pick.values["tome_ratio"]) for pick in picks] == [("bf16", 0.5)] * 2
 
 
-SEARCH = """
-import sys
-from pathlib import Path
-sys.path[:0] = {paths!r}
-import test_ray
-class Found:
-    address = {address!r}
-search = test_ray.Search(Path({path!r}), Found, budget=4, workers=1)
-search.join()
+def searched_here(path: Path, control: Path) -> Study:
+    """The study of a search of the same six configs by this process, with the same fake children."""
+    folder = StudyFolder(path)
+    folder.create()
+    study = new_study(folder, SIX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolate, "run", functools.partial(isolate.run, command=fake_work.COMMAND))
+        patch.setattr(isolate, "WORKER", fake_work.COMMAND)
+        runner = Runner(folder, TARGET, 120.0, isolation="spawn")
+        Explorer(folder, study, runner, lambda event: None, reuse=False).explore(Budget(trials=6))
+    return study
+
+
+PLAN = """
+[search]
+budget = 2
+confirm_rounds = 0
+scorer = "none"
+prompts = {prompts!r}
+device = "cpu"
+sampler = "random"
+reuse = false
+[[pipeline]]
+pipeline = "demo"
+[[pipeline]]
+pipeline = "sd15"
+[[workload]]
+size = "64x64"
+[[workload]]
+size = "96x96"
 """
+FLEET = [sys.executable, "-P", str(TESTS / "fake_work.py"), "fleet", "plan.toml", "--workers", "1", "--address"]
+
+
+def test_a_fleet_is_killed_stopped_by_ctrl_c_and_then_ends_by_the_same_command(
+    tmp_path: Path, cluster: Any, control: Path
+) -> None:
+    """Each time, no process is left on any node after 10 s."""
+    (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
+    (tmp_path / "plan.toml").write_text(PLAN.format(prompts=str(tmp_path / "prompts.txt")))
+    cells = [cell.name for cell in read_plan(tmp_path / "plan.toml").cells]
+    assert len(cells) == 4
+
+    def states() -> list[str]:
+        return [status.state for status in statuses(read_plan(tmp_path / "plan.toml"))]
+
+    def stop_in(cell: int, how: signal.Signals) -> "subprocess.CompletedProcess[str]":
+        (control / "0001.pids").unlink(missing_ok=True)
+        fleet = subprocess.Popen([*FLEET, cluster.address], cwd=tmp_path, stdout=-1, stderr=-2, text=True)
+        try:
+            before = tmp_path / "plan" / cells[cell - 1] / "best.json"
+            until(lambda: before.exists() or fleet.poll() is not None, 400, "the cell before does not end")
+            (control / "0001.hang").touch()
+            pids = hanging(control, 1)
+            assert states()[cell] == "running"
+            fleet.send_signal(how)
+            until(lambda: are_gone(pids), 10, f"processes of a fleet that was stopped by {how.name} are left")
+        finally:
+            (control / "0001.hang").unlink(missing_ok=True)
+            fleet.kill()
+        out, _ = fleet.communicate()
+        return subprocess.CompletedProcess(FLEET, fleet.returncode, out)
+
+    assert stop_in(1, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert states() == ["done", "waiting", "waiting", "waiting"]
+    stopped = stop_in(2, signal.SIGINT)
+    assert (stopped.returncode, "the same command continues" in stopped.stdout) == (130, True), stopped.stdout
+    assert f"{cells[1]}: goes on" in stopped.stdout
+    done = subprocess.run([*FLEET, cluster.address], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [f"{cell}: is finished" in done.stdout for cell in cells] == [True, True, False, False]
+    assert states() == ["done"] * 4
+    for cell in cells:
+        trials = read_trials(StudyFolder(tmp_path / "plan" / cell))
+        assert [trial.number for trial in trials] == [0, 1]
+        assert (tmp_path / "plan" / cell / "best.json").exists()
+    page = (tmp_path / "plan" / "fleet.html").read_text()
+    assert all(cell in page for cell in cells)
+
+
+def test_a_ray_of_our_own_is_reached_from_this_machine_alone(
+    tmp_path: Path, control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray takes 127.0.0.1 for this machine's address in the network, and whoever reaches it can run code here."""
+    from psutil import Process
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a token into it
+    messenger = RayMessenger(Settings(cards=1, resource="card", function=fake_work.FUNCTION), tmp_path)
+    try:
+        news = next(news for news in iter(lambda: messenger.news(60.0), "never") if news is not None)
+        assert isinstance(news, Ready), news
+        assert messenger._process is not None
+        started = Process(messenger._process.pid).children(recursive=True)
+        listening = {
+            (process.name(), connection.laddr.ip)
+            for process in started
+            for connection in process.net_connections()
+            if connection.status == "LISTEN"
+        }
+        assert {"raylet", "gcs_server"} <= {name for name, _ in listening}
+        assert {ip.removeprefix("::ffff:") for _, ip in listening} == {"127.0.0.1"}, listening
+    finally:
+        messenger.close()
+    until(lambda: are_gone([process.pid for process in started]), 10, "processes of our own Ray are left")
 
 
 def has_process(node: Any, pid: int) -> bool:
@@ -200,31 +330,54 @@ def has_process(node: Any, pid: int) -> bool:
     return parent in [started.process.pid for started in node.all_processes["raylet"]]
 
 
-def test_a_search_that_is_killed_leaves_no_process_on_any_node(tmp_path: Path, cluster: Any, control: Path) -> None:
-    (control / "0000.hang").touch()
-    (control / "0000.pids").unlink(missing_ok=True)
-    script = SEARCH.format(paths=[str(HERE), str(HERE.parent)], address=cluster.address, path=str(tmp_path))
-    search = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
-    try:
-        pids = hanging(control, 0)
-    finally:
-        search.kill()
-        search.wait()
-        (control / "0000.hang").unlink()
-    until(lambda: are_gone(pids), 10, "processes of a search that was killed are left")
+def hang_on(control: Path, number: int, search: Search, cluster: Any) -> tuple[list[int], Any]:
+    """The processes of this trial once it hangs, and its node, after which it goes on wherever it is given next."""
+    pids = hanging(control, number, search)
+    found = next(node for node in cluster.list_all_nodes() if has_process(node, pids[2]))
+    (control / f"{number:04d}.pids").unlink()
+    (control / f"{number:04d}.hang").unlink()
+    return pids, found
 
 
-def test_a_node_that_is_gone_costs_no_trial(tmp_path: Path, cluster: Any, control: Path) -> None:
-    """The last test of the module: it ends a node."""
-    (control / "0001.hang").touch()
-    (control / "0001.pids").unlink(missing_ok=True)
-    search = Search(tmp_path, cluster, budget=2, workers=4)
+def test_a_node_that_does_not_answer_and_a_node_that_is_gone_cost_no_trial(
+    tmp_path: Path, cluster: Any, control: Path
+) -> None:
+    """The network of the first one is cut until it is taken for dead: its result comes too late, and counts nothing."""
+    for number in (1, 2):
+        (control / f"{number:04d}.hang").touch()
+        (control / f"{number:04d}.pids").unlink(missing_ok=True)
+    search = Search(tmp_path, cluster, budget=4, workers=1)
     pids = hanging(control, 1, search)
-    node = next(node for node in cluster.worker_nodes if has_process(node, pids[2]))
-    (control / "0001.hang").unlink()
-    cluster.remove_node(node, allow_graceful=False)
+    silent = next(node for node in cluster.list_all_nodes() if has_process(node, pids[2]))
+    raylet = next(started.process.pid for started in silent.all_processes["raylet"])
+    os.kill(raylet, signal.SIGSTOP)
+    until(lambda: any(said.endswith("is gone with its node") for said in search.said), 120, "it is not noticed")
+    (control / "0001.hang").unlink()  # it ends as if nothing had happened
+    os.kill(raylet, signal.SIGCONT)
+    until(lambda: are_gone([*pids, raylet]), 20, "processes of a node that was taken for dead are left")
+    pids, gone = hang_on(control, 2, search, cluster)
+    cluster.remove_node(gone, allow_graceful=False)
     until(lambda: are_gone(pids), 10, "processes of a node that is gone are left")
     search.join()
+    assert [trial.number for trial in search.study.trials] == [0, 1, 2, 3]
+    assert all(trial.measured for trial in search.study.trials), [trial.outcome for trial in search.study.trials]
+    assert sum(said.endswith("is gone with its node") for said in search.said) == 2
+
+
+def test_a_head_that_is_restarted_costs_no_trial(tmp_path: Path, cluster: Any, control: Path) -> None:
+    """The last test of the module: the whole cluster ends, and a new one of a single node is started at its address."""
+    (control / "0001.hang").touch()
+    (control / "0001.pids").unlink(missing_ok=True)
+    search = Search(tmp_path, cluster, budget=2, workers=1)
+    pids = hanging(control, 1, search)
+    cluster.shutdown()
+    until(lambda: are_gone(pids), 10, "processes of a cluster that is gone are left")
+    (control / "0001.hang").unlink()
+    again = start_cluster(gcs_server_port=int(cluster.address.rpartition(":")[2]))
+    try:
+        assert again.address == cluster.address
+        search.join()
+    finally:
+        again.shutdown()
     assert [trial.number for trial in search.study.trials] == [0, 1]
     assert search.study.trials[1].measured
-    assert any(said.endswith("is gone with its node") for said in search.said)

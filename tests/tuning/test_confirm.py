@@ -37,6 +37,11 @@ class Again:
         self.outcomes: dict[Path, Measurement] = {}
         self.killed_at = 0
         self.drawn: list[tuple[Config, Workload]] = []
+        self.where: str | None = None
+        self.second: Any = None
+
+    def elsewhere(self) -> Any:
+        return self.second
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Measurement | Failure:
         self.calls += 1
@@ -138,6 +143,45 @@ def test_a_confirmation_that_was_killed_goes_on_with_its_first_unfinished_round(
     assert len(confirmation.tuned_latency_s) == 3
     assert [event.round for event in events] == rounds_left
     assert again.calls == 2 * len(rounds_left)
+
+
+@pytest.mark.parametrize(("there_s", "picked"), [(0.55, FASTER), (1.3, FAST)])
+def test_a_pick_is_confirmed_on_a_second_card_where_there_is_one(
+    tmp_path: Path, there_s: float, picked: dict[str, Any]
+) -> None:
+    """It gives way where the second card shows it to be slower."""
+    configs = [complete(values) for values in CONFIGS]
+    runner = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    runner.second = Again(dict(zip(configs, (1.1, 0.9, there_s), strict=True)))
+    runner.second.where = "b/gpu-0"
+    ours, _ = confirmer(tmp_path, runner)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    best, confirmation = ours.best()
+    assert best.config == complete(picked)
+    assert confirmation is not None
+    assert confirmation.second_card is not None
+    assert confirmation.second_card.card == "b/gpu-0"
+    assert confirmation.second_card.verdict is not None
+    assert confirmation.second_card.verdict.word == "FASTER"
+
+
+def test_a_round_whose_card_is_gone_after_its_first_side_begins_again(tmp_path: Path) -> None:
+    class Moving(Again):
+        def run(self, *args: Any, **options: Any) -> Any:
+            self.where = "a/gpu-0" if self.calls < 3 else "b/gpu-0"  # the card of the second round's first side is gone
+            return super().run(*args, **options)
+
+    configs = [complete(values) for values in CONFIGS]
+    runner = Moving(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    ours, events = confirmer(tmp_path, runner)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    _, confirmation = ours.best()
+    assert confirmation is not None
+    assert len(confirmation.tuned_latency_s) == 3
+    assert runner.calls == 8, "three rounds of two sides, the second one twice"
+    assert [event.round for event in events] == [1, 2, 3]
 
 
 def test_a_pick_that_was_lucky_gives_way_to_the_next_best(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("pictures", _pictures(summary)),
         ("worst place", _worst_place(summary)),
         ("batch", _beside_single(summary)),
+        ("second card", _second_card(summary)),
         ("motion", _motion(summary)),
         ("mismatches", _mismatches(_measurements(summary))),
         ("memory by part", _memory_of_parts(summary)),
@@ -116,6 +117,15 @@ def _beside_single(summary: StudySummary) -> str:
         f"the pick's pictures of batch {beside.batch} beside those of batch 1, same prompts and seeds: SSIM "
         f"{beside.ssim_mean:.4f} (worst {beside.ssim_worst:.4f}), {beside.equal} of {beside.pictures} equal bit for bit"
     )
+
+
+def _second_card(summary: StudySummary) -> str:
+    """What the rounds of the confirmation showed on a second card, of a search on several."""
+    confirmation = summary.tuned.confirmation if summary.tuned else None
+    second = confirmation.second_card if confirmation else None
+    if second is None or second.verdict is None:
+        return ""
+    return f"{second.card}: " + second.verdict.words("the baseline's speed")
 
 
 def _motion(summary: StudySummary) -> str:

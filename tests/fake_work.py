@@ -1,0 +1,76 @@
+"""What a worker of the tests runs: work.perform, with fake_child.py in place of the child that measures.
+
+    python fake_work.py WORDS
+
+is `autotune WORDS` in a process of its own that gives such orders, with a probe that loads nothing.
+"""
+
+import errno
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from autotune.cluster import work
+from autotune.cluster.parcel import Parcel
+from autotune.execution import isolate
+
+COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("fake_child.py")))
+CONTROL = "FAKE_CONTROL"
+FUNCTION = "fake_work:perform"
+
+
+def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
+    isolate.WORKER = COMMAND
+    isolate.run = functools.partial(isolate.run, command=COMMAND)
+    full = Path(os.environ[CONTROL]) / f"{Path(json.loads(order_json)['place']).name}.full"
+    if full.exists():
+        full.unlink()
+        work.tempfile.mkdtemp = _full  # type: ignore[assignment]
+    return work.perform(order_json, *parcels)
+
+
+def _full(*args: object, **options: object) -> str:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def probe(place: Path, pipeline: Any, device: Any, request: Any, **options: object) -> Any:
+    """In place of execution.probe.probe: the target of tests."""
+    from conftest import TRAITS
+
+    from autotune.devices.probe import versions
+    from autotune.target import Target
+    from autotune.workload import Workload
+
+    width, height = request.size or (64, 64)
+    return Target(
+        pipeline=pipeline.model_copy(update={"revision": "test", "traits": TRAITS}),
+        workload=Workload(
+            prompts=request.prompts.texts, width=width, height=height, batch=1, steps=3, guidance_scale=4.0
+        ),
+        device=device,
+        versions=versions(),
+        environment={},
+    )
+
+
+def main() -> None:
+    from autotune import cli
+    from autotune.cluster import open as opens
+    from autotune.tuning import search
+
+    chosen = opens.choose_settings
+
+    def choose(*args: Any) -> Any:
+        settings = chosen(*args)
+        return settings and settings.model_copy(update={"function": FUNCTION})
+
+    opens.choose_settings = choose
+    search.probe = probe  # type: ignore[assignment]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
