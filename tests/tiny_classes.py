@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import tiny_clips
+import tiny_images
+import tiny_readers
 import tiny_videos
 import torch
 import transformers
@@ -215,18 +218,12 @@ def _vision() -> Any:
     return transformers.CLIPVisionModelWithProjection(config).eval()
 
 
-def _controlnet_of(name: str, denoiser: str) -> Any:
+def _controlnet_of(name: str, denoiser: str, **more: Any) -> Any:
     """The ControlNet of this class with the configuration of the tiny denoiser."""
     cls, config = getattr(diffusers, name), COMPONENTS[denoiser]().config
     taken = inspect.signature(cls.__init__).parameters
     torch.manual_seed(8)
-    return cls(**{key: value for key, value in config.items() if key in taken}).eval()
-
-
-def _processor(name: str, *readers: str) -> Any:
-    """A processor of transformers: a tokenizer, and what reads pictures and videos."""
-    made = [getattr(transformers, reader)() for reader in readers]
-    return getattr(transformers, name)(made[0], tokenizer(), *made[1:], chat_template=CHAT)
+    return cls(**{key: value for key, value in config.items() if key in taken} | more).eval()
 
 
 def _mistral() -> Any:
@@ -468,8 +465,6 @@ COMPONENTS: dict[str, Callable[[], Any]] = {
         num_visual_blocks=1,
         axes_dims=(4, 4, 8),
     ),
-    "Qwen2VLProcessor": lambda: _processor("Qwen2VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
-    "AutoProcessor": lambda: _processor("PixtralProcessor", "PixtralImageProcessor"),
     "Mistral3ForConditionalGeneration": lambda: _mistral(),
     "Kandinsky3UNet": _transformer(
         "Kandinsky3UNet",
@@ -482,9 +477,12 @@ COMPONENTS: dict[str, Callable[[], Any]] = {
         encoder_hid_dim=WIDTH,
     ),
 }
-COMPONENTS |= tiny_videos.PARTS
+COMPONENTS |= tiny_videos.PARTS | tiny_clips.PARTS | tiny_images.PARTS | tiny_readers.PARTS
 COMPONENTS |= {"LlamaModel": lambda: language_model("LlamaModel")}
-COMPONENTS |= {"LlamaTokenizer": tokenizer, "LlamaTokenizerFast": tokenizer}
+COMPONENTS |= {"LlamaTokenizer": tokenizer, "LlamaTokenizerFast": tokenizer, "PreTrainedTokenizerBase": tokenizer}
+COMPONENTS |= {"TokenizersBackend": tokenizer, "SchedulerMixin": _flow}
+COMPONENTS |= {"T5Gemma2Encoder": lambda: language_model("Gemma2Model")}
+COMPONENTS |= {"Qwen2VLForConditionalGeneration": lambda: qwen_vl("Qwen2VLForConditionalGeneration")}
 LEFT_OUT = ("transformer_2", "safety_checker", "feature_extractor", "image_encoder", "watermarker")
 
 
@@ -539,13 +537,22 @@ def _sd3_inpaint() -> dict[str, Any]:
     return made | {"transformer": transformer, "vae": _changed(made["vae"], latent_channels=16)}
 
 
-def _sd3_controlled() -> dict[str, Any]:
-    made = FAMILIES["StableDiffusion3Pipeline"]()
-    return made | {"controlnet": diffusers.SD3ControlNetModel.from_transformer(made["transformer"], num_layers=1)}
+def _sd3_controlled(masks: int = 0) -> dict[str, Any]:
+    made, other = FAMILIES["StableDiffusion3Pipeline"](), FAMILIES["StableDiffusion3Pipeline"]()["transformer"]
+    # from_transformer() writes into the configuration of the transformer that it is given
+    control = diffusers.SD3ControlNetModel.from_transformer(other, num_layers=1, num_extra_conditioning_channels=masks)
+    return made | {"controlnet": control}
 
 
 def _cogview_control() -> dict[str, Any]:
     return {"transformer": _changed(COMPONENTS["CogView4Transformer2DModel"](), in_channels=8)}
+
+
+def _hunyuan_dit_controlled() -> dict[str, Any]:
+    """Its ControlNet adds to the skip connections, of which six layers have two."""
+    transformer = _changed(COMPONENTS["HunyuanDiT2DModel"](), num_layers=6)
+    controlnet = _controlnet_of("HunyuanDiT2DControlNetModel", "HunyuanDiT2DModel", transformer_num_layers=6)
+    return {**_deep_vae(), "transformer": transformer, "controlnet": controlnet}
 
 
 def _xl_pix2pix() -> dict[str, Any]:
@@ -590,11 +597,16 @@ TINY: dict[str, Callable[[], dict[str, Any]]] = {
     "StableDiffusion3Img2ImgPipeline": lambda: FAMILIES["StableDiffusion3Pipeline"](),
     "StableDiffusion3InpaintPipeline": _sd3_inpaint,
     "StableDiffusion3ControlNetPipeline": _sd3_controlled,
-    "StableDiffusion3ControlNetInpaintingPipeline": _sd3_controlled,
+    "StableDiffusion3ControlNetInpaintingPipeline": lambda: _sd3_controlled(1),
     "CogView4ControlPipeline": _cogview_control,
     "HunyuanDiTPipeline": _deep_vae,
     "HunyuanDiTPAGPipeline": _deep_vae,
-    "HunyuanDiTControlNetPipeline": _deep_vae,
+    "HunyuanDiTControlNetPipeline": _hunyuan_dit_controlled,
+    "QwenImageControlNetInpaintPipeline": lambda: {
+        "controlnet": _controlnet_of(
+            "QwenImageControlNetModel", "QwenImageTransformer2DModel", extra_condition_channels=4
+        )
+    },
     "KandinskyV22CombinedPipeline": _kandinsky_2_2,
     "KandinskyV22Img2ImgCombinedPipeline": _kandinsky_2_2,
     "KandinskyV22InpaintCombinedPipeline": lambda: _kandinsky_2_2(9),
@@ -603,6 +615,10 @@ TINY: dict[str, Callable[[], dict[str, Any]]] = {
     "StableDiffusionInstructPix2PixPipeline": lambda: {"unet": unet(8)},
     "StableDiffusionXLInstructPix2PixPipeline": lambda: _xl_pix2pix(),
     "StableDiffusion3PAGImg2ImgPipeline": lambda: FAMILIES["StableDiffusion3Pipeline"](),
+    **tiny_clips.TINY,
+    **tiny_images.TINY,
+    **tiny_readers.TINY,
+    "HunyuanSkyreelsImageToVideoPipeline": lambda: _hunyuan_video() | tiny_clips.hunyuan_skyreels(),
 }
 for _name in ("", "PAG", "Img2Img", "PAGImg2Img", "Inpaint", "PAGInpaint"):
     _prefix = f"StableDiffusionXL{_name}Pipeline"

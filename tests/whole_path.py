@@ -6,7 +6,7 @@ The code is that of a search's children and of production; there is no sampler b
 import random
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,21 @@ def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(latency, name, value)
 
 
-def probed(checkpoint: Path, *, side: int, steps: int, guidance: float | None = None, **options: Any) -> Target:
+def probed(
+    checkpoint: Path,
+    *,
+    side: int,
+    steps: int,
+    guidance: float | None = None,
+    negative_prompt: str | None = None,
+    call: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Target:
     """The target of a search of this checkpoint, in calls of this size and number of steps.
 
-    guidance  None: the pipeline's default
-    options   of resolve()
+    guidance, negative_prompt  None: the pipeline's default
+    call     other arguments of the pipe's call
+    options  of resolve()
     """
     pipeline = resolve(str(checkpoint), **options).model_copy(update={"scorer": None})
     traits = traits_of(pipeline)
@@ -75,7 +85,8 @@ def probed(checkpoint: Path, *, side: int, steps: int, guidance: float | None = 
             height=side,
             steps=steps,
             guidance_scale=traits.default_guidance_scale if guidance is None else guidance,
-            negative_prompt=traits.default_negative_prompt,
+            negative_prompt=negative_prompt or traits.default_negative_prompt,
+            call=dict(call or {}),
             frames=2 * traits.frames_multiple + 1 if traits.frames_argument else None,
         ),
         device=probe_device(find_device("cpu")),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # The arguments that set how strongly the prompt guides, the usual one first.
 GUIDANCE = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale", "prior_guidance_scale")
+SCHEDULE = "guidance_schedule"  # the argument for a scale of each step
 # A call without a negative prompt is not guided by `true_cfg_scale`. This one is what the model cards pass (QwenImage).
 BLANK = " "
 # How the size is given. Binning and resizing are switched off: they would draw another size than the requested one.
@@ -68,6 +69,25 @@ def steps_of(steps: int, taken: Container[str], default_steps: int | None) -> di
     """
     bound = "intermediate_timesteps" in taken and steps != default_steps
     return {"num_inference_steps": steps, **({"intermediate_timesteps": None} if bound else {})}
+
+
+def guidance_of(workload: Workload, argument: str | None, taken: Container[str]) -> dict[str, Any]:
+    """The arguments for the workload's guidance, of a call with the arguments `taken`, one of which sets the guidance.
+
+    Ideogram4's call has a scale for each of its default number of steps, and refuses one scale beside them.
+    """
+    if argument is None or workload.guidance_scale is None or SCHEDULE in workload.call:
+        return {}
+    return {argument: workload.guidance_scale, **({SCHEDULE: None} if SCHEDULE in taken else {})}
+
+
+def default_guidance(pipe: "DiffusionPipeline") -> float | None:
+    """The scale by which a call is guided by default, of a schedule its first; None: the call sets none."""
+    argument = guidance_argument(pipe)
+    scale = default(pipe, argument) if argument else None
+    if scale is None:
+        scale = next(iter(default(pipe, SCHEDULE) or ()), None)
+    return None if scale is None else float(scale)
 
 
 def guidance_argument(pipe: "DiffusionPipeline") -> str | None:
@@ -127,9 +147,7 @@ def workload_values(pipe: "DiffusionPipeline", workload: Workload) -> dict[str, 
     values = size_values(workload.width, workload.height) | steps_values(pipe, workload.steps)
     values = {name: value for name, value in values.items() if name in parameters(pipe)}
     values |= frames_values(pipe, workload.frames)
-    guidance = guidance_argument(pipe)
-    if guidance is not None and workload.guidance_scale is not None:
-        values[guidance] = workload.guidance_scale
+    values |= guidance_of(workload, guidance_argument(pipe), parameters(pipe))
     if workload.negative_prompt is not None:
         values["negative_prompt"] = workload.negative_prompt
     if workload.strength is not None:

@@ -52,6 +52,14 @@ def _does(cls: Any, task: str) -> bool:
     return needed in taken and ("mask_image" in taken) == (task == "inpainting")
 
 
+def names_class(spec: Any) -> bool:
+    """Is this entry of a model_index.json a library and a class, or twice null?
+
+    Others are settings, which may be lists, such as Krea 2's layers of its text encoder.
+    """
+    return isinstance(spec, list) and len(spec) == 2 and all(word is None or isinstance(word, str) for word in spec)
+
+
 def read_index(folder: Path) -> dict[str, Any]:
     """The model_index.json in this folder: "_class_name", and component -> (library, class).
 

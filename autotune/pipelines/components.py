@@ -9,6 +9,7 @@ from autotune.footprint import Component
 from autotune.pipeline import Pipeline
 from autotune.pipelines import locate, parts
 from autotune.pipelines.checkpoint import is_single_file
+from autotune.pipelines.classes import names_class
 from autotune.pipelines.random_weights import assemble, component
 from autotune.pipelines.weight_files import Counts, counted, stored_formats
 
@@ -58,7 +59,7 @@ def _left_out(pipe: "DiffusionPipeline", folder: Path) -> dict[str, "torch.nn.Mo
     import torch
 
     index = json.loads((folder / "model_index.json").read_text())
-    lost = [n for n, spec in index.items() if isinstance(spec, list) and None not in spec and not hasattr(pipe, n)]
+    lost = [n for n, spec in index.items() if names_class(spec) and None not in spec and not hasattr(pipe, n)]
     lost += [name for name, part in pipe.components.items() if part is None]
     models = [name for name in lost if (folder / name / "config.json").is_file()]
     return {name: component(folder / name, index[name], torch.float32, "meta") for name in models}

@@ -115,10 +115,10 @@ def call_arguments(
     for name, kind in picture_arguments(pipe).items():
         if kind == "reference":  # one for each adapter, whatever the number of prompts
             arguments[name] = [(given or {}).get(name) or _picture(pipe, kind, workload.seed, workload)]
-        elif given and name in given:
-            arguments[name] = [given[name]] * len(prompts)
         else:
-            arguments[name] = [_picture(pipe, kind, seed, workload) for seed in seeds]
+            own = given and given.get(name)
+            made = [own or _picture(pipe, kind, seed, workload) for seed in seeds]
+            arguments[name] = made[0] if len(made) == 1 else made  # some calls (WanImageToVideo) take no list
     return arguments
 
 

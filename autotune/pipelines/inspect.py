@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+SMALL = 8  # latent cells of a side that is decoded to see how many frames come out
 # The traits that rehearsed calls show and that have no default, where none was rehearsed.
 UNSEEN = {"vae_upcasts_fp16": False, "fuses_qkv": False}
 
@@ -70,7 +71,7 @@ def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
     pictures = {name: [inputs.PICTURES[kind](0, 256, 256)] for name, kind in inputs.picture_arguments(pipe).items()}
     size, guidance = call.default_size(pipe, pictures), call.guidance_argument(pipe)
     fault = call.guidance_fault(pipe)
-    scale = call.default(pipe, guidance) if guidance else None
+    scale = call.default_guidance(pipe)
     if fault is not None and guidance is not None:
         scale = 1.0  # no guidance, as the model cards of distilled checkpoints say
     width, height = (None, None) if isinstance(size, str) else size
@@ -81,7 +82,7 @@ def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "guidance_argument": guidance,
         "guidance_fault": fault,
         "guided_above": call.guided_above(pipe),
-        "default_guidance_scale": None if scale is None else float(scale),
+        "default_guidance_scale": scale,
         "takes_negative_prompt": "negative_prompt" in call.parameters(pipe),
         "default_negative_prompt": call.negative_prompt(pipe),
         "call_arguments": call.settable(pipe),
@@ -97,7 +98,28 @@ def _frames(pipe: "DiffusionPipeline") -> dict[str, Any]:
         return {}
     config = parts.denoiser(pipe).config
     number = call.default(pipe, argument) or getattr(config, "sample_frames", None)
-    return {"frames_argument": argument, "default_frames": number, "frames_multiple": parts.cell_frames(pipe)}
+    return {"frames_argument": argument, "default_frames": number, "frames_multiple": _frames_multiple(pipe)}
+
+
+def _frames_multiple(pipe: "DiffusionPipeline") -> int:
+    """The frames of a clip after the first are a multiple of this: those of one latent frame, or of two.
+
+    The VAE is asked: CogVideoX's decodes an odd number of latent frames to 1 + 4 n frames, but an even one to 4 n.
+    """
+    cell, vae = parts.cell_frames(pipe), parts.vae(pipe)
+    config = getattr(vae, "config", None)
+    channels = getattr(config, "latent_channels", None) or getattr(config, "z_dim", None)
+    if vae is None or cell == 1 or not isinstance(channels, int):
+        return cell
+    for latents in (1, 2):
+        try:
+            with torch.device("meta"), torch.no_grad():
+                clip = vae.decode(torch.empty(1, channels, 1 + latents, SMALL, SMALL), return_dict=False)[0]
+        except (RuntimeError, ValueError, TypeError):  # a VAE that must have values: it is as the pipe says
+            return cell
+        if clip.shape[2] == 1 + latents * cell:
+            return latents * cell
+    return cell
 
 
 def _quantized(pipeline: Pipeline, pipe: "DiffusionPipeline") -> dict[str, str]:

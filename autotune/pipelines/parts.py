@@ -79,14 +79,15 @@ def cell_px(pipe: "DiffusionPipeline") -> int:
     """The side of a latent cell, in pixels; 1 for a pipe that works on pixels."""
     if vae(pipe) is None:
         return 1
-    names = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
-    return next((int(side) for name in names if isinstance(side := getattr(pipe, name, None), int)), 8)
+    found = [side for name, side in vars(pipe).items() if "vae" in name and "spatial" in name]
+    found.append(getattr(pipe, "vae_scale_factor", None))
+    return next((int(side) for side in found if isinstance(side, int)), 8)
 
 
 def cell_frames(pipe: "DiffusionPipeline") -> int:
     """The number of frames that one latent frame stands for, but for the first; 1 where the VAE knows no time."""
-    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
-    return next((int(count) for name in names if isinstance(count := getattr(pipe, name, None), int)), 1)
+    found = (count for name, count in vars(pipe).items() if "vae" in name and "temporal" in name)
+    return next((int(count) for count in found if isinstance(count, int)), 1)
 
 
 def ip_adapters(pipe: "DiffusionPipeline") -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autotune import demo
 from autotune.pipeline import Pipeline
 from autotune.pipelines import factory, locate
-from autotune.pipelines.classes import component_class, pipeline_class
+from autotune.pipelines.classes import component_class, names_class, pipeline_class
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,8 @@ def assemble(
     folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random")
     cls = pipeline_class(pipeline, folder)
     index = json.loads((folder / "model_index.json").read_text())
-    specs = {name: spec for name, spec in index.items() if isinstance(spec, list)}
-    plain = {name: value for name, value in index.items() if not isinstance(value, list) and name[0] != "_"}
+    specs = {name: spec for name, spec in index.items() if names_class(spec)}
+    plain = {name: value for name, value in index.items() if name not in specs and name[0] != "_"}
     left_out = _without_vocabulary(folder, specs) if pipeline.weights == "random" else ()
     components = dict.fromkeys(left_out) | dict(given or {})
     components |= {
@@ -76,13 +76,15 @@ def component(
     folder: Path, spec: list[str | None], dtype: "torch.dtype", device: str, drawn_on: str | None = None
 ) -> Any:
     """The component of this folder. `spec`: its library and class, as in model_index.json; null: there is none."""
+    import torch
+
     library, class_name = spec
     if library is None or class_name is None:
         return None
     cls = component_class(library, class_name)
     if "Tokenizer" in class_name:
         return _tokenizer(cls, folder)
-    if any(word in class_name for word in ("Scheduler", "Processor", "Extractor")):
+    if not issubclass(cls, torch.nn.Module):  # schedulers, processors, guiders: they have no weights
         return cls.from_pretrained(folder)
     # diffusers' models have load_config. Others are transformers', even in a module of diffusers (the safety checker).
     if library == "transformers" or not hasattr(cls, "load_config"):

@@ -8,6 +8,7 @@ import os
 import re
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -20,6 +21,15 @@ from autotune.pipelines.inputs import check_call
 PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 ROW = re.compile(r"^\| `(\w+Pipeline)` \| (.+) \|$", re.MULTILINE)
 SIDES = {"IF": 16, "Kandinsky": 64}  # pixels, by the beginning of the name; 32 for the others
+# What a call needs beside what autotune sets by itself: options of search, as a user gives them.
+CALLS: dict[str, dict[str, Any]] = {
+    "ChronoEditPipeline": {"call": {"enable_temporal_reasoning": True}},  # otherwise its clips have 5 frames
+    "EasyAnimatePipeline": {"negative_prompt": "a grey square"},  # its guided call fails without one
+    **{
+        f"StableDiffusionXLControlNetUnion{task}Pipeline": {"call": {"control_mode": [0]}}
+        for task in ("", "Img2Img", "Inpaint")
+    },
+}
 STEPS = 2
 SHARES = 3
 
@@ -72,7 +82,7 @@ def test_probe_knobs_two_trials_export_load_and_script(
     few_calls(monkeypatch)
     side = next((side for start, side in SIDES.items() if name.startswith(start)), 32)
     checkpoint = tiny_of(name, tmp_path / name)
-    target = whole_path(checkpoint, tmp_path / "study", side=side, steps=STEPS, seed=name)
+    target = whole_path(checkpoint, tmp_path / "study", side=side, steps=STEPS, seed=name, **CALLS.get(name, {}))
     traits = target.pipeline.known
     assert traits.class_name == name
     assert traits.denoiser

@@ -42,6 +42,7 @@ class Seen:
     breaks         model -> what its forward does that no whole graph can hold, as "reads a value (Tensor.tolist)"
     given          the shapes of what the denoiser was given, in each of its calls
     timesteps      the arguments of each call of the scheduler's set_timesteps
+    vae_encodes    was the VAE's encoder called?
     decoded_in     the number formats of the VAE's weights while it decoded
     encodes        of each call of a text encoder: was it within the pipe's encode_prompt, which was given words alone?
     """
@@ -53,6 +54,7 @@ class Seen:
     breaks: dict[str, str] = field(default_factory=dict)
     given: list[list[tuple[int, ...]]] = field(default_factory=list)
     timesteps: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    vae_encodes: bool = False
     decoded_in: set[torch.dtype] = field(default_factory=set)
     encodes: set[bool] = field(default_factory=set)
     fault: str | None = None
@@ -98,23 +100,32 @@ def rehearse(
     return seen
 
 
+class _Autocast(torch.autocast):  # type: ignore[misc]
+    """torch.autocast, which refuses the device type "meta". Some pipelines (Mochi) ask for that of their weights."""
+
+    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries' warnings about formats and devices do not concern a copy without weights.
+    """The libraries' warnings and refusals of formats and devices do not concern a copy without weights.
 
     A mask without values selects all.
     """
     from torch.fx.experimental import _config as meta
 
     loggers = [logging.getLogger(library) for library in ("diffusers", "transformers")]
-    before = [logger.level for logger in loggers]
+    before, before_autocast = [logger.level for logger in loggers], torch.autocast
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), meta.patch(meta_nonzero_assume_all_nonzero=True):
             warnings.simplefilter("ignore")
+            torch.autocast = _Autocast
             yield
     finally:
+        torch.autocast = before_autocast
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
 
@@ -231,6 +242,8 @@ class _Stage:
         vae = parts.vae(pipe)
         if vae is not None and hasattr(vae, "decode"):
             vae.decode = self._decoding(vae, vae.decode)
+        if vae is not None and hasattr(vae, "encode"):
+            vae.encode = self._vae_encoding(vae.encode)
         scheduler: Any = getattr(pipe, "scheduler", None)
         if hasattr(scheduler, "set_timesteps"):
             scheduler.set_timesteps = self._setting_timesteps(scheduler.set_timesteps)
@@ -319,6 +332,14 @@ class _Stage:
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.seen.decoded_in.add(next(vae.parameters()).dtype)
             raise _Enough
+
+        return watched
+
+    def _vae_encoding(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(encode)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.seen.vae_encodes = True
+            return encode(*args, **kwargs)
 
         return watched
 
@@ -458,7 +479,8 @@ def _anew(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return torch.empty_like(value)
     if isinstance(value, dict):
-        return type(value)(**{name: _anew(part) for name, part in value.items()})
+        made = {name: _anew(part) for name, part in value.items()}
+        return made if type(value) is dict else type(value)(**made)
     return type(value)(map(_anew, value)) if type(value) in (list, tuple) else value
 
 
