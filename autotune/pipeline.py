@@ -36,6 +36,7 @@ class KeptOutput(FrozenModel):
 
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
+Setting = bool | int | Weight | Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]  # of a scheduler
 
 
 class Traits(FrozenModel):
@@ -104,6 +105,7 @@ class Traits(FrozenModel):
     more_denoisers: tuple[Identifier, ...] = ()  # that take turns with `denoiser`: models of its class (Wan 2.2)
     guidance_doubles: bool = False  # the denoiser of a guided call gets a batch of double size
     encodes_apart: bool = False  # every call of a text encoder is within encode_prompt, which is given words alone
+    vae_encodes: bool = False  # a call encodes a picture, from which it starts
     vae_slices: bool = True  # the VAE can decode a batch one picture at a time
 
     @property
@@ -138,6 +140,7 @@ class Pipeline(FrozenModel):
     controlnet: str | None = None  # the hub id or folder of a ControlNet that is loaded with it
     lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
     scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
+    scheduler_settings: dict[Identifier, Setting] = Field(default_factory=dict)  # in which `scheduler` differs from it
     lora_weight: float = Field(default=1.0, allow_inf_nan=False)  # how strongly `lora` is fused
     more_loras: dict[str, Weight] = Field(default_factory=dict)  # source -> weight of LoRAs that are fused with it
     ip_adapter: str | None = None  # the .safetensors file of an IP-Adapter: a path, or owner/name:PATH of the hub
@@ -206,6 +209,7 @@ class Preset(FrozenModel):
     controlnet: str | None = None
     lora: str | None = None
     scheduler: str | None = None
+    scheduler_settings: dict[Identifier, Setting] = Field(default_factory=dict)
     architecture: str | None = None  # its folder under pipelines/architectures, for random weights; None: it has none
     controlnet_architecture: str | None = None
     scorer: str

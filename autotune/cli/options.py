@@ -38,6 +38,13 @@ class Model:
             help="A LoRA to fuse: a hub id, a folder or a .safetensors file, or one of them and :WEIGHT. Repeat it."
         ),
     ] = None
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="The diffusers class that takes the steps, as a LoRA for few steps needs, and :SETTING=VALUE,... "
+            "Default: the pipeline's."
+        ),
+    ] = None
     ip_adapter: Annotated[
         str | None,
         typer.Option(

@@ -13,6 +13,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from autotune.config import read_value
 from autotune.errors import UserError, nearest
 from autotune.pipeline import HUB_ID, TASKS, Pipeline, Preset, Weights, split_hub_file
 from autotune.pipelines import adapters, checkpoint, families
@@ -37,6 +38,7 @@ def resolve(
     task: str | None = None,
     controlnet: str | None = None,
     lora: str | Sequence[str] | None = None,
+    scheduler: str | None = None,
     ip_adapter: str | None = None,
     textual_inversion: str | Sequence[str] | None = None,
     config: str | None = None,
@@ -49,6 +51,7 @@ def resolve(
 
     word                       a preset, a hub id, a local folder, or a single .safetensors file
     task, controlnet, lora     options on top of it, see Pipeline; None: the preset's. A LoRA is SOURCE or SOURCE:WEIGHT
+    scheduler                  a class of diffusers, or CLASS:SETTING=VALUE,SETTING=VALUE; None: the preset's or its own
     ip_adapter, textual_inversion  see adapters.fields()
     config, variant, revision  which files are loaded, see Pipeline; None: as they are found
     factory, run_code          FILE.py:FUNCTION of the user, which builds the pipe instead, and that it may run
@@ -56,7 +59,11 @@ def resolve(
     if factory is not None:
         others = {"task": task, "controlnet": controlnet, "config": config, "variant": variant, "revision": revision}
         others |= {"ip-adapter": ip_adapter, "textual-inversion": str(textual_inversion) if textual_inversion else None}
-        others |= {"weights": weights if weights == "random" else None, "pipeline": word if word != "demo" else None}
+        others |= {
+            "scheduler": scheduler,
+            "weights": weights if weights == "random" else None,
+            "pipeline": word if word != "demo" else None,
+        }
         return _built(factory, lora, others, run_code=run_code)
     if run_code:
         raise UserError("--run-code allows the code of --factory FILE.py:FUNCTION to run: give that, or leave it out.")
@@ -65,13 +72,28 @@ def resolve(
         "task": task and _task(task),
         "controlnet": controlnet and _controlnet(controlnet),
         **_loras([lora] if isinstance(lora, str) else lora or ()),
+        **_scheduler(scheduler),
         **adapters.fields(ip_adapter, textual_inversion, weights),
     }
-    for option in ("task", "controlnet", "lora"):
+    for option in ("task", "controlnet", "lora", "scheduler"):
         own, value = getattr(named, option), options.get(option)
         if value is not None and own not in (None, value):
             raise UserError(f"--{option} {value}: {word} comes with another ({own}); name another --pipeline.")
     return named.model_copy(update={option: value for option, value in options.items() if value is not None})
+
+
+def _scheduler(word: str | None) -> dict[str, Any]:
+    """The fields of a Pipeline that CLASS or CLASS:SETTING=VALUE,SETTING=VALUE stands for. Raises UserError."""
+    if word is None:
+        return {}
+    name, _, rest = word.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
+    if not re.fullmatch(r"[A-Z]\w*Scheduler", name) or not all(key.isidentifier() and value for key, _, value in pairs):
+        raise UserError(
+            f"--scheduler takes the name of a diffusers class, such as TCDScheduler, and settings after a colon "
+            f"(EulerDiscreteScheduler:timestep_spacing=trailing), not {word!r}."
+        )
+    return {"scheduler": name, "scheduler_settings": {key: read_value(value) for key, _, value in pairs}}
 
 
 def _built(word: str, lora: str | Sequence[str] | None, others: dict[str, str | None], *, run_code: bool) -> Pipeline:
@@ -86,7 +108,9 @@ def _built(word: str, lora: str | Sequence[str] | None, others: dict[str, str | 
 def requested_options(pipeline: Pipeline) -> dict[str, str]:
     """The options that were requested on top of the named pipeline: "task", "controlnet", "lora" ... -> value."""
     preset = presets().get(pipeline.name)
-    options = {option: getattr(pipeline, option) for option in ("task", "controlnet", "lora", "ip_adapter")}
+    options = {
+        option: getattr(pipeline, option) for option in ("task", "controlnet", "lora", "scheduler", "ip_adapter")
+    }
     return {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
 
 
@@ -121,6 +145,7 @@ def _named(word: str, weights: Weights) -> Pipeline:
             controlnet=preset.controlnet,
             lora=preset.lora,
             scheduler=preset.scheduler,
+            scheduler_settings=preset.scheduler_settings,
         )
     scorer = DEFAULT_SCORER if weights == "pretrained" else None
     folder = Path(word).expanduser()

@@ -1,5 +1,6 @@
 """Loading: a live diffusers pipe, from the weights on the disk or at full size with random weights."""
 
+import inspect
 import json
 import warnings
 from collections.abc import Mapping
@@ -8,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autotune.errors import UserError
+from autotune.errors import UserError, nearest
 from autotune.pipeline import Pipeline
 from autotune.pipelines import checkpoint, factory, locate
 from autotune.pipelines.adapters import ip_adapter, textual_inversion
-from autotune.pipelines.classes import component_class, pipeline_class, scheduler_class
+from autotune.pipelines.classes import component_class, names_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
 from autotune.pipelines.running import remember
@@ -68,14 +69,19 @@ def import_classes(pipeline: Pipeline) -> None:
     folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
     pipeline_class(pipeline, folder)
     for spec in json.loads((folder / "model_index.json").read_text()).values():
-        if isinstance(spec, list) and None not in spec:
+        if names_class(spec) and None not in spec:
             component_class(*spec)
 
 
 def set_scheduler(pipe: "DiffusionPipeline", pipeline: Pipeline) -> None:
     """Replace the scheduler where the pipeline names another one, as distilled models need. Raises UserError."""
     if pipeline.scheduler is not None:
-        pipe.scheduler = scheduler_class(pipeline.scheduler).from_config(pipe.scheduler.config)
+        made = scheduler_class(pipeline.scheduler)
+        known = list(inspect.signature(made.__init__).parameters)[1:]
+        for name in pipeline.scheduler_settings:
+            if name not in known:
+                raise UserError(f"{pipeline.scheduler} has no setting {name!r}: {nearest(name, known)}")
+        pipe.scheduler = made.from_config(pipe.scheduler.config, **pipeline.scheduler_settings)
 
 
 def _pretrained(

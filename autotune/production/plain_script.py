@@ -12,7 +12,7 @@ from autotune.knob import Script
 from autotune.knobs import all_knobs
 from autotune.pictures.video import FRAME_MS
 from autotune.pipeline import Pipeline, split_hub_file
-from autotune.pipelines.call import size_values, steps_of
+from autotune.pipelines.call import guidance_of, size_values, steps_of
 from autotune.pipelines.checkpoint import is_single_file
 from autotune.production.tuned_config import TunedConfig
 from autotune.production.untrusted_input import check_class_name
@@ -207,7 +207,8 @@ def _more(pipeline: Pipeline) -> list[str]:
     """The lines that put the scheduler and the LoRAs on the pipe."""
     lines = []
     if pipeline.scheduler:
-        lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config)")
+        settings = "".join(f", {name}={value!r}" for name, value in pipeline.scheduler_settings.items())
+        lines.append(f"pipe.scheduler = {pipeline.scheduler}.from_config(pipe.scheduler.config{settings})")
     for name, (where, _) in pipeline.loras.items():
         source, file = split_hub_file(where) or (where, None)
         which = f", weight_name={file!r}" if file is not None else ""
@@ -283,8 +284,9 @@ def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
         call |= {tuned.pipeline.traits.frames_argument: repr(workload.frames), "output_type": repr("pil")}
     for name, what in tuned.inputs.items():
         mode = "L" if what == "mask" else "RGB"
-        every = "" if what == "reference" else " * len(prompts)"
-        call[name] = f"[picture({_picture_file(name)!r}, {mode!r})]{every}"
+        read = f"picture({_picture_file(name)!r}, {mode!r})"  # some calls take no list
+        every = "[{0}]" if what == "reference" else "{0} if len(prompts) == 1 else [{0}] * len(prompts)"
+        call[name] = every.format(read)
     call |= {name: repr(value) for name, value in _from_workload(tuned).items()}
     if workload.negative_prompt is not None:
         call["negative_prompt"] = f"[{workload.negative_prompt!r}] * len(prompts)"
@@ -299,8 +301,7 @@ def _from_workload(tuned: TunedConfig) -> dict[str, Any]:
     if traits is None:
         return {"num_inference_steps": workload.steps, "guidance_scale": workload.guidance_scale, **workload.call}
     values = steps_of(workload.steps, traits.call_arguments, traits.default_steps)
-    if traits.guidance_argument is not None and workload.guidance_scale is not None:
-        values[traits.guidance_argument] = workload.guidance_scale
+    values |= guidance_of(workload, traits.guidance_argument, traits.call_arguments)
     if workload.strength is not None:
         values["strength"] = workload.strength
     return values | workload.call

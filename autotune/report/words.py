@@ -72,8 +72,11 @@ def naming(pipeline: Pipeline) -> list[str]:
 def options(pipeline: Pipeline) -> list[str]:
     """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
     requested = requested_options(pipeline)
-    given = [(name, value) for name, value in requested.items() if name not in ("lora", "ip_adapter")]
+    given = [(name, value) for name, value in requested.items() if name not in ("lora", "ip_adapter", "scheduler")]
     given += [("config", pipeline.config)] if pipeline.config else []
+    if "scheduler" in requested:
+        settings = ",".join(f"{name}={value}" for name, value in pipeline.scheduler_settings.items())
+        given += [("scheduler", requested["scheduler"] + (f":{settings}" if settings else ""))]
     if "lora" in requested:
         given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]
     if pipeline.ip_adapter is not None:

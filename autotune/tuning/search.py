@@ -51,9 +51,7 @@ from autotune.tuning.request import Request, default_folder, read_baseline, read
 from autotune.workload import read_prompts, request_workload
 
 PROMPTS_OF_USERS = 32  # of a --prompts file, at most this many are drawn in each trial; the pick is judged by all
-QUICK_TIMING_S = (
-    2.0  # of timed calls of a trial; without --quick 10, where their noise is not known before
-)
+QUICK_TIMING_S = 2.0  # of timed calls of a trial; without --quick 10, where their noise is not known before
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,7 @@ def search(
     task: str | None = None,
     controlnet: str | None = None,
     lora: str | Sequence[str] | None = None,
+    scheduler: str | None = None,
     ip_adapter: str | None = None,
     textual_inversion: str | Sequence[str] | None = None,
     config: str | None = None,
@@ -136,6 +135,7 @@ def search(
     task              "text2image", "image2image" or "inpainting": use the pipeline class for this task
     controlnet        a ControlNet to load with it: a hub id or a local folder
     lora              LoRAs to fuse, each a hub id, a folder or a .safetensors file, or one of them and ":WEIGHT"
+    scheduler         the class that a LoRA for few steps needs ("TCDScheduler"), or it and ":SETTING=VALUE,..."
     ip_adapter        an IP-Adapter, a .safetensors file or owner/name:PATH of the hub, or one of them and ":SCALE"
     textual_inversion textual inversions, each a hub id or a .safetensors file, or one of them and ":TOKEN"
     config            the hub id or folder with the configurations that a single .safetensors file needs
@@ -205,7 +205,7 @@ def search(
     Raises UserError for input that can't be used, where possible before anything heavy is loaded.
     """
     loaded: dict[str, Any] = {"task": task, "controlnet": controlnet, "lora": lora, "config": config}
-    loaded |= {"ip_adapter": ip_adapter, "textual_inversion": textual_inversion}
+    loaded |= {"scheduler": scheduler, "ip_adapter": ip_adapter, "textual_inversion": textual_inversion}
     loaded |= {"variant": variant, "revision": revision, "factory": factory, "run_code": run_code}
     described = resolve(pipeline, weights, **loaded)
     if scorer is not None:

@@ -15,8 +15,12 @@ from autotune.building import build
 from autotune.config import Value
 from autotune.errors import UserError
 from autotune.knobs import complete
-from autotune.pipelines import resolve
+from autotune.pipeline import Preset
+from autotune.pipelines import presets, resolve
+from autotune.pipelines.loading import set_scheduler
 from autotune.pipelines.locate import revisions
+from autotune.production.plain_script import _more
+from autotune.report.words import options
 
 FAMILY = "StableDiffusionPipeline"
 
@@ -151,3 +155,50 @@ def test_a_lora_s_weight_is_a_number_and_no_lora_is_given_twice(lora: Path, root
     for words, message in (([f"{lora}:much"], "is a number such as 0.8"), ([str(lora)] * 2, "is given twice")):
         with pytest.raises(UserError, match=message):
             resolve(tiny_pipeline(FAMILY, root).name, lora=words)
+
+
+ACCELERATED = [preset for preset in presets().values() if preset.lora is not None]
+
+
+@pytest.mark.parametrize("preset", ACCELERATED, ids=lambda preset: preset.name)
+def test_a_lora_for_few_steps_has_the_scheduler_and_the_guidance_that_it_needs(
+    preset: Preset, lora: Path, root: Path
+) -> None:
+    """As a preset, and as a user's own LoRA with the same scheduler."""
+    named, told = resolve(preset.name), [f"{name}={value}" for name, value in preset.scheduler_settings.items()]
+    word = f"{preset.scheduler}:{','.join(told)}" if told else str(preset.scheduler)
+    own = resolve(str(root / FAMILY), lora=str(lora), scheduler=word)
+    assert (own.scheduler, own.scheduler_settings) == (named.scheduler, named.scheduler_settings)
+    assert options(own) == ["--scheduler", word, "--lora", str(lora)]
+    assert options(named) == []
+    assert preset.guidance_scale <= 1.0
+    pipe = build.load(own, complete({}), "cpu")
+    assert type(pipe.scheduler).__name__ == preset.scheduler
+    assert preset.scheduler_settings.items() <= dict(pipe.scheduler.config).items()
+    pipe.set_progress_bar_config(disable=True)
+    seen: list[int] = []
+    pipe.unet.register_forward_pre_hook(lambda _, args: seen.append(int(args[1])))
+    work = tiny_workload(FAMILY, steps=preset.steps, guidance_scale=preset.guidance_scale)
+    build.apply(pipe, complete({}), work, "cpu")
+    pipe("a red circle", output_type="np")
+    assert len(seen) == preset.steps <= 8
+    assert seen[0] == 999 or not told, "from pure noise"
+    made = f"{preset.scheduler}.from_config(pipe.scheduler.config"
+    assert _more(named)[0].startswith(f"pipe.scheduler = {made}")
+    assert all(f"{name}={value!r}" in _more(named)[0] for name, value in preset.scheduler_settings.items())
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("tcd", "--scheduler takes the name of a diffusers class, such as TCDScheduler"),
+        ("TCDScheduler:eta", "and settings after a colon"),
+        ("TDCScheduler", "diffusers has no scheduler 'TDCScheduler': did you mean 'TCDScheduler'?"),
+        ("TCDScheduler:timestep_spacin=trailing", "TCDScheduler has no setting 'timestep_spacin': did you mean"),
+    ],
+)
+def test_a_scheduler_that_is_none_is_answered_with_the_nearest(word: str, says: str, root: Path) -> None:
+    pipe, _ = tiny_pipe(FAMILY, root)
+    with pytest.raises(UserError) as caught:
+        set_scheduler(pipe, resolve(str(root / FAMILY), scheduler=word))
+    assert says in str(caught.value)

@@ -27,7 +27,8 @@ def test_every_pipeline_of_the_published_tutorials_has_a_preset() -> None:
         *("if-stage1", "if-stage2", "if-stage3", "ltx", "lumina2", "pixart-sigma", "qwen-image", "qwen-image-edit"),
         "sana",
         *("sd15", "sd15-controlnet", "sd15-img2img", "sd15-inpaint", "sd15-lcm", "sd3.5-large", "sd3.5-medium"),
-        *("sdxl", "sdxl-img2img", "sdxl-inpaint", "sdxl-lcm", "ssd-1b", "wan2.2-5b", "z-image-turbo"),
+        *("sdxl", "sdxl-hyper", "sdxl-img2img", "sdxl-inpaint", "sdxl-lcm", "sdxl-lightning", "sdxl-tcd", "sdxl-turbo"),
+        *("ssd-1b", "wan2.2-5b", "z-image-turbo"),
     ]
 
 
@@ -45,7 +46,7 @@ def test_a_preset_names_files_that_are_there(name: str) -> None:
     assert preset.architecture is None or (ARCHITECTURES / preset.architecture / "model_index.json").is_file()
     assert resolve(name).source == preset.source
     assert resolve(name).scorer == preset.scorer
-    for part in ("task", "controlnet", "lora", "scheduler"):
+    for part in ("task", "controlnet", "lora", "scheduler", "scheduler_settings"):
         assert getattr(resolve(name), part) == getattr(preset, part)
 
 

@@ -40,7 +40,8 @@ COLUMNS = ("preset", "weights", "task", "with", "size", "steps", "guidance", "ra
 
 def _row(preset: Preset) -> tuple[str, ...]:
     assert preset in presets().values()
-    beside = [part for part in (preset.controlnet, preset.lora, preset.scheduler) if part]
+    scheduler = " ".join([preset.scheduler or "", *(f"{n}={v}" for n, v in preset.scheduler_settings.items())])
+    beside = [part for part in (preset.controlnet, preset.lora, scheduler) if part]
     size = f"{preset.width}x{preset.height}" + (f", {preset.frames} frames" if preset.frames else "")
     return (
         f"`{preset.name}`",
