@@ -61,7 +61,15 @@ class Target(FrozenModel):
         if version.startswith(CANT_BE_IMPORTED):
             return f"the package {package} {version}"
         known = "diffusers" in self.versions  # part of every list of the installed packages
-        return f"the package {package} is not installed" if known and package not in self.versions else None
+        missing = known and package not in self.versions
+        return f"the package {package} is not installed: pip install {package}" if missing else None
+
+    @property
+    def denoiser_is_quantized(self) -> str | None:
+        """Why the denoiser's layers can't be replaced, where the checkpoint has quantized them, as a clause."""
+        known = self.pipeline.known
+        name = next((name for name in known.denoisers if name in known.quantized), None)
+        return None if name is None else f"the checkpoint's {name} is quantized already ({known.quantized[name]})"
 
     def on_card(self, device: Device) -> "Target":
         """This target on another device of the same model: it changes only which of them it is."""

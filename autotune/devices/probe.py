@@ -12,8 +12,10 @@ from autotune.job import DeviceJob
 from autotune.target import CANT_BE_IMPORTED
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
-OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache")  # production may lack them: what needs them falls back
-MODULES = {"torchao": "torchao.quantization"}  # where the settings' functions are, if not in the package itself
+# Production may lack these: what needs them falls back.
+OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache", "bitsandbytes", "optimum-quanto")
+# Where the settings' functions are, if not in the package itself.
+MODULES = {"torchao": "torchao.quantization", "optimum-quanto": "optimum.quanto"}
 OPTIONAL = ("xformers", "flash-attn", "flash-attn-3", "sageattention", "kernels")  # attention kernels of other packages
 
 

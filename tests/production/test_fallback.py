@@ -235,9 +235,8 @@ def test_a_missing_package_falls_back(
     [(name, value)] = used.items()
     assert place.config[name] == value
     assert any(f"{package} missing instead of" in said for said in place.differences)
-    assert (
-        f"{name}={value} instead of {name}={values[name]}: the package {package} is not installed." in place.differences
-    )
+    missing = f"the package {package} is not installed: pip install {package}"
+    assert f"{name}={value} instead of {name}={values[name]}: {missing}." in place.differences
 
 
 @pytest.mark.parametrize(

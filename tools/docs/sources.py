@@ -58,7 +58,7 @@ def texts(node: ast.expr) -> Iterator[str]:
             yield from texts(value)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lacks":
         named = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-        yield from (f"the package {name} is not installed" for name in named)
+        yield from (f"the package {name} is not installed: pip install {name}" for name in named)
 
 
 def _part(node: ast.expr) -> str:

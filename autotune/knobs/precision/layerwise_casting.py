@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+def why_not(value: Value, target: Target) -> str | None:
+    return None if value == "none" else target.denoiser_is_quantized
+
+
 def clash(config: Config, target: Target) -> str | None:
     if config["layerwise_casting"] == "none":
         return None
@@ -63,6 +67,7 @@ KNOB = Knob(
     changes_output=True,
     rounds=True,
     summary="weights of the denoiser stored in 8 bits",
+    why_not=why_not,
     clash=clash,
     apply=apply,
     weighs=weighs,

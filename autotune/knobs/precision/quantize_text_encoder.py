@@ -1,101 +1,114 @@
-"""quantize_text_encoder: the linear layers of the text encoders in 8 bits, by torchao.
+"""quantize_text_encoder: the linear layers of the text encoders in 8 or 4 bits, by several packages.
 
 T5-XXL and language models take as much memory as the denoiser, and run once a call. Only weights are quantized: they
 are turned back for each product, so that a call is as exact as the weights are. Embeddings keep their format, and so
-does a last layer that shares its weights with them.
+does a last layer that shares its weights with them. The methods are those of `quantization`.
 """
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.footprint import Footprint, Part
 from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.precision._linear_layers import quantized
+from autotune.knobs.precision._methods import all_methods
 from autotune.pipelines import parts
 from autotune.target import Target
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-CONFIGS = {"int8_weight_only": "Int8WeightOnlyConfig", "fp8_weight_only": "Float8WeightOnlyConfig"}
-SCALE_BYTES = 5  # of each output: a scale in float32, and for int8 a zero point
+METHODS_FOR_WORDS = {name: method for name, method in all_methods().items() if method.for_words}
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    if value == "none":
+    method, traits = METHODS_FOR_WORDS.get(str(value)), target.pipeline.known
+    if method is None:
         return None
-    traits = target.pipeline.known
     if not traits.text_encoders:
         return f"{traits.class_name} has no text encoder"
     held = {name: traits.quantized[name] for name in traits.text_encoders if name in traits.quantized}
     if held:
         name, how = next(iter(held.items()))
         return f"the checkpoint's {name} is quantized already ({how})"
-    return target.lacks("torchao")
+    why, kind = method.why_not(target), target.device.kind
+    known = [part for part in traits.components if part.name in traits.text_encoders]
+    if why is None and known and not any(method.fits(s[:2], kind) for part in known for s in part.linear):
+        return f"no linear layer of the text encoders has {method.size_needed(kind)}, as {value} needs"
+    return why
 
 
 def clash(config: Config, target: Target) -> str | None:
-    if config["quantize_text_encoder"] == "int8_weight_only" and config["dtype"] == "fp16":
-        return "int8 weights are multiplied before they are scaled, which overflows in float16"
-    return None
+    method = METHODS_FOR_WORDS.get(str(config["quantize_text_encoder"]))
+    if method is None:
+        return None
+    moved = "group" if config["offload"] == "text_encoders" else config["offload"]  # of the text encoders, by layers
+    return method.clash(config.replace(offload=moved, **_compiled(config)), target)
+
+
+def _compiled(config: Config) -> dict[str, Value]:
+    """`compile` as it concerns text encoders: only "everything" compiles them."""
+    return {} if config["compile"] == "everything" else {"compile": "off"}
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
-    import torch
-    from torchao import quantization
-
-    how = getattr(quantization, CONFIGS[str(config["quantize_text_encoder"])])(set_inductor_config=False)
-    encoders = parts.text_encoders(pipe).values()
-    total = sum(p.numel() for encoder in encoders for p in encoder.parameters())
-    done: list[Any] = []
-    for encoder in encoders:
-        shared = id(encoder.get_input_embeddings().weight)
-        layers = [m for m in encoder.modules() if isinstance(m, torch.nn.Linear) and id(m.weight) != shared]
-        chosen = set(map(id, layers))
-        quantization.quantize_(encoder, how, filter_fn=lambda module, _, chosen=chosen: id(module) in chosen)
-        done += [module for module in layers if type(module.weight.data).__module__.startswith("torchao")]
-    share = sum(module.weight.numel() for module in done) / max(1, total)
-    return Effect(count=len(done), what=f"linear layers quantized, {share:.0%} of the text encoders' weights")
+    method, kind = METHODS_FOR_WORDS[str(config["quantize_text_encoder"])], device.partition(":")[0]
+    # On the GPU, one layer after another, as the denoiser's layers.
+    where = device if kind == "cuda" and (method.on_gpu or config["offload"] == "none") else None
+    return quantized(parts.text_encoders(pipe), method, where, kind, whose="the text encoders'")
 
 
 def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:
-    if config["quantize_text_encoder"] == "none":
+    method, kind = METHODS_FOR_WORDS.get(str(config["quantize_text_encoder"])), target.device.kind
+    if method is None:
         return footprint
 
-    def quantized(part: Part) -> Part:
-        shapes = part.component.linear
-        smaller = part.stored_smaller(sum(wide * high * count for wide, high, count in shapes), 8)
-        return replace(smaller, bytes=smaller.bytes + sum(SCALE_BYTES * high * count for _, high, count in shapes))
+    def smaller(part: Part) -> Part:
+        return method.weighs(part, [shape for shape in part.component.linear if method.fits(shape[:2], kind)])
 
-    return footprint.of_denoisers(quantized, target.pipeline.known.text_encoders)
+    return footprint.of_denoisers(smaller, target.pipeline.known.text_encoders)
 
 
 def undone_by(value: Value, change: Change) -> str | None:
-    return "has packed weights, which only torchao can read" if change == "save" else None
+    package = METHODS_FOR_WORDS[str(value)].package
+    return f"has packed weights, which only {package} can read" if change == "save" else None
 
 
 def script(config: Config, target: Target) -> Script:
-    name = CONFIGS[str(config["quantize_text_encoder"])]
+    method, kind = METHODS_FOR_WORDS[str(config["quantize_text_encoder"])], target.device.kind
+    fault = method.no_script(kind)
+    if fault:
+        return Script(why_not=fault)
     encoders = ", ".join(f"pipe.{encoder}" for encoder in target.pipeline.known.text_encoders)
+    wanted = ["isinstance(module, torch.nn.Linear)", "module.weight is not embeddings", *method.conditions(kind)]
+    before: tuple[str, ...] = ()
+    if method.hides_format:
+        before = ('    kept = {*(getattr(encoder, "_keep_in_fp32_modules", None) or ())}  # asked for their format',)
+        wanted.append("not kept & {*name.split('.')}")
     lines = (
         f"for encoder in ({encoders},):",
         "    embeddings = encoder.get_input_embeddings().weight  # a last layer that shares them keeps its format",
+        *before,
         "    def is_quantized(module, name):",
-        "        return isinstance(module, torch.nn.Linear) and module.weight is not embeddings",
+        f"        return {' and '.join(wanted)}",
         "",
-        f"    quantize_(encoder, {name}(set_inductor_config=False), filter_fn=is_quantized)",
+        *(f"    {line}" for line in method.lines("encoder", kind)),
     )
-    return Script(imports=(f"from torchao.quantization import {name}, quantize_",), lines=lines)
+    return Script(imports=method.imports, lines=lines)
 
 
 KNOB = Knob(
     name="quantize_text_encoder",
     stage=Stage.QUANTIZE,
-    values=("none", *CONFIGS),
+    values=("none", *METHODS_FOR_WORDS),
     changes_output=True,
     rounds=True,
-    nearest={"fp8_weight_only": ("int8_weight_only",)},
-    summary="linear layers of the text encoders in 8 bits",
+    nearest={
+        name: tuple(other for other in method.nearest if other in METHODS_FOR_WORDS)
+        for name, method in METHODS_FOR_WORDS.items()
+        if method.nearest
+    },
+    summary="linear layers of the text encoders in 8 or 4 bits",
     why_not=why_not,
     clash=clash,
     apply=apply,

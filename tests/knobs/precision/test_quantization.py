@@ -13,7 +13,9 @@ from torchao.quantization import quantize_
 
 from autotune.knobs import complete, find_knob
 from autotune.knobs.precision._linear_layers import selected
-from autotune.knobs.precision.quantization import _how, _left_out
+from autotune.knobs.precision._methods import all_methods
+from autotune.knobs.precision._torchao import how
+from autotune.knobs.precision.quantization import _left_out
 from autotune.pipelines import parts
 from autotune.pipelines.running import remember
 
@@ -26,6 +28,12 @@ every_format = pytest.mark.parametrize("value", STORED)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tiny")
+
+
+def stored(weight: Any) -> int:
+    """The bytes of a weight that torchao has quantized: those of the tensors that it is made of."""
+    made = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+    return sum(tensor.numel() * tensor.element_size() for tensor in made)
 
 
 def linear_layers(pipe: Any) -> list[torch.nn.Linear]:
@@ -81,11 +89,15 @@ def test_int4_takes_the_layers_that_divide_into_its_groups(dtype: str) -> None:
     layers = linear_layers(pipe)
     assert [hasattr(m.weight, "qdata") for m in layers] == fits
     assert effects["quantization"].count == sum(fits) > len(fits) / 2
-    packed = [m.weight.qdata for m in layers if hasattr(m.weight, "qdata")]
+    packed_weights = [m.weight for m in layers if hasattr(m.weight, "qdata")]
+    packed = [weight.qdata for weight in packed_weights]
     weights = sum(m.weight.numel() for m, fit in zip(plain, fits, strict=True) if fit)
     assert sum(q.numel() * q.element_size() for q in packed) == weights // 2
     total = sum(p.numel() for p in built()[0].unet.parameters())
-    assert effects["quantization"].what == f"linear layers quantized, {weights / total:.0%} of the denoiser's weights"
+    plain_bytes = plain[0].weight.element_size()
+    held = f"{sum(map(stored, packed_weights)):,} bytes instead of {plain_bytes * weights:,}"
+    part = f"{weights / total:.0%} of the denoiser's weights"
+    assert effects["quantization"].what == f"linear layers quantized, {part}, in {held}"
     assert 0 < difference(picture(built(dtype=dtype)[0]), picture(pipe)) < 0.4
 
 
@@ -109,7 +121,7 @@ def test_what_is_counted_is_what_is_quantized_in_every_family(family: str, value
 
 
 def test_int4_is_packed_for_the_kernel_of_the_device() -> None:
-    on_a_gpu, on_a_cpu = _how("int4_weight_only", "cuda"), _how("int4_weight_only", "cpu")
+    on_a_gpu, on_a_cpu = how("int4_weight_only", "cuda"), how("int4_weight_only", "cpu")
     assert (on_a_gpu.int4_packing_format, on_a_gpu.group_size) == ("tile_packed_to_4d", 64)
     assert (type(on_a_cpu).__name__, on_a_cpu.group_size) == ("PrototypeInt4WeightOnlyConfig", 64)
     assert not on_a_gpu.set_inductor_config
@@ -138,7 +150,8 @@ def test_int4_is_refused_where_its_kernel_is_missing_or_takes_no_layer() -> None
     assert KNOB.why_not("int4_weight_only", make_target(gpu(7, 5))) == "needs compute capability 8.0; this GPU has 7.5"
     assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0))) is None
     assert KNOB.why_not("int4_weight_only", make_target(CPU)) is None
-    odd = "no linear layer of UNet2DConditionModel has a multiple of 64 inputs, as int4 needs"
+    needed = "a multiple of 64 inputs and of 16 outputs"
+    odd = f"no linear layer of UNet2DConditionModel has {needed}, as int4_weight_only needs"
     assert KNOB.why_not("int4_weight_only", make_target(CPU, linear_shapes=((32, 64), (64, 8)))) == odd
     assert KNOB.why_not("int4_weight_only", make_target(gpu(8, 0), linear_shapes=((32, 64), (64, 8)))) is None
 
@@ -175,7 +188,7 @@ def test_weights_in_eight_bits_overflow_in_float16_and_not_in_bfloat16() -> None
     for dtype in (torch.float16, torch.bfloat16):
         layer = torch.nn.Linear(4096, 4, bias=False).to(dtype)
         torch.nn.init.constant_(layer.weight, 1 / 128)
-        quantize_(layer, _how("int8_weight_only", "cpu"))
+        quantize_(layer, how("int8_weight_only", "cpu"))
         outputs[dtype] = layer(torch.ones(1, 4096, dtype=dtype)).float()
     assert outputs[torch.float16].isinf().all()
     assert torch.allclose(outputs[torch.bfloat16], torch.tensor(32.0), rtol=0.02)
@@ -183,7 +196,7 @@ def test_weights_in_eight_bits_overflow_in_float16_and_not_in_bfloat16() -> None
 
 def test_group_offload_would_pin_int4_weights_which_their_class_can_not() -> None:
     layer = torch.nn.Linear(64, 16, bias=False).bfloat16()
-    quantize_(layer, _how("int4_weight_only", "cpu"))
+    quantize_(layer, how("int4_weight_only", "cpu"))
     with pytest.raises(NotImplementedError):
         layer.weight.data.pin_memory()
 
@@ -192,12 +205,12 @@ def test_layers_that_see_one_row_a_picture_are_left_out_of_int8_on_a_gpu() -> No
     """torch._int_mm needs more than 16 rows. The rows are counted in a call with empty weights, on any machine."""
     pipe = loaded()
     remember(pipe, workload=WORKLOAD)
-    names, said = _left_out(pipe, "int8_dynamic", "cuda")
+    names, said = _left_out(pipe, all_methods()["int8_dynamic"], "cuda")
     assert {"time_embedding.linear_1", "time_embedding.linear_2"} <= names
     assert any(name.endswith("time_emb_proj") for name in names)
     assert not any(".attn1." in name for name in names if name.startswith("down_blocks.0"))
     assert said == f", without {len(names)} of at most 16 rows"
-    assert _left_out(pipe, "int8_weight_only", "cuda") == (set(), "")
+    assert _left_out(pipe, all_methods()["int8_weight_only"], "cuda") == (set(), "")
     assert next(pipe.unet.parameters()).device.type == "cpu"  # the pipe stays as it is
 
 

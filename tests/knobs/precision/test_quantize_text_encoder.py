@@ -52,5 +52,5 @@ def test_why_not_and_clash() -> None:
     assert KNOB.why_not(VALUES[0], ready) == "the checkpoint's text_encoder is quantized already (bitsandbytes)"
     assert KNOB.why_not("int8_weight_only", make_target()) is None
     said = KNOB.clash(complete({"quantize_text_encoder": "int8_weight_only", "dtype": "fp16"}), make_target())
-    assert said == "int8 weights are multiplied before they are scaled, which overflows in float16"
+    assert said == "int8_weight_only multiplies before it scales, which overflows in float16"
     assert KNOB.clash(complete({"quantize_text_encoder": "fp8_weight_only", "dtype": "fp16"}), make_target()) is None
