@@ -16,6 +16,7 @@ APPLY = {  # class of a configuration -> the function of diffusers.hooks, for de
     "MagCacheConfig": "apply_mag_cache",
     "PyramidAttentionBroadcastConfig": "apply_pyramid_attention_broadcast",
     "SeaCacheConfig": "apply_sea_cache",
+    "FasterCacheConfig": "apply_faster_cache",
 }
 
 
@@ -160,6 +161,7 @@ def eager_configs() -> Mapping[str, Callable[[], Any]]:
 
     half_way = {"current_timestep_callback": lambda: 500}
     skip = {"spatial_attention_block_skip_range": 2, "cross_attention_block_skip_range": 2}
+    faster = {"attention_weight_callback": lambda _: 0.5, "is_guidance_distilled": True}
     taylor = {"disable_cache_before_step": 1, "cache_interval": 4}
     mag = {"mag_ratios": [1.0] * 4, "threshold": 0.9, "retention_ratio": 0.0, "num_inference_steps": 4}
     return {
@@ -168,6 +170,7 @@ def eager_configs() -> Mapping[str, Callable[[], Any]]:
         "taylorseer_lite": lambda: diffusers.TaylorSeerCacheConfig(**taylor, use_lite_mode=True),
         "magcache": lambda: diffusers.MagCacheConfig(**mag),
         "seacache": lambda: diffusers.SeaCacheConfig(threshold=1e6, retention_steps=0, cache_end_steps=0),
+        "fastercache": lambda: diffusers.FasterCacheConfig(**half_way, **faster),
         "pab": lambda: diffusers.PyramidAttentionBroadcastConfig(**half_way, **skip),
     }
 

@@ -155,6 +155,7 @@ REUSING = [
     (FLUX, "taylorseer_lite:3"),
     (FLUX, "pab:2"),
     (FLUX, "magcache:0.24"),
+    (FLUX, "fastercache:3"),
     ("StableDiffusion3Pipeline", "magcache:0.24"),
     ("StableDiffusion3Pipeline", "taylorseer:3"),
     ("StableDiffusion3Pipeline", "pab:2"),
@@ -214,7 +215,7 @@ def test_seacache_skips_where_the_latents_have_changed_little(root: Path) -> Non
     assert np.array_equal(*drawn)
 
 
-@pytest.mark.parametrize("value", ["taylorseer:3", "pab:2", "first_block:0.9"])
+@pytest.mark.parametrize("value", ["taylorseer:3", "pab:2", "fastercache:3", "first_block:0.9"])
 def test_the_calls_with_and_without_the_prompt_of_a_step_keep_their_own_outputs(value: str, root: Path) -> None:
     """Qwen-Image calls its transformer twice a step. With the outputs of one for both, the guidance would be lost."""
     folder = root / "QwenImagePipeline"
