@@ -30,8 +30,8 @@ GROUPS = {
     "caches": ("cache",),
     "token merging": ("tome_ratio",),
     "fewer steps, schedulers": ("steps", "scheduler"),
-    "guidance cut off": ("guidance_cutoff",),
-    "offload": ("offload",),
+    "guidance cut off": ("guidance_cutoff", "guidance_start"),
+    "offload": ("offload", "encoding", "allocator"),
     "VAE tiling, slicing, other VAEs": ("vae_tiling", "vae_slicing", "vae"),
 }
 

@@ -35,9 +35,11 @@ def why_not(value: Value, target: Target) -> str | None:
 def clash(config: Config, target: Target) -> str | None:
     if config["encoding"] == "each_call":
         return None
-    if config["offload"] == "text_encoders" or config["compile"] == "everything":
-        setting = "offload" if config["offload"] == "text_encoders" else "compile"
-        return f"encoding=once drops the text encoders, and leaves none to {setting}"
+    compiled = (config["compile"], *str(config.get("compile_encoders", "none")).split("+"))
+    if config["offload"] == "text_encoders":
+        return "encoding=once drops the text encoders, and leaves none to offload"
+    if {"everything", "text_encoder"} & {*map(str, compiled)}:
+        return "encoding=once drops the text encoders, and leaves none to compile"
     return None
 
 

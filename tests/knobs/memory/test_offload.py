@@ -143,9 +143,11 @@ def test_compiled_denoisers_and_cuda_graphs_go_with_offloaded_text_encoders() ->
     values = {"offload": "text_encoders", "compile": "denoiser+vae", "compile_mode": "reduce-overhead"}
     for name in ("offload", "compile", "compile_mode"):
         assert find_knob(name).clash(complete(values), target) is None
-    assert KNOB.clash(complete(values | {"compile": "everything"}), target) == (
-        "the hooks of offloading break the compiled graphs of the text encoders"
-    )
+    for more in ({"compile": "everything"}, {"compile_encoders": "text_encoder+vae_encode"}):
+        assert KNOB.clash(complete(values | more), target) == (
+            "the hooks of offloading break the compiled graphs of the text encoders"
+        )
+    assert KNOB.clash(complete(values | {"compile_encoders": "vae_encode"}), target) is None
     assert KNOB.why_not("text_encoders", make_target(gpu(8, 0), text_encoders=())) == (
         "StableDiffusionPipeline has no text encoder"
     )
