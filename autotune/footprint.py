@@ -23,6 +23,7 @@ class Component(FrozenModel):
     kept_float32    number format ("fp16", "bf16") -> that the libraries keep in float32 where this format is asked for
     runs_each_step  the denoiser, a ControlNet; not a second denoiser, which takes turns with the first
     offloaded       by model offloading: "in turn" (one at a time), "at the end" (stays until the call ends), "never"
+    packed_bytes    of all weights, where the checkpoint has quantized them: they keep their format. None: it has not
     stored          number format of the weights' files (as safetensors calls it) -> that they hold; empty: not known
     """
 
@@ -34,6 +35,7 @@ class Component(FrozenModel):
     kept_float32: dict[str, int] = Field(default_factory=dict)
     runs_each_step: bool = False
     offloaded: str = "in turn"
+    packed_bytes: int | None = None
     stored: dict[str, int] = Field(default_factory=dict)
 
     @property
@@ -69,11 +71,12 @@ class Footprint:
     @staticmethod
     def of(components: Sequence[Component]) -> "Footprint":
         """As loaded, in float32."""
-        return Footprint(
-            tuple(
-                Part(c, FLOAT32_BYTES * c.weights, FLOAT32_BYTES, FLOAT32_BYTES * c.largest_layer) for c in components
-            )
-        )
+
+        def loaded(c: Component) -> Part:
+            held = FLOAT32_BYTES * c.weights if c.packed_bytes is None else c.packed_bytes
+            return Part(c, held, FLOAT32_BYTES, FLOAT32_BYTES * c.largest_layer)
+
+        return Footprint(tuple(map(loaded, components)))
 
     @property
     def weights_bytes(self) -> int:
@@ -95,6 +98,7 @@ class Footprint:
         def converted(part: Part) -> Part:
             kept = part.component.kept_float32.get(name, 0)
             held = weight_bytes * (part.component.weights - kept) + FLOAT32_BYTES * kept
+            held = held if part.component.packed_bytes is None else part.component.packed_bytes
             return Part(part.component, held, weight_bytes, weight_bytes * part.component.largest_layer)
 
         return replace(self, parts=tuple(converted(part) for part in self.parts))

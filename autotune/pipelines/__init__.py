@@ -150,6 +150,11 @@ def _named(word: str, weights: Weights) -> Pipeline:
     scorer = DEFAULT_SCORER if weights == "pretrained" else None
     folder = Path(word).expanduser()
     if folder.is_file():
+        if folder.suffix == ".gguf":
+            raise UserError(
+                f"{word!r} holds a transformer alone: build the pipe around it in a function of your own "
+                "(examples/flux_gguf.py), --factory FILE.py:FUNCTION --run-code."
+            )
         if not checkpoint.is_single_file(word):
             whole = f" Or give the folder {str(folder.parent)!r}." if folder.name == "model_index.json" else ""
             raise UserError(f"{word!r} is not a .safetensors file: weights are loaded from safetensors only.{whole}")

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.footprint import Component
 from autotune.pipeline import Pipeline
-from autotune.pipelines import locate, parts
+from autotune.pipelines import checkpoint, locate, parts
 from autotune.pipelines.checkpoint import is_single_file
 from autotune.pipelines.classes import names_class
 from autotune.pipelines.random_weights import assemble, component
 from autotune.pipelines.weight_files import Counts, counted, stored_formats
+
+# Number format, as safetensors calls it -> its bits; 8 where it is another one.
+BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16, "F4": 4}
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +35,8 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
         models |= _left_out(pipe, locate.folder_of(configured, configurations_only=configured.weights == "random"))
     stored = _stored(pipeline, models) if pipeline.weights == "pretrained" else {}
     at_random = pipeline.weights == "random"
+    folder = locate.folder_of(configured, configurations_only=True) if _in_folders(pipeline) else None
+    quantized = checkpoint.quantized_components(folder) if folder is not None else {}
     denoisers, in_turn = parts.denoisers(pipe), (pipe.model_cpu_offload_seq or "").split("->")
     each_step = parts.denoiser_name(pipe), "controlnet"
     return tuple(
@@ -41,7 +46,8 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
             largest_layer=max((_own(module) for module in model.modules()), default=0),
             linear=_linear(model),
             kept_float32=_kept_float32(model, at_random=at_random),
-            cast=_cast(model) if name in denoisers else 0,
+            packed_bytes=_packed_bytes(model, stored.get(name, {}), quantized=name in quantized),
+            cast=_cast(model) if name in denoisers else 0,  # the last that is asked of it
             runs_each_step=name in each_step,
             offloaded="never"
             if name in pipe._exclude_from_cpu_offload
@@ -52,6 +58,23 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
         )
         for name, model in models.items()
     )
+
+
+def _in_folders(pipeline: Pipeline) -> bool:
+    """Are its weights files of a checkpoint, in a folder for each component?"""
+    return pipeline.weights == "pretrained" and pipeline.factory is None and not is_single_file(pipeline.source)
+
+
+def _packed_bytes(model: "torch.nn.Module", stored: Counts, *, quantized: bool) -> int | None:
+    """The bytes of weights that the checkpoint has quantized: those of its files, or of what a factory has loaded.
+
+    None: it has quantized none, or its files are not known.
+    """
+    held = [*model.parameters()]
+    if any(not p.is_floating_point() for p in held):
+        return sum(int(p.numel() * p.element_size()) for p in held)
+    sizes = {name: BITS.get(name, 8) for name in stored}
+    return sum(count * sizes[name] // 8 for name, count in stored.items()) if quantized and stored else None
 
 
 def _left_out(pipe: "DiffusionPipeline", folder: Path) -> dict[str, "torch.nn.Module"]:

@@ -4,6 +4,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,10 @@ def _pretrained(
     except Exception as error:  # of any library that reads the files
         if isinstance(error, UserError | MemoryError) or "memory" in str(error).lower():
             raise  # what has too little memory is no fault of the files
-        said = next(iter(str(error).splitlines()), "no reason given")
-        raise UserError(f"{pipeline.source!r} can't be loaded: {type(error).__name__}: {said}") from error
+        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}"
+        if isinstance(error, PackageNotFoundError):  # of a checkpoint that this package has quantized
+            said = f"the package {error.name} is not installed: pip install {error.name}"
+        raise UserError(f"{pipeline.source!r} can't be loaded: {said}") from error
 
 
 def _fuse_loras(pipe: "DiffusionPipeline", pipeline: Pipeline, local_files_only: bool) -> None:

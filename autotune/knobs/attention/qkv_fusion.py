@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def why_not(value: Value, target: Target) -> str | None:
     if value and (fault := beside_adapter(target)):
         return fault
+    if value and target.denoiser_is_quantized:
+        return target.denoiser_is_quantized
     if value and not target.pipeline.known.fuses_qkv:
         return f"{target.pipeline.known.denoiser_class} does not support fused projections"
     return None
