@@ -165,6 +165,9 @@ def _emptied(
     done = {} if done is None else done
     if id(module) in done:
         return done[id(module)]
+    if isinstance(module, torch.nn.Linear) and not module.weight.is_floating_point():
+        done[id(module)] = _plain(module, dtype)
+        return done[id(module)]
     made = done[id(module)] = copy.copy(module)
 
     def empty(tensor: torch.Tensor) -> torch.Tensor:
@@ -186,6 +189,13 @@ def _emptied(
     own["_modules"] = {name: m and _emptied(m, dtype, done) for name, m in of["_modules"].items()}
     vars(made).update({name: OrderedDict(value) for name, value in own.items()})
     return made
+
+
+def _plain(packed: torch.nn.Linear, dtype: torch.dtype | None) -> torch.nn.Module:
+    """An empty layer in place of one whose weights are packed (GGUF, NF4): it takes and gives the same shapes."""
+    kind = dtype or getattr(packed, "compute_dtype", None) or torch.get_default_dtype()
+    plain = torch.nn.Linear(packed.in_features, packed.out_features, packed.bias is not None, device="meta", dtype=kind)
+    return plain.eval().requires_grad_(False)
 
 
 class _Stage:
