@@ -9,6 +9,7 @@ import errno
 import functools
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def main() -> None:
         settings = chosen(*args)
         return settings and settings.model_copy(update={"function": FUNCTION})
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     opens.choose_settings = choose
     search.probe = probe  # type: ignore[assignment]
     cli.main()

@@ -88,6 +88,7 @@ class RayMessenger:
         self.running: set[int] = set()
         self._backlog: list[News] = []
         self._failures = 0
+        self._token = False
         self._process: subprocess.Popen[str] | None = None
         self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
@@ -114,8 +115,14 @@ class RayMessenger:
             message = self._heard.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        if message is None or message["says"] == "unreachable":
-            return self._fallen(message["why"] if message else "the process that talks to Ray has ended")
+        if message is None:
+            return self._fallen("the process that talks to Ray has ended")
+        if message["says"] == "unreachable":
+            # Since Ray 2.60, `ray start` asks for a token where its user has one, and a driver gives it only if it is
+            # told to. One that is told to where no token is asked for is taken for dead by the workers.
+            can_give = self.settings.address is not None and (Path.home() / ".ray" / "auth_token").exists()
+            self._token = can_give and not self._token
+            return self._fallen(message["why"])
         return self._understood(message)
 
     def close(self) -> None:
@@ -147,7 +154,7 @@ class RayMessenger:
                 stderr=log,
                 text=True,
                 start_new_session=True,  # Ctrl-C ends the search, which ends it
-                env=_environment(self.settings),
+                env=_environment(self.settings, token=self._token),
             )
         heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._heard = heard
@@ -200,15 +207,13 @@ class RayMessenger:
         return self.settings.address or "of this machine"
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment(settings: Settings, *, token: bool) -> dict[str, str]:
     # Of a Ray of our own: it sends no usage statistics, and its workers run as the search does, not with a niceness of
     # 15 (see work.py). Ray takes 127.0.0.1 for this machine's address in the network, where everybody could send it
     # tasks, but where it is to be no cluster: so its name for that variable (it has nothing to do with Windows).
     own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.address is None else {}
-    # Where this user has a token, `ray start` asks for it, and a driver gives it only if it is told to.
-    has_token = settings.address is not None and (Path.home() / ".ray" / "auth_token").exists()
-    token = {"RAY_AUTH_MODE": "token"} if has_token else {}
-    return {**token, **os.environ, **SAFE_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    mode = {"RAY_AUTH_MODE": "token"} if token else {}
+    return {**mode, **os.environ, **SAFE_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def _hear(lines: IO[str], put: Callable[[dict[str, Any] | None], None]) -> None:

@@ -85,6 +85,27 @@ def test_a_result_with_fields_of_another_version_refuses_the_card_by_name(opened
     assert news.result.refused.startswith("it has another autotune (the result of a worker can't be used: of: extra")
 
 
+# Without the token it says that nobody answers, with it a card comes.
+ASKS = """
+import json, os
+known = os.environ.get("RAY_AUTH_MODE") == "token"
+says = {"says": "ready", "card": 0, "host": "a"} if known else {"says": "unreachable", "why": "InvalidAuthToken"}
+print(json.dumps(says), flush=True)
+"""
+
+
+def test_a_cluster_that_asks_for_a_token_is_given_that_of_the_user(
+    tmp_path: Path, opened: RayMessenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messenger, "COMMAND", (sys.executable, "-c", ASKS))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("of this user")
+    assert [opened.news(20.0) for _ in range(2)] == [None, Ready(0, "a")]
+    opened.close()
+
+
 def test_a_cluster_without_cards_says_how_to_start_one(opened: RayMessenger, monkeypatch: pytest.MonkeyPatch) -> None:
     says = json.dumps({"says": "cards", "count": 0, "there": 0})
     monkeypatch.setattr(messenger, "COMMAND", (sys.executable, "-c", f"print({says!r})"))

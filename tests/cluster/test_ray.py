@@ -83,9 +83,9 @@ def cluster(control: Path) -> Iterator[Any]:
         patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")  # 60 s: who has lost the head waits so long for it
         for name, value in {"period": 1000, "timeout": 3000, "initial_delay": 2000}.items():
             patch.setenv(f"RAY_health_check_{name}_ms", str(value))
-        found = start_cluster()
+        found = start_cluster(num_cpus=0, resources={})  # no test ends the head's node alone
         try:
-            for _ in range(3):
+            for _ in range(4):
                 found.add_node(**node(), **ports())
             yield found
         finally:
@@ -139,7 +139,7 @@ class Search:
         self.thread.start()
 
     def _run(self, budget: int) -> None:
-        runner = Runner(self.folder, TARGET, 120.0, isolation="spawn")
+        runner = Runner(self.folder, TARGET, 900.0, isolation="spawn")
         try:
             with Team(self.messenger) as team:
                 explorer = team.explorer(self.folder, self.study, runner, self.events.append, reuse=False)
@@ -275,6 +275,7 @@ def test_a_fleet_is_killed_stopped_by_ctrl_c_and_then_ends_by_the_same_command(
             assert states()[cell] == "running"
             fleet.send_signal(how)
             until(lambda: are_gone(pids), 10, f"processes of a fleet that was stopped by {how.name} are left")
+            fleet.wait(60)
         finally:
             (control / "0001.hang").unlink(missing_ok=True)
             fleet.kill()
