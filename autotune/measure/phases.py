@@ -117,15 +117,18 @@ def _steps_s(pipe: "DiffusionPipeline", call: Callable[[], object], device: str)
     if not hasattr(scheduler, "step"):
         call()
         return []
-    step, marks = scheduler.step, _marks(device)
+    marks = _marks(device)
 
-    @functools.wraps(step)  # pipelines look into its signature
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        result = step(*args, **kwargs)
-        marks.set()
-        return result
+    def wrapped(step: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(step)  # pipelines look into its signature
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
+            marks.set()
+            return result
 
-    with replaced(scheduler, "step", watched):
+        return watched
+
+    with replaced(scheduler, "step", parts.rebound(scheduler, "step", wrapped)):
         call()
     return marks.between_s()
 

@@ -1,5 +1,7 @@
 """Parts: the components of a live pipe by their role: denoiser, ControlNet, VAE, text encoders. Imports no torch."""
 
+import types
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import UserError
@@ -9,6 +11,21 @@ if TYPE_CHECKING:
 
 DENOISERS = ("unet", "transformer")  # diffusers' usual names of the component that runs once a step
 VAES = ("vae", "movq", "vqvae", "vqgan")  # and of the one that decodes latents
+
+
+def rebound(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+    """The owner's method of this name, wrapped, so that a copy of the owner calls it on itself.
+
+    SkyReels-V2 copies its scheduler for each frame of the latents.
+
+    wrap  takes and gives a function whose first argument is the owner
+    """
+    method = getattr(owner, name)
+
+    def of_owner(_: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return types.MethodType(wrap(getattr(method, "__func__", of_owner)), owner)
 
 
 def denoiser_name(pipe: "DiffusionPipeline") -> str | None:

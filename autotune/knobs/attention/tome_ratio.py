@@ -23,6 +23,8 @@ def also(value: Value) -> bool:
 def why_not(value: Value, target: Target) -> str | None:
     if value and not target.pipeline.known.attention_downsamples:
         return f"{target.pipeline.known.denoiser_class} has no transformer blocks that tomesd supports"
+    if value and target.pipeline.known.frames_argument:
+        return f"tomesd merges tokens of a picture, and {target.pipeline.known.denoiser_class} attends over frames"
     if value and target.pipeline.known.names_sample:
         return f"tomesd reads the size off the first argument, and {target.pipeline.known.class_name} gives all by name"
     return target.lacks("tomesd") if value else None

@@ -55,6 +55,7 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "block_caches": _block_caches(pipe, memory),
         "guidance_doubles": len(calls) > 1 and guidance_doubles(pipe, calls[0][0], calls[1][0]),
         "encodes_apart": bool(first.encodes) and all(all(seen.encodes) for seen in (first, negative, longer)),
+        "vae_encodes": first.vae_encodes,
         "used_directly": tuple(sorted(first.used_directly)),
         "scheduler_faults": _scheduler_faults(pipe, first, how),
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
@@ -113,7 +114,7 @@ class _OfOthers(dict[Any, Any]):
 def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workload:
     """A call of one small picture in few steps."""
     negative = call.negative_prompt(pipe) if guided else None
-    scale = GUIDED if guided else 0.0
+    scale = GUIDED if guided else call.guided_above(pipe) or 0.0  # PRX refuses less than 1
     steps = min(2, call.default(pipe, "num_inference_steps") or 2)
     size = call.default_size(pipe)
     width, height = (SIDE, SIDE) if isinstance(size, str) else (min(side, SIDE) for side in size)

@@ -256,9 +256,9 @@ class _Stage:
             vae.encode = self._vae_encoding(vae.encode)
         scheduler: Any = getattr(pipe, "scheduler", None)
         if hasattr(scheduler, "set_timesteps"):
-            scheduler.set_timesteps = self._setting_timesteps(scheduler.set_timesteps)
+            scheduler.set_timesteps = parts.rebound(scheduler, "set_timesteps", self._setting_timesteps)
         if hasattr(scheduler, "step"):
-            scheduler.step = self._stepping(scheduler.step)
+            scheduler.step = parts.rebound(scheduler, "step", self._stepping)
 
     def _encoding(self, encode: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(encode)
@@ -355,9 +355,9 @@ class _Stage:
 
     def _setting_timesteps(self, set_timesteps: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(set_timesteps)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
             self.seen.timesteps.append((args, kwargs))
-            return set_timesteps(*args, **kwargs)
+            return set_timesteps(scheduler, *args, **kwargs)
 
         return watched
 

@@ -121,5 +121,10 @@ def test_a_denoiser_without_transformer_blocks_refuses() -> None:
     assert refusal == "UNet2DConditionModel has no transformer blocks that tomesd supports"
 
 
+def test_blocks_that_attend_over_frames_refuse() -> None:
+    refusal = KNOB.why_not(0.5, make_target(frames_argument="num_frames"))
+    assert refusal == "tomesd merges tokens of a picture, and UNet2DConditionModel attends over frames"
+
+
 def test_a_pipe_without_merging_is_left_as_it_was() -> None:
     assert not hasattr(loaded().unet, "_tome_info")
