@@ -1,6 +1,8 @@
 """knobs: the page of every setting, and the table of techniques, made from the knobs."""
 
 import inspect
+import re
+from importlib import import_module
 from pathlib import Path
 
 from autotune.config import Value
@@ -9,6 +11,7 @@ from autotune.knobs import all_knobs
 from tools.docs.sources import docstring, effects, reasons
 
 ROOT = Path(__file__).parent.parent.parent
+UNSEEN = "†"  # marks a value
 HEAD = """# Knobs
 
 A knob is one setting of a pipeline. The first value is the pipeline's own default. `autotune knobs --pipeline P` says
@@ -34,7 +37,32 @@ def table(*, link: str) -> str:
         f"| [`{knob.name}`]({link}#{knob.name}) | {_values(knob)} | {knob.summary} | {_changes(knob)} |"
         for knob in all_knobs().values()
     ]
-    return "\n".join(["| knob | values | what it sets | changes the picture |", "|---|---|---|---|", *rows])
+    note = f"{UNSEEN} Not yet seen on a GPU: written from the library's source, tried with fakes or on a processor."
+    return "\n".join(["| knob | values | what it sets | changes the picture |", "|---|---|---|---|", *rows, "", note])
+
+
+def unseen(knob: Knob) -> set[str]:
+    """The values that no GPU has seen, as the docstrings of the knob's file and of its methods' files say.
+
+    "not yet [seen] on a GPU" stands for all values of the file but the default; ": NAME, NAME" after it names some.
+    """
+    found: set[str] = set()
+    path = _file(knob)
+    values = [_word(value) for value in knob.values[1:]]
+    for file in (path, *_methods(path)):
+        said = re.search(r"not\s+yet\s+(?:seen\s+)?on\s+a\s+GPU(?::\s+([^.]+))?\.", " ".join(docstring(file)), re.I)
+        if said is not None:
+            named = [name.strip('" \n') for name in said[1].split(",")] if said[1] else _of_file(file)
+            found |= {value for value in values if named is None or value.partition(":")[0] in named or value in named}
+    return found
+
+
+def _of_file(file: Path) -> list[str] | None:
+    """The names of the methods of a file; None: it is the knob's own."""
+    if not file.name.startswith("_"):
+        return None
+    module = import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    return [method.name for method in getattr(module, "METHODS", None) or (module.METHOD,)]
 
 
 def _file(knob: Knob) -> Path:
@@ -80,8 +108,14 @@ def _nearest(knob: Knob) -> str:
 
 
 def _methods(path: Path) -> list[Path]:
-    """Files of the knob's folder that are methods of it: they define `METHOD`."""
-    return [file for file in sorted(path.parent.glob("_*.py")) if "\nMETHOD = " in file.read_text(encoding="utf-8")]
+    """Files of the knob's folder that are methods of it: they define `METHOD`, or several `METHODS`.
+
+    A knob has them where it imports `_methods`.
+    """
+    if "._methods import" not in path.read_text(encoding="utf-8"):
+        return []
+    texts = {file: file.read_text(encoding="utf-8") for file in sorted(path.parent.glob("_*.py"))}
+    return [file for file, text in texts.items() if "\nMETHOD = " in text or "\nMETHODS = " in text]
 
 
 def _said(path: Path) -> str:
@@ -91,7 +125,8 @@ def _said(path: Path) -> str:
 
 def _values(knob: Knob) -> str:
     more = ", and others" if knob.also is not inspect.signature(Knob).parameters["also"].default else ""
-    return ", ".join(f"`{_word(value)}`" for value in knob.values) + more
+    marked = unseen(knob)
+    return ", ".join(f"`{_word(value)}`{UNSEEN if _word(value) in marked else ''}" for value in knob.values) + more
 
 
 def _word(value: Value) -> str:

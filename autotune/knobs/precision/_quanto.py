@@ -1,8 +1,8 @@
 """_quanto: linear layers whose weights are held in 8 bits, by the package optimum-quanto.
 
 Its layers turn the weights back for each product, so that arithmetic stays in the pipeline's format: unlike torchao's
-int8, they don't overflow in float16. int8 and fp8 have a scale for each output. diffusers drops its own use of quanto in
-version 1.0; these are quanto's own layers. Seen on a processor, not yet on a GPU.
+int8, they don't overflow in float16. int8 and fp8 have a scale for each output. diffusers drops its own use of quanto
+in version 1.0; these are quanto's own layers. Seen on a processor, not yet on a GPU.
 """
 
 from collections.abc import Callable, Collection
