@@ -17,6 +17,10 @@ FLAGS: Mapping[str, dict[str, Any]] = {
         "epilogue_fusion": False,
         "force_fuse_int_mm_with_mul": True,
     },
+    # Each Triton kernel's tile sizes are improved one by one, in the order in which that helps most.
+    "coordinate_descent": {"coordinate_descent_tuning": True, "coordinate_descent_check_all_directions": True},
+    # Independent kernels become one where that was timed to be faster; so are kernels that could be fused.
+    "combo_kernels": {"combo_kernels": True, "benchmark_combo_kernel": True, "benchmark_fusion": True},
 }
 
 

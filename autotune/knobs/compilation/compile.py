@@ -1,9 +1,9 @@
 """compile: which parts torch.compile compiles: the denoiser's repeated blocks, the denoiser, the VAE, text encoders.
 
 A ControlNet runs once a step, so it is compiled with the denoiser. Regional compilation makes one graph for each class
-of blocks and reuses it: nearly the same speed, in a fraction of the time to compile. Shapes are static, so a call of
-another size compiles again; only the length of the prompt is dynamic, where a model is given no padding. Graphs
-must be whole (`fullgraph`), unless hooks of offloading prevent it.
+of blocks and reuses it: nearly the same speed, in a fraction of the time to compile. Shapes are static unless
+`compile_shapes` says otherwise: a call of another size compiles again. Only the length of the prompt is dynamic, where
+a model is given no padding. Graphs must be whole (`fullgraph`), unless hooks of offloading prevent it.
 
 "trace" is torch.jit.trace of the denoiser, as in early guides. It is deprecated in torch in favour of torch.compile, so
 it is available only where a space file or --fix names it.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
+from autotune.knobs.compilation import compile_encoders, compile_shapes
 from autotune.knobs.compilation._inductor import flags_of
 from autotune.knobs.compilation._trace import trace_on_first_call
 from autotune.pipelines import parts
@@ -63,6 +64,8 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     import torch
 
     how = _how(config, pipe)
+    if how["dynamic"]:
+        compile_shapes.allow_unequal_sizes()
     models = parts.step_models(pipe)
     compiled = 0
     for name, model in models.items():
@@ -78,11 +81,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     if config["compile"] in DECODES and vae is not None:
         vae.decode = torch.compile(vae.decode, **how)
         compiled += 1
-    if config["compile"] == "everything":
-        for encoder in parts.text_encoders(pipe).values():
-            _install_hooks(encoder)
-            encoder.compile(**how)
-            compiled += 1
+    compiled += compile_encoders.compile_them(pipe, config, how)
     return Effect(count=compiled, what="modules to compile")
 
 
@@ -97,19 +96,14 @@ def _how(config: Config, pipe: "DiffusionPipeline") -> dict[str, Any]:
     mode, flags = str(config["compile_mode"]), flags_of(str(config["inductor_flags"]))
     options = {**(torch._inductor.list_mode_options(mode) if mode != "default" else {}), **flags}
     traits = traits_for(pipe)
-    dynamic = None if traits is not None and traits.prompt_lengths_vary else False
+    dynamic = _dynamic(config, traits is not None and traits.prompt_lengths_vary)
     return {"fullgraph": config["offload"] in UNHOOKED, "dynamic": dynamic, "options": options or None}
 
 
-def _install_hooks(encoder: Any) -> None:
-    """Make transformers install its hooks for hidden states, by a call with one token.
-
-    It installs them at the first call that requests hidden states, under a lock, which would break the graph.
-    """
-    import torch
-
-    with torch.no_grad():
-        encoder(torch.zeros((1, 1), dtype=torch.long, device=encoder.device), output_hidden_states=True)
+def _dynamic(config: Config, prompt_lengths_vary: bool) -> bool | None:
+    if compile_shapes.is_dynamic(config):
+        return True
+    return None if prompt_lengths_vary else False
 
 
 def _pipeline_marks_steps(models: dict[str, Any], config: Config) -> bool:
@@ -175,7 +169,7 @@ def script(config: Config, target: Target) -> Script:
         return Script(why_not="torch.jit.trace is deprecated, and needs a class of autotune's own to trace each shape")
     how = _how_in_a_script(config, traits.prompt_lengths_vary)
     steps = [*traits.denoisers, *(["controlnet"] if traits.controlnet_class else [])]
-    lines = []
+    lines = [compile_shapes.DUCK_SHAPES] if compile_shapes.is_dynamic(config) else []
     for name in steps:
         if value == "regional" and name != "controlnet":
             whole = how.replace("fullgraph=False", "fullgraph=True")
@@ -191,17 +185,15 @@ def script(config: Config, target: Target) -> Script:
     if value in DECODES and traits.vae_class is not None:
         decode = f"pipe.{traits.vae_name}.decode"
         lines.append(f"{decode} = torch.compile({decode}, {how})")
-    for name in traits.text_encoders if value == "everything" else ():
-        arguments = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
-        lines.append(f"pipe.{name}({arguments})  # installs its hooks, which would break the graph")
-        lines.append(f"pipe.{name}.compile({how})")
-    return Script(lines=tuple(lines))
+    lines += compile_encoders.lines(config, target, how)
+    imports = ("import torch.fx.experimental._config",) if compile_shapes.is_dynamic(config) else ()
+    return Script(imports=imports, lines=tuple(lines))
 
 
 def _how_in_a_script(config: Config, prompt_lengths_vary: bool) -> str:
     """The arguments of torch.compile as source text."""
     mode, flags = str(config["compile_mode"]), flags_of(str(config["inductor_flags"]))
-    how = f"fullgraph={config['offload'] in UNHOOKED}, dynamic={None if prompt_lengths_vary else False}"
+    how = f"fullgraph={config['offload'] in UNHOOKED}, dynamic={_dynamic(config, prompt_lengths_vary)}"
     if not flags:
         return how if mode == "default" else f'{how}, mode="{mode}"'
     of_mode = f'**torch._inductor.list_mode_options("{mode}"), ' if mode != "default" else ""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.knobs.compilation.compile_encoders import PICTURE, TEXT, chosen
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def clash(config: Config, target: Target) -> str | None:
     if config["offload"] not in ("none", "text_encoders"):
         return "CUDA graphs do not support offloading, which moves the weights at every call"
     fp16_vae = target.pipeline.known.vae_upcasts_fp16 and config["dtype"] == "fp16" and config["vae"] == "own"
-    if fp16_vae and config["compile"] in ("denoiser+vae", "everything"):
+    if fp16_vae and (config["compile"] in ("denoiser+vae", "everything") or PICTURE in chosen(config)):
         return "this VAE is cast to float32 and back at every call, so its CUDA graph would be recorded at every call"
     if target.pipeline.known.controlnet_class and config["compile"] == "regional":
         return "with a ControlNet, CUDA graphs need marks where a step begins, which regional compilation does not set"
@@ -43,7 +44,7 @@ def _kept_output(config: Config, target: Target) -> str | None:
     """Why a CUDA graph would overwrite what the pipeline reads later, as it was seen in a rehearsed call."""
     traits, workload = target.pipeline.known, target.workload
     compiled = {*traits.denoisers, *(["controlnet"] if traits.controlnet_class else [])}
-    if config["compile"] == "everything":
+    if TEXT in chosen(config):
         compiled |= set(traits.text_encoders)
     above, scale = traits.guided_above, workload.guidance_scale
     guided = above is not None and (scale is None or scale > above)

@@ -20,6 +20,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from autotune.errors import UserError
 from autotune.pipelines import call, inputs, parts
 from autotune.pipelines.encoding import words_of
 from autotune.workload import Workload
@@ -75,6 +76,8 @@ def rehearse(
 ) -> Seen:
     """Make the first call of the workload with a copy of the pipe that has empty weights. The pipe stays as it is.
 
+    Raises UserError where the call needs a package that is not installed.
+
     dtype   the format of the weights; None: their own
     until   when the call is ended: when the denoiser is called first, after that call, or when the VAE is called
     change  what is done to the copy before it is called, to see whether it still works
@@ -96,8 +99,25 @@ def rehearse(
     except _Enough:
         pass
     except Exception as error:  # any pipeline of any library: the reason is kept, and what was seen until then
+        if package := missing_package(error):
+            raise UserError(
+                f"the call of {type(pipe).__name__} needs the package {package}, which is not installed: "
+                f"pip install {package}."
+            ) from None
         seen.fault = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return seen
+
+
+def missing_package(error: Exception) -> str | None:
+    """The package for lack of which a call failed; None: it failed for another reason.
+
+    diffusers imports optional packages only where they are installed, so that a call without one is a NameError.
+    """
+    from diffusers.utils import import_utils
+
+    name = error.name if isinstance(error, NameError) else None
+    asked: Callable[[], bool] = getattr(import_utils, f"is_{name}_available", lambda: True)
+    return None if asked() else name
 
 
 class _Autocast(torch.autocast):  # type: ignore[misc]

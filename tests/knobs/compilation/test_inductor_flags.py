@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from conftest import CPU, gpu, make_target
 
 from autotune.knobs import find_knob
@@ -45,3 +46,12 @@ def test_a_flag_is_read_where_code_that_is_named_reads_it(tmp_path: Path) -> Non
         "register(extra_check=used)\nWHERE = config.at_the_top\n"
     )
     assert _unread(tmp_path, frozenset({"dead", "live", "unknown", "at_the_top"})) == {"dead", "unknown"}
+
+
+@pytest.mark.parametrize("value", [value for value in FLAGS if value not in ("default", "fast_diffusion")])
+def test_the_installed_inductor_reads_every_flag_of_our_own_sets_and_none_is_its_default(value: str) -> None:
+    import torch._inductor.config as inductor
+
+    assert flags_of(value) == FLAGS[value]
+    defaults = inductor.get_config_copy()
+    assert all(defaults[name] != setting for name, setting in FLAGS[value].items())

@@ -1,0 +1,69 @@
+"""compile_shapes: sizes that come later need no graph of their own, whatever was equal in the first call."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_target
+from torch._dynamo.testing import CompileCounter
+from torch.fx.experimental import _config
+
+from autotune.knobs import complete, find_knob
+from autotune.knobs.compilation.compile import _how
+from autotune.knobs.compilation.compile_shapes import allow_unequal_sizes
+from autotune.workload import Shape
+
+KNOB = find_knob("compile_shapes")
+DYNAMIC = complete({"compile": "denoiser", "compile_shapes": "dynamic"})
+
+
+class Layer(torch.nn.Module):
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(picture, scale_factor=2.0).flatten(2).sum(2)
+
+
+@pytest.mark.parametrize(("shapes", "graphs"), [("static", 4), ("dynamic", 1)])
+def test_graphs_of_four_sizes(shapes: str, graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_config, "use_duck_shape", True)
+    counter, layer = CompileCounter(), Layer()
+    how = _how(DYNAMIC.replace(compile_shapes=shapes), layer)
+    if how["dynamic"]:
+        allow_unequal_sizes()
+    layer.compile(fullgraph=True, dynamic=how["dynamic"], backend=counter)
+    for height, width in ((8, 8), (12, 12), (8, 12), (16, 8)):
+        layer(torch.ones(2, 3, height, width))
+    assert counter.frame_count == graphs
+
+
+def test_it_is_offered_where_there_are_several_sizes() -> None:
+    target = make_target()
+    assert KNOB.why_not("dynamic", target) == "is for several sizes (--workload), and this workload has one"
+    several = target.workload.model_copy(update={"also": (Shape(width=96, height=64),)})
+    assert KNOB.why_not("dynamic", target.model_copy(update={"workload": several})) is None
+
+
+def test_tracing_has_no_dynamic_shapes() -> None:
+    assert KNOB.clash(DYNAMIC.replace(compile="trace"), make_target()) == "torch.jit.trace has no dynamic shapes"
+    assert KNOB.clash(DYNAMIC, make_target()) is None
+
+
+def test_the_graphs_of_all_sizes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo import utils
+
+    attempts: list[Any] = [
+        type("Attempt", (), {"fail_reason": None, "recompile_reason": reason}) for reason in (None, "size", None)
+    ]
+    monkeypatch.setattr(utils, "get_compilation_metrics", lambda: attempts)
+    monkeypatch.setitem(utils.counters["stats"], "unique_graphs", 3)
+    assert KNOB.verify is not None
+    assert str(KNOB.verify(None, DYNAMIC, {})) == "3 graphs for all sizes so far, 1 recompilations"
+
+
+def test_a_plain_script_allows_sizes_that_differ_later() -> None:
+    script = find_knob("compile").script
+    assert script is not None
+    dynamic = script(DYNAMIC, make_target())
+    assert dynamic.imports == ("import torch.fx.experimental._config",)
+    assert dynamic.lines[0] == "torch.fx.experimental._config.use_duck_shape = False"
+    assert "dynamic=True" in dynamic.lines[1]
+    assert script(DYNAMIC.replace(compile_shapes="static"), make_target()).imports == ()
