@@ -9,6 +9,7 @@ from autotune.config import Value
 from autotune.knob import Knob
 from autotune.knobs import all_knobs
 from tools.docs.sources import docstring, effects, reasons
+from tools.docs.tried import sentence, where
 
 ROOT = Path(__file__).parent.parent.parent
 UNSEEN = "†"  # marks a value
@@ -32,9 +33,13 @@ def page() -> str:
 
 
 def table(*, link: str) -> str:
-    """One row a knob: its values, what it sets, whether it changes the picture. `link`: the page of the knobs."""
+    """One row a knob: its values, what it sets, whether it changes the picture, where it has run.
+
+    link  the page of the knobs
+    """
     rows = [
-        f"| [`{knob.name}`]({link}#{knob.name}) | {_values(knob)} | {knob.summary} | {_changes(knob)} |"
+        f"| [`{knob.name}`]({link}#{knob.name}) | {_values(knob)} | {knob.summary} | {_changes(knob)} | "
+        f"{where(knob.name)} |"
         for knob in all_knobs().values()
     ]
     note = f"{UNSEEN} Not yet seen on a GPU: written from the library's source, tried with fakes or on a processor."
@@ -83,6 +88,7 @@ def _section(knob: Knob, path: Path) -> str:
     facts = [f"- Values: {_values(knob)}"]
     facts += [f"- Acts only where [`{knob.modifies}`](#{knob.modifies}) is not at its default"] if knob.modifies else []
     facts += [f"- Changes the picture: {_changes(knob)}", f"- Applied at stage: {knob.stage.name.lower()}"]
+    facts.append(f"- {sentence(knob.name)}")
     if knob.nearest:
         pairs = "; ".join(
             f"`{_word(v)}`: {', '.join(f'`{_word(o)}`' for o in other)}" for v, other in knob.nearest.items()

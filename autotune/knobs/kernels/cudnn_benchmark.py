@@ -1,7 +1,8 @@
 """cudnn_benchmark: cuDNN times its kernels for each shape of a convolution, and takes the fastest.
 
 It does so in the first call of each shape. Its workspaces come from torch's allocator, so that they are part of the
-peak memory, and can be large. The setting is one of the process (torch.backends.cudnn.benchmark).
+peak memory, and can be large. The setting is one of the process (torch.backends.cudnn.benchmark). Not yet seen on a
+GPU.
 """
 
 from typing import TYPE_CHECKING

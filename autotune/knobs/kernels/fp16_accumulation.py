@@ -1,7 +1,8 @@
 """fp16_accumulation: float16 matrix products add their partial sums in float16 instead of float32.
 
 Tensor cores of consumer GPUs do that twice as fast. Sums of large numbers may overflow. The setting is one of the
-process (torch.backends.cuda.matmul.allow_fp16_accumulation), and concerns products of float16 alone.
+process (torch.backends.cuda.matmul.allow_fp16_accumulation), and concerns products of float16 alone. Not yet seen on a
+GPU.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """reduced_sums: may cuBLAS add partial sums of split matrix products in 16 bits? torch's default is that it may.
 
 "off" makes it add them in float32: more exact, and slower where products are split. The setting is one of the process
-(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction and that of bfloat16).
+(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction and that of bfloat16). Not yet seen on a GPU.
 """
 
 from typing import TYPE_CHECKING
