@@ -11,8 +11,8 @@ from tools.docs.sources import docstring
 
 HEAD = """# Presets
 
-`--pipeline NAME` takes one of these names. A preset is a source of weights and the workload of its model card, which
-options such as `--size` and `--steps` replace. Anything else works without a preset: see
+`--pipeline NAME` takes one of these names. A preset is a source of weights and the workload of its model card,
+written from memory, which options such as `--size` and `--steps` replace. Anything else works without a preset: see
 [Bring my own pipeline](../guides/pipeline.md) and [Pipelines](../pipelines.md).
 
 `--weights random` builds those with a tick at their full published size without a download: latency and memory are
