@@ -21,6 +21,7 @@ from autotune.isolation import INTERPRETER, SAFE_PATH
 
 COMMAND = (*INTERPRETER, "-m", "autotune.cluster.courier")
 CLOSES_S = 8.0  # then the courier is killed, and Ray ends what it has left
+REFUSED = b"InvalidAuthToken"  # what Ray's log says where a token is missing
 RESTARTS = 5  # of the courier, one after the other without a result in between
 PAUSE_S = (0.0, 2.0, 5.0, 15.0, 40.0)  # before each of them: a head that is restarted is back in a minute
 
@@ -88,7 +89,8 @@ class RayMessenger:
         self.running: set[int] = set()
         self._backlog: list[News] = []
         self._failures = 0
-        self._token = False
+        self._token = False  # give this user's token
+        self._log_at = 0  # where the log of the present courier begins
         self._process: subprocess.Popen[str] | None = None
         self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
@@ -118,10 +120,7 @@ class RayMessenger:
         if message is None:
             return self._fallen("the process that talks to Ray has ended")
         if message["says"] == "unreachable":
-            # Since Ray 2.60, `ray start` asks for a token where its user has one, and a driver gives it only if it is
-            # told to. One that is told to where no token is asked for is taken for dead by the workers.
-            can_give = self.settings.address is not None and (Path.home() / ".ray" / "auth_token").exists()
-            self._token = can_give and not self._token
+            self._token = self._token or self._is_asked_for_a_token()
             return self._fallen(message["why"])
         return self._understood(message)
 
@@ -139,6 +138,15 @@ class RayMessenger:
             process.wait()
         shutil.rmtree(self.folder / "arriving", ignore_errors=True)
 
+    def _is_asked_for_a_token(self) -> bool:
+        """Has the cluster just asked for a token, and has this user one?
+
+        Since Ray 2.60, `ray start` asks for it where its user has one, and a driver gives it only if it is told to. One
+        that is told to where no token is asked for is taken for dead by the workers. Ray says so in its log alone.
+        """
+        asked = REFUSED in (self.folder / "courier.log").read_bytes()[self._log_at :]
+        return asked and (Path.home() / ".ray" / "auth_token").exists()
+
     def _files(self, ticket: int) -> Path:
         return self.folder.resolve() / "arriving" / str(ticket)
 
@@ -147,6 +155,7 @@ class RayMessenger:
         path = self.folder / "courier.json"
         write_json(path, self.settings.to_json())
         with (self.folder / "courier.log").open("ab") as log:
+            self._log_at = log.tell()
             self._process = subprocess.Popen(
                 [*COMMAND, str(path)],
                 stdin=subprocess.PIPE,

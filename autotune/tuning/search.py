@@ -299,7 +299,7 @@ def _probe(request: Request) -> Target:
     """What can be tuned here. Raises UserError, and then removes the folder if it is new."""
     with _discarding(request.folder):
         request.prompts.save_pictures(request.folder.references)
-        how = isolate.choose(request.isolation)
+        how = "spawn" if request.team else isolate.choose(request.isolation)  # no trial is forked off this process
         limit_s = request.budget.trial_timeout_s
         place, about = request.folder.probe, (request.pipeline, request.device, request.workload)
         return probe(place, *about, isolation=how, timeout_s=limit_s)

@@ -87,9 +87,11 @@ def test_a_result_with_fields_of_another_version_refuses_the_card_by_name(opened
 
 # Without the token it says that nobody answers, with it a card comes.
 ASKS = """
-import json, os
+import json, os, sys
 known = os.environ.get("RAY_AUTH_MODE") == "token"
-says = {"says": "ready", "card": 0, "host": "a"} if known else {"says": "unreachable", "why": "InvalidAuthToken"}
+if not known:
+    print("RPC error: InvalidAuthToken: Authentication token is missing or incorrect", file=sys.stderr, flush=True)
+says = {"says": "ready", "card": 0, "host": "a"} if known else {"says": "unreachable", "why": "nobody answers"}
 print(json.dumps(says), flush=True)
 """
 

@@ -107,7 +107,7 @@ def start_cluster(**options: Any) -> Any:
 
 def ports() -> dict[str, int]:
     """Free ports for a node's agents: a node that has to ask them for theirs gives up on a busy machine."""
-    names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+    names = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in names]
         return {name: own.getsockname()[1] for name, own in zip(names, sockets, strict=True)}
