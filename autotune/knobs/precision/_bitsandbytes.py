@@ -17,6 +17,7 @@ from autotune.target import Target
 BLOCK = 64  # weights that share a scale in NF4
 CPU_OUTPUTS = 32  # the CPU's kernel computes this many outputs at a time
 OUTLIER = 6.0  # inputs above it are computed in 16 bits: the default of diffusers and of the paper of LLM.int8
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
 def why_not_nf4(target: Target) -> str | None:
@@ -38,8 +39,8 @@ def clash_nf4(config: Config, target: Target) -> str | None:
 def clash_int8(config: Config, target: Target) -> str | None:
     if config["offload"] != "none":
         return "the 8-bit layers of bitsandbytes hold their weights on the GPU, whatever offloading moves"
-    if config["compile"] != "off":
-        return "the 8-bit layers of bitsandbytes look for outliers, which no compiled graph can"
+    if config["compile"] != "off" and config.get("compile_mode") in CUDA_GRAPHS:
+        return "the 8-bit layers of bitsandbytes pick outliers, as many as there are, which no CUDA graph can"
     return None
 
 

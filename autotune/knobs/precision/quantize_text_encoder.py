@@ -47,8 +47,9 @@ def clash(config: Config, target: Target) -> str | None:
 
 
 def _compiled(config: Config) -> dict[str, Value]:
-    """`compile` as it concerns text encoders: only "everything" compiles them."""
-    return {} if config["compile"] == "everything" else {"compile": "off"}
+    """`compile` as it concerns text encoders: off, unless they are compiled."""
+    chosen = "text_encoder" in str(config.get("compile_encoders", "none"))
+    return {} if chosen or config["compile"] == "everything" else {"compile": "off"}
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:

@@ -23,6 +23,7 @@ from autotune.pipelines import parts
 
 KNOB, WORDS = find_knob("quantization"), find_knob("quantize_text_encoder")
 METHODS = all_methods()
+EVERYTHING: dict[str, Any] = {"compile": "everything", "compile_mode": "max-autotune"}
 
 
 class Params4bit(torch.nn.Parameter):
@@ -246,14 +247,16 @@ def test_each_method_says_which_cards_it_runs_on(value: str, device: Any, said: 
         ({"quantization": "bnb_nf4", "offload": "model"}, None),
         ({"quantization": "bnb_nf4", "compile": "regional", "dtype": "bf16"}, None),
         ({"quantization": "bnb_int8", "offload": "model"}, "whatever offloading moves"),
-        ({"quantization": "bnb_int8", "compile": "regional"}, "look for outliers"),
+        ({"quantization": "bnb_int8", "compile": "regional"}, None),
+        ({"quantization": "bnb_int8", "compile": "regional", "compile_mode": "max-autotune"}, "pick outliers"),
         ({"quantization": "quanto_int8", "dtype": "fp16"}, None),
         ({"quantization": "quanto_int8", "offload": "group"}, "without the scales that quanto keeps"),
         ({"quantization": "nvfp4_dynamic", "dtype": "fp16"}, "give bfloat16 only"),
         ({"quantization": "mxfp8_dynamic", "dtype": "bf16", "compile": "regional"}, None),
         ({"quantize_text_encoder": "bnb_nf4", "offload": "text_encoders"}, "without the scales"),
-        ({"quantize_text_encoder": "bnb_int8", "compile": "regional"}, None),
-        ({"quantize_text_encoder": "bnb_int8", "compile": "everything"}, "look for outliers"),
+        ({"quantize_text_encoder": "bnb_int8", "compile": "denoiser", "compile_mode": "max-autotune"}, None),
+        (EVERYTHING | {"quantize_text_encoder": "bnb_int8"}, "pick outliers"),
+        (EVERYTHING | {"quantize_text_encoder": "bnb_nf4"}, None),
         ({"quantize_text_encoder": "int4_weight_only", "dtype": "fp16"}, "supports bfloat16 only"),
     ],
 )
