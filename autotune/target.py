@@ -83,7 +83,7 @@ class Target(FrozenModel):
         which the same GPU is found. Studies of earlier versions don't know their GPU's UUID.
         """
         known = None not in (self.device.uuid, other.device.uuid)
-        ignored = {"evidence", "sdpa_heads", "attention", "index" if known else "uuid"}
+        ignored = {"evidence", "sdpa_heads", "attention", "shared_int8_fault", "index" if known else "uuid"}
         for part in ("pipeline", "workload", "device", "versions", "environment"):
             if getattr(self, part) is None or getattr(other, part) is None:
                 continue

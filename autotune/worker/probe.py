@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.devices import torch_name
+from autotune.device import Device
+from autotune.devices import shared_int8, torch_name
 from autotune.devices.attention_calls import ask
-from autotune.devices.probe import probe_device, versions
+from autotune.devices.probe import broken, probe_device, versions
 from autotune.errors import UserError
 from autotune.job import ProbeJob
 from autotune.measure.metrics._clip import Clip
+from autotune.pipeline import Traits
 from autotune.pipelines.adapters.textual_inversion import tokens
 from autotune.pipelines.components import components_of
 from autotune.pipelines.inspect import assembled, read_traits
@@ -49,11 +51,17 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     if not job.quick:  # last: a kernel may leave the GPU unusable to this process
         kinds = {(head, masked) for head, masked, _ in traits.step_attention}
         answers, commits = ask(torch_name(device), kinds)
-        device = device.model_copy(update={"attention": answers})
+        device = device.model_copy(update={"attention": answers, "shared_int8_fault": _shared_int8(device, traits)})
         pipeline = pipeline.model_copy(update={"part_revisions": pipeline.part_revisions | commits})
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     found = {"pipeline": pipeline.to_json(), "device": device.to_json(), "versions": versions()}
     return {**found, "notes": notes}
+
+
+def _shared_int8(device: Device, traits: Traits) -> str | None:
+    """Device.shared_int8_fault, which is asked on a processor alone, for UNets alone, as it takes seconds."""
+    asked = not device.is_gpu and device.compile_fault is None and traits.attention_downsamples
+    return shared_int8.fault() if asked and "torchao" in versions() and broken("torchao") is None else None
 
 
 def _cut_words(cut: Sequence[Cut], prompts: int) -> str:

@@ -54,6 +54,10 @@ def clash(config: Config, target: Target) -> str | None:
         return "torch.jit.trace does not support the hooks of offloading or quantized weights"
     if config["dtype"] == "bf16" and target.device.is_nvidia and not target.device.at_least(8):
         return "Inductor skips bfloat16 below compute capability 8.0"
+    # A block is given what a convolution put out, transposed, where no layout or fused projection changes that.
+    apart = config["memory_format"] == "contiguous" and not config["qkv_fusion"]
+    if value == "regional" and config["dtype"] == "bf16" and config["quantization"] == "int8_dynamic" and apart:
+        return target.device.shared_int8_fault
     return None
 
 
