@@ -63,12 +63,14 @@ def probed(
     steps: int,
     guidance: float | None = None,
     negative_prompt: str | None = None,
+    frames: int | None = None,
     call: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Target:
     """The target of a search of this checkpoint, in calls of this size and number of steps.
 
     guidance, negative_prompt  None: the pipeline's default
+    frames   of a clip; None: of three latent frames
     call     other arguments of the pipe's call
     options  of resolve()
     """
@@ -87,7 +89,7 @@ def probed(
             guidance_scale=traits.default_guidance_scale if guidance is None else guidance,
             negative_prompt=negative_prompt or traits.default_negative_prompt,
             call=dict(call or {}),
-            frames=2 * traits.frames_multiple + 1 if traits.frames_argument else None,
+            frames=(frames or 2 * traits.frames_multiple + 1) if traits.frames_argument else None,
         ),
         device=probe_device(find_device("cpu")),
         versions=versions(),

@@ -70,12 +70,13 @@ def profile_steps(pipe: "DiffusionPipeline", call: Callable[[], object]) -> Prof
     steps = _StepProfiler(profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]))
     with ExitStack() as stack:
         stack.callback(steps.stop)
-        stack.enter_context(replaced(scheduler, "step", steps.after(scheduler.step)))
+        stack.enter_context(replaced(scheduler, "step", parts.rebound(scheduler, "step", steps.after)))
         if hasattr(scheduler, "scale_model_input"):
-            before = steps.before(scheduler.scale_model_input, steps.start)
+            before = parts.rebound(scheduler, "scale_model_input", lambda method: steps.before(method, steps.start))
             stack.enter_context(replaced(scheduler, "scale_model_input", before))
         elif hasattr(scheduler, "set_timesteps"):
-            stack.enter_context(replaced(scheduler, "set_timesteps", steps.before_the_only(scheduler)))
+            only = parts.rebound(scheduler, "set_timesteps", steps.before_the_only)
+            stack.enter_context(replaced(scheduler, "set_timesteps", only))
         vae: Any = parts.vae(pipe)
         if hasattr(vae, "decode"):
             stack.enter_context(replaced(vae, "decode", steps.before(vae.decode, steps.stop)))
@@ -117,13 +118,12 @@ class _StepProfiler:
 
         return watched
 
-    def before_the_only(self, scheduler: Any) -> Callable[..., Any]:
-        """set_timesteps, after which the profiler starts where the call has a single step."""
-        method = scheduler.set_timesteps
+    def before_the_only(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A scheduler's set_timesteps, after which the profiler starts where the call has a single step."""
 
         @functools.wraps(method)  # pipelines look into its signature
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            result = method(*args, **kwargs)
+        def watched(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+            result = method(scheduler, *args, **kwargs)
             if len(scheduler.timesteps) == 1:
                 self.start()
             return result

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotune import demo
+from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 from autotune.pipelines import factory, locate
 from autotune.pipelines.classes import component_class, names_class, pipeline_class
@@ -85,13 +86,22 @@ def component(
     if "Tokenizer" in class_name:
         return _tokenizer(cls, folder)
     if not issubclass(cls, torch.nn.Module):  # schedulers, processors, guiders: they have no weights
-        return cls.from_pretrained(folder)
+        return _without_weights(cls, folder)
     # diffusers' models have load_config. Others are transformers', even in a module of diffusers (the safety checker).
     if library == "transformers" or not hasattr(cls, "load_config"):
         config = cls.config_class.from_pretrained(folder)
         return randomize(lambda: cls(config), dtype, device, drawn_on)
     config = cls.load_config(folder)
     return randomize(lambda: cls.from_config(config), dtype, device, drawn_on)
+
+
+def _without_weights(cls: Any, folder: Path) -> Any:
+    """Raises UserError where it needs a package that is not installed, as processors of pictures need torchvision."""
+    try:
+        return cls.from_pretrained(folder)
+    except ImportError as error:
+        why = next((line for line in str(error).splitlines() if line), "an import failed")
+        raise UserError(f"the pipeline's {folder.name} ({cls.__name__}) lacks a package: {why}") from None
 
 
 def _tokenizer(cls: Any, folder: Path) -> Any:

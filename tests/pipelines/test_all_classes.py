@@ -20,10 +20,10 @@ from autotune.pipelines.inputs import check_call
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 ROW = re.compile(r"^\| `(\w+Pipeline)` \| (.+) \|$", re.MULTILINE)
-SIDES = {"IF": 16, "Kandinsky": 64}  # pixels, by the beginning of the name; 32 for the others
+SIDES = {"IF": 16, "Kandinsky": 64, "HiDream": 256}  # pixels, by the beginning of the name; 32 for the others
 # What a call needs beside what autotune sets by itself: options of search, as a user gives them.
 CALLS: dict[str, dict[str, Any]] = {
-    "ChronoEditPipeline": {"call": {"enable_temporal_reasoning": True}},  # otherwise its clips have 5 frames
+    "ChronoEditPipeline": {"frames": 5},  # it draws no more, whatever is asked
     "EasyAnimatePipeline": {"negative_prompt": "a grey square"},  # its guided call fails without one
     **{
         f"StableDiffusionXLControlNetUnion{task}Pipeline": {"call": {"control_mode": [0]}}

@@ -3,6 +3,7 @@
 import copy
 import functools
 import types
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -10,10 +11,12 @@ import pytest
 import torch
 from tiny_videos import PARTS
 
+from autotune.errors import UserError
 from autotune.pipelines import call, inputs, parts
 from autotune.pipelines.classes import names_class
 from autotune.pipelines.inspect import _frames_multiple
-from autotune.pipelines.rehearsal.watch import _anew, _quiet
+from autotune.pipelines.random_weights import component
+from autotune.pipelines.rehearsal.watch import _anew, _quiet, missing_package
 from autotune.workload import Workload
 
 WORKLOAD = Workload(prompts=("a", "b"), width=32, height=32, steps=2, guidance_scale=3.0)
@@ -104,3 +107,26 @@ def test_a_rehearsed_call_may_ask_for_autocast_of_its_weights_device() -> None:
 def test_an_output_whose_keys_are_numbers_is_made_anew() -> None:
     """Z-Image's ControlNet gives a dict of layers."""
     assert list(_anew({0: torch.ones(1), 3: torch.ones(2)})) == [0, 3]
+
+
+def test_a_call_that_lacks_a_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers imports ftfy where it is installed, and calls of PRX and Wan use it without a look."""
+    missing = NameError("name 'ftfy' is not defined", name="ftfy")
+    assert missing_package(missing) is None
+    monkeypatch.setattr("diffusers.utils.import_utils.is_ftfy_available", lambda: False)
+    assert missing_package(missing) == "ftfy"
+    assert missing_package(NameError("name 'x' is not defined", name="x")) is None
+    assert missing_package(ValueError("ftfy")) is None
+
+
+def test_a_processor_that_lacks_a_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(folder: Path) -> None:
+        raise ImportError("\nQwen2VLVideoProcessor requires the Torchvision library but it was not found.\nSee")
+
+    monkeypatch.setattr(diffusers.DDIMScheduler, "from_pretrained", lacking)
+    with pytest.raises(UserError) as told:
+        component(tmp_path / "processor", ["diffusers", "DDIMScheduler"], torch.float32, "meta")
+    assert str(told.value) == (
+        "the pipeline's processor (DDIMScheduler) lacks a package: "
+        "Qwen2VLVideoProcessor requires the Torchvision library but it was not found."
+    )
