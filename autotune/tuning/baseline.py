@@ -171,7 +171,7 @@ def untouched_words(runner: Runner, place: Path, config: Config, failure: Failur
     if found["seen"] is None:
         return " The checkpoint itself, untouched, draws these prompts: the fault is not its own."
     works = f"It draws {found['works']}." if found["works"] else "No other steps, scheduler or number format helped."
-    return f" The checkpoint itself, untouched, fails as well: {found['seen'].rstrip('.')}. {works}"
+    return f" The checkpoint itself, untouched, fails as well: {found['seen'].rstrip('. ')}. {works}"
 
 
 def _begun(folder: StudyFolder) -> tuple[Config, list[Rejected]] | None:

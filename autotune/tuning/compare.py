@@ -5,13 +5,14 @@ Interleaved, each run in a fresh process.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autotune.errors import UserError
 from autotune.execution.interpreter import (
     PYTHON,
     Interpreter,
     PackageDifference,
+    normalised,
     other_interpreter,
     own_interpreter,
 )
@@ -40,12 +41,14 @@ class PartOfCall(FrozenModel):
     """The seconds of a part of a call in each round (of "denoising": of one step, with the scheduler's part in it).
 
     packages  those that differ between the environments and ran in this part, or are asked for by those that did
+    ran       those of them that were seen to run in it
     """
 
     part: str
     first_s: tuple[float, ...]
     second_s: tuple[float, ...]
     packages: tuple[str, ...]
+    ran: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -111,7 +114,7 @@ def compare(
     if bisect and python is None:
         raise UserError("--bisect looks for the packages that differ between two environments: give --python, too.")
     paths: dict[Side, Path] = {"first": Path(first), "second": Path(first if second is None else second)}
-    other = other_interpreter(python) if python is not None else None
+    other, own = (other_interpreter(python), own_interpreter()) if python is not None else (None, None)
     shown = paths if other is None else {**paths, "second": Path(other.path)}
     configs = {side: TunedConfig.load(path) for side, path in paths.items()}
     target = _target(configs["first"], configs["second"], device)
@@ -135,9 +138,8 @@ def compare(
         pairs = interleave(run, least=rounds)
         assert not isinstance(pairs, Failure)
         comparison = _comparison(shown, target, pairs)
-        if other is None:
+        if other is None or own is None:
             return comparison
-        own = own_interpreter()
         packages = own.differences(other)
         found: dict[str, Any] = {"python": other.path, "packages": packages}
         if bisect:
@@ -150,16 +152,26 @@ def compare(
         return comparison.model_copy(update=found)
 
 
-def _packages(runner: Runner, place: Path, tuned: TunedConfig, where: Interpreter) -> dict[str, frozenset[str]]:
-    """Part of a call -> the packages that run in it, with all that they ask for. Raises UserError."""
+class Seen(NamedTuple):
+    """The packages of a part of a call in one environment: those that run in it, and with all that they ask for."""
+
+    ran: frozenset[str]
+    asked_for: frozenset[str]
+
+
+def _packages(runner: Runner, place: Path, tuned: TunedConfig, where: Interpreter) -> dict[str, Seen]:
+    """Part of a call -> its packages. Raises UserError."""
     seen = runner.packages(place, tuned.config)
     if isinstance(seen, Failure):
         raise UserError(f"which packages run can't be seen with {where.path} ({seen.cause}): {seen.reason}.")
-    return {part: where.with_required([*names, PYTHON]) for part, names in seen.items()}
+    return {
+        part: Seen(frozenset(map(normalised, [*names, PYTHON])), where.with_required([*names, PYTHON]))
+        for part, names in seen.items()
+    }
 
 
 def _parts(
-    pairs: list[Pair], packages: Sequence[PackageDifference], seen: Sequence[Mapping[str, frozenset[str]]]
+    pairs: list[Pair], packages: Sequence[PackageDifference], seen: Sequence[Mapping[str, Seen]]
 ) -> tuple[PartOfCall, ...]:
     """The parts of a call that every run has timed, and which of the packages that differ run in each."""
     found = []
@@ -169,9 +181,10 @@ def _parts(
             for side in zip(*pairs, strict=True)
         )
         if len(first_s) == len(second_s) == len(pairs):
-            there = frozenset().union(*(packages_of[part] for packages_of in seen))
+            ran, there = (frozenset().union(*of) for of in zip(*(side[part] for side in seen), strict=True))
             names = tuple(package.name for package in packages if package.name in there)
-            found.append(PartOfCall(part=part, first_s=first_s, second_s=second_s, packages=names))
+            running = tuple(name for name in names if name in ran)
+            found.append(PartOfCall(part=part, first_s=first_s, second_s=second_s, packages=names, ran=running))
     return tuple(found)
 
 

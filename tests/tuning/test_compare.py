@@ -128,7 +128,11 @@ def test_the_slower_part_of_a_call_names_the_packages_that_run_in_it(
     lines = comparison_words(seen).splitlines()
     at = lines.index("text encoding is slower; packages that differ and run in it:")
     assert lines[at + 1] == "  transformers 1 -> 2", "what runs in no part that is as fast comes first"
-    assert lines[at + 2] == "  cudnn 8 -> 9 (also in what is not slower: a denoising step, VAE decode)"
+    assert lines[at + 2] == (
+        "  cudnn 8 -> 9 (not seen itself, one that runs asks for it; also in what is not slower: a denoising step, VAE "
+        "decode)"
+    ), "nothing was seen of it: it is named last, and so"
+    assert [part.ran for part in seen.parts] == [("transformers",), (), ()]
     assert lines[-1].startswith("what can't be told")
     assert comparison_data(seen)["parts"][0]["verdict"]["word"] == "SLOWER"
 

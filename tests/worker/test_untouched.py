@@ -96,7 +96,7 @@ class Runner:
     ("answer", "words"),
     [
         (
-            {"seen": "ValueError: too few steps", "works": "with --steps 4"},
+            {"seen": "ValueError: too few steps. ", "works": "with --steps 4"},
             " The checkpoint itself, untouched, fails as well: ValueError: too few steps. It draws with --steps 4.",
         ),
         (

@@ -42,7 +42,7 @@ def environment_lines(comparison: Comparison) -> list[str]:
 
 
 def _suspects(part: PartOfCall, parts: Sequence[PartOfCall], changed: Mapping[str, str]) -> list[str]:
-    """The packages that a slower part may be due to: first those that run in no part that is not slower."""
+    """The packages that a slower part may be due to: those that run first, and in no part that is not slower."""
     if not part.packages:
         return [f"{PARTS[part.part]} is slower, and no package that differs runs in it"]
     elsewhere = {
@@ -50,7 +50,9 @@ def _suspects(part: PartOfCall, parts: Sequence[PartOfCall], changed: Mapping[st
         for name in part.packages
     }
     lines = [f"{PARTS[part.part]} is slower; packages that differ and run in it:"]
-    for name in sorted(part.packages, key=lambda name: (len(elsewhere[name]), name)):
-        also = f" (also in what is not slower: {', '.join(elsewhere[name])})" if elsewhere[name] else ""
-        lines.append(f"  {name} {changed[name]}{also}")
+    for name in sorted(part.packages, key=lambda name: (name not in part.ran, len(elsewhere[name]), name)):
+        notes = [] if name in part.ran else ["not seen itself, one that runs asks for it"]
+        notes += [f"also in what is not slower: {', '.join(elsewhere[name])}"] if elsewhere[name] else []
+        told = f" ({'; '.join(notes)})" if notes else ""
+        lines.append(f"  {name} {changed[name]}{told}")
     return lines
