@@ -42,7 +42,7 @@ def test_completing_twice_changes_nothing() -> None:
     ("name", "value", "says"),
     [
         ("dtpe", "bf16", "unknown knob 'dtpe': did you mean 'dtype'?"),
-        ("xyzzy", 1, "unknown knob 'xyzzy': known: cudnn_benchmark, dtype,"),
+        ("xyzzy", 1, "unknown knob 'xyzzy': known: allocator, cudnn_benchmark,"),
         ("dtype", "bf61", "dtype can't be 'bf61': did you mean 'bf16'?"),
         ("dtype", 16, "dtype can't be 16: did you mean 'fp16'?"),
         ("dtype", "double", "dtype can't be 'double': known: fp32, fp16, bf16"),

@@ -202,3 +202,18 @@ def test_a_scheduler_that_is_none_is_answered_with_the_nearest(word: str, says: 
     with pytest.raises(UserError) as caught:
         set_scheduler(pipe, resolve(str(root / FAMILY), scheduler=word))
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "FlowMatchHeunDiscreteScheduler",
+        "DPMSolverSinglestepScheduler:use_flow_sigmas=true,prediction_type=flow_prediction,flow_shift=3.0",
+    ],
+)
+def test_any_scheduler_of_flow_models_can_be_named(word: str, root: Path) -> None:
+    family = "StableDiffusion3Pipeline"
+    plain, pipe = (tiny_pipe(family, root)[0] for _ in range(2))
+    set_scheduler(pipe, resolve(str(root / family), scheduler=word))
+    difference = np.abs(draw(pipe, family, num_inference_steps=20) - draw(plain, family, num_inference_steps=20))
+    assert 0 < difference.mean() < 0.02

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+class Later(Timestep):
+    """The current timestep; the first of all in a call's first step: diffusers fails without an earlier output."""
+
+    def __call__(self) -> float:
+        return super().__call__() if self.calls.step else 1000.0
+
+
 def apply(pipe: "DiffusionPipeline", number: str) -> Effect:
     from diffusers import FasterCacheConfig
 
     calls = Calls(pipe)
     config = FasterCacheConfig(
         spatial_attention_block_skip_range=int(number),
-        current_timestep_callback=Timestep(calls),
+        current_timestep_callback=Later(calls),
         attention_weight_callback=lambda _: 0.5,  # diffusers' own default
         is_guidance_distilled=True,  # the whole batch is computed
     )
