@@ -35,7 +35,7 @@ def hang(while_there: Path) -> None:
 
 answer = json.loads((control / f"{job['kind']}.json").read_text())
 if job["kind"] == "measure":
-    if (control / f"{folder.name}.hang").exists():
+    if folder.parent.name == "trials" and (control / f"{folder.name}.hang").exists():
         hang(control / f"{folder.name}.hang")
     factors = json.loads((control / "factors.json").read_text())
     factor = math.prod(factors.get(f"{name}={value}", 1.0) for name, value in job["values"].items())

@@ -26,8 +26,9 @@ FUNCTION = "fake_work:perform"
 def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
     isolate.WORKER = COMMAND
     isolate.run = functools.partial(isolate.run, command=COMMAND)
-    full = Path(os.environ[CONTROL]) / f"{Path(json.loads(order_json)['place']).name}.full"
-    if full.exists():
+    place = Path(json.loads(order_json)["place"])
+    full = Path(os.environ[CONTROL]) / f"{place.name}.full"
+    if place.parent.name == "trials" and full.exists():
         full.unlink()
         work.tempfile.mkdtemp = _full  # type: ignore[assignment]
     return work.perform(order_json, *parcels)
