@@ -478,6 +478,7 @@ COMPONENTS: dict[str, Callable[[], Any]] = {
     ),
 }
 COMPONENTS |= tiny_videos.PARTS | tiny_clips.PARTS | tiny_images.PARTS | tiny_readers.PARTS
+COMPONENTS |= {"CLIPImageProcessor": COMPONENTS["CLIPImageProcessorPil"]}  # its name where torchvision is installed
 COMPONENTS |= {"LlamaModel": lambda: language_model("LlamaModel")}
 COMPONENTS |= {"LlamaTokenizer": tokenizer, "LlamaTokenizerFast": tokenizer, "PreTrainedTokenizerBase": tokenizer}
 COMPONENTS |= {"TokenizersBackend": tokenizer, "SchedulerMixin": _flow}

@@ -7,6 +7,7 @@ it on one day, the next third on the next. AUTOTUNE_CLASSES=all (`make all-pipel
 import os
 import re
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from autotune.pipelines.inputs import check_call
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 ROW = re.compile(r"^\| `(\w+Pipeline)` \| (.+) \|$", re.MULTILINE)
-SIDES = {"IF": 16, "Kandinsky": 64, "HiDream": 256}  # pixels, by the beginning of the name; 32 for the others
+SIDES = {"IF": 16, "Kandinsky": 64, "HiDream": 256, "QwenImageEdit": 64}  # by the beginning of the name, else 32 pixels
 # What a call needs beside what autotune sets by itself: options of search, as a user gives them.
 CALLS: dict[str, dict[str, Any]] = {
     "ChronoEditPipeline": {"frames": 5},  # it draws no more, whatever is asked
@@ -54,6 +55,8 @@ ABSTRACT = {"DiffusionPipeline"}
 CLASSES = [name for name in listing() if name not in ABSTRACT]
 REFUSED = {name: why for name in CLASSES if (why := refusal(name)) is not None}
 EXCEPTIONS = dict(ROW.findall(PAGE.read_text(encoding="utf-8")))
+if find_spec("torchvision"):  # then those go the path that lacked nothing else
+    EXCEPTIONS = {name: why for name, why in EXCEPTIONS.items() if "whole path by hand" not in why}
 DRAWN = [name for name in CLASSES if name not in REFUSED and name not in EXCEPTIONS]
 TODAY = [n for i, n in enumerate(DRAWN) if i % SHARES == date.today().toordinal() % SHARES]
 
