@@ -6,6 +6,7 @@ and are given the transposed output of a convolution. Only Inductor is run, as c
 """
 
 import re
+import warnings
 from collections import Counter
 
 DECLARED = re.compile(r"\bauto (at_BFloat16_\w+) =")
@@ -67,7 +68,8 @@ def _sources() -> list[str]:
     plain = async_compile.AsyncCompile.cpp_pybinding
     async_compile.AsyncCompile.cpp_pybinding = keep
     try:
-        with torch.no_grad(), torch._inductor.config.patch(fx_graph_cache=False):
+        with torch.no_grad(), torch._inductor.config.patch(fx_graph_cache=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchao's, about a cache's key
             torch.compile(block, dynamic=False)(torch.zeros(1, CHANNELS, TOKENS, dtype=torch.bfloat16).transpose(1, 2))
     except Exception:  # what `keep` raises, in whatever Inductor wraps it: without a source nothing is known
         return written

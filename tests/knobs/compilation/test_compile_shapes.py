@@ -23,15 +23,15 @@ class Layer(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("shapes", "graphs"), [("static", 4), ("dynamic", 1)])
-def test_graphs_of_four_sizes(shapes: str, graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_config, "use_duck_shape", True)
+def test_graphs_of_four_sizes(shapes: str, graphs: int) -> None:
     counter, layer = CompileCounter(), Layer()
     how = _how(DYNAMIC.replace(compile_shapes=shapes), layer)
-    if how["dynamic"]:
-        allow_unequal_sizes()
-    layer.compile(fullgraph=True, dynamic=how["dynamic"], backend=counter)
-    for height, width in ((8, 8), (12, 12), (8, 12), (16, 8)):
-        layer(torch.ones(2, 3, height, width))
+    with _config.patch(use_duck_shape=True):
+        if how["dynamic"]:
+            allow_unequal_sizes()
+        layer.compile(fullgraph=True, dynamic=how["dynamic"], backend=counter)
+        for height, width in ((8, 8), (12, 12), (8, 12), (16, 8)):
+            layer(torch.ones(2, 3, height, width))
     assert counter.frame_count == graphs
 
 
