@@ -148,7 +148,7 @@ class StudyFolder:
     def lock(self) -> Iterator[None]:
         """Hold the lock during a search: two searches at once would disturb each other's timings. Raises UserError."""
         try:
-            file = self.lock_file.open("w")
+            file = _opened(self.lock_file, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UserError(f"{str(self.path)!r} can't be written: {error.strerror}.") from None
         with file:
@@ -172,7 +172,7 @@ class StudyFolder:
     def is_locked(self) -> bool:
         """Is a search running in this folder? Holds the lock for less than LOCK_CHECK_S if it is free."""
         try:
-            with self.lock_file.open() as file:
+            with _opened(self.lock_file, os.O_RDONLY) as file:
                 return not _locked(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
@@ -212,7 +212,12 @@ def ended(place: Path) -> bool:
     return (place / "trial.json").exists() or aside(place / "trial.json")
 
 
-def _locked(file: IO[str], how: int) -> bool:
+def _opened(path: Path, flags: int) -> IO[bytes]:
+    """A lock file, unchanged. In a study of somebody else it may be a link to a file of the user, or a pipe."""
+    return os.fdopen(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "rb")
+
+
+def _locked(file: IO[bytes], how: int) -> bool:
     """Try to take the lock; False: another process holds it. Closing the file releases it."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)

@@ -226,6 +226,8 @@ def open_picture(path: Path, what: str) -> "Image":
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("it is no file")  # a pipe or a device would never end
         with Image.open(path) as file:
             if file.width * file.height > MOST_PX:
                 raise UserError(f"the {what} can't be read: it has {file.width}x{file.height} pixels.")

@@ -178,6 +178,19 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
             assert holder.returncode == -signal.SIGKILL
 
 
+def test_the_lock_of_somebody_else_s_study_empties_no_file_and_is_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / ".lock").symlink_to("mine.txt")
+    with pytest.raises(UserError, match="can't be written: Too many levels of symbolic links"):
+        StudyFolder(tmp_path).lock().__enter__()
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    (tmp_path / ".lock").unlink()
+    os.mkfifo(tmp_path / ".lock")
+    assert not StudyFolder(tmp_path).is_locked()
+    with StudyFolder(tmp_path).lock():
+        assert StudyFolder(tmp_path).is_locked()
+
+
 def test_a_folder_in_which_no_lock_can_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(UserError, match="can't be written: Is a directory"), StudyFolder(tmp_path).lock():

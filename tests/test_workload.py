@@ -1,5 +1,6 @@
 """The workload: which calls it makes, and the prompts files and sizes that can't be used."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,12 @@ def test_json_lines_that_break_parsers_are_one_sentence(tmp_path: Path, line: st
     with pytest.raises(UserError, match="line 1") as caught:
         read_prompts(tmp_path / "a.jsonl")
     assert len(str(caught.value)) < 1000
+
+
+def test_a_picture_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match="can't be read: it is no file"):
+        open_picture(tmp_path / "a.png", "picture")
 
 
 def test_a_picture_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ What is printed is made by `report`. Everything heavier than typer is imported i
 `autotune --help` is instant.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -34,6 +35,7 @@ for group in ("search", "fleet", "production", "studies", "trust", "research", "
 def main() -> None:
     """The console script. Every expected error becomes one sentence on stderr and an exit code."""
     signal.signal(signal.SIGTERM, end)
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold what the terminal can't show
@@ -43,13 +45,32 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more at its end
         code = CLOSED_PIPE
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        code = CLOSED_PIPE  # rich has noticed it, and ends with 1
     except Exception as error:
         sentence = in_words(error)
         if sentence is None:
             raise
-        print(f"autotune: {one_line(sentence)}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a full disk as the error stream: the exit code is left
+            print(f"autotune: {one_line(sentence)}", file=sys.stderr, flush=True)
         code = BAD_INPUT
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without one of its three streams (`>&-`) one that goes nowhere.
+
+    Otherwise the next file that is opened takes the stream's number, and what a library prints ends up in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _run(words: list[str]) -> int:

@@ -129,6 +129,45 @@ def test_help_and_done_are_0(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended(monkeypatch, "schema") == exits.DONE
 
 
+def test_a_reader_that_has_ended_is_told_from_a_slower_config() -> None:
+    """1 is the code of `verify` for that, and what rich exits with where it writes into a closed pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "autotune.cli", "--help"], stdout=writing, check=False)
+    os.close(writing)
+    assert done.returncode == exits.CLOSED_PIPE
+
+
+def test_an_error_that_can_not_be_printed_keeps_its_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "autotune.cli", "report", "gone"], stderr=full, check=False)
+    assert done.returncode == exits.BAD_INPUT
+
+
+def test_a_process_without_its_streams_works_and_writes_into_no_file(tmp_path: Path) -> None:
+    """`autotune ... >&- 2>&-`: what is opened next would have the number of a stream."""
+    (tmp_path / "closed.py").write_text(CLOSED)
+    done = subprocess.run([sys.executable, "closed.py"], cwd=tmp_path, check=False)
+    assert done.returncode == exits.BAD_INPUT
+    assert (tmp_path / "opened").read_text() == "3"
+
+
+CLOSED = """
+import os, sys
+sys.argv[1:] = ["report", "gone"]
+for number in range(3):
+    os.close(number)
+sys.stdin = sys.stdout = sys.stderr = None  # as the interpreter has it
+from autotune import cli
+run = cli._run
+def opening(words):
+    with open("opened", "w") as file:
+        file.write(str(file.fileno()))
+        os.write(1, b"a library's words")
+    return run(words)
+cli._run = opening
+cli.main()
+"""
 NOBODY = """
 import os
 os.environ.pop("HOME", None); os.environ.pop("XDG_CACHE_HOME", None)
