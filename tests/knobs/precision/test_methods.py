@@ -257,6 +257,11 @@ def test_each_method_says_which_cards_it_runs_on(value: str, device: Any, said: 
         ({"quantize_text_encoder": "bnb_int8", "compile": "denoiser", "compile_mode": "max-autotune"}, None),
         (EVERYTHING | {"quantize_text_encoder": "bnb_int8"}, "pick outliers"),
         (EVERYTHING | {"quantize_text_encoder": "bnb_nf4"}, None),
+        (
+            EVERYTHING
+            | {"compile": "denoiser", "compile_encoders": "text_encoder", "quantize_text_encoder": "bnb_int8"},
+            "pick outliers",
+        ),
         ({"quantize_text_encoder": "int4_weight_only", "dtype": "fp16"}, "supports bfloat16 only"),
     ],
 )
