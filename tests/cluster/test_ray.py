@@ -370,13 +370,13 @@ def test_a_head_that_is_restarted_costs_no_trial(tmp_path: Path, cluster: Any, c
     (control / "0001.hang").touch()
     (control / "0001.pids").unlink(missing_ok=True)
     search = Search(tmp_path, cluster, budget=2, workers=1)
-    pids = hanging(control, 1, search)
+    pids, address = hanging(control, 1, search), cluster.address
     cluster.shutdown()
     until(lambda: are_gone(pids), 10, "processes of a cluster that is gone are left")
     (control / "0001.hang").unlink()
-    again = start_cluster(gcs_server_port=int(cluster.address.rpartition(":")[2]))
+    again = start_cluster(gcs_server_port=int(address.rpartition(":")[2]))
     try:
-        assert again.address == cluster.address
+        assert again.address == address
         search.join()
     finally:
         again.shutdown()
