@@ -1,20 +1,30 @@
-"""Compare our sampler with BoTorch's qLogNEHVI on recorded spaces, by the rules of `autotune replay`.
+"""Compare our sampler with c-TPE, HEBO, SMAC3 and BoTorch's qLogNEHVI on recorded spaces, as `autotune replay` does.
 
-    pip install botorch
+    pip install botorch HEBO smac optunahub     (of the benchmark, not of autotune)
     python benchmarks/opponents.py reports/recorded/*.parquet [--samplers auto,tpe,qlognehvi] [--seeds 10] [--budget 60]
 
-qLogNEHVI (Ament et al., 2023, Unexpected Improvements to Expected Improvement for Bayesian Optimization) gets what it
-is made for: a Gaussian process for each objective over the one-hot coded settings, the logarithms of latency and
-memory, the baseline and the recipes first. Its acquisition is evaluated at every config of the table that was not
-tried, and the best is taken, so that it never proposes what the table does not have. A trial that failed has the
-worst values of the others, as for Optuna's samplers. For each table and sampler are printed: the median number of
-trials to 90 % of the true front's hypervolume with the quartiles, the mean share after 10, 20 and 40 trials with its
-95 % interval, and the seconds of a proposal.
+All get the same: the baseline and the recipes first, then proposals that the table has; one that it lacks, or that was
+tried, is asked for again, and after thirty a random row is taken. A trial that failed has the worst values of the
+others. Each is used as it is meant to be used:
+
+qlognehvi  a Gaussian process for each objective over the one-hot settings, the logarithms of latency and memory (Ament
+           et al., 2023, Unexpected Improvements to Expected Improvement for Bayesian Optimization). Its acquisition is
+           evaluated at every row of the table that was not tried
+hebo       GeneralBO, HEBO's optimizer for several objectives; eight suggestions are asked for at once
+smac       SMAC3's hyperparameter facade (random forest) with ParEGO for several objectives
+ctpe       c-TPE (Watanabe and Hutter, 2023), of OptunaHub, or of a local copy (--optunahub FOLDER). It has one
+           objective: it is given the latency, and the limit on quality as its constraint, and finds a front by
+           chance
+
+For each table and sampler are printed: the median number of trials to 90 % of the true front's hypervolume with the
+quartiles, the mean share after 10, 20 and 40 trials with its 95 % interval, how many searches had the pick, after how
+many trials (median), and the seconds of a proposal.
 """
 
 import argparse
 import math
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,10 +48,11 @@ MARKS = (10, 20, 40)
 SHARE = 0.9
 SAMPLES = 64  # of the posterior, for the expectation
 LEAST = 4  # measured trials before a model is fitted
+SUGGESTIONS = 8  # of HEBO at once
 
 
-class QLogNEHVI(optuna.samplers.BaseSampler):  # type: ignore[misc]
-    """Takes the untried config of the table with the largest acquisition. `attach` tells it of both."""
+class Opponent(optuna.samplers.BaseSampler):  # type: ignore[misc]
+    """Proposes from LEAST measured trials on; before, nothing. `attach` tells it of the table and of what was tried."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.asked_s = seed, list[float]()
@@ -59,13 +70,30 @@ class QLogNEHVI(optuna.samplers.BaseSampler):  # type: ignore[misc]
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         done = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if all(map(_told, t.values))]
-        left = [config for config in self.space.rows if config not in self.tried()]
-        if len(done) < LEAST or not left:
+        if len(done) < LEAST:
             return {}
         started = time.monotonic()
-        chosen = left[self._best([t.params for t in done], [t.values for t in done], left)]
+        proposal = self.propose(done, trial, search_space)
         self.asked_s.append(time.monotonic() - started)
-        return {name: chosen.get(name, search_space[name].choices[0]) for name in search_space}
+        return proposal
+
+    def propose(
+        self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class QLogNEHVI(Opponent):
+    """Takes the untried config of the table with the largest acquisition."""
+
+    def propose(
+        self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        left = [config for config in self.space.rows if config not in self.tried()]
+        if not left:
+            return {}
+        chosen = left[self._best([t.params for t in done], [t.values for t in done], left)]
+        return {name: chosen.get(name, space[name].choices[0]) for name in space}
 
     def _best(self, tried: Sequence[Any], values: Sequence[Sequence[float]], left: Sequence[Config]) -> int:
         import torch
@@ -103,12 +131,101 @@ class QLogNEHVI(optuna.samplers.BaseSampler):  # type: ignore[misc]
         ]
 
 
+class Hebo(Opponent):
+    """HEBO's optimizer for several objectives. Settings are told by the places of their values."""
+
+    told = 0
+    optimizer: Any = None
+
+    def propose(
+        self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        import numpy as np
+        import pandas as pd
+        from hebo.design_space.design_space import DesignSpace
+        from hebo.optimizers.general import GeneralBO
+
+        if self.optimizer is None:
+            np.random.seed(self.seed)
+            coded = [{"name": n, "type": "cat", "categories": list(range(len(d.choices)))} for n, d in space.items()]
+            self.optimizer = GeneralBO(DesignSpace().parse(coded), num_obj=len(done[0].values), rand_sample=LEAST)
+            self.waiting = list[dict[str, Any]]()
+        if self.told < len(done):
+            new, self.told = done[self.told :], len(done)
+            rows = pd.DataFrame([{n: space[n].choices.index(t.params[n]) for n in space} for t in new])
+            self.optimizer.observe(rows, np.array([[_log(v, i) for i, v in enumerate(t.values)] for t in new]))
+            self.waiting = self.optimizer.suggest(SUGGESTIONS).to_dict("records")
+        return {n: space[n].choices[int(place)] for n, place in self.waiting.pop(0).items()} if self.waiting else {}
+
+
+class Smac(Opponent):
+    """SMAC3. What it proposes and the table lacks stays without an answer."""
+
+    told = 0
+    facade: Any = None
+
+    def propose(
+        self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        from ConfigSpace import Categorical, Configuration, ConfigurationSpace
+        from smac import HyperparameterOptimizationFacade as Facade
+        from smac import Scenario
+        from smac.multi_objective.parego import ParEGO
+        from smac.runhistory.dataclasses import TrialInfo, TrialValue
+
+        if self.facade is None:
+            settings = ConfigurationSpace(seed=self.seed)
+            settings.add([Categorical(n, list(range(len(d.choices)))) for n, d in space.items() if len(d.choices) > 1])
+            objectives = [f"objective {i}" for i in range(len(done[0].values))]
+            where, how = Path(tempfile.mkdtemp()), {"deterministic": True, "n_trials": 10_000, "seed": self.seed}
+            scenario = Scenario(settings, objectives=objectives, output_directory=where, **how)
+            start = Facade.get_initial_design(scenario, n_configs=0)
+            rules = {"multi_objective_algorithm": ParEGO(scenario), "initial_design": start, "logging_level": False}
+            self.facade = Facade(scenario, lambda config, seed: 0.0, overwrite=True, **rules)
+        for one in done[self.told :]:
+            own = self.facade.scenario.configspace
+            values = {n: space[n].choices.index(one.params[n]) for n in own}
+            cost = [_log(v, i) for i, v in enumerate(one.values)]
+            self.facade.tell(TrialInfo(Configuration(own, values=values), seed=0), TrialValue(cost=cost))
+        self.told = len(done)
+        asked = dict(self.facade.ask().config)
+        return {n: d.choices[int(asked.get(n, 0))] for n, d in space.items()}
+
+
+class CTpe(Opponent):
+    """c-TPE: the smallest latency that keeps the constraints of the search."""
+
+    hub: str | None = None  # a copy of OptunaHub's registry
+    sampler: Any = None
+
+    def propose(
+        self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        import optunahub
+
+        if self.sampler is None:
+            how = {"package": "samplers/ctpe"}
+            module = (
+                optunahub.load_local_module(registry_root=self.hub, **how) if self.hub else optunahub.load_module(**how)
+            )
+            self.sampler = module.cTPESampler(constraints_func=lambda _: (0.0,), n_startup_trials=LEAST, seed=self.seed)
+        study = optuna.create_study()
+        for one in done:
+            attributes = {"constraints": tuple(one.constraints.values())}
+            kept = {"params": one.params, "distributions": one.distributions, "system_attrs": attributes}
+            study.add_trial(optuna.trial.create_trial(value=_log(one.values[0], 0), **kept))
+        return dict(self.sampler.sample_relative(study, trial, space))
+
+
+OPPONENTS: dict[str, type[Opponent]] = {"qlognehvi": QLogNEHVI, "hebo": Hebo, "smac": Smac, "ctpe": CTpe}
+
+
 class Attached(proposals.ValidProposals):
     """Hands the space, and what was tried, to a sampler that wants to know."""
 
     def __init__(self, inner: Any, space: Any, tried: Callable[[], set[Config]]) -> None:
         super().__init__(inner, space, tried)
-        if isinstance(inner, QLogNEHVI):
+        if isinstance(inner, Opponent):
             inner.attach(space, tried)
 
 
@@ -124,13 +241,13 @@ def _log(value: float, index: int) -> float:
 def search(
     table: Recording, front: ReferenceFront, sampler: str, seed: int, budget: int
 ) -> tuple[Convergence, list[float]]:
-    made: list[QLogNEHVI] = []
+    made: list[Opponent] = []
     usual = proposals.make_sampler
 
     def make(name: str, seed: int, **options: Any) -> optuna.samplers.BaseSampler:
-        if name != "qlognehvi":
+        if name not in OPPONENTS:
             return usual(name, seed, **options)
-        made.append(QLogNEHVI(seed))
+        made.append(OPPONENTS[name](seed))
         return made[-1]
 
     studies.make_sampler, studies.ValidProposals = make, Attached  # type: ignore[assignment,misc]
@@ -146,20 +263,28 @@ def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequen
         found = paired([curve.at(mark) for curve in curves])
         within = "" if found.half_width is None else f" +-{found.half_width:.2f}"
         shares.append(f"{found.mean:.2f}{within}")
+    picks = [curve.trials_to_pick() for curve in curves]
+    had = [count for count in picks if count is not None]
+    pick = f"{len(had)} of {len(picks)}" + (f", {statistics.median(had):g}" if had else "")
     took = f"{statistics.median(asked_s):.2f}" if asked_s else ""
-    return f"| {table} | {sampler} | {len(curves)} | {middle:g} ({low:g} to {high:g}) | {' | '.join(shares)} | {took} |"
+    cells = [table, sampler, str(len(curves)), f"{middle:g} ({low:g} to {high:g})", *shares, pick, took]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="+", type=Path)
-    parser.add_argument("--samplers", default="auto,tpe,qlognehvi")
+    parser.add_argument("--samplers", default="auto,tpe,qlognehvi,hebo,smac,ctpe")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--budget", type=int, default=60)
+    parser.add_argument("--optunahub", help="a local copy of OptunaHub's registry, its folder `package`")
     given = parser.parse_args()
+    CTpe.hub = given.optunahub
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    print("| table | sampler | searches | to 90 % | at 10 | at 20 | at 40 trials | seconds a proposal |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|")
+    print(
+        "| table | sampler | searches | to 90 % | at 10 | at 20 | at 40 trials | the pick, after | seconds a proposal |"
+    )
+    print("|---|---|--:|--:|--:|--:|--:|---|--:|")
     for path in given.tables:
         table = read_table(path)
         front = ReferenceFront(table.trials(), table.header.goal)

@@ -64,7 +64,14 @@ def test_a_denoiser_that_is_called_twice_a_step_and_is_given_prompts_of_their_le
     assert kept("QwenImagePipeline", root) == {("transformer", "transformer", False, True)}
     assert seen["prompt_lengths_vary"]
     assert not seen["fuses_qkv"]  # diffusers' method reaches none of its modules
-    assert set(seen["block_caches"]) == {"first_block", "taylorseer", "taylorseer_lite", "magcache", "pab", "fastercache"}
+    assert set(seen["block_caches"]) == {
+        "first_block",
+        "taylorseer",
+        "taylorseer_lite",
+        "magcache",
+        "pab",
+        "fastercache",
+    }
     assert "sigmas" in seen["scheduler_faults"]["dpm++_2m"]
 
 

@@ -29,6 +29,7 @@ CAUSES = {
 # processes (autotune/isolation.py).
 READ = {
     "AUTOTUNE_BUSY": "`accept`: timings are taken as they come, for machines that are never idle.",
+    "AUTOTUNE_HUB_KERNELS": "`accept`: attention kernels of the Hugging Face hub, which are code, may be run.",
     "XDG_CACHE_HOME": "Where caches are kept. Default: `~/.cache`; without a home folder, the temporary folder.",
     "TMPDIR": "Where scratch folders of jobs are made.",
     "HF_HOME, HF_TOKEN, HF_HUB_OFFLINE": "Read by huggingface_hub: where downloads are kept, the token, no network.",

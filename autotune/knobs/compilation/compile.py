@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Value
 from autotune.knob import Change, Effect, Knob, Script, Stage
-from autotune.knobs.compilation import compile_encoders, compile_shapes
+from autotune.knobs.compilation import _encoders, _shapes
 from autotune.knobs.compilation._inductor import flags_of
 from autotune.knobs.compilation._trace import trace_on_first_call
 from autotune.pipelines import parts
@@ -69,7 +69,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
     how = _how(config, pipe)
     if how["dynamic"]:
-        compile_shapes.allow_unequal_sizes()
+        _shapes.allow_unequal_sizes()
     models = parts.step_models(pipe)
     compiled = 0
     for name, model in models.items():
@@ -85,7 +85,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     if config["compile"] in DECODES and vae is not None:
         vae.decode = torch.compile(vae.decode, **how)
         compiled += 1
-    compiled += compile_encoders.compile_them(pipe, config, how)
+    compiled += _encoders.compile_them(pipe, config, how)
     return Effect(count=compiled, what="modules to compile")
 
 
@@ -105,7 +105,7 @@ def _how(config: Config, pipe: "DiffusionPipeline") -> dict[str, Any]:
 
 
 def _dynamic(config: Config, prompt_lengths_vary: bool) -> bool | None:
-    if compile_shapes.is_dynamic(config):
+    if _shapes.is_dynamic(config):
         return True
     return None if prompt_lengths_vary else False
 
@@ -173,7 +173,7 @@ def script(config: Config, target: Target) -> Script:
         return Script(why_not="torch.jit.trace is deprecated, and needs a class of autotune's own to trace each shape")
     how = _how_in_a_script(config, traits.prompt_lengths_vary)
     steps = [*traits.denoisers, *(["controlnet"] if traits.controlnet_class else [])]
-    lines = [compile_shapes.DUCK_SHAPES] if compile_shapes.is_dynamic(config) else []
+    lines = [_shapes.DUCK_SHAPES] if _shapes.is_dynamic(config) else []
     for name in steps:
         if value == "regional" and name != "controlnet":
             whole = how.replace("fullgraph=False", "fullgraph=True")
@@ -189,8 +189,8 @@ def script(config: Config, target: Target) -> Script:
     if value in DECODES and traits.vae_class is not None:
         decode = f"pipe.{traits.vae_name}.decode"
         lines.append(f"{decode} = torch.compile({decode}, {how})")
-    lines += compile_encoders.lines(config, target, how)
-    imports = ("import torch.fx.experimental._config",) if compile_shapes.is_dynamic(config) else ()
+    lines += _encoders.lines(config, target, how)
+    imports = ("import torch.fx.experimental._config",) if _shapes.is_dynamic(config) else ()
     return Script(imports=imports, lines=tuple(lines))
 
 

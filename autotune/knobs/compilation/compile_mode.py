@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
-from autotune.knobs.compilation.compile_encoders import PICTURE, TEXT, chosen
+from autotune.knobs.compilation._encoders import PICTURE, TEXT, chosen
 from autotune.target import Target
 
 if TYPE_CHECKING:

@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
+from autotune.knobs.compilation._shapes import is_dynamic
 from autotune.target import Target
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-DUCK_SHAPES = "torch.fx.experimental._config.use_duck_shape = False"  # in a script
-
-
-def is_dynamic(config: Config) -> bool:
-    return config.get("compile_shapes", "static") == "dynamic"
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -31,13 +26,6 @@ def clash(config: Config, target: Target) -> str | None:
     if is_dynamic(config) and config["compile"] == "trace":
         return "torch.jit.trace has no dynamic shapes"
     return None
-
-
-def allow_unequal_sizes() -> None:
-    """Sizes that are equal when a graph is made may differ later."""
-    from torch.fx.experimental import _config
-
-    _config.use_duck_shape = False
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:

@@ -13,7 +13,7 @@ from autotune.config import Config, Value
 from autotune.footprint import Footprint
 from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.pipelines import parts
-from autotune.pipelines.encoding import drop, encode_all
+from autotune.pipelines.adapters.encoding import drop, encode_all
 from autotune.pipelines.running import workload_for
 from autotune.target import Target
 

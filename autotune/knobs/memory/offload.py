@@ -13,7 +13,7 @@ from autotune.footprint import Footprint
 from autotune.knob import Change, Effect, Knob, Script, Stage
 from autotune.knobs.memory._groups import DISK, as_source, group_offload
 from autotune.pipelines import parts
-from autotune.pipelines.encoding import bytes_of
+from autotune.pipelines.adapters.encoding import bytes_of
 from autotune.target import Target
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
-"""Adapters: an IP-Adapter and textual inversions, which are put on a pipe after it is loaded. This reads their options.
+"""Adapters: what is put on a pipe after it is loaded: an IP-Adapter, textual inversions, encoded prompts.
 
-Imports no torch. `ip_adapter` and `textual_inversion` put them on a pipe, in child processes and in production.
+This reads the options of the first two, and imports no torch. The other files put them on a pipe, in child processes
+and in production.
 """
 
 import os

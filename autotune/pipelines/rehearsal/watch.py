@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from autotune.errors import UserError
 from autotune.pipelines import call, inputs, parts
-from autotune.pipelines.encoding import words_of
+from autotune.pipelines.adapters.encoding import words_of
 from autotune.workload import Workload
 
 if TYPE_CHECKING:

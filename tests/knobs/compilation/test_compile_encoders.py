@@ -10,7 +10,7 @@ from conftest import gpu, make_target
 from tiny_pipes import draw, tiny_pipe, tiny_traits
 
 from autotune.knobs import complete, find_knob
-from autotune.knobs.compilation.compile_encoders import compile_them
+from autotune.knobs.compilation._encoders import compile_them
 
 KNOB, MODE = find_knob("compile_encoders"), find_knob("compile_mode")
 FAMILY = "StableDiffusionImg2ImgPipeline"

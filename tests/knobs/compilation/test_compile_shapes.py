@@ -9,8 +9,8 @@ from torch._dynamo.testing import CompileCounter
 from torch.fx.experimental import _config
 
 from autotune.knobs import complete, find_knob
+from autotune.knobs.compilation._shapes import allow_unequal_sizes
 from autotune.knobs.compilation.compile import _how
-from autotune.knobs.compilation.compile_shapes import allow_unequal_sizes
 from autotune.workload import Shape
 
 KNOB = find_knob("compile_shapes")

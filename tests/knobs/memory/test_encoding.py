@@ -14,7 +14,7 @@ from autotune.errors import UserError
 from autotune.footprint import Component
 from autotune.knobs import all_knobs, complete, find_knob, footprint
 from autotune.pipelines import parts
-from autotune.pipelines.encoding import words_of
+from autotune.pipelines.adapters.encoding import words_of
 from autotune.pipelines.rehearsal.watch import rehearse
 
 KNOB = find_knob("encoding")
