@@ -30,7 +30,7 @@ from autotune.workload import Workload
 
 CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
 PAIRS = 128  # of pictures: with a usual spread they show a drop of 0.18 CLIP points
-QUICK_ROUNDS, QUICK_PAIRS = 2, 32
+QUICK_ROUNDS, QUICK_PAIRS = 3, 32  # of two rounds, an interval is too wide to call a pick faster
 LEAST_DRAWING_S = 600.0  # drawing the pictures of a confirmation may take this long, however short the search was
 
 

@@ -192,7 +192,7 @@ def search(
     The confirmation, always in spawned processes:
     confirm_rounds    measure the pick and the baseline again at least this often; 0: export the first figures
     confirm_pairs     compare their pictures over this many prompts and seeds; None: up to 128, as time allows
-    quick             trials time fewer calls, and the pick is confirmed with 2 rounds and 32 pairs at most; the result
+    quick             trials time fewer calls, and the pick is confirmed with 3 rounds and 32 pairs at most; the result
                       says so. Called again without it, the pick is confirmed with full care
 
     The study:
@@ -282,7 +282,7 @@ def run(request: Request, listen: Listener) -> Result:
         isolate.close()  # nothing is forked from here on: free the fork server's half a gigabyte
 
         # Confirm: in spawned processes, as in production. Forked ones all share one layout of their memory.
-        confirming = runner(isolation="spawn")
+        confirming = runner(isolation="spawn", timing_s=request.budget.trial_timing_s)
         confirming = request.team.confirming(confirming) if request.team else confirming
         confirmer = Confirmer(folder, study, confirming, request.confirmation, listen)
         best, confirmation = confirmer.best()

@@ -159,6 +159,7 @@ def test_what_was_measured_before_is_read_for_the_very_same_job_only(tmp_path: P
     assert runner.finished(place, config) == measured(0).outcome
     assert runner.finished(place, complete({"dtype": "bf16"})) is None
     assert Runner(StudyFolder(tmp_path), make_target(batch=2), timeout_s=1800.0).finished(place, config) is None
+    assert Runner(StudyFolder(tmp_path), make_target(), 1800.0, timing_s=2.0).finished(place, config) is None
     write_json(place / "outcome.json", JobOutcome(failure=Failure(cause="contended", reason="others")).to_json())
     assert runner.finished(place, config) is None
     (place / "outcome.json").write_text("{")
