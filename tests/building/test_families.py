@@ -24,6 +24,7 @@ from tiny import FAMILIES, tiny_checkpoint
 
 from autotune.building import build
 from autotune.config import Config, Value
+from autotune.devices.probe import versions
 from autotune.knob import Knob, Stage
 from autotune.knobs import all_knobs, complete, find_knob
 from autotune.measure import call_pipe
@@ -70,7 +71,7 @@ class Family:
             guidance_scale=traits.default_guidance_scale,
         )
         pipeline = pipeline.model_copy(update={"traits": traits})
-        self.target = Target(pipeline=pipeline, workload=self.workload, device=CPU, versions={"torch": "0"})
+        self.target = Target(pipeline=pipeline, workload=self.workload, device=CPU, versions=versions())
         self.loaded: dict[str, Any] = {}
 
     def load(self, config: Config) -> Any:
