@@ -18,14 +18,14 @@ def chosen(config: Config) -> set[str]:
     return named | ({TEXT} if config["compile"] == "everything" else set())
 
 
-def compile_them(pipe: "DiffusionPipeline", config: Config, how: dict[str, Any]) -> int:
+def compile_them(pipe: "DiffusionPipeline", config: Config, how: dict[str, Any], device: str) -> int:
     """Compile the encoders that the config chooses, with these arguments of torch.compile; their number."""
     import torch
 
     compiled, vae = 0, parts.vae(pipe)
     if TEXT in chosen(config):
         for encoder in parts.text_encoders(pipe).values():
-            _install_hooks(encoder)
+            _install_hooks(encoder, device)
             encoder.compile(**how)
             compiled += 1
     if PICTURE in chosen(config) and vae is not None:
@@ -34,13 +34,16 @@ def compile_them(pipe: "DiffusionPipeline", config: Config, how: dict[str, Any])
     return compiled
 
 
-def _install_hooks(encoder: Any) -> None:
+def _install_hooks(encoder: Any, device: str) -> None:
     """Make transformers install its hooks for hidden states, by a call with one token.
 
-    It installs them at the first call that requests hidden states, under a lock, which would break the graph.
+    It installs them at the first call that requests hidden states, under a lock, which would break the graph. An
+    encoder that was quantized on the device lies there in part only, and would fail: the rest of it follows.
     """
     import torch
 
+    if len({weight.device for weight in encoder.parameters()}) > 1:
+        encoder.to(device)
     with torch.no_grad():
         encoder(torch.zeros((1, 1), dtype=torch.long, device=encoder.device), output_hidden_states=True)
 
@@ -49,6 +52,8 @@ def lines(config: Config, target: Target, how: str) -> list[str]:
     """The same in a plain script. `how`: the arguments of torch.compile as source text."""
     traits, found = target.pipeline.known, []
     for name in traits.text_encoders if TEXT in chosen(config) else ():
+        if target.device.is_gpu and config.get("quantize_text_encoder", "none") != "none":
+            found.append(f'pipe.{name}.to("{target.device.torch_type}")  # where its layers were quantized')
         arguments = f"torch.zeros((1, 1), dtype=torch.long, device=pipe.{name}.device), output_hidden_states=True"
         found.append(f"pipe.{name}({arguments})  # installs its hooks, which would break the graph")
         found.append(f"pipe.{name}.compile({how})")

@@ -85,7 +85,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     if config["compile"] in DECODES and vae is not None:
         vae.decode = torch.compile(vae.decode, **how)
         compiled += 1
-    compiled += _encoders.compile_them(pipe, config, how)
+    compiled += _encoders.compile_them(pipe, config, how, device)
     return Effect(count=compiled, what="modules to compile")
 
 

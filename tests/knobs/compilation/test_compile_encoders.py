@@ -10,7 +10,8 @@ from conftest import gpu, make_target
 from tiny_pipes import draw, tiny_pipe, tiny_traits
 
 from autotune.knobs import complete, find_knob
-from autotune.knobs.compilation._encoders import compile_them
+from autotune.knobs.compilation._encoders import _install_hooks, compile_them
+from autotune.knobs.compilation._encoders import lines as encoder_lines
 
 KNOB, MODE = find_knob("compile_encoders"), find_knob("compile_mode")
 FAMILY = "StableDiffusionImg2ImgPipeline"
@@ -33,7 +34,7 @@ def test_both_are_whole_graphs_that_draw_the_same_picture(root: Path) -> None:
         seen.append(type(graph).__name__)
         return graph.forward
 
-    assert compile_them(pipe, BOTH, {"fullgraph": True, "dynamic": False, "backend": backend}) == 2
+    assert compile_them(pipe, BOTH, {"fullgraph": True, "dynamic": False, "backend": backend}, "cpu") == 2
     assert np.abs(draw(pipe, FAMILY) - before).max() <= 1 / 255
     assert len(seen) == 2
     assert str(KNOB.verify(pipe, BOTH, {})) == "2 encoders compiled"
@@ -72,3 +73,24 @@ def test_a_plain_script_compiles_them() -> None:
         "pipe.text_encoder.compile(fullgraph=True, dynamic=False)",
         "pipe.vae.encode = torch.compile(pipe.vae.encode, fullgraph=True, dynamic=False)",
     )
+
+
+def test_an_encoder_that_is_quantized_on_the_device_follows_its_layers_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its linear layers lie there until the pipe is placed, and the compiled encoder is called before that."""
+    encoder = torch.nn.Sequential(torch.nn.Embedding(4, 8), torch.nn.Linear(8, 8, device="meta"))
+    moved: list[str] = []
+    monkeypatch.setattr(encoder, "to", lambda device: moved.append(device))
+    monkeypatch.setattr(encoder, "forward", lambda tokens, output_hidden_states: tokens)
+    encoder.device = torch.device("cpu")
+    _install_hooks(encoder, "cuda:0")
+    assert moved == ["cuda:0"]
+    encoder[1].to_empty(device="cpu")
+    _install_hooks(encoder, "cuda:0")
+    assert moved == ["cuda:0"], "one that lies in one place stays there"
+
+
+def test_in_a_plain_script_too_the_rest_of_the_encoder_follows() -> None:
+    config, traits = BOTH.replace(quantize_text_encoder="int4_weight_only"), {"text_encoders": ("text_encoder",)}
+    lines = encoder_lines(config, make_target(gpu(8, 0), **traits), "")
+    assert lines[0].startswith('pipe.text_encoder.to("cuda")')
+    assert not any(".to(" in line for line in encoder_lines(config, make_target(**traits), ""))
