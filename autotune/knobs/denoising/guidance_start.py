@@ -44,11 +44,22 @@ def clash(config: Config, target: Target) -> str | None:
     start, end = config["guidance_start"], config["guidance_cutoff"]
     if start == 0.0:
         return None
-    if float(start) >= float(end):
-        return f"no step would be guided: guidance begins at {start} of the steps, and ends at {end}"
+    steps = _steps_run(config, target)
+    if float(start) >= float(end) or round(float(start) * steps) >= max(1, round(float(end) * steps)):
+        return f"no step would be guided: guidance begins at {start} of {steps} steps, and ends at {end}"
+    if round(float(start) * steps) < 1:
+        return f"guidance_start={start} is less than one of {steps} steps"
     if config["cache"] != "none":
         return "a cache keeps outputs of the first steps, whose batch is half of that of the guided ones"
     return None
+
+
+def _steps_run(config: Config, target: Target) -> int:
+    """How many steps a call of this config runs."""
+    steps = config.get("steps")
+    if not isinstance(steps, int):
+        return target.steps_run
+    return target.pipeline.known.steps_that_run(steps, target.workload.strength)
 
 
 class Late:
@@ -82,7 +93,9 @@ class Late:
             return False
         if pipe.scheduler.timesteps is not self.timesteps:
             self.timesteps, self.done = pipe.scheduler.timesteps, 0
-        return bool(pipe.do_classifier_free_guidance) and self.done < round(self.share * len(pipe.scheduler.timesteps))
+        steps = getattr(pipe, "num_timesteps", None)  # fewer than the scheduler's where a call starts from a picture
+        steps = len(pipe.scheduler.timesteps) if steps is None else steps
+        return bool(pipe.do_classifier_free_guidance) and self.done < round(self.share * steps)
 
 
 def _second_half(tensor: "torch.Tensor", size: int) -> "torch.Tensor":

@@ -1,6 +1,8 @@
 """Facts: the traits that rehearsed calls show. What could not be seen has its reason in `unknown`."""
 
 import functools
+import inspect
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +67,24 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
 def guidance_doubles(pipe: "DiffusionPipeline", guided: Seen, unguided: Seen) -> bool:
     """Does a guided call give the denoiser as many calls as an unguided one, with a batch of double size?
 
-    The pipe must say whether a call is guided, as the batch alone does not.
+    The pipe must say whether a call is guided, as the batch alone does not. Its second half must have the prompt.
     """
-    if not hasattr(type(pipe), "do_classifier_free_guidance") or len(guided.given) != len(unguided.given):
+    says = hasattr(type(pipe), "do_classifier_free_guidance") and not begins_with_the_prompt(type(pipe))
+    if not says or len(guided.given) != len(unguided.given):
         return False
     shapes = list(zip(*(seen.given[0] if seen.given else () for seen in (guided, unguided)), strict=False))
     doubled = [len(a) > 2 and a == (2 * b[0], *b[1:]) for a, b in shapes if len(b) > 2]
     return any(doubled) and all(a in (b, (2 * b[0], *b[1:])) for a, b in shapes if b)
+
+
+def begins_with_the_prompt(cls: type["DiffusionPipeline"]) -> bool:
+    """Is the first half of a guided batch the one with the prompt, as in Lumina and StableCascade?
+
+    It is read off the source, because a call without weights gives no values that would tell the halves apart.
+    """
+    return (
+        re.search(r"cat\(\[\s*prompt_embeds\w*,\s*negative_prompt_embeds", inspect.getsource(cls.__call__)) is not None
+    )
 
 
 def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen, memory: dict[Any, Any]) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 from conftest import make_target
@@ -12,7 +13,7 @@ from tiny_pipes import draw, tiny_pipe, tiny_workload
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
-from autotune.pipelines.rehearsal.facts import guidance_doubles
+from autotune.pipelines.rehearsal.facts import begins_with_the_prompt, guidance_doubles
 from autotune.pipelines.rehearsal.watch import rehearse
 
 KNOB = find_knob("guidance_start")
@@ -51,6 +52,15 @@ def test_the_batch_of_the_first_steps_is_half_and_doubles_then(
     assert np.isfinite(pixels).all()
     assert seen == [batch] * 2 + [2 * batch] * 3
     assert build.verify(pipe, CONFIG, None)["guidance_start"].count == 2
+
+
+def test_the_share_is_of_the_steps_that_run_where_a_call_starts_from_a_picture(root: Path) -> None:
+    family = "StableDiffusionImg2ImgPipeline"
+    pipe, _ = tiny_pipe(family, root, own_scheduler="DDIMScheduler", guidance_start=0.4)
+    seen: list[int] = []
+    batches(pipe.unet, seen)
+    draw(pipe, family, num_inference_steps=10, strength=0.5)
+    assert seen == [1] * 2 + [2] * 3
 
 
 def test_steps_without_guidance_are_those_of_a_call_without_it() -> None:
@@ -106,6 +116,19 @@ def test_the_probe_sees_which_pipelines_double_the_batch(root: Path) -> None:
     assert found == {"StableDiffusion3Pipeline": True, "FluxPipeline": False}
 
 
+def test_pipelines_whose_second_half_has_no_prompt_are_known() -> None:
+    found = {
+        name: begins_with_the_prompt(getattr(diffusers, name))
+        for name in ("LuminaPipeline", "StableCascadeDecoderPipeline", "StableDiffusionXLPipeline", "SanaPipeline")
+    }
+    assert found == {
+        "LuminaPipeline": True,
+        "StableCascadeDecoderPipeline": True,
+        "StableDiffusionXLPipeline": False,
+        "SanaPipeline": False,
+    }
+
+
 def test_where_it_is_not_possible() -> None:
     target = make_target(guidance_doubles=True)
     assert KNOB.why_not(0.1, target) is None
@@ -115,8 +138,17 @@ def test_where_it_is_not_possible() -> None:
     unguided = target.model_copy(update={"workload": target.workload.model_copy(update={"guidance_scale": 1.0})})
     assert KNOB.why_not(0.1, unguided) == "the workload has no guidance that could begin later: its guidance scale is 1"
     assert KNOB.clash(complete({"guidance_start": 0.4, "guidance_cutoff": 0.4}), target) == (
-        "no step would be guided: guidance begins at 0.4 of the steps, and ends at 0.4"
+        "no step would be guided: guidance begins at 0.4 of 20 steps, and ends at 0.4"
     )
     assert "a cache keeps outputs" in str(KNOB.clash(complete({"guidance_start": 0.1, "cache": "deepcache:3"}), target))
     assert KNOB.clash(complete({"guidance_start": 0.1, "guidance_cutoff": 0.6}), target) is None
     assert WORKLOAD.steps == 3
+
+
+def test_shares_that_are_the_same_step_leave_none_guided() -> None:
+    target = make_target(guidance_doubles=True)
+    close = complete({"guidance_start": 0.39, "guidance_cutoff": 0.4})
+    assert "no step would be guided" in str(KNOB.clash(close, target))
+    assert "no step would be guided" in str(KNOB.clash(complete({"guidance_start": 0.6, "steps": 1}), target))
+    few = complete({"guidance_start": 0.1, "steps": 4})
+    assert KNOB.clash(few, target) == "guidance_start=0.1 is less than one of 4 steps"
