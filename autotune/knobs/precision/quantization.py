@@ -18,6 +18,7 @@ from autotune.knobs.precision._methods import Method, all_methods
 from autotune.pipelines import parts
 from autotune.pipelines.running import traits_for, workload_for
 from autotune.target import Target
+from autotune.workload import Workload
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -55,7 +56,7 @@ def clash(config: Config, target: Target) -> str | None:
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     method, kind = all_methods()[str(config["quantization"])], device.partition(":")[0]
-    left_out, why = _left_out(pipe, method, kind)
+    left_out, why = _left_out(pipe, config, method, kind)
     # On the GPU, one layer after another: a processor takes minutes for a large model. With an offload the weights stay
     # where they are, except where a method can quantize on the GPU only.
     where = device if kind == "cuda" and (method.on_gpu or config["offload"] in PLACED_ON_GPU) else None
@@ -64,7 +65,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return quantized(denoisers, method, where, kind, layers=layers, left_out=left_out, whose=whose, why=why)
 
 
-def _left_out(pipe: "DiffusionPipeline", method: Method, kind: str) -> tuple[set[str], str]:
+def _left_out(pipe: "DiffusionPipeline", config: Config, method: Method, kind: str) -> tuple[set[str], str]:
     """The names of the denoiser's layers that can't be quantized whatever the filter, and the reason."""
     from autotune.pipelines.rehearsal.watch import rehearse
 
@@ -72,13 +73,24 @@ def _left_out(pipe: "DiffusionPipeline", method: Method, kind: str) -> tuple[set
     direct = set() if traits is None else set(traits.used_directly)
     if least < 0 or workload is None:
         return direct, f", {len(direct)} used directly" if direct else ""
-    smallest = min(workload.shapes, key=lambda shape: shape.width * shape.height * shape.batch)
-    short = workload.model_copy(update={"prompts": ("a",) * smallest.batch}).at(smallest)
-    seen = rehearse(pipe, short, until="denoised")
+    seen = rehearse(pipe, _fewest_rows(workload), until="denoised")
     if seen.fault:
         return direct, f", rows not known ({seen.fault})"
-    few = {name for name, rows in seen.rows.items() if rows <= least}
+    # Steps without guidance have half of the rows of the call's first step, which is rehearsed guided.
+    halved = config["guidance_cutoff"] != 1.0 or config["guidance_start"] != 0.0
+    few = {name for name, rows in seen.rows.items() if rows <= least * (2 if halved else 1)}
     return direct | seen.used_directly | few, f", without {len(few)} of at most {least} rows"
+
+
+def _fewest_rows(workload: Workload) -> Workload:
+    """A call in which each layer has no more rows than in any call of the workload.
+
+    Some layers have a row for each picture, others for each place in it: the smallest batch and the smallest picture
+    may be those of two sizes.
+    """
+    batch = min(shape.batch for shape in workload.shapes)
+    small = min(workload.shapes, key=lambda shape: shape.width * shape.height)
+    return workload.model_copy(update={"prompts": ("a",) * batch}).at(small.model_copy(update={"batch": batch}))
 
 
 def weighs(footprint: Footprint, config: Config, target: Target) -> Footprint:

@@ -18,6 +18,7 @@ from autotune.knobs.precision._torchao import how
 from autotune.knobs.precision.quantization import _left_out
 from autotune.pipelines import parts
 from autotune.pipelines.running import remember
+from autotune.workload import Shape
 
 KNOB = find_knob("quantization")
 STORED = {"int8_dynamic": torch.int8, "int8_weight_only": torch.int8, "fp8_weight_only": torch.float8_e4m3fn}
@@ -205,13 +206,33 @@ def test_layers_that_see_one_row_a_picture_are_left_out_of_int8_on_a_gpu() -> No
     """torch._int_mm needs more than 16 rows. The rows are counted in a call with empty weights, on any machine."""
     pipe = loaded()
     remember(pipe, workload=WORKLOAD)
-    names, said = _left_out(pipe, all_methods()["int8_dynamic"], "cuda")
+    names, said = _left_out(pipe, complete({}), all_methods()["int8_dynamic"], "cuda")
     assert {"time_embedding.linear_1", "time_embedding.linear_2"} <= names
     assert any(name.endswith("time_emb_proj") for name in names)
     assert not any(".attn1." in name for name in names if name.startswith("down_blocks.0"))
     assert said == f", without {len(names)} of at most 16 rows"
-    assert _left_out(pipe, all_methods()["int8_weight_only"], "cuda") == (set(), "")
+    assert _left_out(pipe, complete({}), all_methods()["int8_weight_only"], "cuda") == (set(), "")
     assert next(pipe.unet.parameters()).device.type == "cpu"  # the pipe stays as it is
+
+
+@pytest.mark.parametrize(
+    ("values", "batch", "also", "left_out"),
+    [
+        ({}, 10, (), False),  # 20 rows in each step
+        ({"guidance_cutoff": 0.6}, 10, (), True),  # 10 rows in the last steps
+        ({"guidance_start": 0.2}, 10, (), True),  # 10 rows in the first steps
+        ({"guidance_cutoff": 0.6}, 20, (), False),
+        ({}, 10, (Shape(width=512, height=512, batch=1),), True),  # the smaller batch has the larger pictures
+    ],
+)
+def test_the_rows_are_the_fewest_of_any_step_and_size(
+    values: dict[str, Any], batch: int, also: tuple[Shape, ...], left_out: bool
+) -> None:
+    """Of the embedding of the timestep, which has a row for each picture, and with guidance two."""
+    pipe = loaded()
+    remember(pipe, workload=WORKLOAD.model_copy(update={"batch": batch, "also": also}))
+    names, _ = _left_out(pipe, complete(values), all_methods()["int8_dynamic"], "cuda")
+    assert ("time_embedding.linear_1" in names) == left_out
 
 
 def test_layers_whose_weights_are_read_directly_stay_as_they_are() -> None:
