@@ -1,12 +1,13 @@
 """Card runner: a Runner whose runs are made by one card, one after the other: so a search on several confirms."""
 
 import shutil
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from autotune.cluster.cards import Card
+from autotune.cluster.cards import NO_CARD_S, Card
 from autotune.cluster.crew import Crew, keep_files
 from autotune.cluster.messenger import Done, Gone, Lost, Ready
 from autotune.cluster.order import Order, Result, make_order
@@ -28,7 +29,9 @@ class CardRunner(Runner):
     apart  the index of a card that makes none
     """
 
-    def __init__(self, runner: Runner, crew: Crew, *, apart: int | None = None) -> None:
+    def __init__(
+        self, runner: Runner, crew: Crew, *, apart: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(
             runner.folder,
             runner.target,
@@ -36,8 +39,9 @@ class CardRunner(Runner):
             max_memory_bytes=runner.max_memory_bytes,
             baseline=runner.baseline,
             isolation=runner.isolation,
+            timing_s=runner.timing_s,
         )
-        self.crew, self.apart = crew, apart
+        self.crew, self.apart, self._clock = crew, apart, clock
         self._card: Card | None = None  # of the last run
         self._lost = Counter[int]()  # card -> its runs that were lost
 
@@ -46,7 +50,7 @@ class CardRunner(Runner):
         first = self._card
         if first is None or not any(c.takes_part and c.off is None and c is not first for c in self._cards()):
             return None
-        return type(self)(self, self.crew, apart=first.index)
+        return type(self)(self, self.crew, apart=first.index, clock=self._clock)
 
     def run(
         self,
@@ -95,11 +99,13 @@ class CardRunner(Runner):
 
     def _free_card(self) -> Card:
         """The card of the last run, or the first one that is as the others are, or any; waits until there is one."""
+        end = self._clock() + NO_CARD_S
         while True:
             there = [card for card in self._cards() if card.is_free]
             if there:
                 return min(there, key=lambda c: (self._lost[c.index], c is not self._card, c.off is not None))
-            if self.crew.cards and all(card.refused for card in self._cards()):
+            is_over = self._clock() > end  # a node that is gone may never come back
+            if is_over or (self.crew.cards and all(card.refused for card in self._cards())):
                 raise UserError(
                     "the confirmation can't go on: no card is left. What has finished is kept, and the same command "
                     "continues."

@@ -10,6 +10,7 @@ from autotune.statistics.drift import ANCHOR_EVERY, process_spread, slowdowns
 from autotune.trial import Anchor, Trial
 
 SURE = 1.96 * math.sqrt(2)  # spreads between two single processes that differ by chance in one case of twenty
+NO_CARD_S = 300.0  # the longest wait for a card while none is there
 
 
 @dataclass

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from autotune.cluster.cards import Card, compare
+from autotune.cluster.cards import NO_CARD_S, Card, compare
 from autotune.cluster.crew import Crew, keep_files
 from autotune.cluster.messenger import Done, Gone, Lost, News, Ready, this_host
 from autotune.cluster.order import Order, Result, make_order
@@ -29,8 +29,6 @@ from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Failure, Trial
 from autotune.tuning.events import Anchored, CardTold, Listener, TrialStarted, WarmStarted
 from autotune.tuning.explore import Explorer
-
-NO_CARD_S = 300.0  # the longest wait for a card while none is there
 
 
 class ParallelExplorer(Explorer):

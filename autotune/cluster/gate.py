@@ -8,6 +8,7 @@ them until its end. The gate is a folder of locked files: a worker that is kille
 
 import fcntl
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from autotune.devices.host_memory import free_bytes
+from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.isolation import TIMED
 from autotune.job import Job
@@ -56,6 +58,7 @@ class Gate:
         held = self._wait()
         self.waited_s += time.monotonic() - began
         timed, ended = self.folder / f"{os.getpid()}.timed", threading.Event()
+        timed.unlink(missing_ok=True)  # of a worker that was killed, and had this number
         os.environ[TIMED] = str(timed)
 
         def leave() -> None:
@@ -75,6 +78,7 @@ class Gate:
 
     def _wait(self) -> IO[str]:
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._require_own()
         while True:
             with (self.folder / "gate").open("w") as gate:  # one at a time looks who is there
                 fcntl.flock(gate, fcntl.LOCK_EX)
@@ -82,6 +86,12 @@ class Gate:
             if held is not None:
                 return held
             time.sleep(LOOK_S)
+
+    def _require_own(self) -> None:
+        """Raises UserError where somebody else can write there, and so decides which files are emptied and locked."""
+        found = self.folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise UserError(f"{str(self.folder)!r} is no folder that this user alone can write to: remove it.")
 
     def _enter(self) -> IO[str] | None:
         """A place, held as long as the file is open; None: there is none now."""

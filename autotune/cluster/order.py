@@ -7,6 +7,7 @@ from pathlib import Path
 import autotune
 from autotune.config import Config, Value
 from autotune.device import Device
+from autotune.devices import hub_kernels
 from autotune.execution.runner import UNCOMPILED, Runner
 from autotune.frozen_model import FrozenModel
 from autotune.isolation import BUSY, Isolation
@@ -27,7 +28,9 @@ class Order(FrozenModel):
     niceness   of the searching process, as the kernel has it
     fetch      the worker's host may lack the weights: probe the pipeline first, which downloads them
     busy       the user takes timings as they come
+    hub_kernels  the user allows attention kernels of the hub to run
     run_code   the user allows the function that builds the pipe to run
+    timing_s   seconds of timed calls, see Runner
     host_bytes of the host's memory that a trial has taken at most; None: not known yet
     earlier    those of the study's trials that the run needs, see `needed`
     draw       draw the pictures of this workload, untimed, and judge them by those in `reference`; None: measure
@@ -46,7 +49,9 @@ class Order(FrozenModel):
     isolation: Isolation | None
     fetch: bool = False
     busy: bool = False
+    hub_kernels: bool = False
     run_code: bool = False
+    timing_s: float | None = None
     host_bytes: int | None = None
     earlier: tuple[Trial, ...] = ()
     pictures: bool = False
@@ -97,7 +102,9 @@ def make_order(
         max_memory_bytes=runner.max_memory_bytes,
         baseline=None if runner.baseline is None else dict(runner.baseline),
         isolation=runner.isolation,
+        timing_s=runner.timing_s,
         busy=os.environ.get(BUSY) == "accept",
+        hub_kernels=hub_kernels.allowed(),
         run_code=runner.target.pipeline.factory is not None,  # the search has refused to begin without the user's leave
         host_bytes=max((t.measured.host.peak_bytes for t in earlier if t.measured and t.measured.host), default=None),
         earlier=needed(earlier, reuse),

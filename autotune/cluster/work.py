@@ -16,7 +16,7 @@ from autotune.cluster.gate import Gate, GatedRunner
 from autotune.cluster.order import Order, Result
 from autotune.cluster.parcel import Parcel, pack, unpack
 from autotune.device import Device
-from autotune.devices import find_device
+from autotune.devices import find_device, hub_kernels
 from autotune.devices.probe import versions
 from autotune.errors import UserError
 from autotune.execution import isolate
@@ -54,7 +54,7 @@ def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
 
 
 def _run(order: Order, scratch: Path) -> Result:
-    _take_variables(order.target.environment or {}, busy=order.busy)
+    _take_variables(order.target.environment or {}, busy=order.busy, kernels=order.hub_kernels)
     began, gate = time.monotonic(), Gate(order.host_bytes)
     try:
         device = find_device(None if order.target.device.is_gpu else "cpu")
@@ -120,11 +120,16 @@ def unlike(order: Order, device: Device, installed: Mapping[str, str]) -> str | 
     return None
 
 
-def _take_variables(environment: Mapping[str, str], *, busy: bool = False) -> None:
-    """Set what the libraries read as it is in the study: Ray sets OMP_NUM_THREADS, and a host has its own."""
-    for name in (*recorded_variables(os.environ), *([BUSY] if BUSY in os.environ else [])):
-        del os.environ[name]
-    os.environ.update({**environment, **({BUSY: "accept"} if busy else {})})
+def _take_variables(environment: Mapping[str, str], *, busy: bool = False, kernels: bool = False) -> None:
+    """Set what the libraries read as it is in the study, and what the searching user allows.
+
+    Ray sets OMP_NUM_THREADS, and a host has variables of its own.
+    """
+    for name in (*recorded_variables(os.environ), BUSY, hub_kernels.VARIABLE):
+        os.environ.pop(name, None)
+    allowed = {BUSY: "accept"} if busy else {}
+    allowed |= {hub_kernels.VARIABLE: hub_kernels.ACCEPT} if kernels else {}
+    os.environ.update({**environment, **allowed})
 
 
 def _take_priority(niceness: int) -> str | None:
@@ -149,6 +154,7 @@ def _runner(order: Order, device: Device, scratch: Path) -> GatedRunner:
         max_memory_bytes=order.max_memory_bytes,
         baseline=None if order.baseline is None else type(order.config)(order.baseline),
         isolation=order.isolation,
+        timing_s=order.timing_s,
     )
 
 

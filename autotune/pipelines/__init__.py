@@ -9,11 +9,12 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from autotune.config import read_value
+from autotune.config import Value, read_value
 from autotune.errors import UserError, nearest
 from autotune.pipeline import HUB_ID, TASKS, Pipeline, Preset, Weights, split_hub_file
 from autotune.pipelines import adapters, checkpoint, families
@@ -88,12 +89,19 @@ def _scheduler(word: str | None) -> dict[str, Any]:
         return {}
     name, _, rest = word.partition(":")
     pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
-    if not re.fullmatch(r"[A-Z]\w*Scheduler", name) or not all(key.isidentifier() and value for key, _, value in pairs):
+    settings = {key: read_value(value) for key, _, value in pairs}
+    if not re.fullmatch(r"[A-Z]\w*Scheduler", name) or not all(map(_is_setting, settings.items())):
         raise UserError(
             f"--scheduler takes the name of a diffusers class, such as TCDScheduler, and settings after a colon "
             f"(EulerDiscreteScheduler:timestep_spacing=trailing), not {word!r}."
         )
-    return {"scheduler": name, "scheduler_settings": {key: read_value(value) for key, _, value in pairs}}
+    return {"scheduler": name, "scheduler_settings": settings}
+
+
+def _is_setting(pair: tuple[str, Value]) -> bool:
+    name, value = pair
+    fits = re.fullmatch(r"[A-Za-z0-9_]{1,64}", value) if isinstance(value, str) else isfinite(value)
+    return bool(fits) and name.isascii() and name.isidentifier()
 
 
 def _built(word: str, lora: str | Sequence[str] | None, others: dict[str, str | None], *, run_code: bool) -> Pipeline:
@@ -111,7 +119,9 @@ def requested_options(pipeline: Pipeline) -> dict[str, str]:
     options = {
         option: getattr(pipeline, option) for option in ("task", "controlnet", "lora", "scheduler", "ip_adapter")
     }
-    return {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
+    found = {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
+    other = preset is not None and pipeline.scheduler_settings != preset.scheduler_settings
+    return found | ({"scheduler": pipeline.scheduler} if pipeline.scheduler and other else {})
 
 
 def _files_of(named: Pipeline, word: str, config: str | None, variant: str | None, revision: str | None) -> Pipeline:

@@ -1,5 +1,6 @@
 """Words: numbers, configs, trials and qualities as people read them."""
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -75,7 +76,8 @@ def options(pipeline: Pipeline) -> list[str]:
     given = [(name, value) for name, value in requested.items() if name not in ("lora", "ip_adapter", "scheduler")]
     given += [("config", pipeline.config)] if pipeline.config else []
     if "scheduler" in requested:
-        settings = ",".join(f"{name}={value}" for name, value in pipeline.scheduler_settings.items())
+        told = {name: v if isinstance(v, str) else json.dumps(v) for name, v in pipeline.scheduler_settings.items()}
+        settings = ",".join(f"{name}={value}" for name, value in told.items())
         given += [("scheduler", requested["scheduler"] + (f":{settings}" if settings else ""))]
     if "lora" in requested:
         given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]

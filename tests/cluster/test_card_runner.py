@@ -1,11 +1,13 @@
 """The runs of a confirmation: one card makes all of them, in turn."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 from conftest import make_target
 from made_up_cluster import MadeUp, made_up
 
+from autotune.cluster.card_runner import CardRunner
 from autotune.cluster.messenger import Gone, Lost, News
 from autotune.cluster.order import Order
 from autotune.cluster.team import Team
@@ -79,6 +81,23 @@ def test_a_second_card_confirms_one_that_is_not_off_and_of_another_host_where_th
     assert second.where == "b/gpu-0"
     team.cards[1].off, team.cards[2].off = 0.06, 0.06
     assert runner.elsewhere() is None
+
+
+def test_a_confirmation_does_not_wait_for_ever_for_a_node_that_is_gone(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a",))
+    cluster.answer = lambda cluster, ticket, card, order: [Gone(card), Lost(ticket, "its node died")]
+    local = Runner(StudyFolder(tmp_path / "study"), make_target(), 60.0)
+    runner = CardRunner(local, Team(cluster), clock=count(0.0, 100.0).__next__)
+    with pytest.raises(UserError, match="the confirmation can't go on: no card is left"):
+        runner.run(tmp_path / "study" / "confirm" / "x", complete({}), pictures=False, earlier=[])
+
+
+def test_a_confirmation_times_as_many_calls_as_the_search_says(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=("a", "b"))
+    runner = Team(cluster).confirming(Runner(StudyFolder(tmp_path / "study"), make_target(), 60.0, timing_s=2.0))
+    place = tmp_path / "study" / "confirm" / "x"
+    runner.run(place, complete({}), pictures=False, earlier=[])
+    assert [order.timing_s for _, _, order in cluster.given] == [2.0]
 
 
 def test_a_confirmation_on_cards_that_are_refused_ends_with_a_sentence(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from conftest import make_target
 
 from autotune.cluster.gate import Gate, GatedRunner
+from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.isolation import TIMED
 from autotune.job import Job
@@ -85,6 +86,25 @@ time.sleep(600)
     worker.stdout.close()
     with own.passed():
         assert own.waited_s < 10
+
+
+def test_a_folder_that_others_can_write_to_is_no_gate(tmp_path: Path) -> None:
+    """Whoever makes the folder first in /tmp could put a link to a file of this user there, which would be emptied."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "own").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    for name in ("open", "link"):
+        with pytest.raises(UserError, match="is no folder that this user alone can write to"):
+            gate(tmp_path / name)._wait()
+    gate(tmp_path / "own")._wait().close()
+
+
+def test_what_a_killed_worker_has_left_opens_no_gate(tmp_path: Path) -> None:
+    (tmp_path / f"{os.getpid()}.timed").touch()
+    with gate(tmp_path, cores=1).passed():
+        assert not Path(os.environ[TIMED]).exists()
+        assert not may_enter(gate(tmp_path, cores=1))
 
 
 def test_a_run_passes_the_gate_before_its_child_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

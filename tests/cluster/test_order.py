@@ -199,6 +199,18 @@ def test_what_the_user_allows_travels_with_the_order(tmp_path: Path, monkeypatch
     assert not order(tmp_path).busy
     work._take_variables({}, busy=True)
     assert os.environ["AUTOTUNE_BUSY"] == "accept"
+    assert not order(tmp_path).hub_kernels
+    work._take_variables({}, kernels=True)
+    assert order(tmp_path).hub_kernels
+    work._take_variables({})
+    assert not order(tmp_path).hub_kernels, "the worker's host alone allows nothing"
+
+
+def test_a_quick_search_times_fewer_calls_on_its_workers_too(tmp_path: Path) -> None:
+    quick = Runner(StudyFolder(tmp_path), make_target(), 600.0, timing_s=2.0)
+    made = make_order(quick, tmp_path / "trials" / "0007", complete({}))
+    assert work._runner(made, CPU, tmp_path / "scratch").job(made.config, pictures=True).timing_s == 2.0
+    assert work._runner(order(tmp_path), CPU, tmp_path / "scratch").timing_s is None
 
 
 def test_a_worker_runs_the_users_function_only_where_its_file_is_the_searchs(tmp_path: Path) -> None:

@@ -189,10 +189,25 @@ def test_a_lora_for_few_steps_has_the_scheduler_and_the_guidance_that_it_needs(
 
 
 @pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("a/b", "DPMSolverSinglestepScheduler:use_flow_sigmas=true,euler_at_final=false,flow_shift=3.0"),
+        ("sdxl-lightning", "EulerDiscreteScheduler:timestep_spacing=leading"),
+    ],
+)
+def test_a_printed_command_gives_the_same_scheduler_again(name: str, word: str) -> None:
+    own = resolve(name, scheduler=word)
+    assert options(own) == ["--scheduler", word]
+    assert resolve(name, scheduler=options(own)[1]).scheduler_settings == own.scheduler_settings
+
+
+@pytest.mark.parametrize(
     ("word", "says"),
     [
         ("tcd", "--scheduler takes the name of a diffusers class, such as TCDScheduler"),
         ("TCDScheduler:eta", "and settings after a colon"),
+        ("TCDScheduler:eta=1e400", "and settings after a colon"),
+        ("TCDScheduler:timestep_spacing=trail ing", "and settings after a colon"),
         ("TDCScheduler", "diffusers has no scheduler 'TDCScheduler': did you mean 'TCDScheduler'?"),
         ("TCDScheduler:timestep_spacin=trailing", "TCDScheduler has no setting 'timestep_spacin': did you mean"),
     ],
