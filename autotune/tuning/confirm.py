@@ -151,7 +151,7 @@ class Confirmer:
         return confirmation
 
     def _on_second_card(self, trial: Trial, took_s: float) -> OnSecondCard | Failure | None:
-        """The same rounds on another card of a search on several, if they take no longer than the search did.
+        """The same rounds on another card of a search on several, if they take no longer than all trials together.
 
         None: there is no other card, or no time.
         """
