@@ -22,6 +22,8 @@ def why_not(target: Target) -> str | None:
 def clash(config: Config, target: Target) -> str | None:
     if config["offload"] in ("sequential", "group"):
         return "offloading by layers moves weights alone, without the scales that quanto keeps in them"
+    if config["conv1x1_as_linear"] and config["quantization"] in TYPES and target.device.is_gpu:
+        return "quanto's product on a GPU takes 2 or 3 dimensions, and conv1x1_as_linear gives its layers pictures of 4"
     return None
 
 

@@ -251,6 +251,8 @@ def test_each_method_says_which_cards_it_runs_on(value: str, device: Any, said: 
         ({"quantization": "bnb_int8", "compile": "regional", "compile_mode": "max-autotune"}, "pick outliers"),
         ({"quantization": "quanto_int8", "dtype": "fp16"}, None),
         ({"quantization": "quanto_int8", "offload": "group"}, "without the scales that quanto keeps"),
+        ({"quantization": "quanto_int8", "conv1x1_as_linear": True}, "gives its layers pictures of 4"),
+        ({"quantize_text_encoder": "quanto_int8", "conv1x1_as_linear": True}, None),
         ({"quantization": "nvfp4_dynamic", "dtype": "fp16"}, "give bfloat16 only"),
         ({"quantization": "mxfp8_dynamic", "dtype": "bf16", "compile": "regional"}, None),
         ({"quantize_text_encoder": "bnb_nf4", "offload": "text_encoders"}, "without the scales"),
