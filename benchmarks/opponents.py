@@ -177,7 +177,8 @@ class Smac(Opponent):
             settings = ConfigurationSpace(seed=self.seed)
             settings.add([Categorical(n, list(range(len(d.choices)))) for n, d in space.items() if len(d.choices) > 1])
             objectives = [f"objective {i}" for i in range(len(done[0].values))]
-            where, how = Path(tempfile.mkdtemp()), {"deterministic": True, "n_trials": 10_000, "seed": self.seed}
+            self.folder = tempfile.TemporaryDirectory()  # as long as this sampler lives
+            where, how = Path(self.folder.name), {"deterministic": True, "n_trials": 10_000, "seed": self.seed}
             scenario = Scenario(settings, objectives=objectives, output_directory=where, **how)
             start = Facade.get_initial_design(scenario, n_configs=0)
             rules = {"multi_objective_algorithm": ParEGO(scenario), "initial_design": start, "logging_level": False}

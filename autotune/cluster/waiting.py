@@ -48,13 +48,13 @@ def fits(work: Work, card: Card, cards: Iterable[Card]) -> bool:
     """May the card be given this work?
 
     What was lost goes to another host than before or, where there is none, to another card: a node that has died may be
-    taken for alive for some seconds. What is expected to be picked goes to a card that is not off, where there is one.
+    taken for alive for some seconds. What is expected to be picked goes to one of these that is not off, where there is
+    one. So there is a card for all work as long as a card takes part.
     """
-    there = [other for other in cards if other.takes_part]
-    if work.leads and card.off is not None and any(other.off is None for other in there):
-        return False
-    lost = work.lost_on
-    others = [other for other in there if other is not lost]
-    if lost is None or not others:
-        return True
-    return card.host != lost.host if any(other.host != lost.host for other in others) else card is not lost
+    there, lost = [other for other in cards if other.takes_part], work.lost_on
+    if lost is not None:
+        others = [other for other in there if other is not lost]
+        there = [other for other in others if other.host != lost.host] or others or there
+    if work.leads:
+        there = [other for other in there if other.off is None] or there
+    return any(card is other for other in there)
