@@ -1,5 +1,6 @@
 """Rehearsal: calls with empty weights find what classes do not say, on tiny checkpoints that showed it."""
 
+import copy
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,21 @@ def test_a_denoiser_that_reads_lengths_is_held_by_no_whole_graph(root: Path) -> 
     assert seen["whole_graph_fault"] == "the forward of Lumina2Transformer2DModel reads a value (Tensor.tolist)"
     assert facts("QwenImagePipeline", root)["whole_graph_fault"] is None
     assert {masked for _, masked, _ in seen["step_attention"]} == {False, True}
+
+
+def test_an_encoders_output_that_each_step_is_given_as_it_is_is_read_after_the_step_before(root: Path) -> None:
+    """Elsewhere it is copied once. The denoiser's second call computes nothing, as one of its shapes was remembered."""
+    pipe = copy.copy(pipe_of("StableDiffusionPipeline", root))
+    kind = type(pipe)
+
+    class AsItIs(kind):  # type: ignore[misc, valid-type]
+        def encode_prompt(self, *_: Any, **__: Any) -> tuple[Any, None]:
+            words = self.tokenizer("a", padding="max_length", return_tensors="pt")
+            return self.text_encoder(words.input_ids)[0], None
+
+    pipe.__class__ = AsItIs
+    seen = rehearse(pipe, workload(pipe, "a", guided=False))
+    assert ("text_encoder", "unet", False) in seen.kept
 
 
 def test_weights_that_are_read_without_a_call_of_their_layer(root: Path) -> None:

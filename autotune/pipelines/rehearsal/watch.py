@@ -312,6 +312,7 @@ class _Stage:
     def _remembering(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def remembered(*args: Any, **kwargs: Any) -> Any:
+            self.used(_tensors([*args, *kwargs.values()]))  # also where nothing is computed, as it was before
             with torch._C.DisableTorchFunction():
                 key = (name, _kind(args), _kind(kwargs))
             if key not in self.memory:
