@@ -1,13 +1,10 @@
 """Command fit: does a pipeline fit on a GPU? Which formats and offload modes can hold its weights."""
 
 import json
-from typing import Annotated
-
-import typer
 
 from autotune.cli.app import app
 from autotune.cli.grouped import grouped
-from autotune.cli.options import DeviceName, DeviceSpec, JsonObject, Model, one_device
+from autotune.cli.options import DeviceName, DeviceSpec, JsonObject, Model, Vram, one_device_of
 
 
 @app.command()
@@ -17,26 +14,18 @@ def fit(
     *,
     device: DeviceName = None,
     device_spec: DeviceSpec = None,
-    vram: Annotated[
-        str | None, typer.Option(help="A GPU with this memory, such as 12GB; with a device, at most so much of it.")
-    ] = None,
+    vram: Vram = None,
     as_json: JsonObject = False,
 ) -> None:
     """Print which number formats and offload modes can hold the weights, and what is left for activations.
 
     Nothing is loaded or downloaded but configurations and the headers of the weights' files.
     """
-    from autotune.devices import find_device
-    from autotune.devices.specs import card_of
-    from autotune.goal import read_bytes
     from autotune.report.terminal.fit import fit_answer, fit_data, fit_notes, fit_table
     from autotune.report.terminal.theme import plain_console, show_heading
     from autotune.tuning.probe_space import probe_target
 
-    limit_bytes = read_bytes(vram) if vram else None
-    where = one_device(device, device_spec)
-    if where is None and limit_bytes is not None and not find_device(None).is_gpu:
-        where = card_of(limit_bytes)
+    where, limit_bytes = one_device_of(device, device_spec, vram)
     target = probe_target(model.pipeline, model.kind, where, quick=True, **model.on_top)
     memory_bytes = min(target.device.memory_bytes, limit_bytes or target.device.memory_bytes)
     if as_json:

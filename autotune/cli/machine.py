@@ -2,7 +2,7 @@
 
 from autotune.cli.app import app
 from autotune.cli.grouped import grouped
-from autotune.cli.options import DeviceName, DeviceSpec, Model, Space, one_device
+from autotune.cli.options import DeviceName, DeviceSpec, Model, Space, Vram, one_device_of
 
 
 @app.command()
@@ -23,6 +23,7 @@ def knobs(
     *,
     device: DeviceName = None,
     device_spec: DeviceSpec = None,
+    vram: Vram = None,
     space: Space = None,
 ) -> None:
     """Print every knob: the values that a search would try here, and why it would not try the others."""
@@ -31,7 +32,8 @@ def knobs(
     from autotune.report.terminal.theme import plain_console
     from autotune.tuning.probe_space import probe_space
 
-    kind, where = model.kind, one_device(device, device_spec)
-    target, values = probe_space(model.pipeline, kind, where, space, **model.on_top)
+    where, limit_bytes = one_device_of(device, device_spec, vram)
+    target, values = probe_space(model.pipeline, model.kind, where, space, **model.on_top)
+    memory_bytes = min(target.device.memory_bytes, limit_bytes or target.device.memory_bytes)
     plain_console().print(knobs_table(target, values))
-    plain_console().print("", fit_table(target, target.device.memory_bytes))
+    plain_console().print("", fit_table(target, memory_bytes))

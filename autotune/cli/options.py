@@ -134,6 +134,9 @@ DeviceName = Annotated[
 DeviceSpec = Annotated[
     str | None, typer.Option(help="A GPU of another machine, such as a100, t4 or 4090, instead of --device.")
 ]
+Vram = Annotated[
+    str | None, typer.Option(help="A GPU with this memory, such as 12GB; with a device, at most so much of it.")
+]
 SameDevice = Annotated[
     str | None,
     typer.Option("--device", help="cuda, cuda:N, a GPU's UUID or cpu. Default: the one most like the measured one."),
@@ -257,6 +260,21 @@ def one_device(device: str | None, device_spec: str | None) -> "str | Device | N
     if device is not None:
         raise UserError(f"--device {device} and --device-spec {device_spec} are two devices: give one of them.")
     return find_spec(device_spec)
+
+
+def one_device_of(
+    device: str | None, device_spec: str | None, vram: str | None
+) -> "tuple[str | Device | None, int | None]":
+    """The device, and the bytes of `--vram`. Where there is no GPU here, one of this memory is made up."""
+    from autotune.devices import find_device
+    from autotune.devices.specs import card_of
+    from autotune.goal import read_bytes
+
+    limit_bytes = read_bytes(vram) if vram else None
+    where = one_device(device, device_spec)
+    if where is None and limit_bytes is not None and not find_device(None).is_gpu:
+        where = card_of(limit_bytes)
+    return where, limit_bytes
 
 
 def read_isolation(word: str | None) -> Isolation | None:

@@ -136,6 +136,16 @@ def test_a_card_that_is_here_keeps_its_name_under_a_limit(monkeypatch: pytest.Mo
     assert asked == [None], "the first GPU, which the probe asks torch about"
 
 
+def test_the_knobs_of_a_card_say_what_it_holds_and_under_a_limit_what_a_smaller_one_would(asked: list[Any]) -> None:
+    titles = []
+    for words in ((), ("--vram", "12GB")):
+        done = CliRunner().invoke(app, ["knobs", "--device-spec", "h100", *words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        titles += [line.strip() for line in done.stdout.splitlines() if line.startswith("GB of weights")]
+    whole = find_spec("h100").memory_bytes / 1e9
+    assert titles == [f"GB of weights on the device / left of {gb:.1f} for all else" for gb in (whole, 12.0)]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
