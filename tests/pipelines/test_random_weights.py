@@ -16,11 +16,17 @@ from autotune.pipelines import loading, random_weights
 from autotune.pipelines.random_weights import assemble, randomize
 
 
-def test_weights_end_on_the_device_and_not_where_they_are_drawn(tmp_path: Path) -> None:
+def test_weights_end_on_the_device_and_not_where_they_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where they are drawn, nothing is kept of them: the allocator's cache would count as memory of the config."""
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     pipe = assemble(configured(configurations(tmp_path / "tiny")), dtype=torch.bfloat16, device="meta", drawn_on="cpu")
     models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert len(models) >= 3
     assert {weight.device.type for model in models for weight in model.state_dict().values()} == {"meta"}
+    assert emptied == [True]
 
 
 def test_weights_are_drawn_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
