@@ -60,10 +60,10 @@ class Verdict(FrozenModel):
 
 def judge(first_s: Sequence[float], second_s: Sequence[float]) -> Verdict:
     """The verdict on the latencies of two configs, pair by pair. Raises ValueError for fewer than two pairs."""
-    logs = [math.log(a / b) for a, b in zip(first_s, second_s, strict=True)]
+    logs = [math.log(a) - math.log(b) for a, b in zip(first_s, second_s, strict=True)]  # a / b may be infinite
     if len(logs) < 2:
         raise ValueError(f"{len(logs)} pair of runs has no interval")
-    middle, half = statistics.fmean(logs), half_width(logs)
+    middle, half = max(min(statistics.fmean(logs), MOST), -MOST), half_width(logs)
     low, high = math.exp(max(middle - half, -MOST)), math.exp(min(middle + half, MOST))
     return Verdict(word=_word(low, high), speedup=math.exp(middle), low=low, high=high, pairs=len(logs))
 

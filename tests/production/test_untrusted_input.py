@@ -231,4 +231,4 @@ def test_a_bomb_of_empty_lists_is_refused_at_once(good: dict[str, Any], tmp_path
     began = time.process_time()  # other tests run at the same time
     with pytest.raises(UserError, match="lists have more than"):
         TunedConfig.load(path)
-    assert time.process_time() - began < 2.0
+    assert time.process_time() - began < 5.0  # it was 53 s

@@ -116,3 +116,10 @@ def test_an_absurd_latency_in_a_file_overflows_nothing() -> None:
     seen = judge((1.0, 1e-320), (0.5, 0.6))
     assert 0 < seen.low < seen.speedup < seen.high < float("inf")
     assert seen.word == "UNCLEAR"
+
+
+def test_absurd_latencies_of_a_file_overflow_nothing() -> None:
+    """The smallest number that there is, beside the largest latency that a file may have."""
+    found = judge((1e7, 1e7), (5e-324, 5e-324))
+    assert found.word == "FASTER"
+    assert 1 < found.low <= found.speedup <= found.high < float("inf")
