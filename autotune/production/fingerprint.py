@@ -64,7 +64,7 @@ def find_place(
         *device_differences(measured.device, chosen),
         *version_differences(measured.versions, current_versions),
     ]
-    of_files = _file_differences(measured, local_files_only) if files else []
+    of_files = file_differences(measured, local_files_only) if files else []
     if not differences:
         return Place(device=chosen, values=dict(config), differences=tuple(of_files))
     fitted, replacements = fallback.fit(config, _current_target(measured, chosen, current_versions))
@@ -200,7 +200,7 @@ def _current_target(measured: Target, current: Device, current_versions: dict[st
     )
 
 
-def _file_differences(measured: Target, local_files_only: bool) -> list[str]:
+def file_differences(measured: Target, local_files_only: bool = False) -> list[str]:
     """One sentence for the pipeline, the ControlNet and the LoRA each whose files are not the measured ones.
 
     What came from the hub is loaded at its commit; local files are compared by their names, sizes and contents.

@@ -17,7 +17,7 @@ from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
 from autotune.pipelines.factory import rebuilt
-from autotune.production.fingerprint import choose_device, device_differences, version_differences
+from autotune.production.fingerprint import choose_device, device_differences, file_differences, version_differences
 from autotune.production.thumbnail import DIFFERS, Thumbnail, thumbnail_of, with_thumbnails
 from autotune.production.tuned_config import TunedConfig
 from autotune.statistics.verdict import SAME_WITHIN, Verdict, judge_apart
@@ -34,7 +34,7 @@ class Verification(FrozenModel):
 
     config: str
     device: str
-    remarks: tuple[str, ...] = ()  # differences to what was measured: an edit, another device
+    remarks: tuple[str, ...] = ()  # differences to what was measured: an edit, another device, other files
     broken: str | None = None
     then_latency_s: tuple[float, ...]
     now_latency_s: tuple[float, ...] = ()
@@ -101,6 +101,8 @@ def verify(
         pipeline = rebuilt(tuned.pipeline, factory, run_code=run_code)
         target = tuned.target.model_copy(update={"device": current, "pipeline": pipeline})
         runner = Runner(StudyFolder(Path(temporary)), target, timeout_s, isolation="spawn", interpreter=other)
+        remarks = (*verification.remarks, *file_differences(target))
+        verification = verification.model_copy(update={"remarks": remarks})
         verification = _compare_pictures(verification, tuned, runner, listen)
         if verification.broken is not None:
             return verification

@@ -18,6 +18,7 @@ from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution.interpreter import Interpreter, Package
 from autotune.execution.runner import Runner
+from autotune.pipelines.locate import revision_of
 from autotune.production.thumbnail import DIFFERS, thumbnail_of
 from autotune.production.tuned_config import Confirmation, TunedConfig
 from autotune.report.terminal.verify import verification_words
@@ -158,6 +159,19 @@ def test_an_edited_file_and_another_device_are_said(machine: Machine, tmp_path: 
     remarks = verify(path).remarks
     assert remarks[0].startswith("this config was edited")
     assert remarks[1].startswith("this config was measured on another processor")
+
+
+def test_a_lora_that_was_replaced_is_said(machine: Machine, tmp_path: Path) -> None:
+    """Its new pictures would be called broken, or where there are none, nothing would be noticed."""
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(b"weights")
+    data = json.loads(stored(tmp_path, pictures=False).read_text())
+    data["pipeline"] |= {"lora": str(lora), "part_revisions": {"lora": revision_of(lora)}}
+    (tmp_path / "best.json").write_text(json.dumps(data))
+    said = f"the files of {lora} are not those that were measured."
+    assert said not in verify(tmp_path / "best.json").remarks
+    lora.write_bytes(b"other w")
+    assert said in verify(tmp_path / "best.json").remarks
 
 
 def test_a_file_without_pictures_says_so(machine: Machine, tmp_path: Path) -> None:
