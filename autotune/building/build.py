@@ -3,8 +3,8 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from autotune.building.changes import REPLACE_WEIGHTS
@@ -13,7 +13,7 @@ from autotune.errors import UserError
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
-from autotune.pipelines.running import prepare_once, remember, running
+from autotune.pipelines.running import has_unequal_sizes, prepare_once, remember, running
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -180,21 +180,29 @@ def set_call_defaults(pipe: "DiffusionPipeline", arguments: dict[str, Any]) -> N
         bound = signature.bind_partial(self, *args, **kwargs)
         missing = {name: value for name, value in defaults.items() if name not in bound.arguments}
         missing = _for_these_prompts(missing, bound.arguments)
-        with running(self), _graphs_of_many_shapes():
+        with running(self), _graphs_of_many_shapes(self):
             return cls.__call__(self, *args, **(missing | kwargs | _both_callbacks(defaults, kwargs)))
 
     pipe.__class__ = type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
 
 
-def _graphs_of_many_shapes() -> AbstractContextManager[Any]:
-    """Let a function have a graph for each of many shapes, in this call.
+@contextmanager
+def _graphs_of_many_shapes(pipe: "DiffusionPipeline") -> Iterator[None]:
+    """Let a function have a graph for each of many shapes, or one for all of them, in this call.
 
     Every size, batch and level of a UNet makes a graph of its own of one block. Above torch's limit of 8 it would raise
     an error, as graphs must be whole. Set for each call, because torch keeps such settings apart for each thread.
     """
     dynamo = sys.modules.get("torch._dynamo.config")  # importing it takes a second and memory: only where it is used
     limits = {"recompile_limit": MOST_GRAPHS, "accumulated_recompile_limit": 8 * MOST_GRAPHS}
-    return dynamo.patch(**limits) if dynamo is not None else nullcontext()
+    with ExitStack() as stack:
+        if dynamo is not None:
+            stack.enter_context(dynamo.patch(**limits))
+        if has_unequal_sizes(pipe):
+            from torch.fx.experimental import _config
+
+            stack.enter_context(_config.patch(use_duck_shape=False))
+        yield
 
 
 def _for_these_prompts(missing: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,11 +27,12 @@ def running_pipe() -> Any | None:
 def remember(pipe: Any, **known: Any) -> None:
     """Keep with the pipe what is known of its calls, for knobs to ask.
 
-    traits    (Traits) of its pipeline
-    revisions  of its pipeline's parts (Pipeline.part_revisions)
-    workload  (Workload) whose calls it is built for
-    task      for which the pipe was loaded, where the user has named one
-    prepare   functions of the pipe, to be run before its first call
+    traits         (Traits) of its pipeline
+    revisions      of its pipeline's parts (Pipeline.part_revisions)
+    workload       (Workload) whose calls it is built for
+    task           for which the pipe was loaded, where the user has named one
+    prepare        functions of the pipe, to be run before its first call
+    unequal_sizes  True: a graph is made for sizes that are equal in one call and differ in another
     """
     vars(pipe)[_KNOWN] = _known_of(pipe) | {name: value for name, value in known.items() if value is not None}
 
@@ -60,6 +61,11 @@ def task_for(pipe: Any) -> str | None:
     """The task for which the pipe was loaded; None: that of its class."""
     task = _known_of(pipe).get("task")
     return None if task is None else str(task)
+
+
+def has_unequal_sizes(pipe: Any) -> bool:
+    """Is a graph of the pipe made for sizes that are equal in one call and differ in another?"""
+    return bool(_known_of(pipe).get("unequal_sizes"))
 
 
 def workload_for(pipe: Any) -> Any | None:

@@ -69,7 +69,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
     how = _how(config, pipe)
     if how["dynamic"]:
-        _shapes.allow_unequal_sizes()
+        _shapes.allow_unequal_sizes(pipe)
     models = parts.step_models(pipe)
     compiled = 0
     for name, model in models.items():

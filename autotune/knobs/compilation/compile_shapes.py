@@ -1,8 +1,8 @@
 """compile_shapes: one graph for each size that is called, or one with dynamic shapes for all of them.
 
 "dynamic" compiles once for many sizes; its kernels know no size, and may be slower. torch takes sizes that are equal in
-the first call for one and the same, and would compile again where they differ. So that is switched off, for the process
-(torch.fx.experimental's use_duck_shape), as diffusers' guide has it.
+the first call for one and the same, and would compile again where they differ. So that is switched off in each call of
+the pipe (torch.fx.experimental's use_duck_shape, which torch keeps apart for each thread), as diffusers' guide has it.
 """
 
 from typing import TYPE_CHECKING

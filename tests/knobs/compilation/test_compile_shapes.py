@@ -1,13 +1,16 @@
 """compile_shapes: sizes that come later need no graph of their own, whatever was equal in the first call."""
 
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 from conftest import make_target
+from live import loaded, picture
 from torch._dynamo.testing import CompileCounter
 from torch.fx.experimental import _config
 
+from autotune.building import build
 from autotune.knobs import complete, find_knob
 from autotune.knobs.compilation._shapes import allow_unequal_sizes
 from autotune.knobs.compilation.compile import _how
@@ -26,13 +29,25 @@ class Layer(torch.nn.Module):
 def test_graphs_of_four_sizes(shapes: str, graphs: int) -> None:
     counter, layer = CompileCounter(), Layer()
     how = _how(DYNAMIC.replace(compile_shapes=shapes), layer)
-    with _config.patch(use_duck_shape=True):
-        if how["dynamic"]:
-            allow_unequal_sizes()
+    with _config.patch(use_duck_shape=not how["dynamic"]):
         layer.compile(fullgraph=True, dynamic=how["dynamic"], backend=counter)
         for height, width in ((8, 8), (12, 12), (8, 12), (16, 8)):
             layer(torch.ones(2, 3, height, width))
     assert counter.frame_count == graphs
+
+
+def test_a_call_in_any_thread_tells_torch_and_another_pipes_does_not() -> None:
+    dynamic, other = loaded(), loaded()
+    allow_unequal_sizes(dynamic)
+    seen: list[bool] = []
+    for pipe in (dynamic, other):
+        build.set_call_defaults(pipe, {})
+        pipe.unet.register_forward_pre_hook(lambda *_: seen.append(_config.use_duck_shape))
+        thread = Thread(target=picture, args=(pipe,), kwargs={"num_inference_steps": 1})
+        thread.start()
+        thread.join()
+    assert seen == [False, True]
+    assert _config.use_duck_shape, "nothing is left behind"
 
 
 def test_it_is_offered_where_there_are_several_sizes() -> None:
