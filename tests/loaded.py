@@ -15,21 +15,30 @@ from autotune.devices.probe import probe_device, versions
 from autotune.pipelines import parts
 from autotune.target import Target
 from autotune.tuning.export import export
+from autotune.workload import Workload
 
 UNET, FLUX = "StableDiffusionPipeline", "FluxPipeline"
 
 
-def target_of(family: str, root: Path) -> Target:
-    """The tiny checkpoint in calls of two steps on this processor."""
+def target_of(family: str, root: Path, workload: Workload | None = None) -> Target:
+    """The tiny checkpoint on this processor, in calls of two steps where no workload is given."""
     pipeline = tiny_pipeline(family, root).model_copy(update={"traits": tiny_traits(family, root)})
-    workload = tiny_workload(family, steps=2)
+    workload = workload or tiny_workload(family, steps=2)
     return Target(pipeline=pipeline, workload=workload, device=probe_device(find_device("cpu")), versions=versions())
 
 
-def loaded(family: str, root: Path, *, into: Path | None = None, thread_safe: bool = False, **values: Value) -> Any:
+def loaded(
+    family: str,
+    root: Path,
+    *,
+    into: Path | None = None,
+    workload: Workload | None = None,
+    thread_safe: bool = False,
+    **values: Value,
+) -> Any:
     """The pipe that autotune.load() makes of a file with these settings."""
     path = (into or root) / "best.json"
-    export(record(target_of(family, root)), measured(1, values), measured(0), None).save(path)
+    export(record(target_of(family, root, workload)), measured(1, values), measured(0), None).save(path)
     pipe = autotune.load(path, device="cpu", local_files_only=True, thread_safe=thread_safe)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -25,6 +25,7 @@ from autotune.pipelines import parts
 from autotune.production import compiled_shapes
 from autotune.study.space import SearchSpace
 from autotune.study.space_file import read_space_file
+from autotune.workload import Workload
 
 DEMO = Path(__file__).parents[2] / "search_spaces" / "demo.toml"
 EMBEDS = [torch.ones(2, 1, 1, 32)]  # of an IP-Adapter's picture, in place of its image encoder
@@ -49,67 +50,84 @@ def graphs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
 
 
-def settings(family: str, root: Path) -> list[dict[str, Value]]:
-    """Every setting of the demo's space, or of a tiny Flux's, each alone.
+def workloads(family: str) -> tuple[Workload, Workload]:
+    """A short call, and one in which more settings have something to do: a batch, two tiles and more steps."""
+    short = tiny_workload(family, steps=2)
+    return short, short.model_copy(update={"width": short.width + 8, "batch": 2, "steps": 5})
 
-    Numbers take the same code, so one stands for all of a knob's. So does one of what is compiled, which takes seconds.
+
+def settings(family: str, root: Path) -> list[tuple[Workload, dict[str, Value]]]:
+    """Every setting that this family can have on a processor, each alone, with the call that it can have it in.
+
+    Offered are all values of all knobs, and those of the demo's space. Numbers take the same code, so one stands for
+    all of a knob's. So does one of what is compiled, which takes seconds.
     """
-    target = target_of(family, root)
-    offered = {name: knob.values for name, knob in all_knobs().items()}
-    space = SearchSpace(target, {**offered, **(read_space_file(DEMO).knobs if family == UNET else {})})
-    found: list[dict[str, Value]] = []
-    for name, values in space.values.items():
-        of = all_knobs()[name].modifies
-        kinds = {str(value).partition(":")[0] if isinstance(value, str) else type(value): value for value in values}
-        some = [value for value in kinds.values() if value != all_knobs()[name].default]
-        for value in some[: 0 if name in SAME_TO_DYNAMO else 1 if name == "compile" else None]:
-            one = {name: value} if of is None else {of: space.values[of][-1], name: value}
-            if (of is None or len(space.values[of]) > 1) and space.objection(complete(one)) is None:
-                found.append(one)
-    return found
+    named = read_space_file(DEMO).knobs
+    offered = {name: tuple(dict.fromkeys((*k.values, *named.get(name, ())))) for name, k in all_knobs().items()}
+    offered["encoding"] += ("once",)
+    found: dict[tuple[str, object], tuple[Workload, dict[str, Value]]] = {}
+    for workload in workloads(family):
+        space = SearchSpace(target_of(family, root, workload), offered)
+        for name, values in space.values.items():
+            knob = all_knobs()[name]
+            possible = [value for value in values if value != knob.default]
+            for value in possible[: 0 if name in SAME_TO_DYNAMO else 1 if name == "compile" else None]:
+                kind = value.partition(":")[0] if isinstance(value, str) else type(value)
+                for one in [{name: value}] if knob.modifies is None else beside(knob.modifies, space, {name: value}):
+                    if (name, kind) not in found and space.objection(complete(one)) is None:
+                        found[name, kind] = workload, one
+    return list(found.values())
 
 
-def drawn(pipe: Any, family: str, **call: Any) -> np.ndarray:
-    return draw(pipe, family, num_inference_steps=2, **call)
+def beside(modified: str, space: SearchSpace, values: dict[str, Value]) -> list[dict[str, Value]]:
+    """The values beside each one of the knob that they modify."""
+    return [{modified: value} | values for value in space.values[modified] if value != all_knobs()[modified].default]
+
+
+def drawn(pipe: Any, workload: Workload, **call: Any) -> np.ndarray:
+    """The pictures of one call with what the config sets by itself: the steps are its own."""
+    generators = [torch.Generator().manual_seed(seed) for seed in range(workload.batch)]
+    return np.asarray(pipe(["a red circle"] * workload.batch, generator=generators, output_type="np", **call).images)
 
 
 @pytest.fixture(scope="module")
-def effect_of_lora(root: Path) -> dict[str, float]:
-    """Family -> how much the LoRA changes the pictures of the untouched pipe, as a mean over the pixels."""
+def effect_of_lora(root: Path) -> dict[tuple[str, int], float]:
+    """Family and batch -> how much the LoRA changes the pictures of the untouched pipe, as a mean over the pixels."""
     effects = {}
     for family in (UNET, FLUX):
-        pipe, _ = tiny_pipe(family, root)
-        before = drawn(pipe, family)
-        pipe.load_lora_weights(lora_of(pipe))
-        effects[family] = float(np.abs(drawn(pipe, family) - before).mean())
+        for workload in workloads(family):
+            pipe = loaded(family, root, workload=workload)
+            before = drawn(pipe, workload)
+            pipe.load_lora_weights(lora_of(pipe))
+            effects[family, workload.batch] = float(np.abs(drawn(pipe, workload) - before).mean())
     return effects
 
 
-def on_and_off(pipe: Any, family: str, before: np.ndarray) -> float | str:
+def on_and_off(pipe: Any, workload: Workload, before: np.ndarray) -> float | str:
     """Put the LoRA on and off: how much it changed the picture, or why it was refused."""
     try:
         pipe.load_lora_weights(lora_of(pipe))
     except UserError as error:
         return str(error)
-    changed = float(np.abs(drawn(pipe, family) - before).mean())
+    changed = float(np.abs(drawn(pipe, workload) - before).mean())
     pipe.unload_lora_weights()
     return changed
 
 
-def interrupt(pipe: Any, family: str) -> None:
+def interrupt(pipe: Any, workload: Workload) -> None:
     def stop(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drawn(pipe, family, callback_on_step_end=stop)
+        drawn(pipe, workload, callback_on_step_end=stop)
 
 
-def in_two_threads(pipe: Any, family: str) -> list[np.ndarray]:
+def in_two_threads(pipe: Any, workload: Workload) -> list[np.ndarray]:
     """A picture of the measured size and a wider one, requested at the same time."""
     pictures: dict[int, np.ndarray] = {}
-    wide = tiny_workload(family).width
+    wide = workload.width
     threads = [
-        threading.Thread(target=lambda width=width: pictures.update({width: drawn(pipe, family, width=width)}))
+        threading.Thread(target=lambda width=width: pictures.update({width: drawn(pipe, workload, width=width)}))
         for width in (wide, wide + 8)
     ]
     for thread in threads:
@@ -122,29 +140,30 @@ def in_two_threads(pipe: Any, family: str) -> list[np.ndarray]:
 @pytest.mark.usefixtures("graphs_only")
 @pytest.mark.parametrize("family", [UNET, FLUX])
 def test_every_setting_survives_what_people_do_or_says_no(
-    family: str, root: Path, effect_of_lora: dict[str, float], tmp_path: Path
+    family: str, root: Path, effect_of_lora: dict[tuple[str, int], float], tmp_path: Path
 ) -> None:
-    """Many sizes, a LoRA on and off, an interrupted call, two threads, save_pretrained; the picture stays the same."""
+    """20 sizes, a LoRA on and off, an interrupted call, two threads, save_pretrained; the picture stays the same."""
     plain = load_file(next((root / family / target_of(family, root).pipeline.known.denoiser).glob("*.safetensors")))
     tried = settings(family, root)
-    assert len(tried) > 10
-    for values in tried:
-        pipe = loaded(family, root, thread_safe=True, **values)
-        before = drawn(pipe, family)
-        for width in range(48, 48 + 8 * 6, 8) if "compile" in values else ():
-            assert drawn(pipe, family, width=width).shape[2] == width
-        changed = on_and_off(pipe, family, before)
+    assert len(tried) > 20
+
+    for number, (workload, values) in enumerate(tried):
+        pipe = loaded(family, root, workload=workload, thread_safe=True, **values)
+        before = drawn(pipe, workload)
+        for width in range(48, 48 + 8 * 20, 8) if "compile" in values else ():
+            assert drawn(pipe, workload, width=width, num_inference_steps=1).shape[2] == width
+        changed = on_and_off(pipe, workload, before)
         refused = [name for name, value in values.items() if objection("lora", name, value)]
         if refused:
             assert f"{refused[0]}={values[refused[0]]}" in str(changed), values
         else:
             assert not isinstance(changed, str), values
-            assert changed > 0.5 * effect_of_lora[family], values
-        interrupt(pipe, family)
-        again, wider = in_two_threads(pipe, family)
+            assert changed > 0.5 * effect_of_lora[family, workload.batch], values
+        interrupt(pipe, workload)
+        again, wider = in_two_threads(pipe, workload)
         assert np.array_equal(again, before), values
         assert wider.shape[2] == before.shape[2] + 8
-        saved = tmp_path / str(tried.index(values))
+        saved = tmp_path / str(number)
         if any(objection("save", name, value) for name, value in values.items()):
             with pytest.raises(UserError, match="Keep the exported JSON, from which it is built again"):
                 pipe.save_pretrained(saved)
