@@ -26,6 +26,7 @@ import math
 import statistics
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,11 @@ class Opponent(optuna.samplers.BaseSampler):  # type: ignore[misc]
         self.asked_s.append(time.monotonic() - started)
         return proposal
 
+    @abstractmethod
     def propose(
         self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        """The settings of the next trial; {}: none."""
 
 
 class QLogNEHVI(Opponent):

@@ -32,17 +32,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 CHAT = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
-LANGUAGE_MODEL = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": 400,
-    "max_position_embeddings": 4096,
-    "pad_token_id": 0,
-}
+LANGUAGE_MODEL = {**tiny_images.LANGUAGE, "pad_token_id": 0}
 ATTENTION = {"num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2}
 QWEN_VAE = {
     "base_dim": 8,

@@ -16,7 +16,8 @@ from autotune.pipelines import call, inputs, parts
 from autotune.pipelines.classes import names_class
 from autotune.pipelines.inspect import _frames_multiple
 from autotune.pipelines.random_weights import component
-from autotune.pipelines.rehearsal.watch import _anew, _quiet, missing_package
+from autotune.pipelines.rehearsal.rehearse import _quiet, missing_package
+from autotune.pipelines.rehearsal.watch import anew
 from autotune.workload import Workload
 
 WORKLOAD = Workload(prompts=("a", "b"), width=32, height=32, steps=2, guidance_scale=3.0)
@@ -104,9 +105,9 @@ def test_a_rehearsed_call_may_ask_for_autocast_of_its_weights_device() -> None:
     assert torch.autocast is before
 
 
-def test_an_output_whose_keys_are_numbers_is_made_anew() -> None:
+def test_an_output_whose_keys_are_numbers_is_madeanew() -> None:
     """Z-Image's ControlNet gives a dict of layers."""
-    assert list(_anew({0: torch.ones(1), 3: torch.ones(2)})) == [0, 3]
+    assert list(anew({0: torch.ones(1), 3: torch.ones(2)})) == [0, 3]
 
 
 def test_a_call_that_lacks_a_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from tiny_classes import tiny_of
 from autotune.pipelines import parts, resolve
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.rehearsal.facts import _noting, facts_of, workload
+from autotune.pipelines.rehearsal.rehearse import rehearse
 from autotune.pipelines.rehearsal.schedulers import faults
-from autotune.pipelines.rehearsal.watch import rehearse
 
 
 @pytest.fixture(scope="module")

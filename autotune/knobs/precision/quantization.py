@@ -67,7 +67,7 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
 
 def _left_out(pipe: "DiffusionPipeline", config: Config, method: Method, kind: str) -> tuple[set[str], str]:
     """The names of the denoiser's layers that can't be quantized whatever the filter, and the reason."""
-    from autotune.pipelines.rehearsal.watch import rehearse
+    from autotune.pipelines.rehearsal.rehearse import rehearse
 
     traits, workload, least = traits_for(pipe), workload_for(pipe), method.more_rows(kind)
     direct = set() if traits is None else set(traits.used_directly)

@@ -11,8 +11,9 @@ import torch
 from autotune.pipeline import KeptOutput
 from autotune.pipelines import call, parts
 from autotune.pipelines.rehearsal.caches import eager_configs, reusing, tells_calls_apart
+from autotune.pipelines.rehearsal.rehearse import rehearse
 from autotune.pipelines.rehearsal.schedulers import faults
-from autotune.pipelines.rehearsal.watch import Seen, rehearse
+from autotune.pipelines.rehearsal.watch import Seen
 from autotune.workload import Workload
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from autotune.errors import UserError
 from autotune.pipelines import call
 from autotune.pipelines.rehearsal.facts import SHORT, workload
-from autotune.pipelines.rehearsal.watch import rehearse
+from autotune.pipelines.rehearsal.rehearse import rehearse
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

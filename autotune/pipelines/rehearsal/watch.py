@@ -1,35 +1,16 @@
-"""Rehearse: call a copy of a pipe whose weights are empty, and note what each model is given and gives.
+"""Watch: what each model of a rehearsed pipe is given and gives, and who reads it."""
 
-The weights have shapes but no values (torch's "meta" device), so that a call of a model of any size takes seconds and
-no memory. What does not depend on weights, as tokens, masks, noise and timesteps, is computed for real.
-"""
-
-import copy
 import functools
-import logging
-import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map
 
-from autotune.errors import UserError
-from autotune.pipelines import call, inputs, parts
+from autotune.pipelines import parts
 from autotune.pipelines.adapters.encoding import words_of
-from autotune.workload import Workload
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 Until = Literal["given", "denoised", "decoding"]
-READS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "nonzero", "numpy")  # a value is needed
 
 
 @dataclass
@@ -61,164 +42,11 @@ class Seen:
     fault: str | None = None
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """No more is asked of the call."""
 
 
-def rehearse(
-    pipe: "DiffusionPipeline",
-    workload: Workload,
-    *,
-    dtype: torch.dtype | None = None,
-    until: Until = "decoding",
-    memory: dict[Any, Any] | None = None,
-    change: Callable[[Any], Any] | None = None,
-) -> Seen:
-    """Make the first call of the workload with a copy of the pipe that has empty weights. The pipe stays as it is.
-
-    Raises UserError where the call needs a package that is not installed.
-
-    dtype   the format of the weights; None: their own
-    until   when the call is ended: when the denoiser is called first, after that call, or when the VAE is called
-    change  what is done to the copy before it is called, to see whether it still works
-    memory  what models and operations gave, to be handed on to the next call: none runs again for the same shapes
-    """
-    seen = Seen()
-    stage = _Stage(seen, until, {} if memory is None else memory)
-    prompts, seeds = next(workload.calls())
-    try:
-        stand_in = _stand_in(pipe, dtype)
-        if change is not None:
-            change(stand_in)
-        arguments = inputs.call_arguments(stand_in, workload, prompts, seeds) | call.workload_values(pipe, workload)
-        if "strength" in call.parameters(pipe):
-            arguments |= {"strength": 1.0}  # otherwise some of the steps are left out
-        stage.watch(stand_in)
-        with _quiet(), _RealWhereKnown(stage), _Functions(stage), torch.no_grad():
-            stand_in(**arguments, output_type="pt")
-    except _Enough:
-        pass
-    except Exception as error:  # any pipeline of any library: the reason is kept, and what was seen until then
-        if package := missing_package(error):
-            raise UserError(
-                f"the call of {type(pipe).__name__} needs the package {package}, which is not installed: "
-                f"pip install {package}."
-            ) from None
-        seen.fault = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return seen
-
-
-def missing_package(error: Exception) -> str | None:
-    """The package for lack of which a call failed; None: it failed for another reason.
-
-    diffusers imports optional packages only where they are installed, so that a call without one is a NameError.
-    """
-    from diffusers.utils import import_utils
-
-    name = error.name if isinstance(error, NameError) else None
-    asked: Callable[[], bool] = getattr(import_utils, f"is_{name}_available", lambda: True)
-    return None if asked() else name
-
-
-class _Autocast(torch.autocast):  # type: ignore[misc]
-    """torch.autocast, which refuses the device type "meta". Some pipelines (Mochi) ask for that of their weights."""
-
-    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries' warnings and refusals of formats and devices do not concern a copy without weights.
-
-    A mask without values selects all.
-    """
-    from torch.fx.experimental import _config as meta
-
-    loggers = [logging.getLogger(library) for library in ("diffusers", "transformers")]
-    before, before_autocast = [logger.level for logger in loggers], torch.autocast
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), meta.patch(meta_nonzero_assume_all_nonzero=True):
-            warnings.simplefilter("ignore")
-            torch.autocast = _Autocast
-            yield
-    finally:
-        torch.autocast = before_autocast
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-
-
-def _stand_in(pipe: "DiffusionPipeline", dtype: torch.dtype | None, done: dict[int, Any] | None = None) -> Any:
-    """A copy of the pipe with empty models and a scheduler of its own.
-
-    Combined pipes (Kandinsky 2.2) call pipes that they hold, of the same parts: these are replaced by stand-ins, too.
-
-    done  id of an original -> what stands in for it
-    """
-    from diffusers import DiffusionPipeline
-
-    stand_in, done = copy.copy(pipe), {} if done is None else done
-    for name, part in pipe.components.items():
-        if isinstance(part, torch.nn.Module):
-            vars(stand_in)[name] = _emptied(part, dtype, done)
-    scheduler = getattr(pipe, "scheduler", None)
-    if scheduler is not None:
-        vars(stand_in)["scheduler"] = done.setdefault(id(scheduler), copy.deepcopy(scheduler))
-    for name, part in list(vars(pipe).items()):
-        if isinstance(part, DiffusionPipeline):
-            vars(stand_in)[name] = _stand_in(part, dtype, done)
-    vars(stand_in)["_progress_bar_config"] = {"disable": True}
-    if getattr(stand_in, "safety_checker", None) is not None:
-        vars(stand_in)["safety_checker"] = None
-    return stand_in
-
-
-def _emptied(
-    module: torch.nn.Module, dtype: torch.dtype | None, done: dict[int, torch.nn.Module] | None = None
-) -> torch.nn.Module:
-    """A copy of the module with empty weights. Tables of integers, as positions, keep their values.
-
-    What is neither a weight nor a module is shared with the original: deep copies of large models take seconds.
-    """
-    done = {} if done is None else done
-    if id(module) in done:
-        return done[id(module)]
-    if isinstance(module, torch.nn.Linear) and not module.weight.is_floating_point():
-        done[id(module)] = _plain(module, dtype)
-        return done[id(module)]
-    made = done[id(module)] = copy.copy(module)
-
-    def empty(tensor: torch.Tensor) -> torch.Tensor:
-        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        return torch.empty(tensor.shape, dtype=kind, device="meta")
-
-    of = vars(module)
-    own: dict[str, dict[str, Any]] = {
-        name: {} for name, value in of.items() if name.endswith("_hooks") and isinstance(value, dict)
-    }
-    own |= {"_forward_hooks_with_kwargs": {}, "_forward_pre_hooks_with_kwargs": {}}
-    own["_parameters"] = {
-        name: None if p is None else torch.nn.Parameter(empty(p), requires_grad=False)
-        for name, p in of["_parameters"].items()
-    }
-    own["_buffers"] = {
-        name: b if b is None or not b.is_floating_point() else empty(b) for name, b in of["_buffers"].items()
-    }
-    own["_modules"] = {name: m and _emptied(m, dtype, done) for name, m in of["_modules"].items()}
-    vars(made).update({name: OrderedDict(value) for name, value in own.items()})
-    return made
-
-
-def _plain(packed: torch.nn.Linear, dtype: torch.dtype | None) -> torch.nn.Module:
-    """An empty layer in place of one whose weights are packed (GGUF, NF4): it takes and gives the same shapes."""
-    kind = dtype or getattr(packed, "compute_dtype", None) or torch.get_default_dtype()
-    plain = torch.nn.Linear(packed.in_features, packed.out_features, packed.bias is not None, device="meta", dtype=kind)
-    return plain.eval().requires_grad_(False)
-
-
-class _Stage:
+class Stage:
     """Who is on: the models and layers that are being called, and whose outputs these tensors are."""
 
     def __init__(self, seen: Seen, until: Until, memory: dict[Any, Any]) -> None:
@@ -236,12 +64,12 @@ class _Stage:
     def used(self, tensors: Iterable[torch.Tensor]) -> None:
         """An operation reads these tensors."""
         for tensor in tensors:
-            storage = _storage(tensor)
-            layer = self.weights.get(storage)
+            place = storage(tensor)
+            layer = self.weights.get(place)
             if layer is not None and self.on and self.on[-1][1] != layer:
                 self.seen.used_directly.add(layer)
-            if storage in self.outputs:
-                self._read_output(self.outputs[storage][1])
+            if place in self.outputs:
+                self._read_output(self.outputs[place][1])
 
     def _read_output(self, number: int) -> None:
         # What the next model reads was handed to it, and that is not later.
@@ -303,7 +131,7 @@ class _Stage:
         def after(_: Any, args: Any, kwargs: Any, output: Any) -> None:
             self.on.pop()
             for tensor in _tensors(output):
-                self.outputs[_storage(tensor)] = (tensor.untyped_storage(), len(self.calls) - 1)
+                self.outputs[storage(tensor)] = (tensor.untyped_storage(), len(self.calls) - 1)
 
         model.register_forward_pre_hook(before, with_kwargs=True)
         model.register_forward_hook(after, with_kwargs=True)
@@ -317,7 +145,7 @@ class _Stage:
                 key = (name, _kind(args), _kind(kwargs))
             if key not in self.memory:
                 self.memory[key] = forward(*args, **kwargs)
-            return _anew(self.memory[key])
+            return anew(self.memory[key])
 
         return remembered
 
@@ -334,7 +162,7 @@ class _Stage:
         def given(_: Any, args: Any, kwargs: Any) -> None:
             self.seen.given.append([tuple(t.shape) for t in _tensors([*args, *kwargs.values()])])
             if self.until == "given":
-                raise _Enough
+                raise Enough
 
         def before(layer: str, module: Any, args: Any, kwargs: Any) -> None:
             self.on.append((name, layer))
@@ -348,13 +176,13 @@ class _Stage:
 
         def enough(*_: Any) -> None:
             if self.until == "denoised":
-                raise _Enough
+                raise Enough
 
         denoiser.register_forward_pre_hook(given, with_kwargs=True)
         denoiser.register_forward_hook(enough)
         for layer, module in denoiser.named_modules():
             if isinstance(module, torch.nn.Linear):
-                self.weights[_storage(module.weight)] = layer
+                self.weights[storage(module.weight)] = layer
                 module.register_forward_pre_hook(functools.partial(before, layer), with_kwargs=True)
                 module.register_forward_hook(after)
 
@@ -362,7 +190,7 @@ class _Stage:
         @functools.wraps(decode)
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.seen.decoded_in.add(next(vae.parameters()).dtype)
-            raise _Enough
+            raise Enough
 
         return watched
 
@@ -394,106 +222,6 @@ class _Stage:
         return watched
 
 
-class _RealWhereKnown(TorchDispatchMode):  # type: ignore[misc]
-    """Compute with values where all are known. A result of empty tensors is an empty tensor."""
-
-    def __init__(self, stage: _Stage) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        self.stage.used(tensors)
-        empty = any(tensor.is_meta for tensor in tensors)
-        if not empty:
-            return func(*args, **kwargs)
-        if kwargs.get("device") is not None:
-            kwargs["device"] = torch.device("meta")
-        if any(tensor.is_meta for tensor in tensors[1:]) and not tensors[0].is_meta and func._schema.is_mutable:
-            return args[0]  # written in place with what is not known
-        if func is torch.ops.aten.index.Tensor:  # what a mask selects is known where the mask is
-            args = (args[0], [place for index in args[1] for place in _places(index)], *args[2:])
-        return self._of_shapes(func, args, kwargs) if _makes_new(func) else _of_empty(func, args, kwargs)
-
-    def _of_shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """As equal blocks ask for the same again, what was given is remembered: torch takes a millisecond for each."""
-        key = (func, _layout(args), _layout(kwargs))
-        if key in self.stage.memory:
-            return tree_map(_another, self.stage.memory[key])
-        self.stage.memory[key] = _of_empty(func, args, kwargs)
-        return self.stage.memory[key]
-
-
-class _Functions(TorchFunctionMode):  # type: ignore[misc]
-    """Notes calls of SDPA and of what needs the value of a tensor, which is 1 where it is not known.
-
-    What is made on or moved to the weights' device is made on the CPU instead, where it has values.
-    """
-
-    def __init__(self, stage: _Stage) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
-            self.stage.attends(args[0] if args else kwargs["query"], mask is not None)
-        elif name in READS and args and isinstance(args[0], torch.Tensor) and func is getattr(torch.Tensor, name, None):
-            self.stage.breaks(f"reads a value (Tensor.{name})")
-            if args[0].is_meta and name not in ("nonzero", "numpy"):
-                return getattr(torch.ones(args[0].shape, dtype=args[0].dtype, device="cpu"), name)()
-        if "device" in kwargs and any(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()):
-            self.stage.breaks("sets a device (with torch.device)")
-        return func(*map(_on_cpu, args), **{key: _on_cpu(value) for key, value in kwargs.items()})
-
-
-@functools.cache
-def _makes_new(func: Any) -> bool:
-    """Does the operation return new tensors alone, neither views nor what it was given?"""
-    schema = func._schema
-    return not schema.is_mutable and all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
-
-
-def _layout(value: Any) -> Any:
-    """Of tensors what decides on the layout of what an operation makes of them; other values as they are."""
-    if isinstance(value, torch.Tensor):
-        return (value.shape, value.stride(), value.dtype)
-    if isinstance(value, dict):
-        return tuple((name, _layout(part)) for name, part in value.items())
-    return tuple(map(_layout, value)) if isinstance(value, list | tuple) else (type(value), value)
-
-
-def _another(leaf: Any) -> Any:
-    """An empty tensor of the same layout, in a storage of its own."""
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
-
-
-def _places(index: torch.Tensor | None) -> list[torch.Tensor | None]:
-    """The index as positions, where it is a mask with values."""
-    is_mask = index is not None and index.dtype in (torch.bool, torch.uint8) and not index.is_meta
-    return list(torch.nonzero(index).unbind(1)) if is_mask and index is not None else [index]
-
-
-def _of_empty(func: Any, args: Any, kwargs: Any) -> Any:
-    return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
-
-
-def _without_value(leaf: Any) -> Any:
-    return leaf.to("meta") if isinstance(leaf, torch.Tensor) and not leaf.is_meta else leaf
-
-
-def _on_cpu(value: Any) -> Any:
-    return (
-        torch.device("cpu")
-        if (isinstance(value, str) and value == "meta") or (isinstance(value, torch.device) and value.type == "meta")
-        else value
-    )
-
-
 def _kind(value: Any) -> Any:
     """What of the arguments decides on the shapes that a model works with."""
     if isinstance(value, torch.Tensor):
@@ -505,17 +233,17 @@ def _kind(value: Any) -> Any:
     return tuple(map(_kind, value)) if isinstance(value, list | tuple) else repr(value)
 
 
-def _anew(value: Any) -> Any:
+def anew(value: Any) -> Any:
     """An output of the same kind whose tensors are new ones."""
     if isinstance(value, torch.Tensor):
         return torch.empty_like(value)
     if isinstance(value, dict):
-        made = {name: _anew(part) for name, part in value.items()}
+        made = {name: anew(part) for name, part in value.items()}
         return made if type(value) is dict else type(value)(**made)
-    return type(value)(map(_anew, value)) if type(value) in (list, tuple) else value
+    return type(value)(map(anew, value)) if type(value) in (list, tuple) else value
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 

@@ -14,7 +14,7 @@ from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
 from autotune.pipelines.rehearsal.facts import begins_with_the_prompt, guidance_doubles
-from autotune.pipelines.rehearsal.watch import rehearse
+from autotune.pipelines.rehearsal.rehearse import rehearse
 
 KNOB = find_knob("guidance_start")
 CONFIG = complete({"guidance_start": 0.4})

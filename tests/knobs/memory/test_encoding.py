@@ -15,7 +15,7 @@ from autotune.footprint import Component
 from autotune.knobs import all_knobs, complete, find_knob, footprint
 from autotune.pipelines import parts
 from autotune.pipelines.adapters.encoding import words_of
-from autotune.pipelines.rehearsal.watch import rehearse
+from autotune.pipelines.rehearsal.rehearse import rehearse
 
 KNOB = find_knob("encoding")
 FAMILIES = ("StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusionImg2ImgPipeline")
