@@ -81,13 +81,18 @@ def fit_table(target: Target, memory_bytes: int) -> RenderableType:
         table.add_column("all there" if how == "none" else f"offload=\n{how}", justify="right", no_wrap=True)
     for row in rows:
         cells = [_cell(row.needed.get(how), memory_bytes) for how in _offloads(target)]
-        table.add_row(_stored_as(row, target), *cells)
+        table.add_row(_stored_as(row, target).replace("=", "=\n"), *cells)
     return Group(table, *(f"no figures for {name}: {why}" for name, why in faults.items()))
 
 
 def _stored_as(row: Row, target: Target) -> str:
-    """ "bf16", "int8_weight_only", or with the rest in another format than usual: "int8_weight_only, fp32"."""
-    label, dtype = str(list(row.values.values())[-1]), row.values["dtype"]
+    """ "bf16", "int8_weight_only", or with the rest in another format than usual: "int8_weight_only, fp32".
+
+    Where a knob before has the same value, the knob is named: "quantize_text_encoder=int8_weight_only".
+    """
+    (knob, value), dtype = list(row.values.items())[-1], row.values["dtype"]
+    first = next(name for name, other in _formats() if other == value)
+    label = str(value) if knob == first else f"{knob}={value}"
     return label if len(row.values) == 1 or dtype == (sixteen_bits(target) or "fp32") else f"{label}, {dtype}"
 
 

@@ -15,7 +15,7 @@ from autotune.device import Device
 from autotune.devices.specs import card_of, find_spec
 from autotune.errors import UserError
 from autotune.footprint import Component
-from autotune.report.terminal.fit import fit_answer, fit_data, fit_notes, fit_rows, fit_table
+from autotune.report.terminal.fit import Row, _formats, _stored_as, fit_answer, fit_data, fit_notes, fit_rows, fit_table
 from autotune.target import Target
 from autotune.tuning import probe_space
 
@@ -63,6 +63,14 @@ def test_what_the_card_can_not_do_has_a_reason_and_no_figures() -> None:
     assert {"dtype": "bf16"} not in [row.values for row in rows]
     assert {"dtype": "fp32", "quantization": "int8_weight_only"} in [row.values for row in rows], "it overflows in fp16"
     assert "no figures for dtype=bf16" in shown(flux_like(find_spec("t4")), 16 * GB).replace("\n", " ")
+
+
+def test_no_two_rows_are_called_the_same() -> None:
+    target = flux_like(card_of(80 * GB))
+    values = [{"dtype": "bf16"}, *({"dtype": "bf16", name: value} for name, value in _formats() if name != "dtype")]
+    labels = [_stored_as(Row(row, {}, 0), target) for row in values]
+    assert len(set(labels)) == len(labels)
+    assert {"bf16", "int8_weight_only", "quantize_text_encoder=int8_weight_only"} <= set(labels)
 
 
 def test_a_processor_has_no_offload() -> None:
