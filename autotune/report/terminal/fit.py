@@ -76,7 +76,7 @@ def fit_table(target: Target, memory_bytes: int) -> RenderableType:
     rows, faults = fit_rows(target)
     title = f"GB of weights on the device / left of {_gigabytes(memory_bytes)} for all else"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("stored as")
+    table.add_column("stored as", overflow="fold")
     for how in _offloads(target):
         table.add_column("all there" if how == "none" else f"offload=\n{how}", justify="right", no_wrap=True)
     for row in rows:
