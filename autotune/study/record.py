@@ -6,7 +6,7 @@ made from them.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, read_json, write_json
 from autotune.goal import Goal
 from autotune.isolation import Isolation
+from autotune.knobs import all_knobs
 from autotune.statistics.drift import corrected
 from autotune.study.earlier import EarlierStudy
 from autotune.study_folder import StudyFolder, set_aside
@@ -27,6 +28,7 @@ from autotune.workload import open_picture
 
 LOG = logging.getLogger("autotune")
 Kept = TypeVar("Kept", Trial, Anchor)
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 
 
@@ -85,9 +87,14 @@ class Record(FrozenModel):
         target = self.target.difference(other.target)
         if target:
             return target
-        for field in ("goal", "baseline", "space"):
-            if getattr(self, field) != getattr(other, field):
-                return f"another {field}"
+        if self.goal != other.goal:
+            return "another goal"
+        # A study of an earlier version lacks knobs that are newer than it: they were at their defaults.
+        usual = {name: knob.default for name, knob in all_knobs().items()}
+        if _with_new_knobs(self.baseline, other.baseline, usual) != other.baseline:
+            return "another baseline"
+        if _with_new_knobs(self.space, other.space, {n: (value,) for n, value in usual.items()}) != other.space:
+            return "another space"
         if self.ranges is not None and other.ranges is not None and self.ranges != other.ranges:
             return "another space"
         if self.isolation != other.isolation:
@@ -96,6 +103,11 @@ class Record(FrozenModel):
             earlier = " and ".join(map(str, self.warm_start)) or "no earlier study"
             return f"its warm start is from {earlier}, not {' and '.join(map(str, other.warm_start))}"
         return None
+
+
+def _with_new_knobs(old: Mapping[str, T], new: Mapping[str, T], usual: Mapping[str, T]) -> dict[str, T]:
+    """The old mapping, and of the knobs that only the new one has what is usual."""
+    return {**old, **{name: usual[name] for name in new.keys() - old.keys() if name in usual}}
 
 
 class Untried(FrozenModel):

@@ -98,6 +98,15 @@ def test_the_first_difference_of_two_studies_is_named(other: Record, says: str) 
     assert says in difference
 
 
+def test_a_study_that_began_before_a_knob_was_there_goes_on_where_the_knob_stays_at_its_default() -> None:
+    old = record(baseline={"dtype": "fp32"}, space={"dtype": ("fp32", "bf16")})
+    held = {"dtype": ("fp32", "bf16"), "encoding": ("each_call",)}
+    assert old.difference(record(baseline={"dtype": "fp32", "encoding": "each_call"}, space=held)) is None
+    offered = record(baseline={"dtype": "fp32"}, space=held | {"guidance_start": (0.0, 0.1)})
+    assert old.difference(offered) == "another space"
+    assert old.difference(record(baseline={"dtype": "fp32", "encoding": "once"}, space=held)) == "another baseline"
+
+
 def test_studies_whose_processes_are_started_differently_are_not_mixed(study: StudyFolder) -> None:
     """Studies of earlier versions have no `isolation`: their processes were spawned."""
     old = {name: value for name, value in read_json(study.study, "study").items() if name != "isolation"}
