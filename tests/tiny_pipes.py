@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import copies
 import numpy as np
 import torch
 from tiny import FAMILIES, tiny_checkpoint
@@ -48,7 +49,7 @@ def tiny_pipe(
     """
     pipeline = tiny_pipeline(family, root, weights).model_copy(update={"scheduler": own_scheduler})
     config = complete(values)
-    pipe = build.load(pipeline, config, "cpu")
+    pipe = copies.load(pipeline, config)
     pipe.set_progress_bar_config(disable=True)
     return pipe, build.apply(pipe, config, tiny_workload(family), "cpu")
 

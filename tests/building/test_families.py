@@ -9,11 +9,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import copies
 import numpy as np
 import pytest
 import torch
@@ -72,18 +72,10 @@ class Family:
         )
         pipeline = pipeline.model_copy(update={"traits": traits})
         self.target = Target(pipeline=pipeline, workload=self.workload, device=CPU, versions=versions())
-        self.loaded: dict[str, Any] = {}
-
-    def load(self, config: Config) -> Any:
-        """A pipe, copied from one that was loaded with the same values: that takes less time than loading it again."""
-        values = str([(knob.name, config[knob.name]) for knob in all_knobs().values() if knob.load])
-        if values not in self.loaded:
-            self.loaded[values] = build.load(self.target.pipeline, config, "cpu")
-        return deepcopy(self.loaded[values])
 
     def drawn(self, config: Config, steps: int = STEPS) -> tuple[np.ndarray, dict[str, Any]]:
         """The pixels of one call, from 0 to 1, and the effects of the knobs, those that only a call shows included."""
-        pipe = self.load(config)
+        pipe = copies.load(self.target.pipeline, config)
         pipe.set_progress_bar_config(disable=True)
         workload = self.workload.model_copy(update={"steps": steps})
         effects: dict[str, Any] = build.apply(pipe, config, workload, "cpu")
