@@ -1,10 +1,13 @@
 """Which settings go together, one row each, and the tool that finds it out for other versions of the libraries.
 
 REFUSED: the rules refuse these, on targets that need not exist here. WORKS: one child builds and calls these on a tiny
-pipeline, and they are judged as the tool does. The C-numbers are only names.
+pipeline, and they are judged as the tool does; graphs are captured, not compiled. The C-numbers are only names.
 """
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import plugin
 import pytest
+from compiled import captured
 from conftest import CPU, gpu, make_target
 
 from autotune.compat import __main__ as command
@@ -206,24 +210,46 @@ def tiny_target(name: str) -> Target:
     return plan.fitted(Target(pipeline=known, workload=workload, device=CPU, versions={}))
 
 
-def make(
-    folder: Path, target: Target, configs: list[Config], env: Mapping[str, str] | None = None, **limits: Any
-) -> Any:
-    """The result of a child, whose pictures are in `folder`/pictures."""
+def job_of(folder: Path, target: Target, configs: list[Config], **limits: Any) -> CompatJob:
     store = folder / "pictures"
     store.mkdir(exist_ok=True)
-    job = CompatJob(
+    return CompatJob(
         target=target,
         configs=tuple(dict(config) for config in dict.fromkeys(configs)),
         folder=str(store),
         **{"at_once": 1, "threads": 1, "budget_s": 300.0, "limit_s": 300.0, **limits},
     )
+
+
+def make(
+    folder: Path, target: Target, configs: list[Config], env: Mapping[str, str] | None = None, **limits: Any
+) -> Any:
+    """The result of a child, whose pictures are in `folder`/pictures."""
+    job = job_of(folder, target, configs, **limits)
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     answer = isolate.run(
         folder / "job", job, timeout_s=800, env={**checks.OFFLINE, **checks.COMPILING, **compiled, **(env or {})}
     )
     assert not isinstance(answer, Failure), answer
     return answer
+
+
+def draw_captured(folder: Path, target: Target, configs: list[Config]) -> None:
+    """Like make(), with graphs that are captured and not compiled: a pair breaks a graph, or a picture, before that."""
+    job = folder / "job.json"
+    job.write_text(job_of(folder, target, configs).model_dump_json())
+    script = "import sys; from test_compat import draw_here; draw_here(sys.argv[1])"
+    here = Path(__file__).parent
+    env = os.environ | checks.OFFLINE | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))}
+    subprocess.run([sys.executable, "-c", script, str(job)], env=env, check=True)
+
+
+def draw_here(file: str) -> None:
+    """What the child of draw_captured() does. Its forks inherit how graphs are run."""
+    from autotune.compat.pictures import run_compat_job
+
+    with captured():
+        run_compat_job(CompatJob.model_validate_json(Path(file).read_text()), Path(file).parent)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +261,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, record.Verdi
         row: replace(plan.check(plan.space_of(target), *values.items()), without={}) for row, values in WORKS.items()
     }
     assert not [check.refused for check in rows.values() if check.refused]
-    make(folder, target, [config for check in rows.values() for config in check.needs], at_once=2)
+    draw_captured(folder, target, [config for check in rows.values() for config in check.needs])
     return {row: judge.judge(check, judge.Pictures(folder / "pictures")) for row, check in rows.items()}
 
 
