@@ -30,10 +30,18 @@ class Target(FrozenModel):
     @property
     def steps_run(self) -> int:
         """How many of the workload's steps run: a call that starts from a picture may leave out the first ones."""
+        return self.steps_run_of(self.workload.steps)
+
+    def steps_run_of(self, steps: int) -> int:
+        """The same of a call with this number of steps, at the workload's strength."""
+        return self.pipeline.known.steps_that_run(steps, self.strength)
+
+    @property
+    def strength(self) -> float | None:
+        """How much of the starting picture is drawn anew; None: the call's default."""
         strength = self.workload.strength
         given = self.workload.call.get("strength") if strength is None else strength  # as earlier versions took it
-        known = given if isinstance(given, int | float) else None
-        return self.pipeline.known.steps_that_run(self.workload.steps, known)
+        return given if isinstance(given, int | float) else None
 
     @property
     def calls(self) -> str:

@@ -57,9 +57,7 @@ def clash(config: Config, target: Target) -> str | None:
 def _steps_run(config: Config, target: Target) -> int:
     """How many steps a call of this config runs."""
     steps = config.get("steps")
-    if not isinstance(steps, int):
-        return target.steps_run
-    return target.pipeline.known.steps_that_run(steps, target.workload.strength)
+    return target.steps_run_of(steps) if isinstance(steps, int) else target.steps_run
 
 
 class Late:

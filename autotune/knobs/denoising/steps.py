@@ -24,9 +24,8 @@ def also(value: Value) -> bool:
 def why_not(value: Value, target: Target) -> str | None:
     if value == target.workload.steps:
         return "is the workload's number of steps"
-    traits, strength = target.pipeline.known, target.workload.strength
-    if isinstance(value, int) and traits.steps_that_run(value, strength) < 1:
-        given = traits.default_strength if strength is None else strength
+    if isinstance(value, int) and target.steps_run_of(value) < 1:
+        given = target.pipeline.known.default_strength if target.strength is None else target.strength
         return f"leaves no step at strength {given:g}"
     return None
 

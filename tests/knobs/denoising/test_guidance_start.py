@@ -152,3 +152,13 @@ def test_shares_that_are_the_same_step_leave_none_guided() -> None:
     assert "no step would be guided" in str(KNOB.clash(complete({"guidance_start": 0.6, "steps": 1}), target))
     few = complete({"guidance_start": 0.1, "steps": 4})
     assert KNOB.clash(few, target) == "guidance_start=0.1 is less than one of 4 steps"
+
+
+def test_the_steps_that_run_follow_a_strength_among_the_arguments_of_the_call() -> None:
+    """As files of earlier versions have it; the call's own default is another one."""
+    target = make_target(guidance_doubles=True, default_strength=0.8, strength_rounds="down")
+    workload = target.workload.model_copy(update={"call": {"strength": 0.5}})
+    few = complete({"guidance_start": 0.15, "steps": 6})
+    assert KNOB.clash(few, target) is None
+    said = "guidance_start=0.15 is less than one of 3 steps"
+    assert KNOB.clash(few, target.model_copy(update={"workload": workload})) == said

@@ -35,3 +35,11 @@ def test_the_workload_is_not_offered_twice() -> None:
 def test_any_number_of_steps_is_a_value() -> None:
     assert [KNOB.accepts(value) for value in (1, 30, "workload")] == [True] * 3
     assert [KNOB.accepts(value) for value in (0, -1, True, 2.0, "30")] == [False] * 5
+
+
+def test_a_strength_that_leaves_no_step_is_seen_wherever_it_is_given() -> None:
+    target = make_target(default_strength=0.8, strength_rounds="down")
+    assert KNOB.why_not(3, target) is None
+    for given in ({"call": {"strength": 0.3}}, {"strength": 0.3}):
+        other = target.model_copy(update={"workload": target.workload.model_copy(update=given)})
+        assert KNOB.why_not(3, other) == "leaves no step at strength 0.3"
