@@ -10,7 +10,7 @@ import typer
 DONE = 0
 WORSE = 1  # verify: slower or larger than its file says
 BAD_INPUT = 2  # also where there can be no result: the baseline fails, or no trial keeps the limits
-BROKEN = 3  # verify: it can't run, or draws other pictures
+BROKEN = 3  # verify: it can't run, or draws other pictures; search: a child can't be ended, best.json has what is known
 STOPPED = 130  # by Ctrl-C
 CLOSED_PIPE = 141  # the program that reads the output has ended
 TERMINATED = 143  # by SIGTERM, as service managers and batch systems send it
@@ -31,6 +31,13 @@ def code_of(error: KeyboardInterrupt) -> int:
 
 def last_word(error: KeyboardInterrupt) -> str:
     return "ended by SIGTERM" if isinstance(error, Terminated) else "stopped"
+
+
+def end_early(held: str | None) -> None:
+    """Exit where a search has ended early, because a child can't be ended. `held`: what to do; None: it has not."""
+    if held is not None:
+        print(f"autotune: {held}", file=sys.stderr)
+        raise typer.Exit(BROKEN)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.exits import resumable
+from autotune.cli.exits import end_early, resumable
 from autotune.cli.grouped import grouped
 from autotune.cli.options import (
     Baseline,
@@ -86,10 +86,10 @@ def record(
     at_least_one({"--sample": sample, "--steps": calls.steps, "--batch": calls.batch})
     if [of is not None, sample is not None, everything].count(True) != 1:
         raise UserError("give one of --sample N, --all and --from STUDY.")
-    folder = of
+    folder, held = of, None
     if folder is None:
         with resumable():
-            folder = show_search(
+            result = show_search(
                 as_json=as_json,
                 **model.arguments,
                 **calls.arguments,
@@ -114,9 +114,11 @@ def record(
                 baseline=baseline,
                 command=shlex.join(["autotune", *sys.argv[1:]]),
             )
+        folder, held = result.folder, result.held
     recording = recording_of(folder)
     write_table(recording, output)
     print(recording_words(output, recording, trials=len(read_trials(StudyFolder(folder)))))
+    end_early(held)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.exits import resumable
+from autotune.cli.exits import end_early, resumable
 from autotune.cli.grouped import grouped
 from autotune.cli.options import (
     Address,
@@ -122,7 +122,7 @@ def search(
 
     time_budget_s = read_seconds(time_budget) if time_budget else None
     with resumable():
-        show_search(
+        result = show_search(
             as_json=as_json,
             **model.arguments,
             **calls.arguments,
@@ -158,6 +158,7 @@ def search(
             address=address,
             command=shlex.join(["autotune", *by_name(sys.argv[1:], warm_start or [])]),
         )
+    end_early(result.held)
 
 
 @app.command()

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from autotune.errors import UserError, nearest
+from autotune.execution.isolate import ChildHeld
 from autotune.frozen_model import FrozenModel, read_json, read_toml, write_json
 from autotune.study.record import read_trials
 from autotune.study_folder import StudyFolder
@@ -193,7 +194,8 @@ def run_fleet(plan: Plan, search: Callable[..., Any], listen: Callable[[Cell, st
     search  as autotune.search(); it is told the study's folder and what to start warm from
     listen  is told of each cell what becomes of it
 
-    A cell that fails does not end the fleet: its reason is kept, and the same command tries it again.
+    A cell that fails does not end the fleet: its reason is kept, and the same command tries it again. A child that
+    can't be ended does end it: only a restart of the machine helps.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     for cell in plan.cells:
@@ -210,11 +212,17 @@ def run_fleet(plan: Plan, search: Callable[..., Any], listen: Callable[[Cell, st
         ended = _ended(plan)
         finished, failures = dict(ended.finished), dict(ended.failures)
         try:
-            search(**cell.options, study=study, warm_start=warm)
+            why = search(**cell.options, study=study, warm_start=warm).held
+            held = why is not None
+        except UserError as error:
+            why, held = str(error), isinstance(error, ChildHeld)
+        if why is None:
             failures.pop(cell.name, None)
             finished[cell.name] = _as_json(cell.options)
-        except UserError as error:
-            failures[cell.name] = str(error)
-            listen(cell, f"has failed: {error}")
+        else:
+            failures[cell.name] = why
+            listen(cell, f"has {'ended early' if held else 'failed'}: {why}")
         write_json(plan.folder / "fleet.json", Ended(finished=finished, failures=failures).to_json())
+        if held:
+            break
     return [plan.study(cell) for cell in plan.cells if StudyFolder(plan.study(cell)).best.exists()]

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from autotune.config import Config
 from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import fork_client
@@ -31,7 +32,7 @@ from autotune.pipelines import factory
 from autotune.study_folder import require_free_space
 from autotune.trial import Failure
 
-__all__ = ["WORKER", "choose", "close", "marked", "require_system", "run"]
+__all__ = ["WORKER", "ChildHeld", "choose", "close", "marked", "require_system", "run"]
 
 WORKER = (*INTERPRETER, "-m", "autotune.worker")
 # The jobs that a search runs many times, and its probe, which starts the server that the others are forked off. The
@@ -39,6 +40,18 @@ WORKER = (*INTERPRETER, "-m", "autotune.worker")
 FORKED_KINDS = {"probe", "measure", "draw", "score"}
 
 NO_HOST_MEMORY = re.compile(r"std::bad_alloc|memory allocation of \d+ bytes failed", re.IGNORECASE)
+
+
+class ChildHeld(UserError):
+    """A child can't be ended, because a driver holds it: nothing can be measured beside it.
+
+    reason  a clause: which process it is, and where it waits
+    config  that the child has built and run; None: it had none, or judged pictures only
+    """
+
+    def __init__(self, message: str, reason: str, config: Config | None) -> None:
+        super().__init__(message)
+        self.reason, self.config = reason, config
 
 
 def run(
@@ -59,8 +72,8 @@ def run(
     command    starts a new interpreter that runs the job
 
     Raises UserError where the folder can't be written, the disk is full, this system can't watch a child, a variable
-    forbids to measure, the pipe is built by code that the user did not allow, or the child can't be killed: what it
-    holds of the device would disturb every later measurement.
+    forbids to measure, or the pipe is built by code that the user did not allow; ChildHeld where the child can't be
+    killed: what it holds of the device would disturb every later measurement.
     """
     require_system()
     check_variables(os.environ)
@@ -81,10 +94,13 @@ def run(
     try:
         status = _run_child(how, command, folder, timeout_s, child_env)
     except Stuck as stuck:
-        raise UserError(
+        values = getattr(job, "values", None)
+        raise ChildHeld(
             f"a child process can't be ended: {stuck}; a driver holds it, and nothing can be measured beside it. "
             "Restart the machine, then run the same command to continue. What has finished is kept, and "
-            "`autotune report` shows it."
+            "`autotune report` shows it.",
+            f"its process can't be ended: {stuck}",
+            None if values is None else Config(values),
         ) from None
     return _read_outcome(folder, status, timeout_s, oom_killed=_kernel_oom_kills() > kills_before)
 

@@ -15,6 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from autotune.errors import UserError
+from autotune.execution.isolate import ChildHeld
 from autotune.execution.runner import Runner
 from autotune.frozen_model import read_json, write_json
 from autotune.measurement import Measurement, Quality
@@ -57,7 +58,10 @@ class ConfirmationPlan:
 
 
 class Confirmer:
-    """Chooses the trial that a study exports. With 0 rounds: the best one by its first figures."""
+    """Chooses the trial that a study exports. With 0 rounds: the best one by its first figures.
+
+    held  a child can't be ended: no other is started, and what is on disk decides. None: none is held so far
+    """
 
     def __init__(
         self,
@@ -66,8 +70,10 @@ class Confirmer:
         runner: Runner,
         plan: ConfirmationPlan,
         listen: Callable[[Confirming], None],
+        held: ChildHeld | None = None,
     ) -> None:
         self.folder, self.study, self.runner, self.plan, self.listen = folder, study, runner, plan, listen
+        self.held = held
         self.goal = study.record.goal
 
     def best(self) -> tuple[Trial, Confirmation | None]:
@@ -83,13 +89,17 @@ class Confirmer:
                 return self._keeps_the_goal(best), None
             if self.plan.rounds == 0:
                 return best, None
-            confirmation = self._confirm(best)
+            confirmation = self._confirm_unless_held(best)
             if confirmation is not None and self._holds(best, confirmation):
                 return best, confirmation
+            if confirmation is None and self.held is not None and self.held.config != best.config:
+                return best, None
             rejected.add(best.number)
         return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.goal) else None), None
 
     def _keeps_the_goal(self, best: Trial | None) -> Trial:
+        if best is None and self.held is not None:
+            raise self.held
         if best is None:
             raise UserError(
                 "no config keeps the limits that were set (the trials are kept; loosen --max-vram, --max-ram, "
@@ -125,13 +135,29 @@ class Confirmer:
         worst, most = quality.worst_place_levels, self.goal.max_worst_place_levels
         return worst is None or most is None or worst <= most
 
+    def _confirm_unless_held(self, trial: Trial) -> Confirmation | None:
+        """As _confirm; while a child is held, only what is on disk. None where a run fails, or would be needed."""
+        if self.held is not None:
+            return self._confirmed(trial)
+        try:
+            return self._confirm(trial)
+        except ChildHeld as error:
+            self.held = error
+            return None
+
+    def _confirmed(self, trial: Trial) -> Confirmation | None:
+        """What is on disk already; None: nothing."""
+        kept = self.folder.confirmation(trial.number)
+        if not kept.exists():
+            return None
+        return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
+
     def _confirm(self, trial: Trial) -> Confirmation | None:
         """Measure the speed, then compare pictures. None where a run fails. What is on disk already is read."""
+        found = self._confirmed(trial)
+        if found is not None and (self.plan.quick or not found.quick):  # a quick one goes on where full care is asked
+            return found
         kept = self.folder.confirmation(trial.number)
-        if kept.exists():
-            found = Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
-            if self.plan.quick or not found.quick:  # a quick one goes on where full care is asked for
-                return found
         began, parent = time.monotonic(), kept.parent
         pairs = self._interleave(trial, self.runner, parent)
         if isinstance(pairs, Failure):

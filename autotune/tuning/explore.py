@@ -7,6 +7,7 @@ from typing import Protocol
 
 from autotune.config import Config
 from autotune.errors import UserError
+from autotune.execution.isolate import ChildHeld
 from autotune.execution.runner import Outcome, Runner
 from autotune.goal import Budget
 from autotune.reuse import Reuse
@@ -71,7 +72,8 @@ class Explorer:
     def explore(self, budget: Budget, *, began: float | None = None) -> bool:
         """Ask, run, tell until the trials, the time or the space is used up. True: the space is.
 
-        Trial 0 is the baseline. Raises UserError where it fails: there is then nothing to compare with.
+        Trial 0 is the baseline. Raises UserError where it fails: there is then nothing to compare with. Raises
+        ChildHeld where a child can't be ended.
 
         began  when the time of the budget began, by the clock; None: now
         """
@@ -109,7 +111,8 @@ class Explorer:
     def _run_next(self) -> Outcome | None:
         """Ask for the next config, run it and tell the outcome, which is returned. None: every config was tried.
 
-        A baseline that fails is not told.
+        A baseline that fails is not told. A config whose process can't be ended is told as a crash, so that it is not
+        run again when the search goes on; then ChildHeld is raised.
         """
         proposal = self.study.ask()
         if proposal is None:
@@ -118,11 +121,20 @@ class Explorer:
         self.anchor()
         self.listen(TrialStarted(number, config, origin))
         started = self.clock()
-        outcome = self._run(number, config)
+        held: ChildHeld | None = None
+        outcome: Outcome
+        try:
+            outcome = self._run(number, config)
+        except ChildHeld as error:
+            if number == 0 or error.config is None:
+                raise
+            held, outcome = error, Failure(cause="crash", reason=error.reason)
         seconds = self.clock() - started
         if number == 0 and isinstance(outcome, Failure):
             return outcome
         self.tell(Trial(number=number, origin=origin, values=dict(config), outcome=outcome, seconds=seconds))
+        if held is not None:
+            raise held
         return outcome
 
     def tell(self, trial: Trial) -> None:

@@ -18,6 +18,7 @@ from autotune.config import Config, Value
 from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
+from autotune.execution.isolate import ChildHeld
 from autotune.execution.probe import probe
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
@@ -67,13 +68,14 @@ class Result:
     exhausted: bool  # every config that the space allows was tried
     spread: float  # standard deviation of the baseline's latency from process to process, as a share
     noise_floor: NoiseFloor  # of SSIM: how far pictures of equal configs differ here
+    held: str | None = None  # the search ended early, because a child process can't be ended: what to do
 
 
 def search(
     pipeline: str = "demo",
     *,
     task: str | None = None,
-    controlnet: str | None = None,
+    controlnet: str | Sequence[str] | None = None,
     lora: str | Sequence[str] | None = None,
     scheduler: str | None = None,
     ip_adapter: str | None = None,
@@ -133,7 +135,7 @@ def search(
     What is tuned:
     pipeline          a preset ("demo", "sd15", "sdxl" ...), a hub id, a local folder or a .safetensors file
     task              "text2image", "image2image" or "inpainting": use the pipeline class for this task
-    controlnet        a ControlNet to load with it: a hub id or a local folder
+    controlnet        ControlNets to load with it, each a hub id or a local folder, or one of them and :WEIGHT
     lora              LoRAs to fuse, each a hub id, a folder or a .safetensors file, or one of them and ":WEIGHT"
     scheduler         the class that a LoRA for few steps needs ("TCDScheduler"), or it and ":SETTING=VALUE,..."
     ip_adapter        an IP-Adapter, a .safetensors file or owner/name:PATH of the hub, or one of them and ":SCALE"
@@ -276,15 +278,19 @@ def run(request: Request, listen: Listener) -> Result:
         record = study.record
 
         # Explore: each further trial is a config that the sampler proposes.
-        exhausted = explorer.explore(request.budget, began=began)
-        if not request.confirmation.quick:  # which measures the baseline again itself
-            explorer.anchor(last=True)
+        exhausted, held = False, None
+        try:
+            exhausted = explorer.explore(request.budget, began=began)
+            if not request.confirmation.quick:  # which measures the baseline again itself
+                explorer.anchor(last=True)
+        except ChildHeld as error:  # no further process can be measured: end with what is known
+            held = error
         isolate.close()  # nothing is forked from here on: free the fork server's half a gigabyte
 
         # Confirm: in spawned processes, as in production. Forked ones all share one layout of their memory.
         confirming = runner(isolation="spawn", timing_s=request.budget.trial_timing_s)
         confirming = request.team.confirming(confirming) if request.team else confirming
-        confirmer = Confirmer(folder, study, confirming, request.confirmation, listen)
+        confirmer = Confirmer(folder, study, confirming, request.confirmation, listen, held)
         best, confirmation = confirmer.best()
 
         # Export.
@@ -292,7 +298,7 @@ def run(request: Request, listen: Listener) -> Result:
         tuned = export(record, best, study.baseline, confirmation, pictures)
         tuned.save(folder.best)
         shutil.rmtree(folder.cache, ignore_errors=True)
-        return _result(study, best, tuned, exhausted=exhausted)
+        return _result(study, best, tuned, exhausted=exhausted, held=confirmer.held)
 
 
 def _probe(request: Request) -> Target:
@@ -436,7 +442,7 @@ def _agree(folder: StudyFolder, record: Record) -> Record:
     return old or record
 
 
-def _result(study: Study, best: Trial, tuned: TunedConfig, *, exhausted: bool) -> Result:
+def _result(study: Study, best: Trial, tuned: TunedConfig, *, exhausted: bool, held: ChildHeld | None) -> Result:
     return Result(
         folder=study.folder.path,
         record=study.record,
@@ -447,4 +453,5 @@ def _result(study: Study, best: Trial, tuned: TunedConfig, *, exhausted: bool) -
         exhausted=exhausted,
         spread=process_spread(study.baseline, study.anchors),
         noise_floor=noise_floor(study.trials, study.anchors),
+        held=None if held is None else str(held),
     )

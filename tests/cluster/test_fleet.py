@@ -1,6 +1,7 @@
 """A fleet: its plan, the order of its searches, what starts warm from what, and how it goes on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,11 +63,12 @@ class Searches:
     """Searches that leave a finished study, or are cut short, or fail."""
 
     def __init__(self) -> None:
+        self.held: str | None = None
         self.calls: list[tuple[str, list[str]]] = []
         self.fails: set[str] = set()
         self.killed: set[str] = set()
 
-    def __call__(self, *, study: Path, warm_start: list[Path], **options: Any) -> None:
+    def __call__(self, *, study: Path, warm_start: list[Path], **options: Any) -> SimpleNamespace:
         self.calls.append((study.name, [path.name for path in warm_start]))
         if study.name in self.fails:
             raise UserError("no config keeps the limits.")
@@ -78,6 +80,7 @@ class Searches:
             raise KeyboardInterrupt
         write_trial(folder, measured(1))
         write_json(folder.best, {})
+        return SimpleNamespace(held=self.held)
 
 
 def test_a_fleet_that_is_cut_short_goes_on_and_finished_neighbours_come_first(tmp_path: Path) -> None:
@@ -116,6 +119,17 @@ def test_a_search_that_fails_does_not_end_the_fleet_and_is_tried_again(tmp_path:
     assert len(run_fleet(whole, search, lambda cell, says: None)) == 4
     assert search.calls == [("sdxl-512x512-batch-4", ["sdxl-1024x1024"])]
     assert statuses(whole)[1].state == "done"
+
+
+def test_a_child_that_can_not_be_ended_ends_the_fleet_and_its_search_goes_on_later(tmp_path: Path) -> None:
+    whole, search, said = plan(tmp_path), Searches(), list[str]()
+    search.held = "a child process can't be ended."
+    done = run_fleet(whole, search, lambda cell, says: said.append(f"{cell.name} {says}"))
+    assert [path.name for path in done] == ["sdxl-1024x1024"]  # its best.json has what is known
+    assert said[1:] == ["sdxl-1024x1024 has ended early: a child process can't be ended."]
+    assert [status.state for status in statuses(whole)] == ["failed", *["waiting"] * 3]
+    search.held = None
+    assert len(run_fleet(whole, search, lambda cell, says: None)) == 4
 
 
 def test_a_search_that_ends_before_its_budget_is_finished_and_a_larger_budget_goes_on(tmp_path: Path) -> None:

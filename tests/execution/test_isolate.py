@@ -174,8 +174,10 @@ def test_a_child_that_can_not_be_killed_ends_the_command_with_what_holds_it(
         patched.setattr(os, "killpg", lambda pid, number: pids.append(pid))
         patched.setattr(os, "kill", lambda pid, number: None)
         began = time.monotonic()
-        with pytest.raises(UserError, match=r"can't be ended: process \d+ does not end .*Restart the machine"):
+        with pytest.raises(isolate.ChildHeld, match=r"can't be ended: process \d+ does not end .*Restart the") as held:
             run_script(tmp_path, how, "import time; time.sleep(600)", timeout_s=0.5)
+        assert held.value.reason.startswith("its process can't be ended: process ")
+        assert held.value.config is None  # it judges pictures
         assert time.monotonic() - began < 30
     os.killpg(pids[0], signal.SIGKILL)
     wait_until(lambda: living(tmp_path) == [], 10)

@@ -10,6 +10,7 @@ from made_up import failed, measured, record, shared
 
 from autotune.config import Config
 from autotune.errors import UserError
+from autotune.execution.isolate import ChildHeld
 from autotune.goal import Goal, Minimise
 from autotune.knobs import complete
 from autotune.measurement import Measurement, Quality
@@ -143,6 +144,54 @@ def test_a_confirmation_that_was_killed_goes_on_with_its_first_unfinished_round(
     assert len(confirmation.tuned_latency_s) == 3
     assert [event.round for event in events] == rounds_left
     assert again.calls == 2 * len(rounds_left)
+
+
+class Hanging(Again):
+    """A runner whose child can't be ended in the `hangs_at`-th call, with the config that it ran."""
+
+    hangs_at = 1
+
+    def run(self, place: Path, config: Config, **how: Any) -> Measurement | Failure:
+        if self.calls + 1 == self.hangs_at:
+            self.calls += 1
+            raise ChildHeld("a child can't be ended.", "it can't be ended", config)
+        assert self.calls < self.hangs_at, "a child is started beside one that hangs"
+        return super().run(place, config, **how)
+
+
+@pytest.mark.parametrize(
+    ("hangs_at", "picked"),
+    [(1, FASTER), (2, FAST), (3, FAST)],  # the baseline's first run, FASTER's two; the order of a round alternates
+)
+def test_a_child_that_can_not_be_ended_leaves_the_best_by_first_figures_but_not_what_hung(
+    tmp_path: Path, hangs_at: int, picked: dict[str, Any]
+) -> None:
+    configs = [complete(values) for values in CONFIGS]
+    runner = Hanging(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    runner.hangs_at = hangs_at
+    ours, _ = confirmer(tmp_path, runner)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    best, confirmation = ours.best()
+    assert (best.config, confirmation) == (complete(picked), None)
+    assert str(ours.held) == "a child can't be ended."
+    assert runner.calls == hangs_at
+
+
+def test_while_a_child_hangs_an_earlier_confirmation_holds_and_nothing_is_run(tmp_path: Path) -> None:
+    (best, confirmation), again, _ = confirm(tmp_path, (1.0, 0.8, 1.1))
+    assert (best.number, again.calls) == (1, 12)  # trial 2 was rejected by its own confirmation
+    ours, _ = confirmer(tmp_path, Hanging({}))
+    ours.held = ChildHeld("a child can't be ended.", "it can't be ended", None)
+    assert ours.best() == (best, confirmation)
+
+
+def test_a_child_that_can_not_be_ended_is_the_error_where_no_config_keeps_the_limits(tmp_path: Path) -> None:
+    ours, _ = confirmer(tmp_path, Hanging({}), goal=Goal(max_quality_drop=0.3, max_latency_s=0.1))
+    ours.study.tell(measured(0))
+    ours.held = ChildHeld("a child can't be ended.", "it can't be ended", None)
+    with pytest.raises(ChildHeld):
+        ours.best()
 
 
 @pytest.mark.parametrize(("there_s", "picked"), [(0.55, FASTER), (1.3, FAST)])

@@ -9,6 +9,7 @@ from made_up import measured, record
 
 from autotune.config import Config
 from autotune.errors import UserError
+from autotune.execution.isolate import ChildHeld
 from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.measurement import Measurement
@@ -100,3 +101,24 @@ def test_a_value_that_always_fails_for_the_same_reason_is_dropped_told_and_not_t
     assert [t.number for t in study.trials if t.values["qkv_fusion"]] == list(dropped.trials)
     again = Study(folder, study.record, demo(), sampler="random", store=OnDisk(folder))
     assert str(dropped) == again.space.objection(complete({"qkv_fusion": True}))
+
+
+@pytest.mark.parametrize(("place", "of_config", "told"), [("0003", True, 4), ("0003", False, 3), ("anchors", True, 8)])
+def test_a_config_whose_process_can_not_be_ended_has_crashed_and_is_not_tried_again(
+    tmp_path: Path, place: str, of_config: bool, told: int
+) -> None:
+    """A child that judges pictures, and the baseline measured again, are not held against a config."""
+
+    class Hanging(Remembering):
+        def run(self, where: Path, config: Config, **how: Any) -> Measurement:
+            if place in where.parts:
+                raise ChildHeld("a child can't be ended.", "waits in the kernel", config if of_config else None)
+            return super().run(where, config, **how)
+
+    store = OnDisk(StudyFolder(tmp_path))
+    with pytest.raises(ChildHeld):
+        explored(tmp_path, runner=Hanging(), store=store)
+    trials = store.trials()
+    assert len(trials) == told
+    failures = {trial.number: trial.outcome for trial in trials if isinstance(trial.outcome, Failure)}
+    assert failures == ({3: Failure(cause="crash", reason="waits in the kernel")} if told == 4 else {})

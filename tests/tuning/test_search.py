@@ -7,11 +7,14 @@ Searches that are killed, stopped or given another environment run in a process 
 import html
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import plugin
 import pytest
@@ -19,7 +22,11 @@ from PIL import Image
 from searches import REQUESTED, command_here
 
 import autotune
+from autotune.cli.exits import BROKEN
+from autotune.execution import isolate
+from autotune.execution.child import Stuck
 from autotune.execution.traces import mark_of, marked
+from autotune.isolation import Isolation
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.production.tuned_config import SCHEMA_VERSION, TunedConfig
@@ -172,6 +179,38 @@ def test_the_baseline_is_measured_again_after_the_last_trial(study: Path) -> Non
     assert again is not None
     assert len(again.latency_samples_s) >= 5
     assert read_trials(StudyFolder(study))[1].drift != 1.0
+
+
+def test_a_child_that_can_not_be_ended_ends_the_search_with_what_is_known(
+    study: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver's state D does, which no test can make: the third trial is never ended."""
+    folder = tmp_path / "copy"
+    shutil.copytree(study, folder)
+    for name in ("best.json", "report.html", "pictures.png"):
+        (folder / name).unlink()
+    run_child, started = isolate._run_child, list[str]()
+
+    def hangs(how: Isolation, command: Sequence[str], place: Path, *more: Any) -> int | None:
+        assert "0002" not in started, f"{place} is started beside a child that hangs"
+        started.append(place.name)
+        if place.name == "0002":
+            raise Stuck("process 7 waits in the kernel (state D, in nvidia_ioctl)")
+        return run_child(how, command, place, *more)
+
+    monkeypatch.setattr(isolate, "_run_child", hangs)
+    done = command_here("search", *small(files), "--study", folder, "--budget", "4", *CONFIRM)
+    assert done.returncode == BROKEN
+    assert "process 7 waits in the kernel (state D, in nvidia_ioctl); a driver holds it" in done.stderr
+    assert "Restart the machine, then run the same command" in done.stderr
+    assert "best.json is trial" in done.stdout
+    trials = read_trials(StudyFolder(folder))
+    hung = trials[2].outcome
+    assert isinstance(hung, Failure)
+    assert (len(trials), hung.cause) == (3, "crash")
+    assert "state D" in hung.reason
+    assert TunedConfig.load(folder / "best.json").knobs == TunedConfig.load(study / "best.json").knobs
+    assert "state D" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_larger_budget_goes_on_until_every_allowed_config_was_tried_once(study: Path, files: Path) -> None:

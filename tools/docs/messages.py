@@ -28,9 +28,12 @@ def page() -> str:
 
 
 def sentences(path: Path) -> list[str]:
-    """The first arguments of the file's `UserError(...)`s."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    raised = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "UserError" and call.args]
+    """The first arguments of the file's `UserError(...)`s, and of its own kinds of it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    kinds = {node.name for node in classes if "UserError" in map(ast.unparse, node.bases)}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and node.args]
+    raised = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in {"UserError", *kinds}]
     said = [text for call in raised for text in texts(call.args[0])]
     return [text for text in said if len(re.findall(r"[a-z']+", text)) >= SHORTEST]
 

@@ -49,7 +49,7 @@ def outcomes_page() -> str:
             f"The causes {again} may be gone at another time. Such a config is tried again.",
             "## Exit codes",
             table(("code", "meaning"), exit_codes()),
-            "After 130 and 143, the same command continues.",
+            "After 130 and 143, and after 3 of a search, the same command continues.",
         ]
     )
 

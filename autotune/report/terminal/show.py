@@ -1,7 +1,6 @@
 """Show: runs a search and shows it live in a terminal, as plain lines elsewhere, or as JSON lines."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -34,12 +33,13 @@ from autotune.tuning.events import (
 from autotune.tuning.search import Result
 
 
-def show_search(*, as_json: bool, **arguments: Any) -> Path:
-    """Run search(**arguments) and print its progress and its result. Returns the study's folder."""
+def show_search(*, as_json: bool, **arguments: Any) -> Result:
+    """Run search(**arguments) and print its progress and its result."""
     if as_json:
         result = search(**arguments, listen=lambda event: print(json.dumps(as_data(event)), flush=True))
-        print(json.dumps({"event": "finished", "folder": str(result.folder), "best": result.tuned.to_json()}))
-        return result.folder
+        ended = {"event": "finished", "folder": str(result.folder), "best": result.tuned.to_json(), "held": result.held}
+        print(json.dumps(ended), flush=True)
+        return result
     console, lines = Console(highlight=False), PlainLines()
     show = _live if console.is_terminal else _plain
     try:
@@ -50,7 +50,7 @@ def show_search(*, as_json: bool, **arguments: Any) -> Path:
         raise
     console.print(search_result(result))
     show_steps(console, next_steps(read_summary(result.folder)))
-    return result.folder
+    return result
 
 
 def _live(console: Console, lines: "PlainLines", arguments: dict[str, Any]) -> Result:
