@@ -5,6 +5,17 @@ from pydantic import Field
 from autotune.frozen_model import FrozenModel
 
 
+class UsedCard(FrozenModel):
+    """The card that has made a run, of a search on several.
+
+    name  as the search calls it: HOST/gpu-N. Of a GPU, the next command may give the name to another card of its host
+    uuid  see Device
+    """
+
+    name: str
+    uuid: str | None = None
+
+
 class Device(FrozenModel):
     """One place where a pipeline can run. Studies of different devices are never mixed.
 

@@ -12,25 +12,33 @@ from autotune.cluster.crew import Crew, keep_files
 from autotune.cluster.messenger import Done, Gone, Lost, Ready
 from autotune.cluster.order import Order, Result, make_order
 from autotune.config import Config
+from autotune.device import UsedCard
 from autotune.errors import UserError
-from autotune.execution.runner import Outcome, Runner
+from autotune.execution.runner import CARD, Outcome, Runner
+from autotune.frozen_model import write_json
 from autotune.measurement import Measurement, Quality
 from autotune.reuse import Reuse
 from autotune.trial import Failure, Trial
 from autotune.workload import Workload
 
 ATTEMPTS = 3  # of a run of a confirmation that is lost
+ARRIVES_S = 5  # how long a second card is waited for
 
 
 class CardRunner(Runner):
     """A Runner whose runs are made by one card of a crew, one after the other; by another where that one is gone.
 
-    where  the name of the card that made the last run
-    apart  the index of a card that makes none
+    where  the card that has made the last run, or was to
+    apart  the cards that make none
     """
 
     def __init__(
-        self, runner: Runner, crew: Crew, *, apart: int | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        runner: Runner,
+        crew: Crew,
+        *,
+        apart: Sequence[UsedCard] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
             runner.folder,
@@ -45,12 +53,17 @@ class CardRunner(Runner):
         self._card: Card | None = None  # of the last run
         self._lost = Counter[int]()  # card -> its runs that were lost
 
-    def elsewhere(self) -> Self | None:
+    def elsewhere(self, cards: Sequence[UsedCard | None]) -> Self | None:
         """A runner on a second card, of another host where there is one. None: none is there that is not off."""
-        first = self._card
-        if first is None or not any(c.takes_part and c.off is None and c is not first for c in self._cards()):
+        apart = [card for card in cards if card is not None]
+        second = type(self)(self, self.crew, apart=apart, clock=self._clock)
+        for _ in range(ARRIVES_S):  # where a search goes on, the second card may not have been heard of
+            if not apart or any(card.takes_part and card.off is None for card in second._cards()):
+                break
+            self._hear_of_cards()
+        else:
             return None
-        return type(self)(self, self.crew, apart=first.index, clock=self._clock)
+        return second if apart else None
 
     def run(
         self,
@@ -80,22 +93,27 @@ class CardRunner(Runner):
         why = ""
         for _ in range(ATTEMPTS):
             ticket, card = next(self.crew.tickets), self._free_card()
+            self.where = card.used
             self.crew.messenger.give(ticket, card.index, order, self.folder.path)
             result, files = self._result(ticket)
             why = result.trouble or result.refused or ""
-            if result.outcome is not None:
+            card.uuid = result.device.uuid if result.device else card.uuid
+            if result.outcome is not None and not card.is_one_of(self.apart):
+                self._card, self.where = card, card.used
+                files.mkdir(parents=True, exist_ok=True)
+                write_json(files / CARD, self.where.to_json())
                 keep_files(files, place)
-                self._card, self.where = card, card.name
                 return result.outcome
+            why = why or "it is the card that has confirmed the pick"
             card.refused = result.refused
             self._lost[card.index] += 1
         raise UserError(f"the confirmation can't go on: {why.rstrip('.')}. The same command continues.")
 
     def _cards(self) -> list[Card]:
-        """Those that may be used: those of another host first, where one card makes none."""
-        apart = self.crew.cards.get(-1 if self.apart is None else self.apart)
-        cards = [card for card in self.crew.cards.values() if card is not apart]
-        return sorted(cards, key=lambda card: (apart is not None and card.host == apart.host, card.index))
+        """Those that may be used: those of another host first, where some cards make none."""
+        hosts = {card.name.rpartition("/")[0] for card in self.apart}
+        cards = [card for card in self.crew.cards.values() if not card.is_one_of(self.apart)]
+        return sorted(cards, key=lambda card: (card.host in hosts, card.index))
 
     def _free_card(self) -> Card:
         """The card of the last run, or the first one that is as the others are, or any; waits until there is one."""
@@ -110,9 +128,19 @@ class CardRunner(Runner):
                     "the confirmation can't go on: no card is left. What has finished is kept, and the same command "
                     "continues."
                 )
-            news = self.crew.messenger.news(1.0)
-            if isinstance(news, Ready):
+            self._hear_of_cards()
+
+    def _hear_of_cards(self) -> None:
+        """For a second at most, while no run is under way."""
+        match self.crew.messenger.news(1.0):
+            case Ready() as news:
                 self.crew.joined(news)
+            case Gone() as news:
+                self.crew.left(news)
+            case Done(_, _, files):
+                shutil.rmtree(files, ignore_errors=True)
+            case _:
+                pass
 
     def _result(self, ticket: int) -> tuple[Result, Path]:
         while True:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from autotune.device import UsedCard
 from autotune.measurement import Measurement
 from autotune.statistics.drift import ANCHOR_EVERY, process_spread, slowdowns
 from autotune.trial import Anchor, Trial
@@ -22,6 +23,7 @@ class Card:
     busy      it has an order
     refused   why it takes part no more, as a clause; None: it does
     is_here   its node lives
+    uuid      of the GPU, once it has run something; None: not known, or a processor
     off       by which share it is slower (above 0) or faster than the others, beyond the noise; None: it is not
     lost      orders that were lost on it, one after the other, while its node lived
     """
@@ -35,6 +37,15 @@ class Card:
     is_here: bool = True
     off: float | None = None
     lost: int = 0
+    uuid: str | None = None
+
+    @property
+    def used(self) -> UsedCard:
+        return UsedCard(name=self.name, uuid=self.uuid)
+
+    def is_one_of(self, used: Iterable[UsedCard]) -> bool:
+        """Has it made runs of these? Of a GPU, the name may be another one's of its host when a search goes on."""
+        return any(self.name == card.name if card.uuid is None else self.uuid == card.uuid for card in used)
 
     @property
     def is_free(self) -> bool:

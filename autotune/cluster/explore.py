@@ -201,6 +201,7 @@ class ParallelExplorer(Explorer):
             return
         card, work = self._returned(news.ticket)
         result = news.result
+        card.uuid = result.device.uuid if result.device else card.uuid
         if result.refused is not None:
             self._refuse(card, f"is not like the others: {result.refused}")
             if work.origin is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from autotune.config import Config
+from autotune.device import UsedCard
 from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import isolate
@@ -32,6 +33,7 @@ LEAST_TIMEOUT_S = 300.0
 LEAST_COMPILE_TIMEOUT_S = 900.0  # max-autotune of a large model takes minutes, however fast the calls are then
 UNCOMPILED = ("off", "trace")  # values of the knob `compile`
 ENVIRONMENT_RETRIES = 2
+CARD = "card.json"  # in the folder of a run: the card that has made it, of a search on several
 
 Outcome = Measurement | Failure
 
@@ -48,10 +50,11 @@ class Runner:
     timing_s          seconds of timed calls, beyond those that draw pictures; None: as usual
     interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
 
-    `where` names the card that made the last run, of a search on several cards; None: this process's device.
+    `where` is the card that has made the run that was returned last, of a search on several cards; None: this
+    process's device.
     """
 
-    where: str | None = None
+    where: UsedCard | None = None
 
     def __init__(
         self,
@@ -105,8 +108,11 @@ class Runner:
                 self._in_graphs |= set(different(config, compiler.config))
         return self._attempts(place, config, job, earlier, self._cache(config))
 
-    def elsewhere(self) -> "Runner | None":
-        """A runner of the same configs on a second card like this one; None: there is none. See autotune/cluster."""
+    def elsewhere(self, cards: Sequence[UsedCard | None]) -> "Runner | None":
+        """A runner of the same configs on a card like these ones, but none of them; None: there is none.
+
+        See autotune/cluster.
+        """
         return None
 
     def job(self, config: Config, *, pictures: bool, reuse: Reuse | None = None) -> MeasureJob:
@@ -130,6 +136,8 @@ class Runner:
             if JOB.validate_python(read_json(job, "job")) != self.job(config, pictures=False):
                 return None
             result = JobOutcome.parse(read_json(outcome, "outcome"), str(outcome)).result
+            card = place / CARD
+            self.where = UsedCard.parse(read_json(card, "card"), str(card)) if card.exists() else None
             return Measurement.parse(result, str(outcome)) if result is not None else None
         except (UserError, ValidationError):  # cut short, or of a version with other jobs: it is measured again
             return None

@@ -99,11 +99,16 @@ class BesideSingle(FrozenModel):
 
 
 class OnSecondCard(FrozenModel):
-    """The rounds of a confirmation once more, on a second card of a search on several: one median per round."""
+    """The rounds of a confirmation once more, on a second card of a search on several: one median per round.
 
-    card: str
-    baseline_latency_s: tuple[Seconds, ...]
-    tuned_latency_s: tuple[Seconds, ...]
+    card   None: no card was there
+    fault  why there are no rounds; None: there are
+    """
+
+    card: str | None
+    baseline_latency_s: tuple[Seconds, ...] = ()
+    tuned_latency_s: tuple[Seconds, ...] = ()
+    fault: str | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -220,7 +225,7 @@ class TunedConfig(FrozenModel):
     def digest(self) -> str:
         """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
-        weights |= {"scheduler_settings"}
+        weights |= {"scheduler_settings", "controlnet_weight", "more_controlnets"}
         weights |= {"config", "variant", "lora_weight", "more_loras", "factory"}
         weights |= {"ip_adapter", "ip_adapter_scale", "textual_inversions"}
         identity = {

@@ -9,24 +9,26 @@ measurement gains it nothing.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
+from autotune.device import UsedCard
 from autotune.errors import UserError
 from autotune.execution.isolate import ChildHeld
+from autotune.execution.rounds import Rounds
 from autotune.execution.runner import Runner
 from autotune.frozen_model import read_json, write_json
-from autotune.measurement import Measurement, Quality
+from autotune.measurement import Quality
 from autotune.production.tuned_config import BesideSingle, Confirmation, ConfirmedQuality, OnSecondCard
-from autotune.statistics.interleaved import Pair, Side, interleave
+from autotune.statistics.interleaved import Pair, Side
 from autotune.statistics.paired import paired
 from autotune.study.pareto_front import keeps, pick_trial
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
-from autotune.trial import Failure, Trial
-from autotune.tuning.events import Confirming
+from autotune.trial import NOT_THE_CONFIG, Failure, Trial
+from autotune.tuning.events import CardTold, Confirming
 from autotune.workload import Workload
 
 CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
@@ -69,7 +71,7 @@ class Confirmer:
         study: Study,
         runner: Runner,
         plan: ConfirmationPlan,
-        listen: Callable[[Confirming], None],
+        listen: Callable[[Confirming | CardTold], None],
         held: ChildHeld | None = None,
     ) -> None:
         self.folder, self.study, self.runner, self.plan, self.listen = folder, study, runner, plan, listen
@@ -152,14 +154,19 @@ class Confirmer:
             return None
         return Confirmation.parse(read_json(kept, "confirmation"), f"the confirmation {str(kept)!r}")
 
+    def _is_whole(self, found: Confirmation) -> bool:
+        """A quick one goes on where full care is asked for, and one whose second card was lost is tried there again."""
+        lost = found.second_card is not None and found.second_card.fault is not None
+        return (self.plan.quick or not found.quick) and not lost
+
     def _confirm(self, trial: Trial) -> Confirmation | None:
         """Measure the speed, then compare pictures. None where a run fails. What is on disk already is read."""
         found = self._confirmed(trial)
-        if found is not None and (self.plan.quick or not found.quick):  # a quick one goes on where full care is asked
+        if found is not None and self._is_whole(found):
             return found
         kept = self.folder.confirmation(trial.number)
-        began, parent = time.monotonic(), kept.parent
-        pairs = self._interleave(trial, self.runner, parent)
+        began, rounds = time.monotonic(), self._rounds(trial, self.runner, kept.parent)
+        pairs = self._measure(rounds)
         if isinstance(pairs, Failure):
             return None
         confirmation, took_s = self._confirmation(pairs), time.monotonic() - began
@@ -167,69 +174,55 @@ class Confirmer:
             quality = self._draw_and_judge(trial)
             if isinstance(quality, Failure):
                 return None
-            second = self._on_second_card(trial, took_s)
+            beside = self._beside_single(trial)
+            second = self._on_second_card(trial, rounds.cards, took_s)
             if isinstance(second, Failure):
                 return None
-            beside = self._beside_single(trial)
             more = {"quality": quality, "beside_single": beside, "second_card": second}
             confirmation = confirmation.model_copy(update=more)
         write_json(kept, confirmation.to_json())
         return confirmation
 
-    def _on_second_card(self, trial: Trial, took_s: float) -> OnSecondCard | Failure | None:
-        """The same rounds on another card of a search on several, if they take no longer than all trials together.
+    def _on_second_card(
+        self, trial: Trial, cards: Sequence[UsedCard | None], took_s: float
+    ) -> OnSecondCard | Failure | None:
+        """The same rounds on another card than these, if they take no longer than all trials together.
 
-        None: there is no other card, or no time.
+        None: there is no other card, or no time. What is not the trial's fault costs these rounds alone: it is told,
+        and the same command tries them again. A Failure: the trial itself has failed there.
         """
         searched_s = sum(done.seconds for done in self.study.trials)
-        second = self.runner.elsewhere() if not self.plan.quick and took_s <= searched_s else None
+        second = self.runner.elsewhere(cards) if not self.plan.quick and took_s <= searched_s else None
         if second is None:
             return None
-        place = self.folder.confirmation(trial.number).parent / "second-card"
-        pairs = self._interleave(trial, second, place)
+        rounds = self._rounds(trial, second, self.folder.confirmation(trial.number).parent / "second-card")
+        try:
+            pairs = self._measure(rounds)
+        except UserError as error:  # its card is lost, or the cluster
+            return self._not_on(second, str(error))
         if isinstance(pairs, Failure):
-            return pairs
-        baseline_s, tuned_s = zip(*((baseline.latency_s, tuned.latency_s) for baseline, tuned in pairs), strict=True)
-        return OnSecondCard(card=second.where or "", baseline_latency_s=baseline_s, tuned_latency_s=tuned_s)
+            if rounds.failed == "second" and pairs.cause not in {*NOT_THE_CONFIG, "environment"}:
+                return pairs
+            what = "the baseline" if rounds.failed == "first" else "the pick"
+            return self._not_on(second, f"{what} could not be measured there ({pairs.cause}: {pairs.reason})")
+        return OnSecondCard(
+            card=", ".join(dict.fromkeys(card.name for card in rounds.cards if card)),
+            baseline_latency_s=tuple(baseline.latency_s for baseline, _ in pairs),
+            tuned_latency_s=tuple(tuned.latency_s for _, tuned in pairs),
+        )
 
-    def _interleave(self, trial: Trial, runner: Runner, parent: Path) -> list[Pair] | Failure:
-        """Pairs of measurements, the baseline's and the trial's. A round of a command that was cut short is kept."""
+    def _not_on(self, second: Runner, fault: str) -> OnSecondCard:
+        card = second.where.name if second.where else None
+        self.listen(CardTold(card or "a second card", f"the pick stands as confirmed on one card: {fault}"))
+        return OnSecondCard(card=card, fault=fault)
+
+    def _rounds(self, trial: Trial, runner: Runner, parent: Path) -> Rounds:
+        """Of the baseline and the trial. A round of a command that was cut short is kept."""
         sides: dict[Side, Trial] = {"first": self.study.baseline, "second": trial}
-        rounds = dict[int, dict[Side, Measurement]]()
+        return Rounds(runner, sides, parent, self.study.trials, lambda number: self.listen(Confirming(trial, number)))
 
-        def place(number: int, side: Side) -> Path:
-            return parent / f"round-{number + 1}-trial-{sides[side].number}"
-
-        def measured(number: int, first: Side) -> dict[Side, Measurement] | Failure:
-            """Both sides of a round, on one card: a round whose card is gone after its first side begins again."""
-            order = sorted(sides, key=lambda side: side != first)
-            while True:
-                found, cards = dict[Side, Measurement](), set[str | None]()
-                for side in order:
-                    config = sides[side].config
-                    outcome = runner.run(place(number, side), config, pictures=False, earlier=self.study.trials)
-                    if isinstance(outcome, Failure):
-                        return outcome
-                    found[side] = outcome
-                    cards.add(runner.where)
-                if len(cards) == 1:
-                    return found
-
-        def run(number: int, side: Side) -> Measurement | Failure:
-            if number not in rounds:
-                found = {each: runner.finished(place(number, each), sides[each].config) for each in sides}
-                whole = {each: outcome for each, outcome in found.items() if outcome is not None}
-                # Half a round is measured again as a whole: its two sides must lie side by side in time.
-                if len(whole) < len(sides):
-                    self.listen(Confirming(trial, number + 1))
-                    both = measured(number, side)
-                    if isinstance(both, Failure):
-                        return both
-                    whole = both
-                rounds[number] = whole
-            return rounds[number][side]
-
-        return interleave(run, least=self.plan.rounds, most=self.plan.rounds if self.plan.quick else None)
+    def _measure(self, rounds: Rounds) -> list[Pair] | Failure:
+        return rounds.measure(least=self.plan.rounds, most=self.plan.rounds if self.plan.quick else None)
 
     def _confirmation(self, pairs: list[Pair]) -> Confirmation:
         shapes = self.study.record.target.workload.shapes

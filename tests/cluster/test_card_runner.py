@@ -11,8 +11,10 @@ from autotune.cluster.card_runner import CardRunner
 from autotune.cluster.messenger import Gone, Lost, News
 from autotune.cluster.order import Order
 from autotune.cluster.team import Team
+from autotune.device import UsedCard
 from autotune.errors import UserError
-from autotune.execution.runner import Runner
+from autotune.execution.runner import CARD, Runner
+from autotune.frozen_model import read_json
 from autotune.knobs import complete
 from autotune.measurement import Measurement
 from autotune.study_folder import StudyFolder
@@ -74,13 +76,30 @@ def test_a_second_card_confirms_one_that_is_not_off_and_of_another_host_where_th
     runner, team = confirming(tmp_path, cluster)
     place = tmp_path / "study" / "confirm" / "x"
     runner.run(place, complete({}), pictures=False, earlier=[])
-    assert runner.where == "a/gpu-0"
-    second = runner.elsewhere()
+    assert runner.where == UsedCard(name="a/gpu-0")
+    second = runner.elsewhere([runner.where])
     assert second is not None
     second.run(place, complete({}), pictures=False, earlier=[])
-    assert second.where == "b/gpu-0"
+    assert second.where == UsedCard(name="b/gpu-0")
+    assert read_json(place / CARD, "card") == {"name": "b/gpu-0", "uuid": None}
     team.cards[1].off, team.cards[2].off = 0.06, 0.06
-    assert runner.elsewhere() is None
+    assert runner.elsewhere([runner.where]) is None
+    assert runner.elsewhere([None]) is None, "which card has made the runs is not known"
+
+
+def test_a_second_card_is_another_gpu_also_where_a_search_that_goes_on_names_them_otherwise(tmp_path: Path) -> None:
+    """The runs of before were made by GPU-0 as a/gpu-1. It is a/gpu-0 now, and no card has been heard of."""
+    cluster = made_up(tmp_path, hosts=("a", "a"))
+    cluster.answer = lambda cluster, ticket, card, order: [
+        cluster.done(ticket, card, order, device=order.target.device.model_copy(update={"uuid": f"GPU-{card}"}))
+    ]
+    runner, _ = confirming(tmp_path, cluster)
+    second = runner.elsewhere([UsedCard(name="a/gpu-1", uuid="GPU-0")])
+    assert second is not None
+    second.run(tmp_path / "study" / "confirm" / "x", complete({}), pictures=False, earlier=[])
+    assert [card for _, card, _ in cluster.given] == [0, 1]
+    assert second.where == UsedCard(name="a/gpu-1", uuid="GPU-1")
+    assert runner.elsewhere([UsedCard(name="b/gpu-0", uuid="GPU-0"), second.where]) is None
 
 
 def test_a_confirmation_does_not_wait_for_ever_for_a_node_that_is_gone(tmp_path: Path) -> None:

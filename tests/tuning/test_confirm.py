@@ -9,6 +9,7 @@ from conftest import make_target
 from made_up import failed, measured, record, shared
 
 from autotune.config import Config
+from autotune.device import UsedCard
 from autotune.errors import UserError
 from autotune.execution.isolate import ChildHeld
 from autotune.goal import Goal, Minimise
@@ -18,9 +19,9 @@ from autotune.study.space import make_space
 from autotune.study.space_file import SpaceFile
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
-from autotune.trial import Failure, Trial
+from autotune.trial import Cause, Failure, Trial
 from autotune.tuning.confirm import PAIRS, QUICK_PAIRS, QUICK_ROUNDS, ConfirmationPlan, Confirmer, more_pairs
-from autotune.tuning.events import Confirming
+from autotune.tuning.events import CardTold, Confirming
 from autotune.tuning.export import about
 from autotune.workload import Workload
 
@@ -37,26 +38,32 @@ class Again:
         self.truth, self.also, self.losses, self.calls = truth, also, losses or {}, 0
         self.outcomes: dict[Path, Measurement] = {}
         self.killed_at = 0
+        self.killed_by: BaseException = KeyboardInterrupt()
         self.drawn: list[tuple[Config, Workload]] = []
-        self.where: str | None = None
+        self.where: UsedCard | None = None
+        self.on: dict[Path, UsedCard | None] = {}
         self.second: Any = None
+        self.cause: Cause = "error"
+        self.first: list[UsedCard | None] = []
 
-    def elsewhere(self) -> Any:
+    def elsewhere(self, cards: Sequence[UsedCard | None]) -> Any:
+        self.first = list(cards)
         return self.second
 
     def run(self, place: Path, config: Config, *, pictures: bool, earlier: Sequence[Trial]) -> Measurement | Failure:
         self.calls += 1
         if self.calls == self.killed_at:
-            raise KeyboardInterrupt
+            raise self.killed_by
         place.mkdir(parents=True, exist_ok=True)
         if self.truth[config] <= 0:
-            return failed(0).outcome
+            return failed(0, cause=self.cause).outcome
         outcome = measured(0, latency_s=self.truth[config], also=self.also).outcome
         assert isinstance(outcome, Measurement)
-        self.outcomes[place] = outcome
+        self.outcomes[place], self.on[place] = outcome, self.where
         return outcome
 
     def finished(self, place: Path, config: Config) -> Measurement | None:
+        self.where = self.on.get(place, self.where)
         return self.outcomes.get(place)
 
     def draw(
@@ -202,7 +209,7 @@ def test_a_pick_is_confirmed_on_a_second_card_where_there_is_one(
     configs = [complete(values) for values in CONFIGS]
     runner = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
     runner.second = Again(dict(zip(configs, (1.1, 0.9, there_s), strict=True)))
-    runner.second.where = "b/gpu-0"
+    runner.second.where = UsedCard(name="b/gpu-0")
     ours, _ = confirmer(tmp_path, runner)
     for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
         ours.study.tell(measured(number, values, latency_s=latency_s))
@@ -215,10 +222,76 @@ def test_a_pick_is_confirmed_on_a_second_card_where_there_is_one(
     assert confirmation.second_card.verdict.word == "FASTER"
 
 
+def lost(runner: Again, truth: tuple[float, float, float]) -> None:
+    runner.killed_at, runner.killed_by = 3, UserError("its card is gone.")
+
+
+def noisy(runner: Again, truth: tuple[float, float, float]) -> None:
+    runner.truth[complete(FASTER)] = 0.0
+    runner.cause = "noisy"
+
+
+def without_baseline(runner: Again, truth: tuple[float, float, float]) -> None:
+    runner.truth[complete({})] = 0.0
+
+
+@pytest.mark.parametrize(
+    ("fails", "why"),
+    [
+        (lost, "its card is gone."),
+        (noisy, "the pick could not be measured there (noisy: made up"),
+        (without_baseline, "the baseline could not be measured there (error: made up"),
+    ],
+)
+def test_a_second_card_that_is_lost_costs_its_rounds_alone_and_is_tried_again_by_the_same_command(
+    tmp_path: Path, fails: Any, why: str
+) -> None:
+    configs = [complete(values) for values in CONFIGS]
+    runner = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    runner.where = UsedCard(name="a/gpu-0")
+    runner.second = Again(dict(runner.truth))
+    runner.second.where = UsedCard(name="b/gpu-0")
+    fails(runner.second, runner.truth)
+    ours, events = confirmer(tmp_path, runner)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    best, confirmation = ours.best()
+    assert best.config == complete(FASTER)
+    assert confirmation is not None
+    assert confirmation.is_faster
+    assert confirmation.second_card is not None
+    assert confirmation.second_card.card == "b/gpu-0"
+    assert (confirmation.second_card.fault or "").startswith(why)
+    assert confirmation.second_card.verdict is None
+    told = [(event.card, event.says) for event in events if isinstance(event, CardTold)]
+    assert told == [("b/gpu-0", f"the pick stands as confirmed on one card: {confirmation.second_card.fault}")]
+    runner.second = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    runner.second.where = UsedCard(name="b/gpu-1")
+    calls = runner.calls
+    again = Confirmer(ours.folder, ours.study, cast(Any, runner), ours.plan, events.append)
+    best, confirmation = again.best()
+    assert (best.config, runner.calls, runner.second.calls) == (complete(FASTER), calls, 6)
+    assert runner.first == [UsedCard(name="a/gpu-0")] * 3, "the cards of rounds that are read from disk are known"
+    assert confirmation is not None
+    assert confirmation.second_card is not None
+    assert (confirmation.second_card.card, confirmation.second_card.fault) == ("b/gpu-1", None)
+
+
+def test_a_pick_that_fails_by_its_own_fault_on_a_second_card_is_not_exported(tmp_path: Path) -> None:
+    configs = [complete(values) for values in CONFIGS]
+    runner = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
+    runner.second = Again(dict(zip(configs, (1.0, 0.8, 0.0), strict=True)))
+    ours, _ = confirmer(tmp_path, runner)
+    for number, (values, latency_s) in enumerate(zip(CONFIGS, (1.0, 0.8, 0.5), strict=True)):
+        ours.study.tell(measured(number, values, latency_s=latency_s))
+    assert ours.best()[0].config == complete(FAST)
+
+
 def test_a_round_whose_card_is_gone_after_its_first_side_begins_again(tmp_path: Path) -> None:
     class Moving(Again):
         def run(self, *args: Any, **options: Any) -> Any:
-            self.where = "a/gpu-0" if self.calls < 3 else "b/gpu-0"  # the card of the second round's first side is gone
+            # the card of the second round's first side is gone
+            self.where = UsedCard(name="a/gpu-0" if self.calls < 3 else "b/gpu-0")
             return super().run(*args, **options)
 
     configs = [complete(values) for values in CONFIGS]

@@ -123,8 +123,10 @@ def _second_card(summary: StudySummary) -> str:
     """What the rounds of the confirmation showed on a second card, of a search on several."""
     confirmation = summary.tuned.confirmation if summary.tuned else None
     second = confirmation.second_card if confirmation else None
-    if second is None or second.verdict is None:
+    if second is None:
         return ""
+    if second.verdict is None:
+        return f"the pick is confirmed on one card alone; {second.card or 'on a second one'}: {second.fault}"
     return f"{second.card}: " + second.verdict.words("the baseline's speed")
 
 
