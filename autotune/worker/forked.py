@@ -26,8 +26,9 @@ from autotune.worker.main import when_the_parent_dies
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# What the drivers of NVIDIA and AMD open for a process that computes. NVML opens others.
-GPU_FILES = ("/dev/nvidia-uvm", "/dev/kfd")
+# What the drivers of NVIDIA and AMD open for a process that computes. NVML opens others; under WSL2 all that asks for a
+# GPU opens the same file, so that a context can't be ruled out there once NVML was asked.
+GPU_FILES = ("/dev/nvidia-uvm", "/dev/kfd", "/dev/dxg")
 
 Span = tuple[int, int]  # a range of memory: first address, number of bytes
 
@@ -41,7 +42,7 @@ def fault() -> str | None:
     if len(threads) > 1:
         return f"the libraries have started threads ({', '.join(sorted(set(threads)))})"
     opened = [name for name in _open_files() if name in GPU_FILES]
-    return f"the libraries have started a GPU, {opened[0]} is open" if opened else None
+    return f"the libraries have opened {opened[0]}, as for a context on a GPU" if opened else None
 
 
 def _open_files() -> Iterator[str]:

@@ -114,12 +114,13 @@ def test_the_card_is_the_jobs_own_or_the_only_one_that_nvml_tells_of(monkeypatch
         assert fork_server._cards(score) == fork_server._cards(on_processor) == expected
 
 
-def test_an_open_file_of_a_driver_is_proof_of_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("opened", ["/dev/nvidia-uvm", "/dev/kfd", "/dev/dxg"])  # NVIDIA, AMD, either under WSL2
+def test_without_an_open_file_of_a_driver_there_is_no_context(monkeypatch: pytest.MonkeyPatch, opened: str) -> None:
     monkeypatch.setattr(forked.Path, "iterdir", lambda path: iter([forked.Path("/proc/self/task/1")]))
     monkeypatch.setattr(forked.Path, "read_text", lambda path: "python" if path.name == "comm" else "7f0-7f1 /dev/zero")
     assert forked.fault() is None
-    monkeypatch.setattr(forked, "_open_files", lambda: iter(["/dev/null", "/dev/nvidiactl", "/dev/nvidia-uvm"]))
-    assert forked.fault() == "the libraries have started a GPU, /dev/nvidia-uvm is open"
+    monkeypatch.setattr(forked, "_open_files", lambda: iter(["/dev/null", "/dev/nvidiactl", opened]))
+    assert forked.fault() == f"the libraries have opened {opened}, as for a context on a GPU"
 
 
 def test_the_server_says_which_module_started_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
