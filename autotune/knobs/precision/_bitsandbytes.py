@@ -3,10 +3,13 @@
 "bnb_nf4" holds weights in 4 bits, of which 64 share a scale, and turns them back for each product. Any GPU can, and a
 processor. "bnb_int8" (LLM.int8) computes in 8 bits but for the inputs with outliers, for which it keeps float16.
 
-The layers become modules of bitsandbytes, as in diffusers' BitsAndBytesConfig with its defaults. Seen on a processor,
-not yet on a GPU. Where bitsandbytes is installed, diffusers imports it: each process then starts some seconds later.
+The layers become modules of bitsandbytes, as in diffusers' BitsAndBytesConfig with its defaults. Those of 8 bits are
+changed in two ways: they take inputs of more than 3 dimensions, and all of their weights follow to another device, as
+model offloading needs. Seen on a processor, not yet on a GPU. Where bitsandbytes is installed, diffusers imports it:
+each process then starts some seconds later.
 """
 
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -37,8 +40,10 @@ def clash_nf4(config: Config, target: Target) -> str | None:
 
 
 def clash_int8(config: Config, target: Target) -> str | None:
-    if config["offload"] != "none":
-        return "the 8-bit layers of bitsandbytes hold their weights on the GPU, whatever offloading moves"
+    if config["offload"] in ("sequential", "group"):
+        return (
+            "offloading by layers moves weights alone, and the 8-bit layers of bitsandbytes hold them on the GPU, too"
+        )
     if config["compile"] != "off" and config.get("compile_mode") in CUDA_GRAPHS:
         return "the 8-bit layers of bitsandbytes pick outliers, as many as there are, which no CUDA graph can"
     return None
@@ -65,6 +70,23 @@ def quantize_nf4(model: Any, names: Collection[str], where: str | None, kind: st
     return _replaced(model, names, where, made)
 
 
+def movable(cls: type) -> type:
+    """This class of layers, for inputs of any number of dimensions, and with all of its weights moved as one."""
+
+    def forward(self: Any, given: Any) -> Any:
+        flat = cls.forward(self, given.reshape(-1, given.shape[-1]))  # type: ignore[attr-defined]
+        return flat.reshape(*given.shape[:-1], self.out_features)
+
+    def _apply(self: Any, fn: Any, recurse: bool = True) -> Any:
+        cls._apply(self, fn, recurse)  # type: ignore[attr-defined]
+        for held in (self.weight, self.state):  # before the first call, and after it
+            if getattr(held, "CB", None) is not None:
+                held.CB, held.SCB = self.weight.data, held.SCB.to(self.weight.device)
+        return self
+
+    return type(cls.__name__, (cls,), {"forward": forward, "_apply": _apply})
+
+
 def quantize_int8(model: Any, names: Collection[str], where: str | None, kind: str) -> set[str]:
     import logging
 
@@ -73,9 +95,11 @@ def quantize_int8(model: Any, names: Collection[str], where: str | None, kind: s
     # At each call of each layer, it says that inputs are cast to float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
+    linear = movable(nn.Linear8bitLt)
+
     def made(layer: Any, home: Any) -> Any:
         how = {"has_fp16_weights": False, "threshold": OUTLIER}
-        new = nn.Linear8bitLt(layer.in_features, layer.out_features, layer.bias is not None, device="meta", **how)
+        new = linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta", **how)
         weight = layer.weight.data.cpu()  # it quantizes what it moves from the CPU, and nothing else
         new.weight = nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to(home)
         return new
@@ -100,7 +124,7 @@ NEW = {
         'weight = bnb.nn.Params4bit(layer.weight.data, compress_statistics=False, quant_type="nf4", module=new)',
     ),
     "bnb_int8": (
-        f'new = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold={OUTLIER}, device="meta")',
+        f'new = movable(bnb.nn.Linear8bitLt)(*sizes, has_fp16_weights=False, threshold={OUTLIER}, device="meta")',
         "weight = bnb.nn.Int8Params(layer.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)",
     ),
 }
@@ -144,7 +168,8 @@ METHODS = (
         bits=8,
         scale_bytes=lambda wide, high, plain: 4 * high,
         quantize=quantize_int8,
-        imports=("import bitsandbytes as bnb",),
+        imports=("from typing import Any", "import bitsandbytes as bnb"),
+        before=tuple(inspect.getsource(movable).splitlines()),
         lines=lines_of("bnb_int8"),
         multiples=multiples_of_int8,
         why_not=why_not_int8,

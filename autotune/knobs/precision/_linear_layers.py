@@ -1,9 +1,9 @@
 """_linear_layers: the linear layers that are quantized: selected, found, counted. A helper of quantization."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from autotune.knob import Effect
+from autotune.knob import Effect, Script
 from autotune.knobs.precision._methods import Method
 
 if TYPE_CHECKING:
@@ -77,6 +77,38 @@ def quantized(
         after += sum(bytes_of(model.get_submodule(name).weight) for name in done)
     what = f"linear layers quantized, {weights / max(1, total):.0%} of {whose} weights, in {after:,} bytes instead of"
     return Effect(count=count, what=f"{what} {before:,}{why}")
+
+
+def script_of(
+    method: Method, kind: str, models: Iterable[str], wanted: Iterable[str] = (), left_out: str = ""
+) -> Script:
+    """The same as source text, for these models of a plain script ("pipe.unet").
+
+    wanted    further conditions on a layer, as expressions of `module` and `name`
+    left_out  a line that they need
+    """
+    fault = method.no_script(kind)
+    if fault:
+        return Script(why_not=fault)
+    asked = ["isinstance(module, torch.nn.Linear)", "id(module.weight) not in looked_up", *method.conditions(kind)]
+    facts = ["looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}"]
+    if method.hides_format:
+        asked.append("not kept & {*name.split('.')}")
+        facts += [
+            'lists = [getattr(model, f"_keep_in_fp32_modules{which}", None) for which in ("", "_strict")]',
+            "kept = {name for names in lists for name in names or ()}  # asked for their format",
+        ]
+    lines = (
+        *method.before,
+        *([left_out] if left_out else []),
+        f"for model in ({', '.join(models)},):",
+        *(f"    {fact}" for fact in facts),
+        "    def is_quantized(module, name):",
+        f"        return {' and '.join([*asked, *wanted])}",
+        "",
+        *(f"    {line}" for line in method.lines("model", kind)),
+    )
+    return Script(imports=method.imports, lines=lines)
 
 
 def bytes_of(weight: Any) -> int:

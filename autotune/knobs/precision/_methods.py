@@ -36,6 +36,7 @@ class Method:
     quantize      (model, names of layers, where, kind) -> the names of those that were quantized. where: the device on
                   which it is done, and on which they then lie; None: where they are
     imports       the import statements of a plain script
+    before        lines of a plain script that come first: what its `lines` need
     lines         (the model in a plain script, kind) -> the lines that quantize its layers, those that the script's
                   function is_quantized(module, name) takes
     multiples     (kind) -> a layer's inputs and outputs must be multiples of these
@@ -57,6 +58,7 @@ class Method:
     quantize: Callable[[Any, Collection[str], str | None, str], set[str]]
     imports: tuple[str, ...]
     lines: Callable[[str, str], tuple[str, ...]]
+    before: tuple[str, ...] = ()
     multiples: Callable[[str], Shape] = any_size
     more_rows: Callable[[str], int] = lambda kind: -1
     why_not: Callable[[Target], str | None] = no_objection

@@ -2,9 +2,11 @@
 
 Its layers turn the weights back for each product, so that arithmetic stays in the pipeline's format: unlike torchao's
 int8, they don't overflow in float16. int8 and fp8 have a scale for each output. diffusers drops its own use of quanto
-in version 1.0; these are quanto's own layers. Seen on a processor, not yet on a GPU.
+in version 1.0; these are quanto's own layers. Their bias is added outside of quanto's product, because that of fp8 on a
+GPU (Marlin, in quanto 0.2.7) leaves it out. Seen on a processor, not yet on a GPU.
 """
 
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -22,18 +24,28 @@ def why_not(target: Target) -> str | None:
 def clash(config: Config, target: Target) -> str | None:
     if config["offload"] in ("sequential", "group"):
         return "offloading by layers moves weights alone, without the scales that quanto keeps in them"
-    if config["conv1x1_as_linear"] and config["quantization"] in TYPES and target.device.is_gpu:
-        return "quanto's product on a GPU takes 2 or 3 dimensions, and conv1x1_as_linear gives its layers pictures of 4"
     return None
+
+
+def with_bias_apart(cls: type) -> type:
+    """This class of layers, with the bias added outside of its product."""
+    import torch
+
+    def forward(self: "torch.nn.Linear", given: "torch.Tensor") -> "torch.Tensor":
+        output = torch.nn.functional.linear(given, self.qweight)
+        return output if self.bias is None else output + self.bias
+
+    return type(cls.__name__, (cls,), {"forward": forward})
 
 
 def quantizer(value: str) -> Callable[[Any, Collection[str], str | None, str], set[str]]:
     def quantize(model: Any, names: Collection[str], where: str | None, kind: str) -> set[str]:
         from optimum import quanto
 
+        linear: Any = with_bias_apart(quanto.QLinear)
         for name in names:
             layer = model.get_submodule(name)
-            new = quanto.QLinear.from_module(layer.to(device=where), weights=getattr(quanto, TYPES[value]))
+            new = linear.from_module(layer.to(device=where), weights=getattr(quanto, TYPES[value]))
             new.freeze()
             model.set_submodule(name, new.requires_grad_(False).train(layer.training))
         return set(names)
@@ -47,7 +59,7 @@ def lines_of(value: str) -> Callable[[str, str], tuple[str, ...]]:
         return (
             f"for name, layer in list({model}.named_modules()):",
             "    if is_quantized(layer, name):",
-            f"        new = QLinear.from_module(layer{where}, weights={TYPES[value]})",
+            f"        new = with_bias_apart(QLinear).from_module(layer{where}, weights={TYPES[value]})",
             "        new.freeze()",
             f"        {model}.set_submodule(name, new.requires_grad_(False))",
         )
@@ -63,6 +75,7 @@ METHODS = tuple(
         scale_bytes=lambda wide, high, plain: plain * high,
         quantize=quantizer(value),
         imports=(f"from optimum.quanto import QLinear, {kind}",),
+        before=tuple(inspect.getsource(with_bias_apart).splitlines()),
         lines=lines_of(value),
         why_not=why_not,
         clash=clash,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from autotune.config import Config, Value
 from autotune.footprint import Footprint, Part
 from autotune.knob import Change, Effect, Knob, Script, Stage
-from autotune.knobs.precision._linear_layers import quantized, selected
+from autotune.knobs.precision._linear_layers import SDXL_LEFT_OUT, quantized, script_of, selected
 from autotune.knobs.precision._methods import Method, all_methods
 from autotune.pipelines import parts
 from autotune.pipelines.running import traits_for, workload_for
@@ -113,34 +113,17 @@ def undone_by(value: Value, change: Change) -> str | None:
 
 
 def script(config: Config, target: Target) -> Script:
-    from autotune.knobs.precision._linear_layers import SDXL_LEFT_OUT
-
-    method, kind = all_methods()[str(config["quantization"])], target.device.kind
-    fault = method.no_script(kind)
-    if fault:
-        return Script(why_not=fault)
-    layers, known = str(config["quantization_filter"]), target.pipeline.known
-    wanted = ["isinstance(module, torch.nn.Linear)"]
+    method, layers = all_methods()[str(config["quantization"])], str(config["quantization_filter"])
+    known, wanted, left_out = target.pipeline.known, [], ""
     if known.used_directly:
         wanted.append(f"name not in {sorted(known.used_directly)}")
-    wanted += method.conditions(kind)
     if layers.startswith("min_features:"):
         wanted.append(f"min(module.in_features, module.out_features) >= {layers.partition(':')[2]}")
-    before: tuple[str, ...] = ()
-    if method.hides_format:
-        before = (f"kept = {{*(pipe.{known.denoiser}._keep_in_fp32_modules or ())}}  # asked for their format",)
-        wanted.append("not kept & {*name.split('.')}")
     if layers == "sdxl":
-        before += (f"left_out = {sorted(SDXL_LEFT_OUT)}  # (inputs, outputs): too small to gain by it",)
+        left_out = f"left_out = {sorted(SDXL_LEFT_OUT)}  # (inputs, outputs): too small to gain by it"
         wanted += ["module.in_features > 16", "(module.in_features, module.out_features) not in left_out"]
-    lines = (
-        *before,
-        "def is_quantized(module, name):",
-        f"    return {' and '.join(wanted)}",
-        "",
-        *(line for name in known.denoisers for line in method.lines(f"pipe.{name}", kind)),
-    )
-    return Script(imports=method.imports, lines=lines)
+    models = [f"pipe.{name}" for name in known.denoisers]
+    return script_of(method, target.device.kind, models, wanted, left_out)
 
 
 KNOB = Knob(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autotune.config import Config, Value
 from autotune.footprint import Footprint, Part
 from autotune.knob import Change, Effect, Knob, Script, Stage
-from autotune.knobs.precision._linear_layers import quantized
+from autotune.knobs.precision._linear_layers import quantized, script_of
 from autotune.knobs.precision._methods import all_methods
 from autotune.pipelines import parts
 from autotune.target import Target
@@ -76,26 +76,8 @@ def undone_by(value: Value, change: Change) -> str | None:
 
 
 def script(config: Config, target: Target) -> Script:
-    method, kind = METHODS_FOR_WORDS[str(config["quantize_text_encoder"])], target.device.kind
-    fault = method.no_script(kind)
-    if fault:
-        return Script(why_not=fault)
-    encoders = ", ".join(f"pipe.{encoder}" for encoder in target.pipeline.known.text_encoders)
-    wanted = ["isinstance(module, torch.nn.Linear)", "module.weight is not embeddings", *method.conditions(kind)]
-    before: tuple[str, ...] = ()
-    if method.hides_format:
-        before = ('    kept = {*(getattr(encoder, "_keep_in_fp32_modules", None) or ())}  # asked for their format',)
-        wanted.append("not kept & {*name.split('.')}")
-    lines = (
-        f"for encoder in ({encoders},):",
-        "    embeddings = encoder.get_input_embeddings().weight  # a last layer that shares them keeps its format",
-        *before,
-        "    def is_quantized(module, name):",
-        f"        return {' and '.join(wanted)}",
-        "",
-        *(f"    {line}" for line in method.lines("encoder", kind)),
-    )
-    return Script(imports=method.imports, lines=lines)
+    method = METHODS_FOR_WORDS[str(config["quantize_text_encoder"])]
+    return script_of(method, target.device.kind, [f"pipe.{name}" for name in target.pipeline.known.text_encoders])
 
 
 KNOB = Knob(

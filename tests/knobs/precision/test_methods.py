@@ -16,8 +16,10 @@ from torchao.quantization import quantize_
 from autotune.building import build
 from autotune.footprint import Component, Footprint
 from autotune.knobs import complete, find_knob
+from autotune.knobs.precision._bitsandbytes import movable
 from autotune.knobs.precision._linear_layers import bytes_of, candidates
 from autotune.knobs.precision._methods import all_methods
+from autotune.knobs.precision._quanto import with_bias_apart
 from autotune.knobs.precision._torchao import how
 from autotune.pipelines import parts
 
@@ -51,6 +53,9 @@ class Linear4bit(torch.nn.Linear):
 class Int8Params(torch.nn.Parameter):
     """A byte of each weight, and a scale of each output."""
 
+    CB: torch.Tensor | None = None
+    SCB: torch.Tensor | None = None
+
     def __new__(cls, data: torch.Tensor, requires_grad: bool = False, **how: Any) -> "Int8Params":
         return torch.Tensor._make_subclass(cls, data, requires_grad)
 
@@ -63,7 +68,7 @@ class Int8Params(torch.nn.Parameter):
 
 
 class Linear8bitLt(Linear4bit):
-    pass
+    state = SimpleNamespace(CB=None, SCB=None)
 
 
 class QLinear(torch.nn.Linear):
@@ -121,7 +126,7 @@ def test_bitsandbytes_layers_take_the_place_of_those_that_fit(value: str, cls: t
     plain, pipe = linear_layers(demo.unet), copied(demo)
     fits = {n for n, m in plain.items() if value == "bnb_int8" or not (m.in_features % 64 or m.out_features % 32)}
     effect = build.apply(pipe, complete({"quantization": value}), WORKLOAD, "cpu")["quantization"]
-    made = {name: m for name, m in linear_layers(pipe.unet).items() if type(m) is cls}
+    made = {name: m for name, m in linear_layers(pipe.unet).items() if isinstance(m, cls)}
     assert made.keys() == fits
     assert effect.count == len(fits) > 40
     for name, layer in made.items():
@@ -139,7 +144,8 @@ def test_quanto_layers_are_frozen(demo: Any) -> None:
     pipe = copied(demo)
     effect = build.apply(pipe, complete({"quantization": "quanto_fp8"}), WORKLOAD, "cpu")["quantization"]
     layers = linear_layers(pipe.unet).values()
-    assert {(type(layer), layer.kind, layer.frozen) for layer in layers} == {(QLinear, "qfloat8", True)}
+    assert all(isinstance(layer, QLinear) for layer in layers)
+    assert {(layer.kind, layer.frozen) for layer in layers} == {("qfloat8", True)}
     assert effect.count == len(layers)
 
 
@@ -149,7 +155,7 @@ def test_layers_that_t5_asks_for_their_format_stay_where_quantized_weights_hide_
     pipe, effects = tiny_pipe("FluxPipeline", root, dtype="bf16", quantize_text_encoder="bnb_int8")
     layers = linear_layers(pipe.text_encoder_2)
     assert {name.rpartition(".")[2] for name, m in layers.items() if type(m) is torch.nn.Linear} == {"wo"}
-    assert all(type(m) is Linear8bitLt for m in linear_layers(pipe.text_encoder).values())
+    assert all(isinstance(m, Linear8bitLt) for m in linear_layers(pipe.text_encoder).values())
     assert effects["quantize_text_encoder"].count > 10
     taken = candidates(pipe.text_encoder_2, METHODS["int8_weight_only"], "cpu")
     assert any(name.endswith(".wo") for name in taken)
@@ -246,13 +252,17 @@ def test_each_method_says_which_cards_it_runs_on(value: str, device: Any, said: 
         ({"quantization": "bnb_nf4", "offload": "sequential"}, "without the scales that bitsandbytes keeps"),
         ({"quantization": "bnb_nf4", "offload": "model"}, None),
         ({"quantization": "bnb_nf4", "compile": "regional", "dtype": "bf16"}, None),
-        ({"quantization": "bnb_int8", "offload": "model"}, "whatever offloading moves"),
+        ({"quantization": "bnb_int8", "offload": "model"}, None),
+        ({"quantization": "bnb_int8", "offload": "text_encoders"}, None),
+        ({"quantization": "bnb_int8", "offload": "sequential"}, "hold them on the GPU, too"),
+        ({"quantization": "bnb_int8", "offload": "group"}, "hold them on the GPU, too"),
+        ({"quantize_text_encoder": "bnb_int8", "offload": "model"}, None),
+        ({"quantize_text_encoder": "bnb_int8", "offload": "text_encoders"}, "hold them on the GPU, too"),
         ({"quantization": "bnb_int8", "compile": "regional"}, None),
         ({"quantization": "bnb_int8", "compile": "regional", "compile_mode": "max-autotune"}, "pick outliers"),
         ({"quantization": "quanto_int8", "dtype": "fp16"}, None),
         ({"quantization": "quanto_int8", "offload": "group"}, "without the scales that quanto keeps"),
-        ({"quantization": "quanto_int8", "conv1x1_as_linear": True}, "gives its layers pictures of 4"),
-        ({"quantize_text_encoder": "quanto_int8", "conv1x1_as_linear": True}, None),
+        ({"quantization": "quanto_int8", "conv1x1_as_linear": True}, None),
         ({"quantization": "nvfp4_dynamic", "dtype": "fp16"}, "give bfloat16 only"),
         ({"quantization": "mxfp8_dynamic", "dtype": "bf16", "compile": "regional"}, None),
         ({"quantize_text_encoder": "bnb_nf4", "offload": "text_encoders"}, "without the scales"),
@@ -286,8 +296,77 @@ def test_the_plain_script_replaces_the_same_layers(value: str, demo: Any) -> Non
         assert script.why_not is None
         exec("\n".join([*script.imports, *script.lines]), {"pipe": theirs, "torch": torch})
         for mine, other in ((ours.unet, theirs.unet), (ours.text_encoder, theirs.text_encoder)):
-            kinds = {n: (type(m), m.weight.dtype, bytes_of(m.weight)) for n, m in linear_layers(mine).items()}
-            assert {n: (type(m), m.weight.dtype, bytes_of(m.weight)) for n, m in linear_layers(other).items()} == kinds
+            assert kinds_of(other) == kinds_of(mine)
+
+
+def kinds_of(model: torch.nn.Module) -> dict[str, tuple[str, torch.dtype, int]]:
+    """Name of a linear layer -> its class, and the format and the bytes of its weight."""
+    layers = linear_layers(model).items()
+    return {name: (type(m).__name__, m.weight.dtype, bytes_of(m.weight)) for name, m in layers}
+
+
+@pytest.mark.usefixtures("packages")
+def test_the_plain_script_leaves_out_what_the_measured_run_leaves_out(
+    demo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that a class keeps in float32, strictly or not, and those that share their weights with an embedding."""
+
+    class Other(type(demo.unet)):  # type: ignore[misc]
+        _keep_in_fp32_modules = ("time_embedding",)
+        _keep_in_fp32_modules_strict = ("to_out",)
+
+    config = complete({"quantization": "bnb_int8"})
+    ours, theirs = copied(demo), copied(demo)
+    for pipe in (ours, theirs):
+        pipe.unet.__class__ = Other
+        layer = pipe.unet.time_embedding.linear_2
+        pipe.unet.lookup = torch.nn.Embedding(layer.out_features, layer.in_features)
+        pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight = pipe.unet.lookup.weight
+    build.apply(ours, config, WORKLOAD, "cpu")
+    assert KNOB.script is not None
+    script = KNOB.script(config, make_target(CPU))
+    exec("\n".join([*script.imports, *script.lines]), {"pipe": theirs, "torch": torch})
+    plain = {name for name, kind in kinds_of(ours.unet).items() if kind[0] == "Linear"}
+    assert "time_embedding.linear_1" in plain
+    assert {f"mid_block.attentions.0.transformer_blocks.0.attn1.{n}" for n in ("to_q", "to_out.0")} <= plain
+    assert kinds_of(theirs.unet) == kinds_of(ours.unet)
+
+
+def test_an_8_bit_layer_takes_any_number_of_dimensions_and_moves_as_one() -> None:
+    """bitsandbytes flattens 3 dimensions alone, and keeps what it computes with apart from the weight."""
+
+    class Layer(torch.nn.Linear):
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            assert given.dim() == 2, "as the search for outliers takes it"
+            return super().forward(given)
+
+    layer = movable(Layer)(4, 6)
+    layer.weight.CB, layer.state = None, SimpleNamespace()
+    plain = torch.nn.functional.linear(torch.ones(2, 3, 5, 4), layer.weight, layer.bias)
+    assert torch.allclose(layer(torch.ones(2, 3, 5, 4)), plain)
+    assert layer(torch.ones(4)).shape == (6,)
+    assert layer(torch.ones(0, 3, 4)).shape == (0, 3, 6)
+    layer.state.CB, layer.state.SCB = layer.weight.data, torch.ones(6)
+    torch.nn.Sequential(layer).to("meta")
+    assert {layer.state.CB.device.type, layer.state.SCB.device.type, layer.weight.device.type} == {"meta"}
+    assert layer.state.CB is not None
+
+
+def test_the_bias_of_a_quanto_layer_is_added_whatever_its_product_does_with_it() -> None:
+    """That of fp8 on a GPU leaves it out (Marlin, in quanto 0.2.7)."""
+
+    class Forgetful(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.nn.functional.linear:
+                return args[0] @ args[1].as_subclass(torch.Tensor).T
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    layer = with_bias_apart(torch.nn.Linear)(4, 6)
+    layer.qweight = layer.weight.detach().as_subclass(Forgetful)
+    given = torch.ones(2, 4)
+    assert torch.allclose(layer(given), torch.nn.functional.linear(given, layer.weight, layer.bias))
+    assert with_bias_apart(torch.nn.Linear)(4, 6, bias=False).bias is None
 
 
 @pytest.mark.parametrize(
