@@ -1,5 +1,6 @@
-"""Encoders: which of a config are compiled, and how."""
+"""Encoders: which of a config are compiled, how, and how many graphs their calls have made."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config
@@ -18,6 +19,29 @@ def chosen(config: Config) -> set[str]:
     return named | ({TEXT} if config["compile"] == "everything" else set())
 
 
+class Watched:
+    """A compiled function that counts the graphs that its calls make."""
+
+    def __init__(self, compiled: Callable[..., Any]) -> None:
+        self.compiled, self.graphs = compiled, 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from torch._dynamo.utils import counters
+
+        before = counters["stats"]["unique_graphs"]
+        made = self.compiled(*args, **kwargs)
+        self.graphs += counters["stats"]["unique_graphs"] - before
+        return made
+
+
+def graphs_of(pipe: "DiffusionPipeline", config: Config) -> dict[str, list[int]]:
+    """TEXT or PICTURE, where the config compiles them -> the graphs that the calls of each encoder have made so far."""
+    vae, wanted = parts.vae(pipe), chosen(config)
+    text = [vars(encoder).get("_compiled_call_impl") for encoder in parts.text_encoders(pipe).values()]
+    held = {TEXT: text, PICTURE: [getattr(vae, "encode", None)]}
+    return {name: [f.graphs if isinstance(f, Watched) else 0 for f in held[name]] for name in held if name in wanted}
+
+
 def compile_them(pipe: "DiffusionPipeline", config: Config, how: dict[str, Any], device: str) -> int:
     """Compile the encoders that the config chooses, with these arguments of torch.compile; their number."""
     import torch
@@ -27,9 +51,10 @@ def compile_them(pipe: "DiffusionPipeline", config: Config, how: dict[str, Any],
         for encoder in parts.text_encoders(pipe).values():
             _install_hooks(encoder, device)
             encoder.compile(**how)
+            vars(encoder)["_compiled_call_impl"] = Watched(encoder._compiled_call_impl)
             compiled += 1
     if PICTURE in chosen(config) and vae is not None:
-        vae.encode = torch.compile(vae.encode, **how)
+        vae.encode = Watched(torch.compile(vae.encode, **how))
         compiled += 1
     return compiled
 

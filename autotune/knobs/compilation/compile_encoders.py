@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
-from autotune.knobs.compilation._encoders import PICTURE, TEXT, chosen
-from autotune.pipelines import parts
+from autotune.knobs.compilation._encoders import PICTURE, TEXT, graphs_of
 from autotune.target import Target
 
 if TYPE_CHECKING:
@@ -35,11 +34,13 @@ def clash(config: Config, target: Target) -> str | None:
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
-    """The compiled encoders, of which torch.compile's wrapper is in place after the calls."""
-    text = parts.text_encoders(pipe).values() if TEXT in chosen(config) else ()
-    count = sum(encoder._compiled_call_impl is not None for encoder in text)
-    encode = getattr(parts.vae(pipe), "encode", None) if PICTURE in chosen(config) else None
-    return Effect(count=count + hasattr(encode, "_torchdynamo_orig_callable"), what="encoders compiled")
+    """The encoders that ran compiled, and their graphs. 0: one that the value names never ran, or not compiled."""
+    made = graphs_of(pipe, config)
+    idle = [name for name, graphs in made.items() if not any(graphs)]
+    if idle:
+        return Effect(count=0, what=f"graphs made by calls of {' and '.join(idle)}")
+    graphs = [number for numbers in made.values() for number in numbers if number]
+    return Effect(count=len(graphs), what=f"encoders compiled, in {sum(graphs)} graphs")
 
 
 KNOB = Knob(

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from autotune.config import Config, Value
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs.compilation._shapes import is_dynamic
+from autotune.pipelines.running import workload_for
 from autotune.target import Target
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+OF_ONE_SIZE = "_graphs_of_one_size"  # an attribute of the pipe
 
 
 def why_not(value: Value, target: Target) -> str | None:
@@ -29,13 +32,22 @@ def clash(config: Config, target: Target) -> str | None:
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
-    """The graphs of all sizes that were called so far; with static shapes, each size has its own."""
+    """The graphs that the other sizes were spared; with static shapes, each size has all graphs of its own.
+
+    Called after the calls of the first size, whose graphs it counts, and after those of every size.
+    """
     from torch._dynamo.utils import counters, get_compilation_metrics
 
-    made = [attempt for attempt in get_compilation_metrics() if attempt.fail_reason is None]
-    recompiled = sum(attempt.recompile_reason is not None for attempt in made)
-    what = f"graphs for all sizes so far, {recompiled} recompilations"
-    return Effect(count=counters["stats"]["unique_graphs"] if made else 0, what=what)
+    made = any(attempt.fail_reason is None for attempt in get_compilation_metrics())
+    graphs, workload = int(counters["stats"]["unique_graphs"]) if made else 0, workload_for(pipe)
+    of_one = vars(pipe).get(OF_ONE_SIZE)
+    if of_one is None or workload is None:
+        vars(pipe)[OF_ONE_SIZE] = graphs
+        return Effect(count=graphs, what="graphs for the first size")
+    others = len(workload.shapes) - 1
+    added = graphs - of_one
+    what = f"graphs spared, of {others * of_one} that {others} more sizes would have: they made {added}"
+    return Effect(count=max(0, others * of_one - added), what=what)
 
 
 KNOB = Knob(

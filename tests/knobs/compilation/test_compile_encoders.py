@@ -29,15 +29,20 @@ def test_both_are_whole_graphs_that_draw_the_same_picture(root: Path) -> None:
     assert KNOB.verify is not None
     assert KNOB.verify(pipe, BOTH, {}).count == 0
     seen: list[str] = []
+    text = BOTH.replace(compile_encoders="text_encoder")
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         seen.append(type(graph).__name__)
         return graph.forward
 
     assert compile_them(pipe, BOTH, {"fullgraph": True, "dynamic": False, "backend": backend}, "cpu") == 2
+    assert str(KNOB.verify(pipe, BOTH, {})) == "0 graphs made by calls of text_encoder and vae_encode", "before a call"
+    pipe.text_encoder(torch.zeros((1, 4), dtype=torch.long))
+    assert str(KNOB.verify(pipe, BOTH, {})) == "0 graphs made by calls of vae_encode", "which is a part of the value"
+    assert str(KNOB.verify(pipe, text, {})) == "1 encoders compiled, in 1 graphs"
     assert np.abs(draw(pipe, FAMILY) - before).max() <= 1 / 255
-    assert len(seen) == 2
-    assert str(KNOB.verify(pipe, BOTH, {})) == "2 encoders compiled"
+    assert len(seen) == 3
+    assert str(KNOB.verify(pipe, BOTH, {})) == "2 encoders compiled, in 3 graphs"
 
 
 def test_a_call_shows_whether_the_vae_encodes(root: Path) -> None:

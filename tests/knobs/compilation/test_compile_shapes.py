@@ -1,7 +1,7 @@
 """compile_shapes: sizes that come later need no graph of their own, whatever was equal in the first call."""
 
 from threading import Thread
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from autotune.building import build
 from autotune.knobs import complete, find_knob
 from autotune.knobs.compilation._shapes import allow_unequal_sizes
 from autotune.knobs.compilation.compile import _how
+from autotune.pipelines.running import remember
 from autotune.workload import Shape
 
 KNOB = find_knob("compile_shapes")
@@ -62,16 +63,30 @@ def test_tracing_has_no_dynamic_shapes() -> None:
     assert KNOB.clash(DYNAMIC, make_target()) is None
 
 
-def test_the_graphs_of_all_sizes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def verified(monkeypatch: pytest.MonkeyPatch, *graphs: int) -> list[str]:
+    """What is said after so many graphs: after the calls of the first size, and after those of three."""
     from torch._dynamo import utils
 
-    attempts: list[Any] = [
-        type("Attempt", (), {"fail_reason": None, "recompile_reason": reason}) for reason in (None, "size", None)
+    pipe = SimpleNamespace()
+    remember(pipe, workload=make_target(sizes=3).workload)
+    monkeypatch.setattr(utils, "get_compilation_metrics", lambda: [SimpleNamespace(fail_reason=None)])
+    said = []
+    for number in graphs:
+        monkeypatch.setitem(utils.counters["stats"], "unique_graphs", number)
+        assert KNOB.verify is not None
+        said.append(str(KNOB.verify(pipe, DYNAMIC, {})))
+    return said
+
+
+def test_the_graphs_that_other_sizes_need_not_make_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(monkeypatch, 4, 5) == [
+        "4 graphs for the first size",
+        "7 graphs spared, of 8 that 2 more sizes would have: they made 1",
     ]
-    monkeypatch.setattr(utils, "get_compilation_metrics", lambda: attempts)
-    monkeypatch.setitem(utils.counters["stats"], "unique_graphs", 3)
-    assert KNOB.verify is not None
-    assert str(KNOB.verify(None, DYNAMIC, {})) == "3 graphs for all sizes so far, 1 recompilations"
+
+
+def test_sizes_that_are_compiled_anew_each_are_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(monkeypatch, 4, 12)[1] == "0 graphs spared, of 8 that 2 more sizes would have: they made 8"
 
 
 def test_a_plain_script_allows_sizes_that_differ_later() -> None:
