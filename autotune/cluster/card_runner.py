@@ -9,7 +9,7 @@ from typing import Self
 
 from autotune.cluster.cards import NO_CARD_S, Card
 from autotune.cluster.crew import Crew, keep_files
-from autotune.cluster.messenger import Done, Gone, Lost, Ready
+from autotune.cluster.messenger import Done, Gone, Lost, Ready, this_host
 from autotune.cluster.order import Order, Result, make_order
 from autotune.config import Config
 from autotune.device import UsedCard
@@ -94,10 +94,11 @@ class CardRunner(Runner):
         for _ in range(ATTEMPTS):
             ticket, card = next(self.crew.tickets), self._free_card()
             self.where = card.used
-            self.crew.messenger.give(ticket, card.index, order, self.folder.path)
+            fetch = not card.fetched and card.host != this_host()
+            self.crew.messenger.give(ticket, card.index, order.model_copy(update={"fetch": fetch}), self.folder.path)
             result, files = self._result(ticket)
             why = result.trouble or result.refused or ""
-            card.uuid = result.device.uuid if result.device else card.uuid
+            card.heard(result)
             if result.outcome is not None and not card.is_one_of(self.apart):
                 self._card, self.where = card, card.used
                 files.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from autotune.cluster.order import Result
 from autotune.device import UsedCard
 from autotune.measurement import Measurement
 from autotune.statistics.drift import ANCHOR_EVERY, process_spread, slowdowns
@@ -25,6 +26,7 @@ class Card:
     is_here   its node lives
     uuid      of the GPU, once it has run something; None: not known, or a processor
     off       by which share it is slower (above 0) or faster than the others, beyond the noise; None: it is not
+    fetched   a run has found there all that it loads
     lost      orders that were lost on it, one after the other, while its node lived
     """
 
@@ -38,10 +40,16 @@ class Card:
     off: float | None = None
     lost: int = 0
     uuid: str | None = None
+    fetched: bool = False
 
     @property
     def used(self) -> UsedCard:
         return UsedCard(name=self.name, uuid=self.uuid)
+
+    def heard(self, result: Result) -> None:
+        """A run on it has ended."""
+        self.uuid = result.device.uuid if result.device else self.uuid
+        self.fetched = self.fetched or result.outcome is not None
 
     def is_one_of(self, used: Iterable[UsedCard]) -> bool:
         """Has it made runs of these? Of a GPU, the name may be another one's of its host when a search goes on."""

@@ -30,7 +30,7 @@ class Crew:
         """A card has come, or has come back. Returns its name and what is to be said of it."""
         old = self.cards.get(news.card)
         if old is not None and old.host == news.host:  # its node was restarted, or the connection was
-            old.is_here, old.since, old.uuid = True, None, None
+            old.is_here, old.since, old.uuid, old.fetched = True, None, None, False
             return old.name, "is back"
         others = sum(card.host == news.host for card in self.cards.values())
         card = Card(news.card, f"{news.host}/gpu-{others}", news.host)

@@ -157,7 +157,7 @@ class ParallelExplorer(Explorer):
             reuse = plan_reuse(*args, card=card.name)
         order = make_order(self.orders, self._place(work), work.config, earlier=trials, reuse=reuse)
         pictures = work.origin is not None or not self.study.anchors
-        fetch = card.since is None and card.host != this_host()
+        fetch = not card.fetched and card.host != this_host()
         return order.model_copy(update={"pictures": pictures, "fetch": fetch})
 
     # -- what became of it -----------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class ParallelExplorer(Explorer):
             return
         card, work = self._returned(news.ticket)
         result = news.result
-        card.uuid = result.device.uuid if result.device else card.uuid
+        card.heard(result)
         if result.refused is not None:
             self._refuse(card, f"is not like the others: {result.refused}")
             if work.origin is not None:

@@ -26,7 +26,8 @@ class Order(FrozenModel):
     target     of the study; the worker puts its own card in place of the study's, if the two are alike
     version    of autotune
     niceness   of the searching process, as the kernel has it
-    fetch      the worker's host may lack the weights: probe the pipeline first, which downloads them
+    fetch      the worker's host may lack the weights and the hub's kernels: probe the pipeline first, which downloads
+               them
     busy       the user takes timings as they come
     hub_kernels  the user allows attention kernels of the hub to run
     run_code   the user allows the function that builds the pipe to run

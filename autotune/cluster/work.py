@@ -67,6 +67,7 @@ def _run(order: Order, scratch: Path) -> Result:
         runner.gate = gate
         if order.fetch:
             _fetch(order, device, scratch / "probe")
+            began = time.monotonic()
         place = scratch / order.place
         outcome: Measurement | Failure | Quality
         if order.draw is not None:
@@ -159,7 +160,7 @@ def _runner(order: Order, device: Device, scratch: Path) -> GatedRunner:
 
 
 def _fetch(order: Order, device: Device, place: Path) -> None:
-    """Download what the pipeline lacks on this host. Raises UserError."""
+    """Download what the pipeline and its kernels lack on this host. Raises UserError."""
     prompts = order.target.workload.prompts
     job = ProbeJob(pipeline=order.target.pipeline, device=device, prompts=prompts, quick=True)
     answer = isolate.run(place, job, timeout_s=PROBE_TIMEOUT_S, isolation="spawn")

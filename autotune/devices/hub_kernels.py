@@ -7,6 +7,7 @@ DIFFUSERS_TRUST_REMOTE_KERNELS=true as well, which autotune never sets. Never ru
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,29 @@ def fetch(backend: str, revision: str | None = None) -> str:
     if found is None:
         raise UserError(f"the attention kernel {backend} comes from a folder (LOCAL_KERNELS), not from the hub.")
     return found
+
+
+def fetch_recorded(revisions: Mapping[str, str]) -> None:
+    """Download the kernels that another machine has recorded, where the user allows it, so that trials find them here.
+
+    revisions  part of a pipeline -> its revision: of a kernel, backend -> commit. Other parts are left alone
+
+    Raises UserError for a kernel that can't be had.
+    """
+    from diffusers.models import attention_dispatch
+
+    known = {backend.value for backend in attention_dispatch._HUB_KERNELS_REGISTRY} if allowed() else set()
+    for backend in sorted(known & revisions.keys()):
+        try:
+            fetch(backend, revisions[backend])
+        except UserError:
+            raise
+        except Exception as error:  # of many classes: of the network, of `kernels`, of the kernel itself
+            why = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"the attention kernel {backend} of the hub can't be had here at {revisions[backend]} "
+                f"({type(error).__name__}: {why.rstrip('.')})."
+            ) from None
 
 
 def commit_of(file: str) -> str | None:

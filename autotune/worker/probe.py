@@ -8,6 +8,7 @@ from typing import Any
 from autotune.device import Device
 from autotune.devices import shared_int8, torch_name
 from autotune.devices.attention_calls import ask
+from autotune.devices.hub_kernels import fetch_recorded
 from autotune.devices.probe import broken, probe_device, versions
 from autotune.errors import UserError
 from autotune.job import ProbeJob
@@ -48,7 +49,9 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
         scorer_folder(pipeline.scorer)  # may download it
         signal.setitimer(signal.ITIMER_REAL, left_s)
         notes += _unscored(Clip(pipeline.scorer), job.prompts, cut)
-    if not job.quick:  # last: a kernel may leave the GPU unusable to this process
+    if job.quick:  # on another host than the search's: what a trial there must find on its disk
+        fetch_recorded(job.pipeline.part_revisions)
+    else:  # last: a kernel may leave the GPU unusable to this process
         kinds = {(head, masked) for head, masked, _ in traits.step_attention}
         answers, commits = ask(torch_name(device), kinds)
         device = device.model_copy(update={"attention": answers, "shared_int8_fault": _shared_int8(device, traits)})

@@ -38,6 +38,7 @@ def test_pick_and_baseline_run_on_one_card_in_turn(tmp_path: Path) -> None:
             while (news := cluster.news(0)) is not None:  # the other cards
                 team.joined(news)  # type: ignore[arg-type]
     assert [card for _, card, _ in cluster.given] == [0] * 4
+    assert [order.fetch for _, _, order in cluster.given] == [True, False, False, False], "nothing has run there before"
     assert cluster.most_at_once == 1
     orders = [order for _, _, order in cluster.given]
     assert {(order.isolation, order.pictures) for order in orders} == {("spawn", False)}

@@ -13,7 +13,7 @@ from made_up import record
 from made_up_cluster import MadeUp, made_up
 
 from autotune.cluster.cards import Card
-from autotune.cluster.messenger import Done, Gone, Lost, News, Ready
+from autotune.cluster.messenger import Done, Gone, Lost, News, Ready, this_host
 from autotune.cluster.order import Order
 from autotune.cluster.team import Team
 from autotune.cluster.waiting import Waiting, Work
@@ -85,6 +85,22 @@ def test_all_cards_work_and_each_runs_the_baseline_before_its_trials(tmp_path: P
     assert read_trials(search.folder) == search.study.trials
     assert (search.folder.trial(7) / "images").is_dir(), "the files of a trial are in its folder"
     assert not list((tmp_path / "arriving").iterdir())
+
+
+def test_another_host_fetches_what_it_lacks_before_its_first_run_and_again_when_it_is_back(tmp_path: Path) -> None:
+    cluster = made_up(tmp_path, hosts=(this_host(), "b"))
+
+    def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
+        if card == 1 and sum(own == 1 for _, own, _ in cluster.given) == 4:
+            return [Gone(1), Lost(ticket, "its node is gone"), Ready(1, "b")]
+        return [cluster.done(ticket, card, order)]
+
+    cluster.answer = answer
+    Exploring(tmp_path / "study", cluster)
+    fetches = [[order.fetch for _, own, order in cluster.given if own == card] for card in (0, 1)]
+    assert not any(fetches[0])
+    assert fetches[1][:6] == [True, False, False, False, True, False]
+    assert sum(fetches[1]) == 2
 
 
 def test_a_trial_counts_as_a_ratio_to_its_own_cards_baseline(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Orders, parcels, and who may take part: decisions without a cluster."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from autotune.cluster.cards import off, off_words
 from autotune.cluster.open import choose_settings, open_team, read_workers
 from autotune.cluster.order import Order, make_order, needed
 from autotune.cluster.parcel import pack, unpack
+from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.knobs import complete
@@ -204,6 +206,17 @@ def test_what_the_user_allows_travels_with_the_order(tmp_path: Path, monkeypatch
     assert order(tmp_path).hub_kernels
     work._take_variables({})
     assert not order(tmp_path).hub_kernels, "the worker's host alone allows nothing"
+
+
+def test_what_a_host_downloads_first_is_no_part_of_a_runs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = order(tmp_path, target=make_target(device=find_device("cpu")), fetch=True)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(work, "unlike", lambda *args: None)
+    monkeypatch.setattr(work, "_fetch", lambda *args: time.sleep(0.5))
+    monkeypatch.setattr(work.GatedRunner, "run", lambda *args, **options: measured(1).outcome)
+    result = work._run(made, tmp_path)
+    assert result.outcome == measured(1).outcome
+    assert result.seconds < 0.5
 
 
 def test_a_quick_search_times_fewer_calls_on_its_workers_too(tmp_path: Path) -> None:

@@ -55,6 +55,26 @@ def test_nothing_is_loaded_unless_the_user_allows_it(loads: list[Any], monkeypat
     assert loads == []
 
 
+def test_a_worker_fetches_the_recorded_kernels_at_their_commits_and_says_which_it_can_not_have(
+    loads: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"flash_hub": OTHER, "lora": "c" * 40}
+    monkeypatch.delenv("AUTOTUNE_HUB_KERNELS", raising=False)
+    hub_kernels.fetch_recorded(parts)
+    assert loads == [], "it is not allowed there"
+    monkeypatch.setenv("AUTOTUNE_HUB_KERNELS", "accept")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub_kernels.fetch_recorded(parts)
+    assert loads == [(OTHER, None)]
+
+    def unreachable(*args: object, **options: object) -> None:
+        raise OSError("the hub is not in reach.\nMore.")
+
+    monkeypatch.setattr(hub_kernels, "fetch", unreachable)
+    with pytest.raises(UserError, match=rf"flash_hub of the hub can't be had here at {OTHER} \(OSError: the hub"):
+        hub_kernels.fetch_recorded(parts)
+
+
 def test_the_commit_that_was_loaded_is_told(loads: list[Any], allowed: None) -> None:
     assert hub_kernels.fetch("flash_hub") == COMMIT
     assert loads == [(None, 3)]
