@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import shutil
@@ -15,11 +16,13 @@ from typing import IO, Any, Protocol
 
 from autotune.cluster.order import Order, Result
 from autotune.cluster.settings import Settings
-from autotune.errors import UserError
+from autotune.errors import UserError, shown
 from autotune.frozen_model import write_json
 from autotune.isolation import INTERPRETER, SAFE_PATH
 
 COMMAND = (*INTERPRETER, "-m", "autotune.cluster.courier")
+LOG = logging.getLogger("autotune")
+GARBLED = "garbled"  # in place of a line that is no message
 CLOSES_S = 8.0  # then the courier is killed, and Ray ends what it has left
 REFUSED = b"InvalidAuthToken"  # what Ray's log says where a token is missing
 RESTARTS = 5  # of the courier, one after the other without a result in between
@@ -90,6 +93,7 @@ class RayMessenger:
         self._backlog: list[News] = []
         self._failures = 0
         self._token = False  # give this user's token
+        self._warned = False  # of a line that is no message
         self._log_at = 0  # where the log of the present courier begins
         self._process: subprocess.Popen[str] | None = None
         self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -119,6 +123,8 @@ class RayMessenger:
             return None
         if message is None:
             return self._fallen("the process that talks to Ray has ended")
+        if message["says"] == GARBLED:
+            return self._fallen(self._garbled(message["line"]))
         if message["says"] == "unreachable":
             self._token = self._token or self._is_asked_for_a_token()
             return self._fallen(message["why"])
@@ -137,6 +143,14 @@ class RayMessenger:
             process.kill()
             process.wait()
         shutil.rmtree(self.folder / "arriving", ignore_errors=True)
+
+    def _garbled(self, line: str) -> str:
+        """Why its orders are lost, as a clause: which of them the line told of can't be known."""
+        why = f"the process that talks to Ray has said what is no message, {shown(line.strip())}"
+        if not self._warned:
+            LOG.warning("%s: it is started again, and what it was to run is given out again.", why)
+        self._warned = True
+        return why
 
     def _is_asked_for_a_token(self) -> bool:
         """Has the cluster just asked for a token, and has this user one?
@@ -162,6 +176,7 @@ class RayMessenger:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                errors="replace",
                 start_new_session=True,  # Ctrl-C ends the search, which ends it
                 env=_environment(self.settings, token=self._token),
             )
@@ -226,9 +241,17 @@ def _environment(settings: Settings, *, token: bool) -> dict[str, str]:
 
 
 def _hear(lines: IO[str], put: Callable[[dict[str, Any] | None], None]) -> None:
+    """Each message, up to a line that is none: whatever that one has told is lost, so nothing is heard after it."""
     with lines:
         for line in lines:
-            put(json.loads(line))
+            try:
+                message = json.loads(line)
+            except ValueError:
+                message = None
+            if not isinstance(message, dict) or "says" not in message:
+                put({"says": GARBLED, "line": line})
+                return
+            put(message)
     put(None)
 
 

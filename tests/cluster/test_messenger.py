@@ -68,6 +68,44 @@ def test_when_the_courier_ends_its_cards_go_first_then_its_orders_are_lost_and_i
     assert opened._process is None
 
 
+# At the first order, the first of its processes says this, and then ends or goes on.
+GARBLES = """
+import json, os, sys
+print(json.dumps({"says": "ready", "card": 0, "host": "a"}), flush=True)
+sys.stdin.readline()
+sys.stdout.buffer.write(LINE)
+sys.stdout.flush()
+if ENDS:
+    os._exit(1)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("line", [b'{"says": "rea', b"\xff\xfe\n", b"3\n", b'{"ticket": 1}\n', b"\n"])
+def test_a_line_that_is_no_message_loses_no_order_and_is_said_once(
+    tmp_path: Path,
+    opened: RayMessenger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    line: bytes,
+) -> None:
+    """One without an end is of a process that was killed while it wrote."""
+    source = GARBLES.replace("LINE", repr(line)).replace("ENDS", str(not line.endswith(b"\n")))
+    (tmp_path / "garbles.py").write_text(source)
+    monkeypatch.setattr(messenger, "COMMAND", (sys.executable, str(tmp_path / "garbles.py")))
+    assert opened.news(20.0) == Ready(0, "a")
+    give(opened, tmp_path, 1, 0)
+    assert opened.news(20.0) == Gone(0)
+    lost = opened.news(20.0)
+    assert isinstance(lost, Lost)
+    assert (lost.ticket, "has said what is no message" in lost.why) == (1, True)
+    assert opened.news(20.0) == Ready(0, "a"), "it was started again"
+    give(opened, tmp_path, 2, 0)
+    assert [opened.news(20.0) for _ in range(2)] == [Gone(0), Lost(2, lost.why)]
+    assert len([record for record in caplog.records if "no message" in record.message]) == 1
+    opened.close()
+
+
 def test_a_cluster_that_is_never_reached_ends_the_search_with_the_reason(
     tmp_path: Path, opened: RayMessenger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
