@@ -42,7 +42,10 @@ def search(
     calls: Call,
     *,
     budget: Annotated[int, typer.Option(help="Trials of the whole study, the baseline among them.")] = 50,
-    study: Annotated[Path | None, typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE.")] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="Its folder. Default: reports/DATE-PIPELINE-DEVICE, and a digest of the other options."),
+    ] = None,
     time_budget: Annotated[
         str | None, typer.Option(help="Start no trial that would end after this long, such as 30m.")
     ] = None,

@@ -1,9 +1,13 @@
 """Request: the options of a search, checked as far as possible before a process is started."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from autotune.config import Config, Value, read_value
 from autotune.device import Device
@@ -59,11 +63,38 @@ class Request:
     team: Team | None = None
 
 
-def default_folder(pipeline: Pipeline, device: Device) -> Path:
-    """`reports/2026-11-21-sd15-cpu`, with what was requested beside the pipeline: `...-sd15-image2image-cpu`."""
+def default_folder(pipeline: Pipeline, device: Device, asked: Mapping[str, Any] = MappingProxyType({})) -> Path:
+    """`reports/2026-11-21-sd15-cpu`, with what was requested beside the pipeline: `...-sd15-image2image-cpu`.
+
+    asked  what makes it another study than pipeline and device alone, see asked_beyond(): a digest of it ends the name
+    """
     values = (value.replace(":", "-") for value in requested_options(pipeline).values())
     requested = [Path(value).name.lower().removesuffix(".safetensors") for value in values]
-    return Path("reports") / "-".join([date.today().isoformat(), pipeline.slug, *requested, device.slug])
+    digest = [sha256(repr(sorted(asked.items())).encode()).hexdigest()[:6]] if asked else []
+    return Path("reports") / "-".join([date.today().isoformat(), pipeline.slug, *requested, device.slug, *digest])
+
+
+def asked_beyond(
+    call: Callable[..., Any], given: Mapping[str, Any], pipeline: Pipeline, device: Device, same: Collection[str]
+) -> dict[str, Any]:
+    """The arguments of `call` that are not at their defaults, without those with which a study goes on (`same`).
+
+    The pipeline and the device are among them where their parts of the folder's name don't tell them from others.
+    """
+    defaults = {name: _plain(known.default) for name, known in inspect.signature(call).parameters.items()}
+    asked = {name: _plain(value) for name, value in given.items() if name not in same}
+    defaults |= {"pipeline": pipeline.slug, "device": 0}
+    asked["device"] = device.index
+    return {name: value for name, value in asked.items() if value != defaults[name]}
+
+
+def _plain(value: object) -> object:
+    """The value in a form that is the same for equal ones."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((name, _plain(each)) for name, each in value.items())) or None
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return tuple(map(_plain, value)) or None
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_quality_drop(limit: float | None, pipeline: Pipeline) -> float:

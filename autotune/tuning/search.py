@@ -48,10 +48,15 @@ from autotune.tuning.events import BaselineChosen, BaselineRejected, Listener, P
 from autotune.tuning.explore import Explorer, Team
 from autotune.tuning.export import export, read_thumbnails
 from autotune.tuning.probe_space import PROMPTS_IN_SEARCH, default_prompts, default_space
-from autotune.tuning.request import Request, default_folder, read_baseline, read_quality_drop
+from autotune.tuning.request import Request, asked_beyond, default_folder, read_baseline, read_quality_drop
 from autotune.workload import read_prompts, request_workload
 
 PROMPTS_OF_USERS = 32  # of a --prompts file, at most this many are drawn in each trial; the pick is judged by all
+# Arguments of search() with which a study goes on, whatever they were before.
+GOES_ON = (
+    *("study", "command", "team", "listen", "budget", "time_budget_s", "timeout_s", "sampler", "warm_start"),
+    *("reuse", "thrift", "confirm_rounds", "confirm_pairs", "quick", "run_code"),
+)
 QUICK_TIMING_S = 2.0  # of timed calls of a trial; without --quick 10, where their noise is not known before
 
 
@@ -198,7 +203,7 @@ def search(
                       says so. Called again without it, the pick is confirmed with full care
 
     The study:
-    study             its folder; None: reports/DATE-PIPELINE-DEVICE
+    study             its folder; None: reports/DATE-PIPELINE-DEVICE, and a digest of what else makes it another study
     command           the command line that is recorded in the study and in best.json
     team              runs several trials at the same time, see autotune/cluster; None: here, one after the other
     listen            is called with each event of the search, see events.py
@@ -206,6 +211,7 @@ def search(
     A warm start orders the first trials and informs our sampler; no figure of an earlier study enters the result.
     Raises UserError for input that can't be used, where possible before anything heavy is loaded.
     """
+    given = dict(locals(), exclude=(exclude := tuple(exclude)))
     loaded: dict[str, Any] = {"task": task, "controlnet": controlnet, "lora": lora, "config": config}
     loaded |= {"scheduler": scheduler, "ip_adapter": ip_adapter, "textual_inversion": textual_inversion}
     loaded |= {"variant": variant, "revision": revision, "factory": factory, "run_code": run_code}
@@ -213,6 +219,7 @@ def search(
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     found_device = find_device(device)
+    asked = asked_beyond(search, given, described, found_device, GOES_ON)
     all_prompts = read_prompts(Path(prompts)) if prompts else default_prompts(described)
     in_search = all_prompts.first(PROMPTS_OF_USERS if prompts else PROMPTS_IN_SEARCH)
     request = Request(
@@ -253,7 +260,7 @@ def search(
             max_quality_drop=read_quality_drop(max_quality_drop, described),
             max_worst_place_levels=read_levels(max_worst_place_levels),
         ),
-        folder=StudyFolder(Path(study) if study else default_folder(described, found_device)),
+        folder=StudyFolder(Path(study) if study else default_folder(described, found_device, asked)),
         earlier=[Path(path) for path in warm_start],
         isolation=isolation,
         reuse=reuse if thrift is None else thrift,
