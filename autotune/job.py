@@ -31,6 +31,7 @@ class ProbeJob(FrozenModel):
     prompts              are checked against the lengths that the pipeline's and the scorer's text encoders read
     steps                that the user requested, which are tried; None: the pipeline's own number
     arguments            of the call, that the user requested
+    negative_prompt      that the user requested
     timeout_s            the longest that it may take once everything is downloaded; None: no limit
     configurations_only  download no weights: a pipeline that is not on this disk is described by its configurations,
                          and a preset by those that ship with autotune
@@ -43,6 +44,7 @@ class ProbeJob(FrozenModel):
     prompts: tuple[str, ...]
     steps: int | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
+    negative_prompt: str | None = None
     timeout_s: float | None = None
     configurations_only: bool = False
     quick: bool = False

@@ -60,6 +60,7 @@ def probe(
         prompts=prompts.texts,
         steps=request.steps,
         arguments=dict(request.call),
+        negative_prompt=request.negative_prompt,
         timeout_s=timeout_s,
         configurations_only=configurations_only,
         quick=quick,

@@ -1,5 +1,6 @@
 """Inspect: the traits of a pipeline, read off its real classes, built without weights on torch's "meta" device."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,12 +41,20 @@ def assembled(pipeline: Pipeline) -> "DiffusionPipeline":
     return pipe
 
 
-def read_traits(pipe: "DiffusionPipeline", pipeline: Pipeline, *, rehearsed: bool) -> Traits:
+def read_traits(
+    pipe: "DiffusionPipeline",
+    pipeline: Pipeline,
+    *,
+    rehearsed: bool,
+    given: Mapping[str, Any] | None = None,
+    negative_prompt: str | None = None,
+) -> Traits:
     """The traits of an assembled pipe. Downloads the VAEs that could replace its own.
 
-    rehearsed  also those that rehearsed calls show, which takes seconds; otherwise they have their defaults
+    rehearsed               also those that rehearsed calls show, which takes seconds; else they have their defaults
+    given, negative_prompt  what the user gives to the call, see facts_of()
     """
-    seen: dict[str, Any] = facts_of(pipe) if rehearsed else {**UNSEEN, "unknown": {}}
+    seen: dict[str, Any] = facts_of(pipe, given, negative_prompt) if rehearsed else {**UNSEEN, "unknown": {}}
     of_call = _of_call(pipe)
     seen["unknown"] |= of_call.pop("unknown")
     return Traits(

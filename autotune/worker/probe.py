@@ -38,7 +38,9 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_REAL, job.timeout_s or 0.0)
     components = components_of(job.pipeline, readable)
     pipe = assembled(readable)
-    traits = read_traits(pipe, readable, rehearsed=not job.quick).model_copy(update={"components": components})
+    given: dict[str, Any] = {"given": job.arguments, "negative_prompt": job.negative_prompt}
+    traits = read_traits(pipe, readable, rehearsed=not job.quick, **given)
+    traits = traits.model_copy(update={"components": components})
     pipeline = job.pipeline.model_copy(update={**revisions(readable), **tokens(readable), "traits": traits})
     if job.steps is not None:
         check_steps(pipe, job.steps)

@@ -40,6 +40,30 @@ def kept(name: str, root: Path) -> set[tuple[str, str, bool, bool]]:
     return {(k.model, k.after, k.by_scheduler, k.guided) for k in facts(name, root)["kept_outputs"] if not k.negative}
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("IFPipeline", {}),  # changes the shape of an operation's result in place
+        ("HiDreamImagePipeline", {}),  # counts the tokens of each expert, which needs values
+        ("AnyFlowFARPipeline", {}),  # flex_attention takes no empty tensors
+        ("StableDiffusionXLControlNetUnionPipeline", {"given": {"control_mode": [0]}}),  # must be given it
+    ],
+)
+def test_calls_that_need_values_or_arguments_can_be_rehearsed(name: str, given: dict[str, Any], root: Path) -> None:
+    pipe = pipe_of(name, root)
+    memory = dict[Any, Any]()
+    for _ in range(2):  # the second finds in memory what operations gave
+        assert rehearse(pipe, workload(pipe, "a", guided=True, **given), memory=memory).fault is None
+
+
+def test_traits_of_a_call_that_needs_what_the_user_gives_are_known_with_it(root: Path) -> None:
+    unknown = facts("EasyAnimatePipeline", root)["unknown"]
+    assert "a call without weights failed (TypeError" in unknown["step_attention"]
+    seen = facts_of(pipe_of("EasyAnimatePipeline", root), {}, "a grey square")
+    assert seen["unknown"] == {}
+    assert seen["step_attention"]
+
+
 def test_two_text_encoders_whose_outputs_are_joined_and_a_cast_vae(root: Path) -> None:
     seen = facts("StableDiffusionXLPipeline", root)
     pair = ("text_encoder", "text_encoder_2", False)

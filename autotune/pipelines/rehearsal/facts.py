@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,28 +23,39 @@ SHORT, LONG = "a", "a red circle above a blue star beside a green tree " * 4  # 
 GUIDED = 5.0  # a guidance scale that acts
 SIDE = 256  # the most pixels of a side, as the size matters to no trait; a multiple of what models need
 
+MakeWorkload = Callable[..., Workload]  # (prompt, guided=): see workload()
 
-def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
+
+def facts_of(
+    pipe: "DiffusionPipeline", given: Mapping[str, Any] | None = None, negative_prompt: str | None = None
+) -> dict[str, Any]:
     """Fields of Traits, from calls of the pipe with empty weights: with guidance, without, and with a longer prompt.
 
     The first is in float16, because some pipelines then cast the VAE to float32.
+
+    given, negative_prompt  what the user gives to the call; used where a call fails without them: some classes need
+                            one of them, but can't say it
     """
     guided, memory = call.guided_above(pipe) is not None, dict[Any, Any]()
+    make: MakeWorkload = functools.partial(workload, pipe)
     how: dict[str, Any] = {"memory": memory, "dtype": torch.float16}
-    first = rehearse(pipe, workload(pipe, SHORT, guided=guided), **how)
+    first = rehearse(pipe, make(SHORT, guided=guided), **how)
+    if first.fault and (given or negative_prompt):
+        make = functools.partial(workload, pipe, given=given, negative_prompt=negative_prompt)
+        first = rehearse(pipe, make(SHORT, guided=guided), **how)
     casts = torch.float32 in first.decoded_in
     if first.fault:  # models that keep some weights in float32 can't be given float16 alone
         memory.clear()
         how["dtype"] = None
-        first = rehearse(pipe, workload(pipe, SHORT, guided=guided), **how)
+        first = rehearse(pipe, make(SHORT, guided=guided), **how)
     calls = [(first, guided)]
     if guided:
-        calls.append((rehearse(pipe, workload(pipe, SHORT, guided=False), **how), False))
-    negative = _with_negative_prompt(pipe, how)
+        calls.append((rehearse(pipe, make(SHORT, guided=False), **how), False))
+    negative = _with_negative_prompt(pipe, make, how)
     replaced: list[bool] = []
     named: list[bool] = []
     noting: dict[str, Any] = {**how, "until": "given", "change": _noting(replaced, named)}
-    longer = rehearse(pipe, workload(pipe, LONG, guided=guided), **noting)
+    longer = rehearse(pipe, make(LONG, guided=guided), **noting)
     fault = next((seen.fault for seen in (*(seen for seen, _ in calls), negative, longer) if seen.fault), None)
     return {
         "step_attention": tuple(sorted({kind for name in parts.step_models(pipe) for kind in _attention(first, name)})),
@@ -54,13 +65,13 @@ def facts_of(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "vae_upcasts_fp16": casts,
         "sets_processors": any(replaced),
         "names_sample": any(named),
-        "fuses_qkv": _fuses_qkv(pipe, first, memory),
-        "block_caches": _block_caches(pipe, memory),
+        "fuses_qkv": _fuses_qkv(pipe, make, first, memory),
+        "block_caches": _block_caches(pipe, make, memory),
         "guidance_doubles": len(calls) > 1 and guidance_doubles(pipe, calls[0][0], calls[1][0]),
         "encodes_apart": bool(first.encodes) and all(all(seen.encodes) for seen in (first, negative, longer)),
         "vae_encodes": first.vae_encodes,
         "used_directly": tuple(sorted(first.used_directly)),
-        "scheduler_faults": _scheduler_faults(pipe, first, how),
+        "scheduler_faults": _scheduler_faults(pipe, make, first, how),
         "unknown": {"step_attention": f"a call without weights failed ({fault})"} if fault else {},
     }
 
@@ -88,7 +99,7 @@ def begins_with_the_prompt(cls: type["DiffusionPipeline"]) -> bool:
     )
 
 
-def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen, memory: dict[Any, Any]) -> bool:
+def _fuses_qkv(pipe: "DiffusionPipeline", make: MakeWorkload, plain: Seen, memory: dict[Any, Any]) -> bool:
     """Does the denoiser compute with fused projections once diffusers has fused them? On some models it does not."""
     if not hasattr(parts.denoiser(pipe), "fuse_qkv_projections"):
         return False
@@ -97,16 +108,16 @@ def _fuses_qkv(pipe: "DiffusionPipeline", plain: Seen, memory: dict[Any, Any]) -
         parts.denoiser(stand_in).fuse_qkv_projections()
 
     remembered = _OfOthers(memory, parts.denoiser_name(pipe))
-    short = workload(pipe, SHORT, guided=False)
+    short = make(SHORT, guided=False)
     fused = rehearse(pipe, short, until="denoised", change=fuse, memory=remembered)
     return fused.fault is None and bool(fused.rows.keys() - plain.rows.keys())
 
 
-def _block_caches(pipe: "DiffusionPipeline", memory: dict[Any, Any]) -> tuple[str, ...]:
+def _block_caches(pipe: "DiffusionPipeline", make: MakeWorkload, memory: dict[Any, Any]) -> tuple[str, ...]:
     """The caches of diffusers with which a call of the pipe works and reuses blocks."""
     if not tells_calls_apart(pipe):
         return ()
-    short = workload(pipe, SHORT, guided=False)
+    short = make(SHORT, guided=False)
     if short.steps < 2:
         return ()
     remembered = _OfOthers(memory, parts.denoiser_name(pipe))
@@ -125,16 +136,23 @@ class _OfOthers(dict[Any, Any]):
         return key[0] != self.denoiser and super().__contains__(key)
 
 
-def workload(pipe: "DiffusionPipeline", prompt: str, *, guided: bool) -> Workload:
-    """A call of one small picture in few steps."""
-    negative = call.negative_prompt(pipe) if guided else None
+def workload(
+    pipe: "DiffusionPipeline",
+    prompt: str,
+    *,
+    guided: bool,
+    given: Mapping[str, Any] | None = None,
+    negative_prompt: str | None = None,
+) -> Workload:
+    """A call of one small picture in few steps. `given`: arguments of the call."""
+    negative = call.negative_prompt(pipe) or negative_prompt if guided else None
     scale = GUIDED if guided else call.guided_above(pipe) or 0.0  # PRX refuses less than 1
     steps = min(2, call.default(pipe, "num_inference_steps") or 2)
     size = call.default_size(pipe)
     width, height = (SIDE, SIDE) if isinstance(size, str) else (min(side, SIDE) for side in size)
     how: dict[str, Any] = {"steps": steps, "guidance_scale": scale, "negative_prompt": negative}
     how["frames"] = 2 * parts.cell_frames(pipe) + 1 if call.frames_argument(pipe) else None
-    return Workload(prompts=(prompt,), width=width, height=height, **how)
+    return Workload(prompts=(prompt,), width=width, height=height, call=dict(given or {}), **how)
 
 
 def _attention(seen: Seen, model: str) -> set[tuple[int, bool, bool]]:
@@ -165,7 +183,9 @@ def _noting(replaced: list[bool], named: list[bool]) -> Callable[[Any], None]:
     return change
 
 
-def _scheduler_faults(pipe: "DiffusionPipeline", first: Seen, how: dict[str, Any]) -> dict[str, str]:
+def _scheduler_faults(
+    pipe: "DiffusionPipeline", make: MakeWorkload, first: Seen, how: dict[str, Any]
+) -> dict[str, str]:
     """Why other schedulers can't take the steps: what a call hands to its own is tried, and a whole call."""
     if getattr(pipe, "scheduler", None) is None:
         return {}
@@ -177,18 +197,19 @@ def _scheduler_faults(pipe: "DiffusionPipeline", first: Seen, how: dict[str, Any
         def change(stand_in: Any) -> None:
             vars(stand_in)["scheduler"] = scheduler
 
-        return rehearse(pipe, workload(pipe, SHORT, guided=False), **how, change=change).fault
+        return rehearse(pipe, make(SHORT, guided=False), **how, change=change).fault
 
     return faults(pipe, first.timesteps, tried)
 
 
-def _with_negative_prompt(pipe: "DiffusionPipeline", how: dict[str, Any]) -> Seen:
+def _with_negative_prompt(pipe: "DiffusionPipeline", make: MakeWorkload, how: dict[str, Any]) -> Seen:
     """A call with a negative prompt, of a pipe that takes one beside its own guidance; else nothing is seen."""
     second = "true_cfg_scale"
     if second not in call.parameters(pipe) or call.guidance_argument(pipe) == second:
         return Seen()
-    changes = {"negative_prompt": SHORT, "call": {second: GUIDED}}
-    return rehearse(pipe, workload(pipe, SHORT, guided=True).model_copy(update=changes), **how)
+    guided = make(SHORT, guided=True)
+    changes = {"negative_prompt": SHORT, "call": {**guided.call, second: GUIDED}}
+    return rehearse(pipe, guided.model_copy(update=changes), **how)
 
 
 def _kept(calls: list[tuple[Seen, bool]], *, negative: bool = False) -> list[KeptOutput]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.attention import flex_attention
 
 from autotune.errors import UserError
 from autotune.pipelines import call, inputs
@@ -21,6 +22,8 @@ from autotune.workload import Workload
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+flex = flex_attention.flex_attention
 
 
 def rehearse(
@@ -85,6 +88,14 @@ class _Autocast(torch.autocast):  # type: ignore[misc]
         super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
 
 
+def _flex_attention(query: Any, key: Any, value: Any, *args: Any, return_lse: bool = False, **kwargs: Any) -> Any:
+    """torch's flex_attention, which refuses tensors without values: what it gives for them."""
+    if not query.is_meta:
+        return flex(query, key, value, *args, return_lse=return_lse, **kwargs)
+    attended = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    return (attended, query.new_empty(query.shape[:-1], dtype=torch.float32)) if return_lse else attended
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The libraries' warnings and refusals of formats and devices do not concern a copy without weights.
@@ -100,9 +111,9 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), meta.patch(meta_nonzero_assume_all_nonzero=True):
             warnings.simplefilter("ignore")
-            torch.autocast = _Autocast
+            torch.autocast, flex_attention.flex_attention = _Autocast, _flex_attention
             yield
     finally:
-        torch.autocast = before_autocast
+        torch.autocast, flex_attention.flex_attention = before_autocast, flex
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)

@@ -37,12 +37,14 @@ class RealWhereKnown(TorchDispatchMode):  # type: ignore[misc]
         return self._of_shapes(func, args, kwargs) if _makes_new(func) else _of_empty(func, args, kwargs)
 
     def _of_shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """As equal blocks ask for the same again, what was given is remembered: torch takes a millisecond for each."""
+        """As equal blocks ask for the same again, what was given is remembered: torch takes a millisecond for each.
+
+        It is a copy that is remembered: others may change the shape of what they are given (`squeeze_`).
+        """
         key = (func, _layout(args), _layout(kwargs))
-        if key in self.stage.memory:
-            return tree_map(_another, self.stage.memory[key])
-        self.stage.memory[key] = _of_empty(func, args, kwargs)
-        return self.stage.memory[key]
+        if key not in self.stage.memory:
+            self.stage.memory[key] = tree_map(_another, _of_empty(func, args, kwargs))
+        return tree_map(_another, self.stage.memory[key])
 
 
 class Functions(TorchFunctionMode):  # type: ignore[misc]
@@ -86,9 +88,11 @@ def _layout(value: Any) -> Any:
 
 
 def _another(leaf: Any) -> Any:
-    """An empty tensor of the same layout, in a storage of its own."""
+    """An empty tensor of the same layout, in a storage of its own; a copy where it has values."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
+    if not leaf.is_meta:
+        return leaf.clone()
     return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
 
 
@@ -99,11 +103,21 @@ def _places(index: torch.Tensor | None) -> list[torch.Tensor | None]:
 
 
 def _of_empty(func: Any, args: Any, kwargs: Any) -> Any:
-    return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
+    """What the operation makes of empty tensors. One that needs their values, as `bincount` does, is given ones."""
+    try:
+        return func(*tree_map(_without_value, args), **tree_map(_without_value, kwargs))
+    except NotImplementedError:
+        return func(*tree_map(_with_values, args), **tree_map(_with_values, kwargs))
 
 
 def _without_value(leaf: Any) -> Any:
     return leaf.to("meta") if isinstance(leaf, torch.Tensor) and not leaf.is_meta else leaf
+
+
+def _with_values(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return torch.ones(leaf.shape, dtype=leaf.dtype, device="cpu") if leaf.is_meta else leaf
+    return _on_cpu(leaf)
 
 
 def _on_cpu(value: Any) -> Any:
