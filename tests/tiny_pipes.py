@@ -7,6 +7,7 @@ from typing import Any
 import copies
 import numpy as np
 import torch
+from once_a_run import traits_once
 from tiny import FAMILIES, tiny_checkpoint
 
 from autotune.building import build
@@ -16,7 +17,6 @@ from autotune.knobs import complete
 from autotune.measure import call_pipe
 from autotune.pipeline import Pipeline, Traits, Weights
 from autotune.pipelines import resolve
-from autotune.pipelines.inspect import traits_of
 from autotune.workload import Workload
 
 SIDES = {"IFPipeline": 16}  # pixels; 32 for the other families
@@ -31,7 +31,7 @@ def tiny_pipeline(family: str, root: Path, weights: Weights = "pretrained") -> P
 @cache
 def tiny_traits(family: str, root: Path, weights: Weights = "pretrained") -> Traits:
     assert family in FAMILIES
-    return traits_of(tiny_pipeline(family, root, weights))
+    return traits_once(f"{family}-{weights}", tiny_pipeline(family, root, weights))
 
 
 def tiny_workload(family: str, *, batch: int = 1, steps: int = 4, guidance_scale: float = 4.0) -> Workload:

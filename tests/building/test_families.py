@@ -20,6 +20,7 @@ import torch
 from compiled import captured
 from conftest import CPU
 from live import difference
+from once_a_run import traits_once
 from tiny import FAMILIES, tiny_checkpoint
 
 from autotune.building import build
@@ -30,7 +31,6 @@ from autotune.knobs import all_knobs, complete, find_knob
 from autotune.measure import call_pipe
 from autotune.measure.kernels import attention_kernels
 from autotune.pipelines import resolve
-from autotune.pipelines.inspect import traits_of
 from autotune.target import Target
 from autotune.workload import Workload
 
@@ -58,9 +58,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Family:
     """A tiny checkpoint, inspected once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         pipeline = resolve(str(folder))
-        traits = traits_of(pipeline)
+        traits = traits_once(f"{name}-pretrained", pipeline)
         side = 8 * traits.size_multiple if traits.vae_class else traits.default_width
         self.workload = Workload(
             prompts=("a red circle", "a blue star"),
@@ -93,7 +93,7 @@ class Family:
 
 @cache
 def family(name: str, root: Path) -> Family:
-    return Family(tiny_checkpoint(name, root / name))
+    return Family(name, tiny_checkpoint(name, root / name))
 
 
 @cache
@@ -195,7 +195,7 @@ def test_compiled_it_draws_the_eager_picture(name: str, root: Path, tmp_path: Pa
     np.save(tmp_path / "eager.npy", eager)
     script = "import sys; from test_families import compile_here; compile_here(*sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", script, tiny.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
+        [sys.executable, "-c", script, name, tiny.target.pipeline.source, json.dumps(dict(config)), str(tmp_path)],
         env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": SEARCHED},
         stdout=subprocess.PIPE,
         text=True,
@@ -210,10 +210,10 @@ def check_compiled(seen: dict[str, Any]) -> None:
     assert seen["fallbacks"] == 0
 
 
-def compile_here(folder: str, values: str, place: str) -> None:
+def compile_here(name: str, folder: str, values: str, place: str) -> None:
     """What the child of the test does."""
     eager = np.load(Path(place) / "eager.npy")
-    print(json.dumps(compiled_picture(Family(Path(folder)), complete(json.loads(values)), eager)))
+    print(json.dumps(compiled_picture(Family(name, Path(folder)), complete(json.loads(values)), eager)))
 
 
 def compiled_picture(tiny: Family, config: Config, eager: np.ndarray) -> dict[str, Any]:

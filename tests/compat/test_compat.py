@@ -18,6 +18,7 @@ import plugin
 import pytest
 from compiled import captured
 from conftest import CPU, gpu, make_target
+from once_a_run import traits_once
 
 from autotune.compat import __main__ as command
 from autotune.compat import checks, judge, plan, record, run
@@ -195,10 +196,8 @@ def test_projections_are_fused_before_weights_are_offloaded() -> None:
 
 def tiny_target(name: str) -> Target:
     """The target that the probe would return, without its child process."""
-    from autotune.pipelines.inspect import traits_of
-
     pipeline = plan.tiny_pipelines()[name]
-    traits = traits_of(pipeline)
+    traits = traits_once(f"compat-{name}", pipeline)
     workload = Workload(
         prompts=plan.PROMPTS,
         width=traits.default_width,
