@@ -1,6 +1,7 @@
 """A call gets what its class takes: the prompt by name, the size, the steps and the guidance, lists as copies."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,7 @@ def workload_of(pipeline: Pipeline, **changes: Any) -> Workload:
     ).model_copy(update=changes)
 
 
+@cache
 def probed(folder: Path) -> Pipeline:
     pipeline = resolve(str(folder)).model_copy(update={"scorer": None})
     return pipeline.model_copy(update={"traits": traits_of(pipeline)})

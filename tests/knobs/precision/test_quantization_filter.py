@@ -30,7 +30,7 @@ def test_the_sdxl_filter_leaves_out_its_list_and_the_narrowest() -> None:
 
 
 def test_the_sdxl_filter_takes_some_of_sdxl_and_leaves_some() -> None:
-    traits = traits_of(configured(ARCHITECTURES / "sdxl"))
+    traits = traits_of(configured(ARCHITECTURES / "sdxl"), rehearsed=False)
     taken = [shape for shape in traits.linear_shapes if selected("sdxl", shape)]
     assert 0 < len(taken) < len(traits.linear_shapes)
     assert KNOB.why_not("sdxl", make_target(**traits.model_dump())) is None
