@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from autotune.cluster.settings import Settings
 from autotune.frozen_model import read_json
 
 LOOPBACK = "127.0.0.1"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # that Ray puts into its messages
 WAIT_S = 0.2  # for results, between two looks at the input
 LOOK_S = 1.0  # between two looks at which cards there are
 SETTLES_S = 5.0  # after a task has failed, it is known whether its node is dead
@@ -146,9 +148,10 @@ class Courier:
 
 
 def _clause(error: BaseException) -> str:
-    """The first sentence of what Ray says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or [''])[0].split('. ')[0][:200]}"
+    """The first sentence of what Ray says, or of what a task has raised."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in COLOUR.sub("", str(cause)).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {(lines or [''])[0].split('. ')[0][:200]}"
 
 
 def main() -> None:

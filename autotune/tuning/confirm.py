@@ -195,7 +195,8 @@ class Confirmer:
         second = self.runner.elsewhere(cards) if not self.plan.quick and took_s <= searched_s else None
         if second is None:
             return None
-        rounds = self._rounds(trial, second, self.folder.confirmation(trial.number).parent / "second-card")
+        parent = self.folder.confirmation(trial.number).parent / "second-card"
+        rounds = self._rounds(trial, second, parent, on_second_card=True)
         try:
             pairs = self._measure(rounds)
         except UserError as error:  # its card is lost, or the cluster
@@ -216,10 +217,14 @@ class Confirmer:
         self.listen(CardTold(card or "a second card", f"the pick stands as confirmed on one card: {fault}"))
         return OnSecondCard(card=card, fault=fault)
 
-    def _rounds(self, trial: Trial, runner: Runner, parent: Path) -> Rounds:
+    def _rounds(self, trial: Trial, runner: Runner, parent: Path, *, on_second_card: bool = False) -> Rounds:
         """Of the baseline and the trial. A round of a command that was cut short is kept."""
         sides: dict[Side, Trial] = {"first": self.study.baseline, "second": trial}
-        return Rounds(runner, sides, parent, self.study.trials, lambda number: self.listen(Confirming(trial, number)))
+
+        def begin(number: int) -> None:
+            self.listen(Confirming(trial, number, on_second_card))
+
+        return Rounds(runner, sides, parent, self.study.trials, begin)
 
     def _measure(self, rounds: Rounds) -> list[Pair] | Failure:
         return rounds.measure(least=self.plan.rounds, most=self.plan.rounds if self.plan.quick else None)

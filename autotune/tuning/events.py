@@ -96,6 +96,7 @@ class Confirming:
 
     trial: Trial
     round: int  # from 1; 0: its pictures are being drawn
+    on_second_card: bool = False  # of a search on several
 
 
 Event = (

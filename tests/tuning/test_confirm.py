@@ -264,6 +264,8 @@ def test_a_second_card_that_is_lost_costs_its_rounds_alone_and_is_tried_again_by
     assert (confirmation.second_card.fault or "").startswith(why)
     assert confirmation.second_card.verdict is None
     told = [(event.card, event.says) for event in events if isinstance(event, CardTold)]
+    rounds = [event.on_second_card for event in events if isinstance(event, Confirming)]
+    assert rounds[:4] == [False, False, False, True]
     assert told == [("b/gpu-0", f"the pick stands as confirmed on one card: {confirmation.second_card.fault}")]
     runner.second = Again(dict(zip(configs, (1.0, 0.8, 0.5), strict=True)))
     runner.second.where = UsedCard(name="b/gpu-1")

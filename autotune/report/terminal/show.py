@@ -118,7 +118,8 @@ class PlainLines:
         if isinstance(event, Skipped):
             return [words.untried(event.untried)]
         if isinstance(event, Confirming) and event.round == 1:
-            return [f"confirming trial {event.trial.number} against the baseline in fresh processes"]
+            where = "on a second card" if event.on_second_card else "in fresh processes"
+            return [f"confirming trial {event.trial.number} against the baseline {where}"]
         if isinstance(event, Confirming) and event.round == 0:
             return [f"drawing more pictures of trial {event.trial.number} and of the baseline"]
         return []
