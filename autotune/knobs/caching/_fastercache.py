@@ -1,9 +1,8 @@
 """_fastercache: attention is predicted in all later steps but one of N, from the last two (FasterCache's attention).
 
 It acts below timestep 681 of 1000, about two thirds of a call. What FasterCache does beside, to predict the half of a
-guided batch that has no prompt, is left out: diffusers splits batches by the names of arguments, and a call without
-guidance would fail. diffusers calls it experimental (arXiv 2410.19355). A method of the knob `cache`, from diffusers'
-FasterCacheConfig.
+guided batch that has no prompt, is the value `cfg_cache`. diffusers calls it experimental (arXiv 2410.19355). A method
+of the knob `cache`, from diffusers' FasterCacheConfig.
 """
 
 from typing import TYPE_CHECKING

@@ -6,11 +6,12 @@ prompt. Its output stands for both halves, so that guidance of any scale changes
 all of the batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config, Range, Value
 from autotune.knob import Effect, Knob, Script, Stage
+from autotune.knobs._half_batch import around, batch_of, each, second_half
 from autotune.pipelines import parts
 from autotune.pipelines.running import running_pipe
 from autotune.target import Target
@@ -67,20 +68,18 @@ class Late:
         self.share, self.done, self.timesteps = share, 0, None
         self.unguided = 0
         for denoiser in parts.denoisers(pipe).values():
-            # What torch.compile has compiled, if anything: the batch is halved outside of it.
-            inner = vars(denoiser).get("_compiled_call_impl") or denoiser._call_impl
-            vars(denoiser)["_compiled_call_impl"] = self._around(inner)
+            around(denoiser, self._around)
 
     def _around(self, inner: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
             halve = self._is_early()
             self.done += 1
-            size = next((len(t) for t in _tensors([args, kwargs]) if t.dim() > 2), 0)
+            size = batch_of(args, kwargs)
             if not halve or size % 2 or not size:
                 return inner(*args, **kwargs)
             self.unguided += 1
-            args, kwargs = _each(args, lambda t: _second_half(t, size)), _each(kwargs, lambda t: _second_half(t, size))
-            return _each(inner(*args, **kwargs), lambda t: _twice(t, size))
+            halved = inner(*second_half(args, size), **second_half(kwargs, size))
+            return each(halved, lambda tensor: _twice(tensor, size))
 
         return called
 
@@ -96,30 +95,10 @@ class Late:
         return bool(pipe.do_classifier_free_guidance) and self.done < round(self.share * steps)
 
 
-def _second_half(tensor: "torch.Tensor", size: int) -> "torch.Tensor":
-    return tensor[size // 2 :] if tensor.dim() and len(tensor) == size else tensor
-
-
 def _twice(tensor: "torch.Tensor", size: int) -> "torch.Tensor":
     import torch
 
     return torch.cat([tensor, tensor]) if tensor.dim() and len(tensor) == size // 2 else tensor
-
-
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The same with every tensor changed, in lists, dicts and diffusers' outputs."""
-    if hasattr(value, "dim"):
-        return change(value)
-    if isinstance(value, dict):
-        changed = {name: _each(part, change) for name, part in value.items()}
-        return changed if type(value) is dict else type(value)(**changed)
-    return type(value)(_each(part, change) for part in value) if type(value) in (list, tuple) else value
-
-
-def _tensors(value: Any) -> Iterator["torch.Tensor"]:
-    found: list[torch.Tensor] = []
-    _each(value, lambda tensor: found.append(tensor))
-    return iter(found)
 
 
 def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:

@@ -76,8 +76,10 @@ def _left_out(pipe: "DiffusionPipeline", config: Config, method: Method, kind: s
     seen = rehearse(pipe, _fewest_rows(workload), until="denoised")
     if seen.fault:
         return direct, f", rows not known ({seen.fault})"
-    # Steps without guidance have half of the rows of the call's first step, which is rehearsed guided.
-    halved = config["guidance_cutoff"] != 1.0 or config["guidance_start"] != 0.0
+    # Steps without guidance, or with half of it predicted, have half of the rows of the call's first step, which is
+    # rehearsed guided.
+    predicted = str(config["cache"]).startswith("cfg_cache:")
+    halved = config["guidance_cutoff"] != 1.0 or config["guidance_start"] != 0.0 or predicted
     few = {name for name, rows in seen.rows.items() if rows <= least * (2 if halved else 1)}
     return direct | seen.used_directly | few, f", without {len(few)} of at most {least} rows"
 

@@ -221,6 +221,7 @@ def test_layers_that_see_one_row_a_picture_are_left_out_of_int8_on_a_gpu() -> No
         ({}, 10, (), False),  # 20 rows in each step
         ({"guidance_cutoff": 0.6}, 10, (), True),  # 10 rows in the last steps
         ({"guidance_start": 0.2}, 10, (), True),  # 10 rows in the first steps
+        ({"cache": "cfg_cache:3"}, 10, (), True),  # 10 rows in most later steps
         ({"guidance_cutoff": 0.6}, 20, (), False),
         ({}, 10, (Shape(width=512, height=512, batch=1),), True),  # the smaller batch has the larger pictures
     ],
