@@ -1,6 +1,6 @@
 """FrozenModel: the base of every noun. Immutable, read from JSON, and clear about what is wrong with a file.
 
-Here is also how JSON and text files are read and written: whole or not at all.
+Here is also how JSON and text files are read and written, whole or not at all, and how a path is made absolute.
 """
 
 import codecs
@@ -17,6 +17,8 @@ from pydantic_core import PydanticUndefined
 
 from autotune.errors import LONGEST_SHOWN, UserError
 
+MOST_TOML_BYTES = 2**18  # a space file has 3 KB
+MOST_DOTS = 1000  # of a line: a list of numbers, one for each step of a call, has as many
 MOST_BYTES = 64 * 2**20  # of any JSON or text file: an exported config has 15 KB, a trial 30 KB
 
 
@@ -61,6 +63,8 @@ def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
         raise OSError(errno.EINVAL, "it is no file", str(path))
     if not path.name or path.is_dir():  # "." and "/" have no name
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.is_symlink():  # what it points to is written, as by a redirection of the shell
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -71,6 +75,24 @@ def _write_whole(path: Path, write: Callable[[TextIO], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def absolute(path: str | Path) -> Path:
+    """The absolute path, with the home folder in place of `~`. Links are not followed: messages show the user's words.
+
+    In the hub's cache, links point to files without a suffix; elsewhere a link is a name that the user chose. A link
+    before `..` is followed: the system takes it for the folder above the one that the link points to.
+    """
+    whole = Path(path).expanduser().absolute()
+    above = [number for number, part in enumerate(whole.parts, start=1) if part == os.pardir]
+    if not above:
+        return whole
+    return Path(*whole.parts[: above[-1]]).resolve().joinpath(*whole.parts[above[-1] :])
+
+
+def same_place(one: str, other: str) -> bool:
+    """Are these two absolute paths of one file or folder, by whatever links?"""
+    return os.path.isabs(one) and os.path.isabs(other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def read_json(path: Path, what: str, *, most_bytes: int = MOST_BYTES) -> Any:
@@ -90,9 +112,16 @@ def read_json(path: Path, what: str, *, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The decoded file. Raises OSError where it can't be read, and ValueError where it is not TOML, in a clause."""
+    """The decoded file. Raises OSError where it can't be read, and ValueError where it is not TOML, in a clause.
+
+    It is bounded before it is parsed: the parser takes time with the square of a key's dots, seconds for 20,000.
+    """
+    text = read_text(path, most_bytes=MOST_TOML_BYTES)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.count(".") > MOST_DOTS:
+            raise ValueError(f"its line {number} has more than {MOST_DOTS} dots")
     try:
-        return tomllib.loads(read_text(path))
+        return tomllib.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

@@ -66,6 +66,7 @@ class Traits(FrozenModel):
     random_prompt_embeds: bool = False  # no text encoder: each prompt is replaced by random embeddings
     text_encoders: tuple[Identifier, ...] = ()  # the names of the components that encode the prompt
     controlnet_class: Identifier | None = None
+    control_pictures: int = 1  # that a picture is drawn from, in the argument for them: one for each ControlNet
     attention_processors: tuple[str, ...] = ()  # the class names of the denoiser's, without repeats
     dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
     caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline; of an earlier version's probe
@@ -138,6 +139,8 @@ class Pipeline(FrozenModel):
     scorer: str | None = None  # the CLIP model that scores the pictures: "demo" or a hub id; None: no CLIP scores
     task: Task | None = None  # None: the task of the class in model_index.json
     controlnet: str | None = None  # the hub id or folder of a ControlNet that is loaded with it
+    controlnet_weight: Weight | None = None  # how strongly it acts (its conditioning scale); None: the call decides
+    more_controlnets: dict[str, Weight | None] = Field(default_factory=dict)  # source -> weight of further ones
     lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
     scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
     scheduler_settings: dict[Identifier, Setting] = Field(default_factory=dict)  # in which `scheduler` differs from it
@@ -150,6 +153,13 @@ class Pipeline(FrozenModel):
     )  # source -> its token in prompts, found by the probe
     part_revisions: dict[str, str] = Field(default_factory=dict)  # "controlnet", a LoRA -> revision; set by the probe
     traits: Traits | None = None
+
+    @property
+    def controlnets(self) -> dict[str, tuple[str, float | None]]:
+        """Name ("controlnet", "controlnet_2" ...) -> source and weight of each ControlNet, in order."""
+        first = [(self.controlnet, self.controlnet_weight)] if self.controlnet is not None else []
+        every = enumerate([*first, *self.more_controlnets.items()], start=1)
+        return {f"controlnet_{number}" if number > 1 else "controlnet": one for number, one in every}
 
     @property
     def loras(self) -> dict[str, tuple[str, float]]:
@@ -166,9 +176,9 @@ class Pipeline(FrozenModel):
     @property
     def added(self) -> dict[str, str]:
         """Name -> source of all that is loaded beside the pipeline itself, as in `part_revisions`."""
-        one = {"controlnet": self.controlnet, "ip_adapter": self.ip_adapter}
-        several = {name: source for name, (source, _) in (*self.loras.items(), *self.named_inversions.items())}
-        return {name: source for name, source in (one | several).items() if source is not None}
+        several = (*self.controlnets.items(), *self.loras.items(), *self.named_inversions.items())
+        adapter = {"ip_adapter": self.ip_adapter} if self.ip_adapter is not None else {}
+        return adapter | {name: source for name, (source, _) in several}
 
     @property
     def known(self) -> Traits:

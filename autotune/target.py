@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from autotune.device import Device
-from autotune.frozen_model import FrozenModel
+from autotune.frozen_model import FrozenModel, same_place
 from autotune.pipeline import Pipeline, Traits, same_files
 from autotune.workload import Workload
 
@@ -116,10 +116,12 @@ def _compared(part: Mapping[str, object] | FrozenModel) -> dict[str, object]:
 
 
 def _same(recorded: object, current: object) -> bool:
-    """Are two unequal values revisions, or revisions by part, of the same files?"""
+    """Are two unequal values revisions, or revisions by part, of the same files, or paths of the same place?"""
     if isinstance(recorded, dict) and isinstance(current, dict):
         return recorded.keys() == current.keys() and all(_same(recorded[n], current[n]) for n in recorded)
-    return isinstance(recorded, str) and isinstance(current, str) and same_files(recorded, current)
+    if not (isinstance(recorded, str) and isinstance(current, str)):
+        return False
+    return same_files(recorded, current) or same_place(recorded, current)
 
 
 def _short(value: object) -> str:

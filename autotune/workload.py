@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from autotune.errors import UserError
-from autotune.frozen_model import FrozenModel, read_text, read_toml
+from autotune.frozen_model import FrozenModel, absolute, read_text, read_toml
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -211,7 +211,7 @@ def _from_json_lines(text: Mapping[str, str], folder: Path) -> Prompts:
         if line.reference is not None:
             source = folder / line.reference
             digest = digest_of(open_picture(source, f"reference picture {line.reference!r} of {where}"))
-            pictures[digest] = str(source.resolve())
+            pictures[digest] = str(absolute(source))
         references.append(digest)
     return Prompts(
         texts=tuple(line.prompt for line in lines.values()),

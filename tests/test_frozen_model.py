@@ -1,6 +1,7 @@
 """Nouns are frozen, strict, and say in one sentence what is wrong with the JSON that should be one."""
 
 import importlib
+import json
 import os
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 import autotune
 from autotune.errors import UserError
-from autotune.frozen_model import FrozenModel, read_text, write_json
+from autotune.frozen_model import FrozenModel, absolute, read_text, read_toml, same_place, write_json
 from autotune.production.tuned_config import TunedConfig
 from autotune.research.ladder.recipe import read_recipe_file
 from autotune.study.record import read_record
@@ -105,13 +106,53 @@ def test_a_device_is_never_read(read: Any, tmp_path: Path) -> None:
         read(tmp_path / "a.toml")
 
 
-@pytest.mark.parametrize("content", ["a = " + "[" * 10_000, "a = " + "9" * 10_000, "a = {" * 3000])
+DOTTED = ".".join("a" * 20_000) + " = 1"  # the parser takes ten seconds for this line
+LARGE = "a = 1\n#" + "x" * 2**18
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 10_000, "a = " + "9" * 10_000, "a = {" * 3000, DOTTED, LARGE])
 @pytest.mark.parametrize("read", [read_space_file, read_recipe_file, read_call_of])
 def test_toml_that_breaks_parsers_is_one_sentence(read: Any, content: str, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(content)
     with pytest.raises(UserError, match="can't be read") as caught:
         read(tmp_path / "a.toml")
     assert "\n" not in str(caught.value)
+
+
+def test_toml_is_bounded_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.toml").write_text("[call]\nsigmas = [" + "0.5, " * 1000 + "]\n")
+    assert len(read_toml(tmp_path / "a.toml")["call"]["sigmas"]) == 1000, "a value for each of the most steps"
+    monkeypatch.setattr("tomllib.loads", lambda text: pytest.fail("it was parsed"))
+    (tmp_path / "a.toml").write_text(DOTTED)
+    with pytest.raises(ValueError, match="its line 1 has more than 1000 dots"):
+        read_toml(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text(LARGE)
+    with pytest.raises(OSError, match="it is larger than 262144 bytes"):
+        read_toml(tmp_path / "a.toml")
+
+
+def test_a_path_is_made_absolute_without_following_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "blobs" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "blobs" / "inside")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for word in ("link/", "./link", "~/link", tmp_path / "link", "blobs/../link"):
+        assert absolute(word) == tmp_path / "link"
+    assert absolute("link/../inside/x") == tmp_path / "blobs" / "inside" / "x", "as the system reads it"
+    assert same_place(str(tmp_path / "link"), str(tmp_path / "blobs" / "inside"))
+    assert not same_place("link", "link"), "a hub id is no path"
+
+
+def test_through_a_link_the_file_that_it_points_to_is_written(tmp_path: Path) -> None:
+    """As a redirection of the shell does. A link that leads nowhere makes the file."""
+    for there in (True, False):
+        target, link = tmp_path / f"there-{there}.json", tmp_path / f"link-{there}.json"
+        if there:
+            target.write_text("old")
+        link.symlink_to(target.name)
+        write_json(link, {"a": 1})
+        assert link.is_symlink()
+        assert json.loads(target.read_text()) == {"a": 1}
 
 
 def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:

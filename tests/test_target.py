@@ -1,5 +1,7 @@
 """Targets: which GPU it is belongs to a study, the number under which it is found does not."""
 
+from pathlib import Path
+
 from conftest import gpu, make_target
 
 from autotune.device import Device
@@ -40,3 +42,17 @@ def test_traits_that_a_later_version_reads_off_make_no_other_target_and_other_mo
     assert before.difference(after) is None
     wider = make_target(linear_shapes=((64, 64), (64, 128)))
     assert "pipeline: traits" in (before.difference(wider) or "")
+
+
+def test_a_pipeline_named_by_a_link_is_that_of_a_study_that_recorded_where_the_link_leads(tmp_path: Path) -> None:
+    """Earlier versions followed links."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+
+    def of(source: str) -> Target:
+        target = make_target()
+        return target.model_copy(update={"pipeline": target.pipeline.model_copy(update={"source": source})})
+
+    recorded = of(str(tmp_path / "there"))
+    assert recorded.difference(of(str(tmp_path / "link"))) is None
+    assert "pipeline: source" in str(recorded.difference(of(str(tmp_path / "other"))))

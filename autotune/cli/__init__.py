@@ -21,7 +21,7 @@ from autotune.cli.paths import with_paths
 from autotune.errors import UserError, one_line, shown
 
 # Options that name a part of the pipeline, of which it takes one. Of other options the last one counts, as is usual.
-ONE_PART = ("--controlnet", "--config", "--variant", "--revision")
+ONE_PART = ("--config", "--variant", "--revision")
 OF_PATHS = {  # what pathlib says by a RuntimeError -> the sentence
     "Symlink loop": "a path that was given is a symbolic link that leads back to itself.",
     "Could not determine home": "the home folder that ~ stands for in a path is not known here.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autotune.errors import UserError
+from autotune.frozen_model import absolute
 from autotune.isolation import ISOLATIONS, Isolation
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ class Model:
         str | None, typer.Option(help="Use the pipeline class for this task: text2image, image2image or inpainting.")
     ] = None
     controlnet: Annotated[
-        str | None, typer.Option(help="A ControlNet to load with it: a hub id or a local folder.")
+        list[str] | None,
+        typer.Option(
+            help="A ControlNet to load with it: a hub id or a local folder, or one of them and :WEIGHT. Repeat it."
+        ),
     ] = None
     lora: Annotated[
         list[str] | None,
@@ -233,7 +237,7 @@ def read_fixes(words: list[str]) -> "dict[str, Value]":
 
 def by_name(words: list[str], paths: list[Path]) -> list[str]:
     """The command line as it is recorded and exported: each of these paths is replaced by its last part."""
-    names = {str(path): path.resolve().name for path in paths}
+    names = {str(path): absolute(path).name for path in paths}
     return [names.get(word, _after_equals(word, names)) for word in words]
 
 

@@ -129,7 +129,8 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of several pictures: 000.png, 001.png ...")] = None,
     image: Annotated[
-        Path | None, typer.Option(help="The picture to start from, for a pipeline that needs one. Default: ours.")
+        list[Path] | None,
+        typer.Option(help="The picture to start from, for a pipeline that needs one; for each ControlNet one."),
     ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="The part of the picture to redraw, in white, for inpainting. Default: ours.")
@@ -152,7 +153,7 @@ def run(
             advance(done)
             written.append(done)
 
-        sentence = draw(config, pictures, image=image, mask=mask, listen=listen, **how)
+        sentence = draw(config, pictures, image=image or (), mask=mask, listen=listen, **how)
     print(f"{out or written[0]}: {sentence}")
 
 

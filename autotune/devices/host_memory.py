@@ -17,6 +17,19 @@ def status_bytes(field: str) -> int | None:
     return _kilobytes(Path("/proc/self/status"), field)
 
 
+def held_bytes(pid: int) -> int | None:
+    """What this process holds that no file on the disk holds, in memory or swapped out; None: the system does not tell.
+
+    Shared memory is part of it. Files that are mapped are not: the kernel drops them when they are in the way.
+    """
+    status = Path(f"/proc/{pid}/status")
+    try:
+        found = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", status.read_text(), re.MULTILINE)
+    except OSError:  # it has ended
+        return None
+    return sum(map(int, found)) * 1024 if found else None
+
+
 def total_bytes() -> int | None:
     """The machine's memory, or what this container may take of it; None: the system does not tell."""
     return _least(_kilobytes(Path("/proc/meminfo"), "MemTotal"), cgroup_limit_bytes())

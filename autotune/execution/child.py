@@ -1,4 +1,4 @@
-"""Child process: start it, log its output, enforce its time limit, kill it with all its descendants."""
+"""Child process: start it, log its output, enforce its limits, kill it with all its descendants."""
 
 import contextlib
 import os
@@ -6,11 +6,13 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from autotune.execution.host_limit import LOOK_EVERY_S, HostLimit
 from autotune.execution.traces import copy_log, kill_marked, mark_of, state_of
 from autotune.isolation import LIFELINE, MARK
 
@@ -54,11 +56,15 @@ class SpawnedChild:
         return self._process.wait()
 
 
-def supervise(start: Start, folder: Path, timeout_s: float, env: Mapping[str, str]) -> int | None:
+def supervise(
+    start: Start, folder: Path, timeout_s: float, env: Mapping[str, str], *, host_limit: bool = False
+) -> int | None:
     """Start a child, wait until it ends or its time is up, and kill whatever is left of it.
 
     Returns the exit status as Child.reap does, or None after a timeout. Ctrl-C ends the child early. It is held back
     while the child is being started or killed, so that no child is lost. Raises Stuck where it can't be killed.
+
+    host_limit  kill it, and raise TooLarge, when it holds more of the host's memory than is free now
     """
     mark = mark_of(folder)
     (log_read, log_write), (lifeline_read, lifeline_write) = os.pipe(), os.pipe()
@@ -73,7 +79,7 @@ def supervise(start: Start, folder: Path, timeout_s: float, env: Mapping[str, st
             finally:
                 os.close(log_write)
                 os.close(lifeline_read)
-        in_time = _ends_within(child.pid, timeout_s)
+        in_time = _ends_within(child.pid, timeout_s, HostLimit(child.pid) if host_limit else None)
     finally:
         with _uninterrupted():
             try:
@@ -119,14 +125,23 @@ def _uninterrupted() -> Iterator[None]:
             handler(*received[0])
 
 
-def _ends_within(pid: int, timeout_s: float) -> bool:
-    """Sleep until the process has ended (True) or its time is up (False). Never polls: polling disturbs timings."""
+def _ends_within(pid: int, timeout_s: float, limit: HostLimit | None = None) -> bool:
+    """Sleep until the process has ended (True) or its time is up (False). Raises TooLarge where it is above the limit.
+
+    Without a limit it never polls, which would disturb timings on the processor.
+    """
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        ended, _, _ = select.select([process], [], [], timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            ended, _, _ = select.select([process], [], [], left_s if limit is None else min(left_s, LOOK_EVERY_S))
+            if ended or limit is None or left_s == 0.0:
+                break
+            limit.check()
     finally:
         os.close(process)
     return bool(ended)

@@ -23,6 +23,7 @@ from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import fork_client
 from autotune.execution.child import Child, SpawnedChild, Stuck, supervise
+from autotune.execution.host_limit import TooLarge
 from autotune.execution.traces import marked
 from autotune.execution.variables import check_variables, inherited
 from autotune.frozen_model import read_json, write_json
@@ -92,7 +93,11 @@ def run(
     given = {**SAFE_PATH, **alone, **allowed, **(env or {}), REQUESTED_AT: str(time.monotonic())}
     child_env = {**inherited(os.environ, given), **given}
     try:
-        status = _run_child(how, command, folder, timeout_s, child_env)
+        on_gpu = device is not None and device.is_gpu
+        status = _run_child(how, command, folder, timeout_s, child_env, on_gpu)
+    except TooLarge as error:
+        reason = f"{error}: killed; log at {folder / 'log.txt'}"
+        return Failure(cause="out_of_memory", reason=reason, memory="host")
     except Stuck as stuck:
         values = getattr(job, "values", None)
         raise ChildHeld(
@@ -133,7 +138,7 @@ def close() -> None:
 
 
 def _run_child(
-    how: Isolation, command: Sequence[str], folder: Path, timeout_s: float, env: Mapping[str, str]
+    how: Isolation, command: Sequence[str], folder: Path, timeout_s: float, env: Mapping[str, str], on_gpu: bool
 ) -> int | None:
     """The child's exit status (-N: signal N killed it), or None where its time was up."""
 
@@ -141,7 +146,7 @@ def _run_child(
         return SpawnedChild([*command, str(folder)], log, lifeline, {**env, STARTED_BY: "spawn"})
 
     if how == "spawn":
-        return supervise(spawn, folder, timeout_s, env)
+        return supervise(spawn, folder, timeout_s, env, host_limit=on_gpu)
     with fork_client.fork_server(folder, env) as server:
 
         def fork(log: int, lifeline: int, env: Mapping[str, str]) -> Child:
@@ -149,7 +154,7 @@ def _run_child(
             forked = fork_client.fork_child(server, *args) if server else None
             return forked or spawn(log, lifeline, env)
 
-        return supervise(fork, folder, timeout_s, env)
+        return supervise(fork, folder, timeout_s, env, host_limit=on_gpu)
 
 
 def _read_outcome(folder: Path, status: int | None, timeout_s: float, *, oom_killed: bool) -> dict[str, Any] | Failure:

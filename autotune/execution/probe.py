@@ -15,6 +15,7 @@ from autotune.isolation import Isolation
 from autotune.job import DeviceJob, ProbeJob
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import checkpoint, presets
+from autotune.pipelines.call import CONTROL_SCALE
 from autotune.target import Target
 from autotune.trial import Failure
 from autotune.workload import CALL_OPTIONS, Shape, Workload, WorkloadRequest
@@ -87,7 +88,7 @@ def probe(
         batch=request.batch,
         steps=request.steps or (preset.steps if preset else traits.default_steps),
         **_guidance(pipeline, traits, request),
-        call=_checked_call(pipeline, traits, request),
+        call=_checked_call(known, traits, request),
         strength=request.strength,
         frames=_frames(pipeline, traits, request),
         seed=request.seed,
@@ -122,7 +123,7 @@ def _all_here(pipeline: Pipeline) -> bool:
         return False  # it may load what it likes
     preset = presets().get(pipeline.name)
     ships = pipeline.weights == "random" and preset is not None and preset.architecture is not None
-    parts = [pipeline.controlnet, pipeline.scorer, pipeline.config, *(source for source, _ in pipeline.loras.values())]
+    parts = [pipeline.scorer, pipeline.config, *pipeline.added.values()]
     sources = [*(source for source in parts if source is not None), *([] if ships else [pipeline.source])]
     one_file = checkpoint.is_single_file(pipeline.source) and pipeline.config is None
     return not one_file and all(source == "demo" or Path(source).exists() for source in sources)
@@ -209,7 +210,10 @@ def _checked_call(pipeline: Pipeline, traits: Traits, request: WorkloadRequest) 
         if name not in traits.call_arguments:
             known = nearest(name, traits.call_arguments)
             raise UserError(f"--call {name}: the call of {traits.class_name} has no such argument to set, {known}")
-    return dict(request.call)
+    weights = [weight for _, weight in pipeline.controlnets.values() if weight is not None]
+    if weights and CONTROL_SCALE in request.call:
+        raise UserError(f"--call {CONTROL_SCALE}: the weights of --controlnet set this argument.")
+    return {**request.call, **({CONTROL_SCALE: weights if len(weights) > 1 else weights[0]} if weights else {})}
 
 
 def probe_devices() -> list[Device]:

@@ -40,12 +40,12 @@ def call_pipe(
     workload: Workload,
     prompts: list[str],
     seeds: list[int],
-    given: Mapping[str, Image.Image] | None = None,
+    given: Mapping[str, Sequence[Image.Image]] | None = None,
     **more: Any,
 ) -> Images:
     """Call the pipe once. Returns one picture or clip for each prompt.
 
-    given  argument name -> picture that the pipe starts from, in place of the built-in ones
+    given  argument name -> pictures that the pipe starts from, in place of the built-in ones
     more   further arguments of the call
 
     Raises BrokenOutput for NaN pixels, UserError where the pipeline does not return pictures.

@@ -4,9 +4,8 @@ A family of presets is one file in `families/`. `resolve` runs in the parent pro
 `loading` and `inspect` run in child processes.
 """
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from math import isfinite
@@ -15,7 +14,8 @@ from pkgutil import iter_modules
 from typing import Any
 
 from autotune.config import Value, read_value
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError, nearest, shown
+from autotune.frozen_model import absolute
 from autotune.pipeline import HUB_ID, TASKS, Pipeline, Preset, Weights, split_hub_file
 from autotune.pipelines import adapters, checkpoint, families
 from autotune.pipelines import factory as own
@@ -37,7 +37,7 @@ def resolve(
     weights: Weights = "pretrained",
     *,
     task: str | None = None,
-    controlnet: str | None = None,
+    controlnet: str | Sequence[str] | None = None,
     lora: str | Sequence[str] | None = None,
     scheduler: str | None = None,
     ip_adapter: str | None = None,
@@ -51,14 +51,16 @@ def resolve(
     """The pipeline that a user named. Loads nothing. Raises UserError.
 
     word                       a preset, a hub id, a local folder, or a single .safetensors file
-    task, controlnet, lora     options on top of it, see Pipeline; None: the preset's. A LoRA is SOURCE or SOURCE:WEIGHT
+    task, controlnet, lora     options on top of it, see Pipeline; None: the preset's. A ControlNet or a LoRA is SOURCE
+                               or SOURCE:WEIGHT
     scheduler                  a class of diffusers, or CLASS:SETTING=VALUE,SETTING=VALUE; None: the preset's or its own
     ip_adapter, textual_inversion  see adapters.fields()
     config, variant, revision  which files are loaded, see Pipeline; None: as they are found
     factory, run_code          FILE.py:FUNCTION of the user, which builds the pipe instead, and that it may run
     """
     if factory is not None:
-        others = {"task": task, "controlnet": controlnet, "config": config, "variant": variant, "revision": revision}
+        others = {"task": task, "config": config, "variant": variant, "revision": revision}
+        others |= {"controlnet": next(iter(_listed(controlnet)), None)}
         others |= {"ip-adapter": ip_adapter, "textual-inversion": str(textual_inversion) if textual_inversion else None}
         others |= {
             "scheduler": scheduler,
@@ -71,8 +73,8 @@ def resolve(
     named = _files_of(_named(word, weights), word, config, variant, revision)
     options = {
         "task": task and _task(task),
-        "controlnet": controlnet and _controlnet(controlnet),
-        **_loras([lora] if isinstance(lora, str) else lora or ()),
+        **_controlnets(_listed(controlnet)),
+        **_loras(_listed(lora)),
         **_scheduler(scheduler),
         **adapters.fields(ip_adapter, textual_inversion, weights),
     }
@@ -110,7 +112,11 @@ def _built(word: str, lora: str | Sequence[str] | None, others: dict[str, str | 
         if value is not None:
             raise UserError(f"--{option} {value}: --factory {word} builds the whole pipe; leave --{option} to it.")
     built = own.described(word, run_code=run_code).model_copy(update={"scorer": DEFAULT_SCORER})
-    return built.model_copy(update=_loras([lora] if isinstance(lora, str) else lora or ()))
+    return built.model_copy(update=_loras(_listed(lora)))
+
+
+def _listed(words: str | Sequence[str] | None) -> Sequence[str]:
+    return [words] if isinstance(words, str) else words or ()
 
 
 def requested_options(pipeline: Pipeline) -> dict[str, str]:
@@ -119,9 +125,16 @@ def requested_options(pipeline: Pipeline) -> dict[str, str]:
     options = {
         option: getattr(pipeline, option) for option in ("task", "controlnet", "lora", "scheduler", "ip_adapter")
     }
-    found = {option: value for option, value in options.items() if value and value != getattr(preset, option, None)}
-    other = preset is not None and pipeline.scheduler_settings != preset.scheduler_settings
-    return found | ({"scheduler": pipeline.scheduler} if pipeline.scheduler and other else {})
+    other = {
+        "scheduler": preset is not None and pipeline.scheduler_settings != preset.scheduler_settings,
+        "controlnet": pipeline.controlnet_weight is not None or bool(pipeline.more_controlnets),
+        "lora": pipeline.lora_weight != 1.0 or bool(pipeline.more_loras),
+    }
+    return {
+        option: value
+        for option, value in options.items()
+        if value and (value != getattr(preset, option, None) or other.get(option))
+    }
 
 
 def _files_of(named: Pipeline, word: str, config: str | None, variant: str | None, revision: str | None) -> Pipeline:
@@ -136,7 +149,7 @@ def _files_of(named: Pipeline, word: str, config: str | None, variant: str | Non
             raise UserError(
                 f"--config takes a hub id (owner/name) or a folder with a model_index.json, not {config!r}."
             )
-        config = str(folder.resolve()) if folder.is_dir() else config
+        config = str(absolute(folder)) if folder.is_dir() else config
     return named.model_copy(update={"config": config, "variant": variant, "revision": revision})
 
 
@@ -170,13 +183,12 @@ def _named(word: str, weights: Weights) -> Pipeline:
             raise UserError(f"{word!r} is not a .safetensors file: weights are loaded from safetensors only.{whole}")
         if weights == "random":
             raise UserError(f"--weights random is not available for the single file {word!r}.")
-        # Links are kept: in the hub's cache, they point to files without a suffix.
-        return Pipeline(name=word, source=os.path.abspath(folder), weights=weights, scorer=scorer)
+        return Pipeline(name=word, source=str(absolute(folder)), weights=weights, scorer=scorer)
     if folder.is_dir():
         folder = checkpoint.snapshot_of(folder) or folder
         if not (folder / "model_index.json").is_file():
             raise UserError(f"{word!r} is not a diffusers pipeline: it has no model_index.json.")
-        return Pipeline(name=word, source=str(folder.resolve()), weights=weights, scorer=scorer)
+        return Pipeline(name=word, source=str(absolute(folder)), weights=weights, scorer=scorer)
     is_path = "/" in word and checkpoint.looks_like_path(word)
     if HUB_ID.fullmatch(word) and not is_path:
         return Pipeline(name=word, source=word, weights=weights, scorer=scorer)
@@ -193,13 +205,23 @@ def _task(word: str) -> str:
     return word
 
 
+def _controlnets(words: Sequence[str]) -> dict[str, Any]:
+    """The fields of a Pipeline for these ControlNets, each SOURCE or SOURCE:WEIGHT. Raises UserError."""
+    weights = _weighted(words, "--controlnet", _controlnet)
+    if not weights:
+        return {}
+    first, *others = weights
+    more = {name: weights[name] for name in others}
+    return {"controlnet": first, "controlnet_weight": weights[first], "more_controlnets": more}
+
+
 def _controlnet(word: str) -> str:
     """The hub id or the absolute folder of a ControlNet. The probe checks what a hub id holds. Raises UserError."""
     folder = Path(word).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"{word!r} is not a ControlNet: it has no config.json.")
-        return str(folder.resolve())
+        return str(absolute(folder))
     if folder.is_file():
         raise UserError(f"--controlnet {word} is a file: give its folder, or a hub id (owner/name).")
     if HUB_ID.fullmatch(word) and not checkpoint.looks_like_path(word):
@@ -212,20 +234,31 @@ def _loras(words: Sequence[str]) -> dict[str, Any]:
 
     A source may be owner/name:FILE.safetensors, one of the files of a repository.
     """
-    weights: dict[str, float] = {}
-    for word in words:
-        source, colon, number = word.rpartition(":")
-        weighted = bool(colon) and not Path(word).expanduser().exists() and split_hub_file(word) is None
-        if weighted and not NUMBER.fullmatch(number):
-            raise UserError(f"--lora {word}: the weight after the colon is a number such as 0.8, not {number!r}.")
-        found = _lora(source if weighted else word)
-        if found in weights:
-            raise UserError(f"--lora {word} is given twice: give every LoRA once.")
-        weights[found] = float(number) if weighted else 1.0
+    weights = {source: 1.0 if w is None else w for source, w in _weighted(words, "--lora", _lora).items()}
     if not weights:
         return {}
     first, *others = weights
     return {"lora": first, "lora_weight": weights[first], "more_loras": {name: weights[name] for name in others}}
+
+
+def _weighted(words: Sequence[str], option: str, find: Callable[[str], str]) -> dict[str, float | None]:
+    """Source -> weight of these SOURCE or SOURCE:WEIGHT; None where none is given. Raises UserError.
+
+    find  the source that a word names
+    """
+    weights: dict[str, float | None] = {}
+    for word in words:
+        source, colon, number = word.rpartition(":")
+        weighted = bool(colon) and not Path(word).expanduser().exists() and split_hub_file(word) is None
+        if weighted and not (NUMBER.fullmatch(number) and isfinite(float(number))):
+            raise UserError(
+                f"{option} {word}: the weight after the colon is a number such as 0.8, not {shown(number)}."
+            )
+        found = find(source if weighted else word)
+        if found in weights:
+            raise UserError(f"{option} {word} is given twice: give every one once.")
+        weights[found] = float(number) if weighted else None
+    return weights
 
 
 def _lora(word: str) -> str:
@@ -239,7 +272,7 @@ def _lora(word: str) -> str:
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(f"{word!r} is not a .safetensors file: LoRAs are loaded from safetensors only.")
     if path.exists():
-        return os.path.abspath(path)  # links are kept: in the hub's cache, they point to files without a suffix
+        return str(absolute(path))
     if split_hub_file(word) is not None or (HUB_ID.fullmatch(word) and not checkpoint.looks_like_path(word)):
         return word
     raise UserError(

@@ -17,6 +17,7 @@ GUIDANCE = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale", "pri
 SCHEDULE = "guidance_schedule"  # the argument for a scale of each step
 # A call without a negative prompt is not guided by `true_cfg_scale`. This one is what the model cards pass (QwenImage).
 BLANK = " "
+CONTROL_SCALE = "controlnet_conditioning_scale"  # the argument for the weights of ControlNets
 # How the size is given. Binning and resizing are switched off: they would draw another size than the requested one.
 SIZE_ARGUMENTS = ("width", "height", "use_resolution_binning", "max_area", "_auto_resize")
 # How the number of frames is given, of a call that makes videos. All are whole numbers.
@@ -221,7 +222,7 @@ def default_size(pipe: "DiffusionPipeline", given: Mapping[str, Any] | None = No
         return int(cells[-1]) * scale, int(cells[-2]) * scale
     found = _size_of_a_begun_call(pipe, given or {})
     if isinstance(found, tuple) and any(
-        [found] == [picture.size for picture in each] for each in (given or {}).values()
+        {found} == {picture.size for picture in each} for each in (given or {}).values()
     ):
         return f"{type(pipe).__name__} draws the size of the picture that it starts from"
     return found

@@ -24,13 +24,14 @@ class Chain:
 
     def __init__(self, stages: "Sequence[DiffusionPipeline]", workloads: Sequence[Workload]) -> None:
         for stage in stages[1:]:
-            if "image" not in inputs.picture_arguments(stage):
-                name = type(stage).__name__
-                raise UserError(f"{name} takes no picture: it can only be the first stage of a chain.")
+            kind = inputs.picture_arguments(stage).get("image")
+            if kind is None or inputs.picture_number(stage, kind) > 1:
+                takes = "no picture" if kind is None else "several pictures"
+                raise UserError(f"{type(stage).__name__} takes {takes}: it can only be the first stage of a chain.")
         self.stages, self.workloads = tuple(stages), tuple(workloads)
 
     def __call__(
-        self, prompt: str | list[str], *, seed: int = 0, given: "Mapping[str, Image] | None" = None
+        self, prompt: str | list[str], *, seed: int = 0, given: "Mapping[str, Sequence[Image]] | None" = None
     ) -> "list[Image]":
         """The last stage's pictures, one for each prompt. Picture i of every stage has the seed `seed + i`.
 

@@ -10,6 +10,7 @@ from typing import Any
 from autotune.errors import UserError, nearest, shown
 from autotune.frozen_model import read_json
 from autotune.pipeline import Pipeline
+from autotune.pipelines.adapters import controlnet
 
 TASK_MAPPINGS = {"text2image": "TEXT2IMAGE", "image2image": "IMAGE2IMAGE", "inpainting": "INPAINT"}
 
@@ -41,7 +42,7 @@ def pipeline_class(pipeline: Pipeline, folder: Path) -> Any:
             f"diffusers has no {task} pipeline{' with a ControlNet' if pipeline.controlnet else ''} for {name}."
         )
     if pipeline.controlnet:
-        _check_controlnet(cls)
+        controlnet.check(cls, len(pipeline.controlnets))
     return cls
 
 
@@ -90,13 +91,6 @@ def read_index(folder: Path) -> dict[str, Any]:
 def _is_installed(library: str) -> bool:
     """Is this library one whose classes an index may name: diffusers, transformers, a pipeline's own module?"""
     return library in ("diffusers", "transformers") or find_spec(f"diffusers.pipelines.{library}") is not None
-
-
-def _check_controlnet(cls: Any) -> None:
-    """Raises UserError unless the class takes a ControlNetModel. Flux and SD3 have ControlNets of their own."""
-    types = cls._get_signature_types().get("controlnet", ())
-    if "ControlNetModel" not in {getattr(kind, "__name__", "") for kind in types}:
-        raise UserError(f"{cls.__name__} takes a ControlNet of another kind than autotune can load.")
 
 
 def component_class(library: str, name: str) -> Any:

@@ -99,11 +99,11 @@ def _stored(pipeline: Pipeline, models: dict[str, "torch.nn.Module"]) -> dict[st
     source = str(locate.folder_of(pipeline)) if pipeline.source == "demo" else pipeline.source
     own = [name for name in models if name != "controlnet" or pipeline.controlnet is None]
     found = stored_formats(source, pipeline.revision, own, pipeline.variant)
-    if pipeline.controlnet is not None and "controlnet" in models:
-        revision = locate.hub_revision(pipeline.part_revisions.get("controlnet"))
-        other = stored_formats(pipeline.controlnet, revision, [""])
-        found |= {"controlnet": other[""]} if other else {}
-    return found
+    total: Counter[str] = Counter()
+    for name, (source, _) in pipeline.controlnets.items():
+        revision = locate.hub_revision(pipeline.part_revisions.get(name))
+        total.update(stored_formats(source, revision, [""]).get("", {}))
+    return found | ({"controlnet": dict(total)} if total else {})
 
 
 def _weights(model: "torch.nn.Module") -> list[tuple[str, int]]:

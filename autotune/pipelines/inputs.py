@@ -6,7 +6,7 @@ The signature of the pipeline's `__call__` decides which of them it gets, not th
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -29,6 +29,7 @@ PICTURES = {
     "reference": pictures.photo,
 }
 NAMED = {"mask_image": "mask", "control_image": "edges", "control_mask": "mask"}  # argument -> kind of its picture
+APART = 2**32  # between the numbers of the pictures of two ControlNets: more than any seed
 EMBEDDING_TOKENS = 77  # the length of random prompt embeddings, as that of DeepFloyd IF's T5
 
 
@@ -94,13 +95,13 @@ def call_arguments(
     workload: Workload,
     prompts: list[str],
     seeds: list[int],
-    given: Mapping[str, Image.Image] | None = None,
+    given: Mapping[str, Sequence[Image.Image]] | None = None,
 ) -> dict[str, Any]:
     """The arguments of one call. The noise comes from CPU generators, so it is the same on every device.
 
     Lists are made anew for each call: some pipelines (Z-Image) write into those that they are given.
 
-    given  the user's pictures, by argument name, in place of synthetic ones
+    given  the user's pictures, by argument name, in place of synthetic ones: as many as picture_number() says
     """
     import torch
 
@@ -113,13 +114,38 @@ def call_arguments(
     arguments |= {name: size[name] for name in call.size_arguments(pipe)}
     arguments |= call.frames_values(pipe, workload.frames)
     for name, kind in picture_arguments(pipe).items():
+        own = (given or {}).get(name)
         if kind == "reference":  # one for each adapter, whatever the number of prompts
-            arguments[name] = [(given or {}).get(name) or _picture(pipe, kind, workload.seed, workload)]
+            arguments[name] = list(own or [_picture(pipe, kind, workload.seed, workload)])
+        elif picture_number(pipe, kind) > 1:
+            drawn = [own or _of_each_controlnet(pipe, seed, workload) for seed in seeds]
+            arguments[name] = [_one_or_stacked(pictures) for pictures in zip(*drawn, strict=True)]
         else:
-            own = given and given.get(name)
-            made = [own or _picture(pipe, kind, seed, workload) for seed in seeds]
+            made = [own[0] if own else _picture(pipe, kind, seed, workload) for seed in seeds]
             arguments[name] = made[0] if len(made) == 1 else made  # some calls (WanImageToVideo) take no list
     return arguments
+
+
+def picture_number(pipe: "DiffusionPipeline", kind: str) -> int:
+    """How many pictures of this kind a picture is drawn from: several where the pipe has several ControlNets."""
+    return parts.control_pictures(pipe) if kind == "edges" else 1
+
+
+def _of_each_controlnet(pipe: "DiffusionPipeline", seed: int, workload: Workload) -> list[Image.Image]:
+    numbers = (seed + number * APART for number in range(parts.control_pictures(pipe)))
+    return [_picture(pipe, "edges", number, workload) for number in numbers]
+
+
+def _one_or_stacked(pictures: Sequence[Image.Image]) -> Any:
+    """A ControlNet's pictures of a call, in the form that every pipeline takes for one of several ControlNets.
+
+    Several are an array of [pictures, height, width, 3], from 0 to 1: most calls take no lists within the list.
+    """
+    if len(pictures) == 1:
+        return pictures[0]
+    import numpy as np
+
+    return np.stack([np.asarray(picture, dtype=np.float32) / 255 for picture in pictures])
 
 
 def picture_size(pipe: "DiffusionPipeline", kind: str, workload: Workload) -> tuple[int, int]:

@@ -77,7 +77,10 @@ def read_traits(
 
 
 def _of_call(pipe: "DiffusionPipeline") -> dict[str, Any]:
-    pictures = {name: [inputs.PICTURES[kind](0, 256, 256)] for name, kind in inputs.picture_arguments(pipe).items()}
+    pictures = {
+        name: [inputs.PICTURES[kind](0, 256, 256)] * inputs.picture_number(pipe, kind)
+        for name, kind in inputs.picture_arguments(pipe).items()
+    }
     size, guidance = call.default_size(pipe, pictures), call.guidance_argument(pipe)
     fault = call.guidance_fault(pipe)
     scale = call.default_guidance(pipe)
@@ -164,6 +167,7 @@ def _of_denoiser(pipe: "DiffusionPipeline") -> dict[str, Any]:
         "denoiser_class": type(denoiser).__name__,
         "more_denoisers": tuple(parts.denoisers(pipe))[1:],
         "controlnet_class": type(controlnet).__name__ if controlnet is not None else None,
+        "control_pictures": parts.control_pictures(pipe),
         "slices_attention": hasattr(denoiser, "set_attention_slice"),
         "repeated_blocks": repeated_blocks(denoiser),
         "attention_downsamples": tuple(sorted({downsample_of(n, denoiser) for n in transformer_blocks(denoiser)})),

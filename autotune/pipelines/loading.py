@@ -13,7 +13,7 @@ import torch
 from autotune.errors import UserError, nearest
 from autotune.pipeline import Pipeline
 from autotune.pipelines import checkpoint, factory, locate
-from autotune.pipelines.adapters import ip_adapter, textual_inversion
+from autotune.pipelines.adapters import controlnet, ip_adapter, textual_inversion
 from autotune.pipelines.classes import component_class, names_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
@@ -92,12 +92,8 @@ def _pretrained(
     how: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
     components = dict(given)
     try:
-        if pipeline.controlnet is not None:
-            from diffusers import ControlNetModel
-
-            revision = locate.hub_revision(pipeline.part_revisions.get("controlnet"))
-            where = locate.part_folder(pipeline.controlnet, revision=revision, local_files_only=local_files_only)
-            components["controlnet"] = ControlNetModel.from_pretrained(where, **how)
+        if pipeline.controlnets:
+            components["controlnet"] = controlnet.load(pipeline, dtype, local_files_only=local_files_only)
         if checkpoint.is_single_file(pipeline.source):
             from_file = {"config": str(folder), "torch_dtype": dtype, "local_files_only": True}
             return pipeline_class(pipeline, folder).from_single_file(pipeline.source, **components, **from_file)

@@ -6,12 +6,12 @@ Weights are downloaded as safetensors only.
 import filecmp
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from autotune import demo
 from autotune.errors import UserError
+from autotune.frozen_model import absolute
 from autotune.pipeline import Pipeline, split_hub_file
 from autotune.pipelines import checkpoint, contents, factory
 
@@ -88,8 +88,7 @@ def part_folder(
     only    the patterns of the files to download
     """
     if Path(source).exists():
-        # Links are kept: in the hub's cache, they point to files without a suffix.
-        return _checked(Path(os.path.abspath(source)))
+        return _checked(absolute(source))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -140,23 +139,26 @@ def _causes(error: BaseException | None) -> set[str]:
     return causes
 
 
-def controlnet_folder(pipeline: Pipeline) -> Path:
-    """The folder of the pipeline's ControlNet; with random weights, one with its configuration. Raises UserError."""
+def controlnet_folder(pipeline: Pipeline, name: str) -> Path:
+    """The folder of the ControlNet of this name (Pipeline.controlnets); with random weights, of its configuration.
+
+    Raises UserError.
+    """
     from autotune.pipelines import presets
 
-    assert pipeline.controlnet is not None
+    source, _ = pipeline.controlnets[name]
     preset = presets().get(pipeline.name)
-    if pipeline.weights == "random" and preset and preset.controlnet_architecture:
+    if pipeline.weights == "random" and preset and preset.controlnet_architecture and source == preset.controlnet:
         return ARCHITECTURES / preset.controlnet_architecture
     needed = CONFIGURATIONS if pipeline.weights == "random" else WEIGHTS
-    folder = part_folder(pipeline.controlnet, only=needed)
+    folder = part_folder(source, only=needed)
     try:
         kind = json.loads((folder / "config.json").read_text()).get("_class_name")
     except (OSError, ValueError):
         kind = None
     if kind != "ControlNetModel":
         why = f"it is a {kind}" if kind else "its config.json names no class"
-        raise UserError(f"{pipeline.controlnet!r} is not a ControlNet that autotune can load: {why}.")
+        raise UserError(f"{source!r} is not a ControlNet that autotune can load: {why}.")
     return folder
 
 
@@ -202,10 +204,10 @@ def fetch(pipeline: Pipeline) -> None:
     """Download the files of the pipeline that are not on this disk. Raises UserError."""
     random = pipeline.weights == "random"
     folder_of(pipeline, configurations_only=random)
-    if pipeline.controlnet is not None:
-        controlnet_folder(pipeline)
     for name, source in pipeline.added.items():
-        if name != "controlnet":
+        if name in pipeline.controlnets:
+            controlnet_folder(pipeline, name)
+        else:
             part_folder(source)
 
 
@@ -227,7 +229,9 @@ def revisions(pipeline: Pipeline) -> dict[str, Any]:
     """The fields of a Pipeline that identify its weights: `revision` and `part_revisions`."""
     folder = folder_of(pipeline, configurations_only=pipeline.weights == "random", local_files_only=True)
     parts = {
-        name: controlnet_folder(pipeline) if name == "controlnet" else part_folder(source, local_files_only=True)
+        name: controlnet_folder(pipeline, name)
+        if name in pipeline.controlnets
+        else part_folder(source, local_files_only=True)
         for name, source in pipeline.added.items()
     }
     single = checkpoint.is_single_file(pipeline.source)

@@ -62,8 +62,18 @@ def denoiser(pipe: "DiffusionPipeline") -> Any:
 
 
 def controlnet(pipe: "DiffusionPipeline") -> Any | None:
-    """The ControlNet; None: the pipe has none."""
+    """The ControlNet, or diffusers' model of several; None: the pipe has none."""
     return getattr(pipe, "controlnet", None)
+
+
+def control_pictures(pipe: "DiffusionPipeline") -> int:
+    """How many control pictures a call takes for each picture that it draws: one for each ControlNet."""
+    return len(joined_controlnets(pipe)) or 1
+
+
+def joined_controlnets(pipe: "DiffusionPipeline") -> list[Any]:
+    """The ControlNets that diffusers' model of several holds; empty where the pipe has one or none."""
+    return list(getattr(controlnet(pipe), "nets", ()))
 
 
 def vae(pipe: "DiffusionPipeline") -> Any | None:

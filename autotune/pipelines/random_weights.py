@@ -9,6 +9,7 @@ from autotune import demo
 from autotune.errors import UserError
 from autotune.pipeline import Pipeline
 from autotune.pipelines import factory, locate
+from autotune.pipelines.adapters import controlnet
 from autotune.pipelines.classes import component_class, names_class, pipeline_class
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ def assemble(
         for name, spec in specs.items()
         if name not in components
     }
-    if pipeline.controlnet is not None:
-        components["controlnet"] = _controlnet(pipeline, dtype, device, drawn_on)
+    if pipeline.controlnets:
+        made = [
+            _controlnet(locate.controlnet_folder(pipeline, n), dtype, device, drawn_on) for n in pipeline.controlnets
+        ]
+        components["controlnet"] = controlnet.joined(made)
     if drawn_on not in (None, device):
         torch.cuda.empty_cache()  # does nothing where CUDA was not used
     required, optional = cls._get_signature_keys(cls)
@@ -66,10 +70,9 @@ def _without_vocabulary(folder: Path, specs: dict[str, Any]) -> tuple[str, ...]:
     return (*lost, *(name.replace("tokenizer", "text_encoder") for name in lost))
 
 
-def _controlnet(pipeline: Pipeline, dtype: "torch.dtype", device: str, drawn_on: str | None) -> Any:
+def _controlnet(folder: Path, dtype: "torch.dtype", device: str, drawn_on: str | None) -> Any:
     from diffusers import ControlNetModel
 
-    folder = locate.controlnet_folder(pipeline)
     return randomize(lambda: ControlNetModel.from_config(ControlNetModel.load_config(folder)), dtype, device, drawn_on)
 
 

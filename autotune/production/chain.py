@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from autotune.building import build
 from autotune.devices import current_device, torch_name
 from autotune.errors import UserError
-from autotune.frozen_model import FrozenModel, write_json
+from autotune.frozen_model import FrozenModel, absolute, write_json
 from autotune.measurement import ChainCost
 from autotune.pipelines.factory import Factory
 from autotune.production import fingerprint, serving
@@ -156,7 +156,7 @@ def load(
             local_files_only=local_files_only,
             strict=strict,
             warmup=warmup,
-            artifacts_in=Path(path).resolve().parent if artifacts else None,
+            artifacts_in=absolute(path).parent if artifacts else None,
             thread_safe=thread_safe,
             factory=factory,
         )

@@ -143,7 +143,8 @@ def _what_source_is(pipeline: Pipeline, source: str) -> str:
 
 def _where_from(tuned: TunedConfig, steps: str) -> str:
     """Where, when and with what the config was measured, and what the script needs."""
-    pictures = f" It reads {' and '.join(map(_picture_file, tuned.inputs))} in the same folder." if tuned.inputs else ""
+    files = [file for name in tuned.inputs for file in _picture_files(tuned, name)]
+    pictures = f" It reads {' and '.join(files)} in the same folder." if files else ""
     frames = f"{tuned.workload.frames} frames, " if tuned.workload.frames is not None else ""
     return (
         f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
@@ -161,7 +162,8 @@ def _imports(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         check_class_name(tuned.pipeline.scheduler)
         lines.add(f"from diffusers import {tuned.pipeline.scheduler}")
     if tuned.pipeline.controlnet:
-        lines.add("from diffusers import ControlNetModel")
+        several = ", MultiControlNetModel" if len(tuned.pipeline.controlnets) > 1 else ""
+        lines.add(f"from diffusers import ControlNetModel{several}")
     if tuned.inputs:
         lines.add("from PIL import Image")
     lines |= {line for part in parts.values() for line in part.imports}
@@ -187,7 +189,7 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     for part in parts.values():
         arguments |= part.load
     if pipeline.controlnet is not None:
-        arguments["controlnet"] = _controlnet(pipeline, arguments["dtype"])
+        arguments["controlnet"] = _controlnets(pipeline, arguments["dtype"])
     if pipeline.factory is not None:
         return "\n".join([*_own_code(pipeline, arguments["dtype"]), *_more(pipeline)])
     if single:
@@ -246,20 +248,25 @@ def _split_file(source: str) -> tuple[str, str]:
     return where, f", weight_name={file!r}"
 
 
-def _controlnet(pipeline: Pipeline, dtype: str) -> str:
-    """The expression that loads the ControlNet."""
-    revision = pipeline.part_revisions.get("controlnet", "files-")
-    pinned = "" if revision.startswith("files-") else f", revision={revision!r}"
-    return f"ControlNetModel.from_pretrained({pipeline.controlnet!r}, dtype={dtype}, use_safetensors=True{pinned})"
+def _controlnets(pipeline: Pipeline, dtype: str) -> str:
+    """The expression that loads the ControlNets."""
+    nets = []
+    for name, (source, _) in pipeline.controlnets.items():
+        revision = pipeline.part_revisions.get(name, "files-")
+        pinned = "" if revision.startswith("files-") else f", revision={revision!r}"
+        nets.append(f"ControlNetModel.from_pretrained({source!r}, dtype={dtype}, use_safetensors=True{pinned})")
+    return nets[0] if len(nets) == 1 else f"MultiControlNetModel([{', '.join(nets)}])"
 
 
 def _size_arguments(tuned: TunedConfig) -> tuple[str, ...] | None:
     return tuned.pipeline.traits.size_arguments if tuned.pipeline.traits else None
 
 
-def _picture_file(argument: str) -> str:
-    """The file in the folder of the script that this argument takes: image.png or mask.png."""
-    return f"{argument.removesuffix('_image')}.png"
+def _picture_files(tuned: TunedConfig, argument: str) -> list[str]:
+    """The files in the folder of the script that this argument takes: image.png (image_2.png ...) or mask.png."""
+    traits, name = tuned.pipeline.traits, argument.removesuffix("_image")
+    number = traits.control_pictures if traits is not None and tuned.inputs[argument] == "edges" else 1
+    return [f"{name}.png", *(f"{name}_{one}.png" for one in range(2, number + 1))]
 
 
 def _lines(tuned: TunedConfig, parts: dict[str, Script]) -> str:
@@ -284,9 +291,11 @@ def _call(tuned: TunedConfig, parts: dict[str, Script]) -> dict[str, str]:
         call |= {tuned.pipeline.traits.frames_argument: repr(workload.frames), "output_type": repr("pil")}
     for name, what in tuned.inputs.items():
         mode = "L" if what == "mask" else "RGB"
-        read = f"picture({_picture_file(name)!r}, {mode!r})"  # some calls take no list
-        every = "[{0}]" if what == "reference" else "{0} if len(prompts) == 1 else [{0}] * len(prompts)"
-        call[name] = every.format(read)
+        read = [f"picture({file!r}, {mode!r})" for file in _picture_files(tuned, name)]
+        if what == "reference" or len(read) > 1:  # one for each ControlNet, for all prompts
+            call[name] = f"[{', '.join(read)}]"
+        else:  # some calls take no list
+            call[name] = f"{read[0]} if len(prompts) == 1 else [{read[0]}] * len(prompts)"
     call |= {name: repr(value) for name, value in _from_workload(tuned).items()}
     if workload.negative_prompt is not None:
         call["negative_prompt"] = f"[{workload.negative_prompt!r}] * len(prompts)"

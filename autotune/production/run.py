@@ -90,7 +90,7 @@ def draw(
     config: Path,
     pictures: Plan,
     *,
-    image: Path | None = None,
+    image: Sequence[Path] = (),
     mask: Path | None = None,
     device: str | None = None,
     factory: str | None = None,
@@ -157,7 +157,7 @@ def _draw(call: Call, pictures: Plan, batch: int, listen: Callable[[Path], None]
 
 
 def _caller(
-    exported: TunedConfig | ChainConfig, pipe: "DiffusionPipeline | Chain", fitted: Mapping[str, Image.Image]
+    exported: TunedConfig | ChainConfig, pipe: "DiffusionPipeline | Chain", fitted: Mapping[str, Sequence[Image.Image]]
 ) -> Call:
     """The function that draws the pictures of one call: (prompts, seeds) -> pictures."""
     from autotune.measure import call_pipe
@@ -211,18 +211,24 @@ def _make(folder: Path | None) -> None:
         raise UserError(f"the folder {str(folder)!r} can't be created: {error.strerror}.") from None
 
 
-def _given(tuned: TunedConfig, image: Path | None, mask: Path | None) -> dict[str, Image.Image]:
+def _given(tuned: TunedConfig, image: Sequence[Path], mask: Path | None) -> dict[str, list[Image.Image]]:
     """The user's pictures, by the name of the argument that takes them (a ControlNet may name it control_image).
 
-    Raises UserError for a picture that the pipeline does not take.
+    Raises UserError for a picture that the pipeline does not take, and for another number of them.
     """
     start = next((name for name in ("image", "control_image", "ip_adapter_image") if name in tuned.inputs), None)
-    if image is not None and start is None:
+    if image and start is None:
         raise UserError(f"{tuned.pipeline_class} takes no picture to start from: leave out --image.")
     if mask is not None and "mask_image" not in tuned.inputs:
         raise UserError(f"{tuned.pipeline_class} takes no mask: leave out --mask.")
-    files = {start: image, "mask_image": mask}
-    return {name: _read(file) for name, file in files.items() if name is not None and file is not None}
+    traits = tuned.pipeline.traits
+    number = traits.control_pictures if traits is not None and start and tuned.inputs[start] == "edges" else 1
+    if image and len(image) != number:
+        each = f"{number} pictures, one for each ControlNet in their order" if number > 1 else "one picture"
+        times = f"{len(image)} times" if len(image) > 1 else "once"
+        raise UserError(f"--image is given {times}: {tuned.pipeline_class} starts from {each}.")
+    files = {start: list(image), "mask_image": [mask] if mask is not None else []}
+    return {name: list(map(_read, each)) for name, each in files.items() if name is not None and each}
 
 
 def _read(file: Path) -> Image.Image:
@@ -236,18 +242,18 @@ def _read(file: Path) -> Image.Image:
 
 
 def _fitted(
-    pipe: "DiffusionPipeline", tuned: TunedConfig, given: Mapping[str, Image.Image]
-) -> tuple[dict[str, Image.Image], list[str]]:
+    pipe: "DiffusionPipeline", tuned: TunedConfig, given: Mapping[str, Sequence[Image.Image]]
+) -> tuple[dict[str, list[Image.Image]], list[str]]:
     """The user's pictures in the measured size, and remarks on every input that was changed or made by autotune."""
     from autotune.pipelines import inputs
 
     arguments, fitted, remarks = inputs.picture_arguments(pipe), {}, []
-    for name, picture in given.items():
+    for name, pictures in given.items():
         size = inputs.picture_size(pipe, arguments[name], tuned.workload)
-        fitted[name] = picture.convert("L" if arguments[name] == "mask" else "RGB").resize(size)
-        if picture.size != size:
-            (width, height), (wide, high) = picture.size, size
-            remarks.append(f"{name} resized from {width}x{height} to {wide}x{high}")
+        mode = "L" if arguments[name] == "mask" else "RGB"
+        fitted[name] = [picture.convert(mode).resize(size) for picture in pictures]
+        for width, height in dict.fromkeys(picture.size for picture in pictures if picture.size != size):
+            remarks.append(f"{name} resized from {width}x{height} to {size[0]}x{size[1]}")
     generated = [what for name, what in arguments.items() if name not in given]
     if generated:
         remarks.append(f"started from pictures made by autotune ({', '.join(generated)})")

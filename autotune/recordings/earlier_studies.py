@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.errors import UserError
+from autotune.frozen_model import absolute
 from autotune.recordings.parquet import read_table
 from autotune.study.earlier import EarlierStudy, EarlierTrial
 from autotune.study.pareto_front import costs, objectives
@@ -71,7 +72,7 @@ def _read(path: Path) -> WarmStartStudy:
 
 
 def _warm_start_study(path: Path, record: Record, trials: Sequence[Trial]) -> WarmStartStudy:
-    name = path.resolve().name
+    name = absolute(path).name
     baseline = trials[0].measured if trials else None
     if baseline is None or baseline.quality is None or not any(trial.measured for trial in trials[1:]):
         raise UserError(f"--warm-start {name!r}: no config but its baseline has worked in it yet.")

@@ -73,12 +73,14 @@ def naming(pipeline: Pipeline) -> list[str]:
 def options(pipeline: Pipeline) -> list[str]:
     """The options of a command line that load this pipeline beside its name: ["--task", "image2image"]."""
     requested = requested_options(pipeline)
-    given = [(name, value) for name, value in requested.items() if name not in ("lora", "ip_adapter", "scheduler")]
+    given = [("task", requested["task"])] if "task" in requested else []
     given += [("config", pipeline.config)] if pipeline.config else []
     if "scheduler" in requested:
         told = {name: v if isinstance(v, str) else json.dumps(v) for name, v in pipeline.scheduler_settings.items()}
         settings = ",".join(f"{name}={value}" for name, value in told.items())
         given += [("scheduler", requested["scheduler"] + (f":{settings}" if settings else ""))]
+    if "controlnet" in requested:
+        given += [("controlnet", s if w is None else f"{s}:{w:g}") for s, w in pipeline.controlnets.values()]
     if "lora" in requested:
         given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]
     if pipeline.ip_adapter is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
-from autotune.frozen_model import FrozenModel, read_json, write_json
+from autotune.frozen_model import FrozenModel, absolute, read_json, write_json
 from autotune.job import MetricRequest, RescoreJob
 from autotune.measure.metrics import Better, Score, find_metric
 from autotune.measure.metrics._user import is_users, split
@@ -127,7 +127,7 @@ def _request(word: str, record: Record, *, run_code: bool) -> MetricRequest:
         file, function = split(word)
         if not run_code:
             raise UserError(f"{word} is your own code: add --run-code to let it run.")
-        return MetricRequest(name=f"{file.resolve()}:{function}")
+        return MetricRequest(name=f"{absolute(file)}:{function}")
     name, equals, source = word.partition("=")
     metric = find_metric(name)
     if equals and not source:
@@ -137,7 +137,7 @@ def _request(word: str, record: Record, *, run_code: bool) -> MetricRequest:
     if not source:
         return MetricRequest(name=name, source=record.target.pipeline.scorer if metric.reads_scorer else None)
     is_local = source != "demo" and Path(source).exists()
-    return MetricRequest(name=name, source=str(Path(source).resolve()) if is_local else source)
+    return MetricRequest(name=name, source=str(absolute(source)) if is_local else source)
 
 
 def _names(metrics: Sequence[MetricRequest]) -> list[str]:
@@ -157,18 +157,18 @@ def _pictures(folder: StudyFolder, trial: Trial, record: Record) -> Path:
     for index in range(len(record.target.workload.prompts)):
         if not (images / picture_name(index)).is_file():
             raise UserError(f"trial {trial.number} has no picture {str(images / picture_name(index))!r} to score.")
-    return images.resolve()
+    return absolute(images)
 
 
 def _reference(folder: StudyFolder, record: Record, index: int) -> Path:
     """The user's reference picture of a prompt, or the baseline's picture. Raises UserError where it is missing."""
     references = record.target.workload.references
     if not references or not references[index]:
-        return (folder.trial(0) / "images" / picture_name(index)).resolve()
+        return absolute(folder.trial(0) / "images" / picture_name(index))
     path = folder.reference(references[index])
     if not path.is_file():
         raise UserError(f"the study has no reference picture {str(path)!r} for prompt {index}.")
-    return path.resolve()
+    return absolute(path)
 
 
 def _scores(data: dict[str, object], record: Record, device: str) -> Scores:

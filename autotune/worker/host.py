@@ -5,8 +5,8 @@ CUDA reserves far more than it uses. RLIMIT_DATA is set for jobs on the processo
 and torch.compile. By the kernel's rule (is_data_mapping in its mm/) it counts neither what is reserved without the
 right to write nor what is shared, as mappings of device files usually are. What CUDA's closed library maps besides
 has not been seen: tests/gpu/test_first_contact.py looks. A cgroup for each child needs one that was delegated to the
-user, with no process in it. So of a job on a GPU the host's memory is not limited, but the kernel kills the child
-before anything else on the machine, and that is told apart from a full GPU.
+user, with no process in it. So a job on a GPU is watched by its parent (execution/host_limit.py), and the kernel kills
+it before anything else on the machine. Both are told apart from a full GPU.
 """
 
 import logging

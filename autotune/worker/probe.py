@@ -14,6 +14,7 @@ from autotune.errors import UserError
 from autotune.job import ProbeJob
 from autotune.measure.metrics._clip import Clip
 from autotune.pipeline import Traits
+from autotune.pipelines.adapters.controlnet import weights
 from autotune.pipelines.adapters.textual_inversion import tokens
 from autotune.pipelines.components import components_of
 from autotune.pipelines.inspect import assembled, read_traits
@@ -41,7 +42,8 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     given: dict[str, Any] = {"given": job.arguments, "negative_prompt": job.negative_prompt}
     traits = read_traits(pipe, readable, rehearsed=not job.quick, **given)
     traits = traits.model_copy(update={"components": components})
-    pipeline = job.pipeline.model_copy(update={**revisions(readable), **tokens(readable), "traits": traits})
+    seen = {**revisions(readable), **tokens(readable), **weights(pipe, job.pipeline)}
+    pipeline = job.pipeline.model_copy(update={**seen, "traits": traits})
     if job.steps is not None:
         check_steps(pipe, job.steps)
     cut = cut_prompts(pipe, job.prompts, job.arguments)

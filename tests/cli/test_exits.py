@@ -105,7 +105,7 @@ def test_sigterm_ends_a_search_with_the_last_word_of_ctrl_c(capsys: pytest.Captu
         (["serch"], "No such command 'serch'"),
         (["search", "--budgett", "3"], "No such option: --budgett"),
         (["watch"], "Missing argument 'study'"),
-        (["search", "--controlnet", "a", "--controlnet=b"], "--controlnet is given 2 times"),
+        (["search", "--variant", "a", "--variant=b"], "--variant is given 2 times"),
     ],
 )
 def test_words_that_can_not_be_read_have_the_form_of_all_other_errors(

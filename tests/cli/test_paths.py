@@ -1,12 +1,15 @@
 """Paths as people write them: `~` after an equals sign, Windows' paths, a file where a folder was meant."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from autotune.cli.options import by_name
 from autotune.cli.paths import with_paths
 from autotune.errors import UserError
 from autotune.pipelines import resolve
+from autotune.research.score import _request
 
 
 def test_the_home_folder_is_meant_in_every_option_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +57,33 @@ def test_a_file_where_a_folder_is_meant_is_named_and_not_looked_up_on_the_hub(
     for option in ("controlnet", "lora"):
         with pytest.raises(UserError, match=f"--{option} takes a hub id"):
             resolve("demo", **{option: "net/gone"})
+
+
+def test_a_link_is_a_name_that_is_kept_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the hub's cache, where a link points to a file without a suffix."""
+    blobs, links = tmp_path / "blobs", tmp_path / "links"
+    (blobs / "0123").mkdir(parents=True)
+    links.mkdir()
+    for name in ("model_index.json", "config.json"):
+        (blobs / "0123" / name).write_text("{}")
+    for name in ("4567", "89ab"):
+        (blobs / name).write_text("def score(images, prompts, references): ...")
+    (links / "checkpoint").symlink_to(blobs / "0123")
+    for name in ("a.safetensors", "a.py"):
+        (links / name).symlink_to(blobs / "4567")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("links/checkpoint").source == str(links / "checkpoint")
+    assert resolve("links/a.safetensors").source == str(links / "a.safetensors")
+    assert resolve("links/a.safetensors", config="links/checkpoint").config == str(links / "checkpoint")
+    assert resolve("sd15", controlnet="links/checkpoint").controlnet == str(links / "checkpoint")
+    assert resolve("sd15", lora="links/a.safetensors").lora == str(links / "a.safetensors")
+    assert resolve("sd15", ip_adapter="links/a.safetensors:0.5").ip_adapter == str(links / "a.safetensors")
+    inversion = resolve("sd15", textual_inversion="links/a.safetensors:<it>").textual_inversions
+    assert inversion == {str(links / "a.safetensors"): "<it>"}
+    factory = resolve("demo", factory="links/a.py:score", run_code=True)
+    assert factory.source == str(links / "a.py")
+    nothing: Any = None
+    assert _request("links/a.py:score", nothing, run_code=True).name == f"{links / 'a.py'}:score"
+    assert by_name(["--study", "links/checkpoint"], [Path("links/checkpoint")]) == ["--study", "checkpoint"]
+    with pytest.raises(UserError, match=r"'links/nothing'"):
+        resolve("links/nothing")

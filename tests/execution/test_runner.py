@@ -173,7 +173,7 @@ def test_one_fork_server_serves_the_measurement_and_the_scoring_of_a_trial_on_a_
     card = Device(kind="cuda", uuid="GPU-1", name="a card", memory_bytes=2**34, compute_capability=(8, 9))
     envs: list[Mapping[str, str]] = []
 
-    def run(how: object, command: object, folder: Path, timeout_s: float, env: Mapping[str, str]) -> int:
+    def run(how: object, command: object, folder: Path, timeout_s: float, env: Mapping[str, str], *_: object) -> int:
         envs.append(env)
         result = measured(0).outcome.to_json() if len(envs) == 1 else quality(0.0).to_json()
         write_json(folder / "outcome.json", {"result": result})

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from autotune.errors import UserError
+from autotune.pipeline import Pipeline
 from autotune.pipelines import DEFAULT_SCORER, presets, requested_options, resolve
 from autotune.pipelines.locate import ARCHITECTURES
+from autotune.report.words import options
 from autotune.workload import PROMPTS
 
 
@@ -124,6 +126,39 @@ def test_a_task_a_controlnet_and_a_lora_can_be_asked_for_on_top_of_any_pipeline(
     assert (found.task, found.controlnet, found.lora) == ("image2image", str(tmp_path.resolve()), lora)
     assert requested_options(found) == {"task": "image2image", "controlnet": str(tmp_path.resolve()), "lora": lora}
     assert resolve("a/b", controlnet="c/d", lora="e/f").controlnet == "c/d"
+
+
+def test_several_controlnets_have_a_weight_each_or_none() -> None:
+    found = resolve("a/b", controlnet=["c/d:0.7", "e/f", "g/h:-1"])
+    assert found.controlnets == {"controlnet": ("c/d", 0.7), "controlnet_2": ("e/f", None), "controlnet_3": ("g/h", -1)}
+    assert found.added == {"controlnet": "c/d", "controlnet_2": "e/f", "controlnet_3": "g/h"}
+    assert options(found) == ["--controlnet", "c/d:0.7", "--controlnet", "e/f", "--controlnet", "g/h:-1"]
+    assert Pipeline.parse({**found.to_json(), "more_controlnets": {}}, "x").controlnets == {"controlnet": ("c/d", 0.7)}
+
+
+def test_a_preset_s_controlnet_can_have_a_weight_and_another_beside_it() -> None:
+    own = presets()["sd15-controlnet"].controlnet
+    found = resolve("sd15-controlnet", controlnet=[f"{own}:0.5", "c/d"])
+    assert found.controlnets == {"controlnet": (own, 0.5), "controlnet_2": ("c/d", None)}
+    assert options(found) == ["--controlnet", f"{own}:0.5", "--controlnet", "c/d"]
+    assert options(resolve("sd15-controlnet")) == []
+
+
+@pytest.mark.parametrize("option", ["controlnet", "lora"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["a/b:much"], "the weight after the colon is a number such as 0.8, not 'much'"),
+        (["a/b:nan"], "the weight after the colon is a number such as 0.8, not 'nan'"),
+        (["a/b:" + "9" * 400], "the weight after the colon is a number such as 0.8, not '999"),
+        (["a/b:0.7", "a/b"], "a/b is given twice: give every one once"),
+    ],
+)
+def test_a_weight_is_a_finite_number_and_nothing_is_given_twice(option: str, words: list[str], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve("sd15", **{option: words})
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"--{option} a/b")
 
 
 def test_what_a_preset_has_already_was_not_asked_for() -> None:

@@ -122,6 +122,8 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
         raise would_replace(f"attention={value}")
     if value == "sliced":
         pipe.enable_attention_slicing("auto")
+        for net in parts.joined_controlnets(pipe):
+            net.set_attention_slice("auto")
         return Effect(count=sum(len(d.attn_processors) for d in denoisers), what="attention blocks sliced")
     blocks = _blocks(pipe)
     if value in DISPATCHED or (value == "xformers" and any(map(_is_dispatched, blocks))):
@@ -247,7 +249,8 @@ def script(config: Config, target: Target) -> Script:
     if value in BACKENDS:
         return Script(why_not="the kernel is forced by autotune's own attention processors")
     if value == "sliced":
-        return Script(lines=('pipe.enable_attention_slicing("auto")',))
+        nets = ("for net in pipe.controlnet.nets:", '    net.set_attention_slice("auto")')
+        return Script(lines=('pipe.enable_attention_slicing("auto")', *(nets if traits.control_pictures > 1 else ())))
     if value in DISPATCHED or (value == "xformers" and traits.dispatches_attention):
         name = DISPATCHED.get(value, value)
         return Script(lines=tuple(f'pipe.{one}.set_attention_backend("{name}")' for one in traits.denoisers))

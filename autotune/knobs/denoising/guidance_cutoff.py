@@ -95,8 +95,14 @@ class Cutoff:
         pipe._guidance_scale = 1.0
         pipe.unguided_steps = getattr(pipe, "unguided_steps", 0) + steps - done
         doubled = 2 * len(tensors["latents"])
-        halved = {n: t.chunk(2)[1] for n, t in tensors.items() if n in DOUBLED and t is not None and len(t) == doubled}
-        return tensors | halved
+        return tensors | {name: _with_prompt(value, doubled) for name, value in tensors.items() if name in DOUBLED}
+
+
+def _with_prompt(value: Any, doubled: int) -> Any:
+    """The half with the prompt of a tensor for `doubled` pictures, or of each in a list (one for each ControlNet)."""
+    if isinstance(value, list):
+        return [_with_prompt(one, doubled) for one in value]
+    return value.chunk(2)[1] if value is not None and len(value) == doubled else value
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
@@ -106,6 +112,11 @@ def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -
 def script(config: Config, target: Target) -> Script:
     names = [name for name in target.pipeline.known.callback_tensors if name in ("latents", *DOUBLED)]
     doubled = tuple(name for name in names if name != "latents")
+    several = (
+        "        if isinstance(tensors[name], list):  # a tensor for each ControlNet",
+        "            tensors[name] = [one.chunk(2)[1] for one in tensors[name]]",
+        "            continue",
+    )
     lines = (
         "def end_guidance(pipe, step, timestep, tensors):",
         "    done, steps = step + 1, pipe.num_timesteps",
@@ -115,6 +126,7 @@ def script(config: Config, target: Target) -> Script:
         "    pipe._guidance_scale = 1.0",
         '    twice = 2 * len(tensors["latents"])',
         f"    for name in {doubled}:  # the second half is the one with the prompt",
+        *(several if target.pipeline.known.control_pictures > 1 else ()),
         "        if tensors[name] is not None and len(tensors[name]) == twice:",
         "            tensors[name] = tensors[name].chunk(2)[1]",
         "    return tensors",

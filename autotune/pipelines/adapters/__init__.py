@@ -4,13 +4,13 @@ This reads the options of the first two, and imports no torch. The other files p
 and in production.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from autotune.errors import UserError
+from autotune.frozen_model import absolute
 from autotune.pipeline import HUB_ID, Weights, split_hub_file
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -54,7 +54,7 @@ def _file(word: str, option: str) -> str:
     """The absolute path of the file, or the file of the hub. Raises UserError."""
     path = Path(word).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
-        return os.path.abspath(path)  # links are kept: in the hub's cache, they point to files without a suffix
+        return str(absolute(path))
     if split_hub_file(word) is not None:
         return word
     raise UserError(f"{option} takes a .safetensors file (a path, or owner/name:PATH of the hub), not {word!r}.")

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import UserError
+from autotune.frozen_model import absolute
 from autotune.isolation import RUN_CODE
 from autotune.pipeline import Pipeline
 
@@ -40,7 +41,7 @@ def split(word: str, option: str) -> tuple[Path, str]:
     file, _, function = word.rpartition(":")
     if not (file.endswith(".py") and function.isidentifier()):
         raise UserError(f"{option} takes FILE.py:FUNCTION, such as my_pipe.py:make, not {word!r}.")
-    path = Path(os.path.abspath(Path(file).expanduser()))
+    path = absolute(file)
     if not path.is_file():
         raise UserError(f"{option} {word}: there is no file {file!r}.")
     return path, function
@@ -174,7 +175,7 @@ def import_file(file: Path) -> ModuleType:
     name = f"autotune_user_{digest_of(file).removeprefix('files-')}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = spec_from_file_location(name, file.resolve())
+    spec = spec_from_file_location(name, absolute(file))
     if spec is None or spec.loader is None:
         raise UserError(f"{str(file)!r} can't be imported.")
     module = module_from_spec(spec)

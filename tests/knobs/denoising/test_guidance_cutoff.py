@@ -19,6 +19,7 @@ from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
 from autotune.knobs.denoising.guidance_cutoff import GUIDED
 from autotune.pipelines import parts
+from autotune.pipelines.adapters import controlnet
 
 KNOB = find_knob("guidance_cutoff")
 TEXT = ("encoder_hidden_states", "pooled_projections", "controlnet_cond")
@@ -29,18 +30,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tiny")
 
 
-def components(class_name: str) -> dict[str, Any]:
+def components(class_name: str, nets: int = 1) -> dict[str, Any]:
     torch.manual_seed(0)
     if class_name in FAMILIES:
         return FAMILIES[class_name]()
     plain = class_name.replace("ControlNetImg2Img", "").replace("ControlNetInpaint", "").replace("ControlNet", "")
     made = FAMILIES[plain]()
-    made["controlnet"] = ControlNetModel.from_unet(made["unet"], conditioning_embedding_out_channels=(8, 16))
+    how = {"conditioning_embedding_out_channels": (8, 16)}
+    made["controlnet"] = controlnet.joined([ControlNetModel.from_unet(made["unet"], **how) for _ in range(nets)])
     return made
 
 
-def pipe_of(class_name: str, **values: Any) -> Any:
-    pipe = getattr(diffusers, class_name)(**components(class_name))
+def pipe_of(class_name: str, nets: int = 1, **values: Any) -> Any:
+    pipe = getattr(diffusers, class_name)(**components(class_name, nets))
     pipe.set_progress_bar_config(disable=True)
     build.apply(pipe, complete(values), tiny_workload(class_name), "cpu")
     return pipe
@@ -55,7 +57,7 @@ class Watch:
         model.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, model: Any, args: Any, named: dict[str, Any]) -> None:
-        sample = args[0] if args else named["hidden_states"]
+        sample = args[0] if args else named["sample" if "sample" in named else "hidden_states"]
         self.batches.append(len(sample))
         added = named.get("added_cond_kwargs") or {}
         for name, tensor in (named | added).items():
@@ -63,12 +65,20 @@ class Watch:
                 self.text.setdefault(name, []).append(tensor)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("class_name", GUIDED)
-def test_the_batch_halves_and_keeps_the_prompts(class_name: str, batch: int) -> None:
-    pipe = pipe_of(class_name, guidance_cutoff=0.4)
+ONE = [(class_name, batch, 1) for class_name in GUIDED for batch in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "batch", "nets"), [*ONE, *((name, 2, 2) for name in GUIDED if "ControlNet" in name)]
+)
+def test_the_batch_halves_and_keeps_the_prompts(class_name: str, batch: int, nets: int) -> None:
+    pipe = pipe_of(class_name, nets, guidance_cutoff=0.4)
     pipe.scheduler = diffusers.EulerDiscreteScheduler() if hasattr(pipe, "unet") else pipe.scheduler
-    watches = [Watch(model) for model in parts.step_models(pipe).values()]
+    models = [
+        *parts.denoisers(pipe).values(),
+        *(parts.joined_controlnets(pipe) or filter(None, [parts.controlnet(pipe)])),
+    ]
+    watches = [Watch(model) for model in models]
     steps = {"strength": 1.0} if "Img2Img" in class_name or "Inpaint" in class_name else {}
     pixels = draw(pipe, class_name, batch=batch, num_inference_steps=5, **steps)
     assert np.isfinite(pixels).all()
