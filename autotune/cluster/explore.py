@@ -17,13 +17,14 @@ from autotune.cluster.crew import Crew, keep_files
 from autotune.cluster.messenger import Done, Gone, Lost, News, Ready, this_host
 from autotune.cluster.order import Order, Result, make_order
 from autotune.cluster.waiting import ATTEMPTS, Waiting, Work
+from autotune.config import Config
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
 from autotune.frozen_model import write_json
 from autotune.goal import Budget
 from autotune.measurement import Quality
 from autotune.reuse import Reuse
-from autotune.study.reuse_plan import plan_reuse
+from autotune.study.reuse_plan import compiled_on, graph_key, plan_reuse
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Anchor, Failure, Trial
@@ -110,17 +111,26 @@ class ParallelExplorer(Explorer):
             return None
         if self.is_due(card):
             return self._anchor(card)
-        found = self.waiting.take(card, self.cards.values())
-        if found is not None or not may_ask or not self.waiting.has_room(card, self.cards.values()):
-            return found
+        cards = self.cards.values()
+        found = self.waiting.take(card, cards)
+        if found is not None or not may_ask or not self.waiting.has_room(card, cards):
+            return found or self.waiting.take(card, cards, anywhere=True)
         asked = self.study.ask(pending)
         if asked is None:
             self._asked_in_vain = not running  # what runs may yet show values that leave the space, or new ones
             return None
         number, config, origin = asked
         self.listen(TrialStarted(number, config, origin))
-        self.waiting.append(Work(number, config, origin, leads=self.study.leads))
+        self.waiting.append(Work(number, config, origin, leads=self.study.leads, homes=self._homes(config)))
         return self._next(card, budget, end)  # what is expected to be picked may not fit this card
+
+    def _homes(self, config: Config) -> frozenset[str]:
+        """The hosts that have compiled this config's graphs, or do so now."""
+        if not self.reuse:
+            return frozenset()
+        key = graph_key(config)
+        now = (card.host for card, work in self.running.values() if key is not None and graph_key(work.config) == key)
+        return compiled_on(config, self.study.trials) | frozenset(now)
 
     def is_due(self, card: Card) -> bool:
         """Is the card to run the baseline next?"""

@@ -118,6 +118,13 @@ def _compiler(config: Config, trials: Sequence[Trial]) -> int | None:
     return next((t.number for t in compiled if graph_key(t.config) == key), None)
 
 
+def compiled_on(config: Config, trials: Sequence[Trial]) -> frozenset[str]:
+    """The hosts on which a trial has compiled this config's graphs, of a search on several cards."""
+    key = graph_key(config)
+    known = (t for t in trials if key is not None and t.measured and graph_key(t.config) == key)
+    return frozenset(host for trial in known if (host := host_of(trial.card)) is not None)
+
+
 def graph_key(config: Config) -> Key | None:
     """What decides which graphs are compiled: configs with the same key share them. None: Inductor compiles nothing.
 

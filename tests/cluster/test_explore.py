@@ -23,6 +23,7 @@ from autotune.frozen_model import write_json
 from autotune.goal import Budget
 from autotune.knobs import complete
 from autotune.study.record import read_trials
+from autotune.study.reuse_plan import graph_key
 from autotune.study.space import make_space
 from autotune.study.space_file import shipped_space_file
 from autotune.study.storage import OnDisk
@@ -101,6 +102,31 @@ def test_another_host_fetches_what_it_lacks_before_its_first_run_and_again_when_
     assert not any(fetches[0])
     assert fetches[1][:6] == [True, False, False, False, True, False]
     assert sum(fetches[1]) == 2
+
+
+def test_what_shares_its_graphs_with_an_earlier_config_goes_to_the_host_that_has_compiled_them(tmp_path: Path) -> None:
+    """The configs are fixed here: two pairs that share their graphs, and others."""
+    cluster = made_up(tmp_path, hosts=("a", "b"))
+    compiled = [{"compile": "denoiser", "dtype": dtype, "steps": 12} for dtype in ("fp32", "bf16")]
+    fewer = [{**values, "steps": 8} for values in compiled]
+    assert [graph_key(complete(values)) for values in fewer] == [graph_key(complete(values)) for values in compiled]
+    search = Exploring(tmp_path / "study", cluster, budget=1)
+    proposed = iter([*compiled, {"tome_ratio": 0.25}, *fewer, {"tome_ratio": 0.5}, {"memory_format": "channels_last"}])
+
+    def ask(pending: Any) -> Any:
+        search.study.leads = False
+        taken = {trial.number for trial in search.study.trials} | pending.keys()
+        found = next(proposed, None)
+        return found and (max(taken, default=0) + 1, complete(found), "sampler")
+
+    search.study.ask = ask  # type: ignore[method-assign]
+    search.explorer.explore(Budget(trials=8))
+    hosts = dict[Any, set[str]]()
+    for trial in search.study.trials:
+        hosts.setdefault(graph_key(trial.config), set()).add((trial.card or "")[0])
+    uncompiled = hosts.pop(None)
+    assert uncompiled == {"a", "b"}, "no card stands still"
+    assert sorted(map(len, hosts.values())) == [1, 1], hosts
 
 
 def test_a_trial_counts_as_a_ratio_to_its_own_cards_baseline(tmp_path: Path) -> None:
