@@ -107,6 +107,7 @@ class Traits(FrozenModel):
     guidance_doubles: bool = False  # the denoiser of a guided call gets a batch of double size
     encodes_apart: bool = False  # every call of a text encoder is within encode_prompt, which is given words alone
     vae_encodes: bool = False  # a call encodes a picture, from which it starts
+    sequential_fault: str | None = None  # why offload=sequential can't move the weights; None: it can
     vae_slices: bool = True  # the VAE can decode a batch one picture at a time
 
     @property
@@ -144,6 +145,7 @@ class Pipeline(FrozenModel):
     lora: str | None = None  # the hub id, folder or .safetensors file of a LoRA that is fused into the weights
     scheduler: str | None = None  # a diffusers class that replaces the pipeline's scheduler; None: it is kept
     scheduler_settings: dict[Identifier, Setting] = Field(default_factory=dict)  # in which `scheduler` differs from it
+    gguf: str | None = None  # the .gguf file with the denoiser's weights: a path, or owner/name:PATH of the hub
     lora_weight: float = Field(default=1.0, allow_inf_nan=False)  # how strongly `lora` is fused
     more_loras: dict[str, Weight] = Field(default_factory=dict)  # source -> weight of LoRAs that are fused with it
     ip_adapter: str | None = None  # the .safetensors file of an IP-Adapter: a path, or owner/name:PATH of the hub
@@ -177,8 +179,8 @@ class Pipeline(FrozenModel):
     def added(self) -> dict[str, str]:
         """Name -> source of all that is loaded beside the pipeline itself, as in `part_revisions`."""
         several = (*self.controlnets.items(), *self.loras.items(), *self.named_inversions.items())
-        adapter = {"ip_adapter": self.ip_adapter} if self.ip_adapter is not None else {}
-        return adapter | {name: source for name, (source, _) in several}
+        one = {name: source for name in ("ip_adapter", "gguf") if (source := getattr(self, name)) is not None}
+        return one | {name: source for name, (source, _) in several}
 
     @property
     def known(self) -> Traits:
@@ -193,13 +195,18 @@ class Pipeline(FrozenModel):
 
 
 HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
-HUB_FILE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*):([\w-][\w.-]*(?:/[\w-][\w.-]*)*\.safetensors)", re.ASCII)
+HUB_FILE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*):([\w-][\w.-]*(?:/[\w-][\w.-]*)*)", re.ASCII)
+SAFETENSORS, GGUF = ".safetensors", ".gguf"
 
 
-def split_hub_file(source: str) -> tuple[str, str] | None:
-    """The hub id and the file of owner/name:FILE.safetensors; None: the source is of another form."""
+def split_hub_file(source: str, suffixes: tuple[str, ...] = (SAFETENSORS,)) -> tuple[str, str] | None:
+    """The hub id and the file of owner/name:FILE.safetensors; None: the source is of another form.
+
+    suffixes  with which the name of the file may end
+    """
     found = HUB_FILE.fullmatch(source)
-    return (found[1], found[2]) if found is not None and ".." not in source else None
+    fits = found is not None and ".." not in source and source.endswith(suffixes)
+    return (found[1], found[2]) if found is not None and fits else None
 
 
 def same_files(recorded: str | None, current: str | None) -> bool:

@@ -59,6 +59,10 @@ class Model:
         list[str] | None,
         typer.Option(help="A textual inversion: a hub id, a .safetensors file, or one of them and :TOKEN. Repeat it."),
     ] = None
+    gguf: Annotated[
+        str | None,
+        typer.Option(help="A .gguf file with the denoiser's weights in 2 to 8 bits, also owner/name:PATH of the hub."),
+    ] = None
     config: Annotated[
         str | None,
         typer.Option(help="A hub id or folder with the configurations that a single .safetensors file needs."),

@@ -45,6 +45,7 @@ def resolve(
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
+    gguf: str | None = None,
     factory: str | None = None,
     run_code: bool = False,
 ) -> Pipeline:
@@ -56,6 +57,7 @@ def resolve(
     scheduler                  a class of diffusers, or CLASS:SETTING=VALUE,SETTING=VALUE; None: the preset's or its own
     ip_adapter, textual_inversion  see adapters.fields()
     config, variant, revision  which files are loaded, see Pipeline; None: as they are found
+    gguf                       see adapters.with_gguf()
     factory, run_code          FILE.py:FUNCTION of the user, which builds the pipe instead, and that it may run
     """
     if factory is not None:
@@ -64,6 +66,7 @@ def resolve(
         others |= {"ip-adapter": ip_adapter, "textual-inversion": str(textual_inversion) if textual_inversion else None}
         others |= {
             "scheduler": scheduler,
+            "gguf": gguf,
             "weights": weights if weights == "random" else None,
             "pipeline": word if word != "demo" else None,
         }
@@ -82,7 +85,8 @@ def resolve(
         own, value = getattr(named, option), options.get(option)
         if value is not None and own not in (None, value):
             raise UserError(f"--{option} {value}: {word} comes with another ({own}); name another --pipeline.")
-    return named.model_copy(update={option: value for option, value in options.items() if value is not None})
+    found = named.model_copy(update={option: value for option, value in options.items() if value is not None})
+    return found if gguf is None else adapters.with_gguf(found, gguf)
 
 
 def _scheduler(word: str | None) -> dict[str, Any]:
@@ -123,7 +127,8 @@ def requested_options(pipeline: Pipeline) -> dict[str, str]:
     """The options that were requested on top of the named pipeline: "task", "controlnet", "lora" ... -> value."""
     preset = presets().get(pipeline.name)
     options = {
-        option: getattr(pipeline, option) for option in ("task", "controlnet", "lora", "scheduler", "ip_adapter")
+        option: getattr(pipeline, option)
+        for option in ("task", "controlnet", "lora", "scheduler", "ip_adapter", "gguf")
     }
     other = {
         "scheduler": preset is not None and pipeline.scheduler_settings != preset.scheduler_settings,
@@ -175,8 +180,8 @@ def _named(word: str, weights: Weights) -> Pipeline:
     if folder.is_file():
         if folder.suffix == ".gguf":
             raise UserError(
-                f"{word!r} holds a transformer alone: build the pipe around it in a function of your own "
-                "(examples/flux_gguf.py), --factory FILE.py:FUNCTION --run-code."
+                f"{word!r} holds a denoiser alone: name the pipeline that it belongs to, such as --pipeline flux-dev "
+                f"--gguf {word}."
             )
         if not checkpoint.is_single_file(word):
             whole = f" Or give the folder {str(folder.parent)!r}." if folder.name == "model_index.json" else ""

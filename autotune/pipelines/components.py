@@ -5,9 +5,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune.errors import UserError
 from autotune.footprint import Component
 from autotune.pipeline import Pipeline
 from autotune.pipelines import checkpoint, locate, parts
+from autotune.pipelines.adapters import gguf_file
 from autotune.pipelines.checkpoint import is_single_file
 from autotune.pipelines.classes import names_class
 from autotune.pipelines.random_weights import assemble, component
@@ -37,6 +39,8 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
     at_random = pipeline.weights == "random"
     folder = locate.folder_of(configured, configurations_only=True) if _in_folders(pipeline) else None
     quantized = checkpoint.quantized_components(folder) if folder is not None else {}
+    packed = _packed_by_gguf(pipeline, folder)
+    stored |= {name: {kind: weights for kind, (weights, _) in kinds.items()} for name, kinds in packed.items()}
     denoisers, in_turn = parts.denoisers(pipe), (pipe.model_cpu_offload_seq or "").split("->")
     each_step = parts.denoiser_name(pipe), "controlnet"
     return tuple(
@@ -46,7 +50,9 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
             largest_layer=max((_own(module) for module in model.modules()), default=0),
             linear=_linear(model),
             kept_float32=_kept_float32(model, at_random=at_random),
-            packed_bytes=_packed_bytes(model, stored.get(name, {}), quantized=name in quantized),
+            packed_bytes=sum(size for _, size in packed[name].values())
+            if name in packed
+            else _packed_bytes(model, stored.get(name, {}), quantized=name in quantized),
             cast=_cast(model) if name in denoisers else 0,  # the last that is asked of it
             runs_each_step=name in each_step,
             offloaded="never"
@@ -63,6 +69,17 @@ def components_of(pipeline: Pipeline, configured: Pipeline | None = None) -> tup
 def _in_folders(pipeline: Pipeline) -> bool:
     """Are its weights files of a checkpoint, in a folder for each component?"""
     return pipeline.weights == "pretrained" and pipeline.factory is None and not is_single_file(pipeline.source)
+
+
+def _packed_by_gguf(pipeline: Pipeline, folder: Path | None) -> dict[str, dict[str, tuple[int, int]]]:
+    """The denoiser's name -> the formats of its weights in a GGUF file; empty where there is none on this disk."""
+    if pipeline.gguf is None or folder is None:
+        return {}
+    try:
+        file = gguf_file.file_of(pipeline, local_files_only=True)
+    except UserError:
+        return {}
+    return {gguf_file.denoiser_of(folder, pipeline.gguf)[0]: gguf_file.formats_of(file)}
 
 
 def _packed_bytes(model: "torch.nn.Module", stored: Counts, *, quantized: bool) -> int | None:

@@ -14,7 +14,8 @@ from autotune.errors import UserError, shown
 from autotune.frozen_model import read_json, write_json
 from autotune.study_folder import caches
 
-SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # what is loaded; of other files the names and sizes count
+# Of what is loaded the contents count, of other files the names and sizes.
+SUFFIXES = (".json", ".txt", ".model", ".safetensors", ".gguf")
 WORTH_KEEPING_BYTES = 2**20  # digests of smaller files are computed each time
 MOST_KEPT = 5000
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")

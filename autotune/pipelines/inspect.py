@@ -7,9 +7,10 @@ import torch
 
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import call, checkpoint, inputs, loading, locate, parts
-from autotune.pipelines.adapters import ip_adapter, textual_inversion
+from autotune.pipelines.adapters import gguf_file, ip_adapter, textual_inversion
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.rehearsal.facts import facts_of
+from autotune.pipelines.rehearsal.sequential import sequential_fault
 from autotune.pipelines.rehearsal.strength import strength_of
 from autotune.pipelines.replacement_vae import REPLACEMENT_VAES, vae_fault
 from autotune.pipelines.running import remember
@@ -68,6 +69,7 @@ def read_traits(
         text_encoders=tuple(parts.text_encoders(pipe)),
         callback_tensors=_callback_tensors(pipe),
         quantized=_quantized(pipeline, pipe),
+        sequential_fault=_sequential_fault(pipeline, pipe),
         **seen,
         **of_call,
         **_of_denoiser(pipe),
@@ -139,9 +141,25 @@ def _quantized(pipeline: Pipeline, pipe: "DiffusionPipeline") -> dict[str, str]:
     if pipeline.factory is not None:
         quantizers = {name: getattr(part, "hf_quantizer", None) for name, part in pipe.components.items()}
         return {name: type(q).__name__ for name, q in quantizers.items() if q is not None}
-    if pipeline.weights == "random" or checkpoint.is_single_file(pipeline.source):
+    random = pipeline.weights == "random" and pipeline.gguf is None
+    if random or checkpoint.is_single_file(pipeline.source):
         return {}
-    return checkpoint.quantized_components(locate.folder_of(pipeline))
+    folder = locate.folder_of(pipeline, configurations_only=pipeline.weights == "random")
+    found = checkpoint.quantized_components(folder)
+    if pipeline.gguf is not None:
+        name, _ = gguf_file.denoiser_of(folder, pipeline.gguf)
+        formats = gguf_file.formats_of(gguf_file.file_of(pipeline, local_files_only=True))
+        found[name] = f"GGUF, {next(iter(formats))}"
+    return found
+
+
+def _sequential_fault(pipeline: Pipeline, pipe: "DiffusionPipeline") -> str | None:
+    """Why sequential offloading can't move the weights, as a clause; None: it can, or they are not known."""
+    models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    weights = [weight for model in models for weight in model.parameters()]
+    if pipeline.gguf is not None:
+        weights.append(gguf_file.one_packed_weight(gguf_file.file_of(pipeline, local_files_only=True)))
+    return sequential_fault(weight for weight in weights if weight is not None)
 
 
 def _callback_tensors(pipe: "DiffusionPipeline") -> tuple[str, ...]:

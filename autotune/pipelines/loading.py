@@ -13,7 +13,7 @@ import torch
 from autotune.errors import UserError, nearest
 from autotune.pipeline import Pipeline
 from autotune.pipelines import checkpoint, factory, locate
-from autotune.pipelines.adapters import controlnet, ip_adapter, textual_inversion
+from autotune.pipelines.adapters import controlnet, gguf_file, ip_adapter, textual_inversion
 from autotune.pipelines.classes import component_class, names_class, pipeline_class, scheduler_class
 from autotune.pipelines.random_weights import assemble
 from autotune.pipelines.replacement_vae import load_vae
@@ -92,6 +92,8 @@ def _pretrained(
     how: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
     components = dict(given)
     try:
+        if pipeline.gguf is not None:
+            components = gguf_file.load(pipeline, folder, dtype, local_files_only=local_files_only) | components
         if pipeline.controlnets:
             components["controlnet"] = controlnet.load(pipeline, dtype, local_files_only=local_files_only)
         if checkpoint.is_single_file(pipeline.source):

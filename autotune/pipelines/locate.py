@@ -12,12 +12,13 @@ from typing import Any
 from autotune import demo
 from autotune.errors import UserError
 from autotune.frozen_model import absolute
-from autotune.pipeline import Pipeline, split_hub_file
-from autotune.pipelines import checkpoint, contents, factory
+from autotune.pipeline import GGUF, SAFETENSORS, Pipeline, split_hub_file
+from autotune.pipelines import checkpoint, contents, factory, parts
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIGURATIONS = ("*.json", "*.txt", "*.model")  # with vocabularies
 WEIGHTS = (*CONFIGURATIONS, "*.safetensors")
+HUB_FILES = (SAFETENSORS, GGUF)
 
 
 def folder_of(pipeline: Pipeline, *, local_files_only: bool = False, configurations_only: bool = False) -> Path:
@@ -92,7 +93,7 @@ def part_folder(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    repository, file = split_hub_file(source) or (source, None)
+    repository, file = split_hub_file(source, HUB_FILES) or (source, None)
     how = {"revision": revision, "local_files_only": local_files_only, "allow_patterns": [file] if file else list(only)}
     try:
         folder = Path(snapshot_download(repository, **how))
@@ -165,7 +166,8 @@ def controlnet_folder(pipeline: Pipeline, name: str) -> Path:
 def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
     from diffusers import DiffusionPipeline
 
-    how = {"revision": pipeline.revision, "use_safetensors": True, "local_files_only": local_files_only}
+    how: dict[str, Any] = {"revision": pipeline.revision, "use_safetensors": True, "local_files_only": local_files_only}
+    how |= _not_needed(pipeline, local_files_only)
     try:
         try:
             return Path(DiffusionPipeline.download(pipeline.source, variant=pipeline.variant, **how))
@@ -186,6 +188,16 @@ def _from_hub(pipeline: Pipeline, local_files_only: bool) -> Path:
             f"({type(error).__name__}): run `hf download {pipeline.source}` where there is a network, "
             f"or give a local folder{random}.",
         ) from error
+
+
+def _not_needed(pipeline: Pipeline, local_files_only: bool) -> dict[str, None]:
+    """The component whose weights are in a GGUF file: diffusers downloads none that it is given. Raises UserError."""
+    if pipeline.gguf is None:
+        return {}
+    how: dict[str, Any] = {"revision": pipeline.revision, "local_files_only": local_files_only}
+    folder = part_folder(pipeline.source, only=CONFIGURATIONS, **how)  # with the component's configuration
+    index = json.loads((folder / "model_index.json").read_text())
+    return {name: None for name in parts.DENOISERS if name in index}
 
 
 def _variant_on_hub(pipeline: Pipeline) -> str | None:
@@ -245,7 +257,7 @@ def revisions(pipeline: Pipeline) -> dict[str, Any]:
 
 def _part_revision(pipeline: Pipeline, name: str, where: Path) -> str:
     """As revision_of(). Of one file of a repository it is the repository's commit."""
-    of_hub = split_hub_file(pipeline.added[name])
+    of_hub = split_hub_file(pipeline.added[name], HUB_FILES)
     return revision_of(where if of_hub is None else where.parents[of_hub[1].count("/")])
 
 

@@ -11,7 +11,7 @@ from autotune.errors import UserError
 from autotune.knob import Script
 from autotune.knobs import all_knobs
 from autotune.pictures.video import FRAME_MS
-from autotune.pipeline import Pipeline, split_hub_file
+from autotune.pipeline import GGUF, Pipeline, split_hub_file
 from autotune.pipelines.call import guidance_of, size_values, steps_of
 from autotune.pipelines.checkpoint import is_single_file
 from autotune.production.tuned_config import TunedConfig
@@ -166,6 +166,9 @@ def _imports(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         lines.add(f"from diffusers import ControlNetModel{several}")
     if tuned.inputs:
         lines.add("from PIL import Image")
+    if tuned.pipeline.gguf is not None:
+        check_class_name(tuned.pipeline.known.denoiser_class)
+        lines.add(f"from diffusers import {tuned.pipeline.known.denoiser_class}, GGUFQuantizationConfig")
     lines |= {line for part in parts.values() for line in part.imports}
     return "\n".join(sorted(lines, key=lambda line: (line.startswith("from "), line)))
 
@@ -188,6 +191,9 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
         arguments["revision"] = repr(pipeline.revision)
     for part in parts.values():
         arguments |= part.load
+    if pipeline.gguf is not None:
+        revision = {name: value for name, value in arguments.items() if name == "revision"}
+        arguments[pipeline.known.denoiser] = _gguf(pipeline, revision, arguments["dtype"])
     if pipeline.controlnet is not None:
         arguments["controlnet"] = _controlnets(pipeline, arguments["dtype"])
     if pipeline.factory is not None:
@@ -197,6 +203,18 @@ def _load(tuned: TunedConfig, parts: dict[str, Script]) -> str:
     inside = "".join(f"    {key}={value},\n" for key, value in arguments.items())
     how = "from_single_file" if single else "from_pretrained"
     return "\n".join([f"pipe = {tuned.pipeline_class}.{how}(\n    SOURCE,\n{inside})", *_more(pipeline)])
+
+
+def _gguf(pipeline: Pipeline, revision: dict[str, str], dtype: str) -> str:
+    """The expression that reads the denoiser from its GGUF file. `revision`: of the pipeline, an argument or none."""
+    known, file = pipeline.known, str(pipeline.gguf)
+    commit = pipeline.part_revisions.get("gguf", "files-")
+    if (hub := split_hub_file(file, (GGUF,))) is not None:
+        file = f"https://huggingface.co/{hub[0]}/blob/{'main' if commit.startswith('files-') else commit}/{hub[1]}"
+    how = {"config": "SOURCE", "subfolder": repr(known.denoiser), "dtype": dtype} | revision
+    arguments = ", ".join(f"{key}={value}" for key, value in how.items())
+    packed = f"GGUFQuantizationConfig(compute_dtype={dtype})"
+    return f"{known.denoiser_class}.from_single_file({file!r}, quantization_config={packed}, {arguments})"
 
 
 def _own_code(pipeline: Pipeline, dtype: str) -> list[str]:

@@ -226,7 +226,7 @@ class TunedConfig(FrozenModel):
         """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
         weights |= {"scheduler_settings", "controlnet_weight", "more_controlnets"}
-        weights |= {"config", "variant", "lora_weight", "more_loras", "factory"}
+        weights |= {"config", "variant", "lora_weight", "more_loras", "factory", "gguf"}
         weights |= {"ip_adapter", "ip_adapter_scale", "textual_inversions"}
         identity = {
             "knobs": {name: check_value(name, value) for name, value in self.knobs.items()},

@@ -13,7 +13,7 @@ from typing import Any
 from autotune.config import Value
 from autotune.errors import UserError, shown
 from autotune.frozen_model import read_json
-from autotune.pipeline import Pipeline, split_hub_file
+from autotune.pipeline import GGUF, SAFETENSORS, Pipeline, split_hub_file
 from autotune.workload import Workload
 
 MOST_BYTES = 2**20  # of the file: an exported config has some 15 KB
@@ -93,7 +93,7 @@ def _check_source(field: str, source: str, *, allowed: Collection[str] = ()) -> 
 
     A relative path is refused, because its meaning depends on the folder that the process was started in.
     """
-    hub_id, _ = split_hub_file(source) or (source, None)
+    hub_id, _ = split_hub_file(source, (SAFETENSORS, GGUF)) or (source, None)
     if source in allowed or (HUB_ID.fullmatch(hub_id) and ".." not in source):
         return
     _check_path(field, source)

@@ -83,6 +83,7 @@ def options(pipeline: Pipeline) -> list[str]:
         given += [("controlnet", s if w is None else f"{s}:{w:g}") for s, w in pipeline.controlnets.values()]
     if "lora" in requested:
         given += [("lora", source if w == 1.0 else f"{source}:{w:g}") for source, w in pipeline.loras.values()]
+    given += [("gguf", pipeline.gguf)] if pipeline.gguf is not None else []
     if pipeline.ip_adapter is not None:
         given += [("ip-adapter", f"{pipeline.ip_adapter}:{pipeline.ip_adapter_scale:g}")]
     given += [("textual-inversion", f"{s}:{t}" if t else s) for s, t in pipeline.textual_inversions.items()]

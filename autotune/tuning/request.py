@@ -69,7 +69,8 @@ def default_folder(pipeline: Pipeline, device: Device, asked: Mapping[str, Any] 
     asked  what makes it another study than pipeline and device alone, see asked_beyond(): a digest of it ends the name
     """
     values = (value.replace(":", "-") for value in requested_options(pipeline).values())
-    requested = [Path(value).name.lower().removesuffix(".safetensors") for value in values]
+    names = (Path(value).name.lower() for value in values)
+    requested = [name.removesuffix(".safetensors").removesuffix(".gguf") for name in names]
     digest = [sha256(repr(sorted(asked.items())).encode()).hexdigest()[:6]] if asked else []
     return Path("reports") / "-".join([date.today().isoformat(), pipeline.slug, *requested, device.slug, *digest])
 

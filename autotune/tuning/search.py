@@ -85,6 +85,7 @@ def search(
     scheduler: str | None = None,
     ip_adapter: str | None = None,
     textual_inversion: str | Sequence[str] | None = None,
+    gguf: str | None = None,
     config: str | None = None,
     variant: str | None = None,
     revision: str | None = None,
@@ -145,6 +146,7 @@ def search(
     scheduler         the class that a LoRA for few steps needs ("TCDScheduler"), or it and ":SETTING=VALUE,..."
     ip_adapter        an IP-Adapter, a .safetensors file or owner/name:PATH of the hub, or one of them and ":SCALE"
     textual_inversion textual inversions, each a hub id or a .safetensors file, or one of them and ":TOKEN"
+    gguf              the .gguf file with the denoiser's weights, also owner/name:PATH of the hub
     config            the hub id or folder with the configurations that a single .safetensors file needs
     variant           of the weights, such as "fp16"; None: the plain ones, or the variant that there is instead
     revision          a commit, tag or branch of the hub
@@ -214,7 +216,7 @@ def search(
     given = dict(locals(), exclude=(exclude := tuple(exclude)))
     loaded: dict[str, Any] = {"task": task, "controlnet": controlnet, "lora": lora, "config": config}
     loaded |= {"scheduler": scheduler, "ip_adapter": ip_adapter, "textual_inversion": textual_inversion}
-    loaded |= {"variant": variant, "revision": revision, "factory": factory, "run_code": run_code}
+    loaded |= {"gguf": gguf, "variant": variant, "revision": revision, "factory": factory, "run_code": run_code}
     described = resolve(pipeline, weights, **loaded)
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})

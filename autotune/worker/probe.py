@@ -13,7 +13,7 @@ from autotune.devices.probe import broken, probe_device, versions
 from autotune.errors import UserError
 from autotune.job import ProbeJob
 from autotune.measure.metrics._clip import Clip
-from autotune.pipeline import Traits
+from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines.adapters.controlnet import weights
 from autotune.pipelines.adapters.textual_inversion import tokens
 from autotune.pipelines.components import components_of
@@ -22,7 +22,15 @@ from autotune.pipelines.locate import fetch, is_on_disk, revisions, scorer_folde
 from autotune.pipelines.rehearsal.limits import Cut, check_steps, cut_prompts
 
 # What is changed of a pipeline that is described by its configurations alone.
-WITHOUT_FILES: dict[str, Any] = {"weights": "random", "lora": None, "ip_adapter": None, "textual_inversions": {}}
+WITHOUT_FILES: dict[str, Any] = {
+    "weights": "random", "lora": None, "ip_adapter": None, "textual_inversions": {}
+}  # fmt: skip
+
+
+def _gguf(pipeline: Pipeline) -> dict[str, str | None]:
+    """The GGUF file of a pipeline that is described by its configurations, where it lies on this disk."""
+    here = pipeline.gguf is not None and Path(pipeline.gguf).exists()
+    return {"gguf": pipeline.gguf if here else None}
 
 
 def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
@@ -34,7 +42,7 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
     device = probe_device(job.device, by_trial=not job.quick)
     # With random weights, configurations are all that is needed, and all that is downloaded.
     unloaded = job.configurations_only and not is_on_disk(job.pipeline)
-    readable = job.pipeline.model_copy(update=WITHOUT_FILES) if unloaded else job.pipeline
+    readable = job.pipeline.model_copy(update=WITHOUT_FILES | _gguf(job.pipeline)) if unloaded else job.pipeline
     fetch(readable)
     signal.setitimer(signal.ITIMER_REAL, job.timeout_s or 0.0)
     components = components_of(job.pipeline, readable)

@@ -34,6 +34,8 @@ def why_not(value: Value, target: Target) -> str | None:
 def clash(config: Config, target: Target) -> str | None:
     if config["offload"] in ("sequential", "group") and config["compile"] != "off":
         return f"the hooks of {config['offload']} offloading break compiled graphs"
+    if config["offload"] == "sequential" and target.pipeline.known.sequential_fault:
+        return target.pipeline.known.sequential_fault
     compiled = (config["compile"], *str(config.get("compile_encoders", "none")).split("+"))
     if config["offload"] == "text_encoders" and {"everything", "text_encoder"} & {*map(str, compiled)}:
         return "the hooks of offloading break the compiled graphs of the text encoders"

@@ -11,8 +11,9 @@ from typing import Any
 
 from autotune.errors import UserError
 from autotune.frozen_model import absolute
-from autotune.pipeline import HUB_ID, Weights, split_hub_file
+from autotune.pipeline import GGUF, HUB_ID, Pipeline, Weights, split_hub_file
 
+MAGIC = b"GGUF"  # with which such a file begins
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -58,3 +59,30 @@ def _file(word: str, option: str) -> str:
     if split_hub_file(word) is not None:
         return word
     raise UserError(f"{option} takes a .safetensors file (a path, or owner/name:PATH of the hub), not {word!r}.")
+
+
+def with_gguf(pipeline: Pipeline, word: str) -> Pipeline:
+    """The pipeline with its denoiser from this GGUF file: a path, or owner/name:PATH of the hub. Raises UserError."""
+    path = Path(word).expanduser()
+    if path.is_file():
+        try:
+            with path.open("rb") as file:
+                is_one = file.read(len(MAGIC)) == MAGIC
+        except OSError as error:
+            raise UserError(f"--gguf {word} can't be read: {error.strerror}.") from None
+        if not is_one:
+            raise UserError(f"--gguf {word}: this is no GGUF file.")
+    elif split_hub_file(word, (GGUF,)) is None:
+        raise UserError(f"--gguf takes a .gguf file (a path that exists, or owner/name:PATH of the hub), not {word!r}.")
+    if pipeline.weights == "random":
+        raise UserError(f"--gguf {word}: random weights take the place of those in a file; leave out one of the two.")
+    if Path(pipeline.source).suffix == ".safetensors":
+        raise UserError(
+            f"--gguf {word}: {pipeline.source!r} has a denoiser of its own; name a preset, a hub id or a folder."
+        )
+    for option, source in (("--lora", pipeline.lora), ("--ip-adapter", pipeline.ip_adapter)):
+        if source is not None:
+            raise UserError(
+                f"{option} {source}: it changes weights that --gguf {word} has packed; leave out one of the two."
+            )
+    return pipeline.model_copy(update={"gguf": str(absolute(path)) if path.is_file() else word})

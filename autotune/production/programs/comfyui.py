@@ -89,6 +89,7 @@ def _sampler(tuned: TunedConfig) -> str:
         "it has no VAE": traits.vae_class is None,
         "it starts from pictures": bool(tuned.inputs),
         "it has a ControlNet": pipeline.controlnet is not None,
+        "its denoiser is a GGUF file": pipeline.gguf is not None,
         "its weights are random": pipeline.weights == "random",
         "it ships with autotune": pipeline.source == "demo",
         "a function of yours builds it": pipeline.factory is not None,

@@ -52,6 +52,7 @@ def _require_loadable(tuned: TunedConfig) -> None:
         "its checkpoint is a single file": Path(pipeline.source).suffix == ".safetensors",
         "a function of yours builds it": pipeline.factory is not None,
         "it has a ControlNet": pipeline.controlnet is not None,
+        "its denoiser is a GGUF file": pipeline.gguf is not None,
         "it starts from pictures": bool(tuned.inputs),
     }
     if why := [reason for reason, holds in reasons.items() if holds]:
