@@ -4,7 +4,8 @@
     autotune search --factory examples/flux_gguf.py:make --run-code
 
 `autotune search --pipeline flux-dev --gguf FILE` does the same without a function. This is for what it can't do: two
-denoisers, each from a file, or a LoRA that stays unfused. Any transformer of diffusers that `from_single_file` takes goes the same way: put its class and its checkpoint here.
+denoisers, each from a file, or a LoRA that stays unfused. Any transformer of diffusers that `from_single_file` takes
+goes the same way: put its class and its checkpoint here.
 """
 
 from typing import Any
