@@ -24,7 +24,7 @@ class Component(FrozenModel):
     runs_each_step  the denoiser, a ControlNet; not a second denoiser, which takes turns with the first
     offloaded       by model offloading: "in turn" (one at a time), "at the end" (stays until the call ends), "never"
     packed_bytes    of all weights, where the checkpoint has quantized them: they keep their format. None: it has not
-    stored          number format in the files (its name in safetensors or GGUF) -> weights that have it; empty: not known
+    stored          number format in the files (its name in safetensors or GGUF) -> weights that have it; empty: unknown
     """
 
     name: str
