@@ -67,6 +67,16 @@ def complete(values: Mapping[str, Value]) -> Config:
     return active_part({name: checked.get(name, knob.default) for name, knob in all_knobs().items()})
 
 
+def filled(values: Mapping[str, Value]) -> Config:
+    """The config of values that an earlier version wrote: knobs that are newer than it were at their defaults.
+
+    The values are not checked, and those of knobs that are not installed stay.
+    """
+    knobs = all_knobs()
+    whole = {**{name: knob.default for name, knob in knobs.items()}, **values}
+    return Config({n: value for n, value in whole.items() if n in values or is_active(knobs[n], whole)})
+
+
 def active_part(values: Mapping[str, Value]) -> Config:
     """The config of these values, one for each knob and unchecked, without the modifiers of a knob at its default."""
     knobs = all_knobs()

@@ -6,7 +6,7 @@ made from them.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, read_json, write_json
 from autotune.goal import Goal
 from autotune.isolation import Isolation
-from autotune.knobs import all_knobs
+from autotune.knobs import all_knobs, filled
 from autotune.statistics.drift import corrected
 from autotune.study.earlier import EarlierStudy
 from autotune.study_folder import StudyFolder, set_aside
@@ -28,7 +28,6 @@ from autotune.workload import open_picture
 
 LOG = logging.getLogger("autotune")
 Kept = TypeVar("Kept", Trial, Anchor)
-T = TypeVar("T")
 SCHEMA_VERSION = 1
 
 
@@ -62,7 +61,7 @@ class Record(FrozenModel):
 
     @property
     def baseline_config(self) -> Config:
-        return Config(self.baseline)
+        return filled(self.baseline)
 
     @property
     def latencies(self) -> int:
@@ -89,11 +88,11 @@ class Record(FrozenModel):
             return target
         if self.goal != other.goal:
             return "another goal"
-        # A study of an earlier version lacks knobs that are newer than it: they were at their defaults.
-        usual = {name: knob.default for name, knob in all_knobs().items()}
-        if _with_new_knobs(self.baseline, other.baseline, usual) != other.baseline:
+        if self.baseline_config != other.baseline_config:
             return "another baseline"
-        if _with_new_knobs(self.space, other.space, {n: (value,) for n, value in usual.items()}) != other.space:
+        newer = other.space.keys() - self.space.keys()  # knobs that this study's version lacked were at their defaults
+        held = {name: (knob.default,) for name, knob in all_knobs().items() if name in newer}
+        if {**self.space, **held} != other.space:
             return "another space"
         if self.ranges is not None and other.ranges is not None and self.ranges != other.ranges:
             return "another space"
@@ -103,11 +102,6 @@ class Record(FrozenModel):
             earlier = " and ".join(map(str, self.warm_start)) or "no earlier study"
             return f"its warm start is from {earlier}, not {' and '.join(map(str, other.warm_start))}"
         return None
-
-
-def _with_new_knobs(old: Mapping[str, T], new: Mapping[str, T], usual: Mapping[str, T]) -> dict[str, T]:
-    """The old mapping, and of the knobs that only the new one has what is usual."""
-    return {**old, **{name: usual[name] for name in new.keys() - old.keys() if name in usual}}
 
 
 class Untried(FrozenModel):
@@ -166,13 +160,16 @@ def require_baseline(folder: StudyFolder, trials: Sequence[Trial]) -> None:
 
 
 def read_trial(place: Path) -> Trial | None:
-    """The finished trial in this folder; None: it has not ended. Raises UserError where its file can't be used."""
+    """The finished trial in this folder, with a value for each of today's knobs; None: it has not ended.
+
+    Raises UserError where its file can't be used.
+    """
     path = place / "trial.json"
     if not path.exists():
         return None
     trial = Trial.parse(read_json(path, "trial"), f"the trial {str(path)!r}")
     _check_number(path, trial.number)
-    return trial
+    return trial.model_copy(update={"values": dict(filled(trial.values))})
 
 
 def read_anchors(folder: StudyFolder) -> list[Anchor]:

@@ -50,6 +50,7 @@ def test_auto_sampler_finds_more_than_random_and_loses_no_more_trials(table: Rec
         [convergence_of(replay_once(table, name, seed, BUDGET), reference, seed) for seed in SEEDS]
         for name in ("auto", "random")
     )
+    assert {c.found[0] for c in (*auto, *chance)} == {0}, "the baseline alone"
     for count in (10, 20, BUDGET):
         assert statistics.fmean(c.at(count) for c in auto) > statistics.fmean(c.at(count) for c in chance) - 0.02
     assert statistics.fmean(c.at(BUDGET) for c in auto) > 0.9

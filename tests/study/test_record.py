@@ -9,6 +9,7 @@ from made_up import failed, measured, record
 from autotune.errors import UserError
 from autotune.frozen_model import read_json, write_json
 from autotune.goal import Goal
+from autotune.knobs import complete
 from autotune.study.record import Record, read_record, read_trials, write_trial
 from autotune.study_folder import StudyFolder
 from autotune.target import Target
@@ -89,7 +90,7 @@ def changed(**update: object) -> Target:
         (record(goal=Goal(max_quality_drop=0.5)), "another goal"),
         (record(goal=Goal(max_quality_drop=0.3, minimise="each")), "another goal"),
         (record(baseline={"dtype": "bf16"}), "another baseline"),
-        (record(space={"dtype": ("fp32",)}), "another space"),
+        (record(space={"dtype": ("bf16",)}), "another space"),
     ],
 )
 def test_the_first_difference_of_two_studies_is_named(other: Record, says: str) -> None:
@@ -105,6 +106,15 @@ def test_a_study_that_began_before_a_knob_was_there_goes_on_where_the_knob_stays
     offered = record(baseline={"dtype": "fp32"}, space=held | {"guidance_start": (0.0, 0.1)})
     assert old.difference(offered) == "another space"
     assert old.difference(record(baseline={"dtype": "fp32", "encoding": "once"}, space=held)) == "another baseline"
+
+
+def test_a_study_of_an_earlier_version_is_read_with_a_value_for_each_of_today_s_knobs(study: StudyFolder) -> None:
+    older = {name: value for name, value in complete({}).items() if name not in ("encoding", "vae_slicing")}
+    write_trial(study, measured(0).model_copy(update={"values": older}))
+    assert read_trials(study)[0].config == record(baseline=older).baseline_config == complete({})
+    foreign = measured(0).model_copy(update={"values": {**older, "of_another_package": 1}})
+    write_trial(study, foreign)
+    assert read_trials(study)[0].values == {**complete({}), "of_another_package": 1}
 
 
 def test_studies_whose_processes_are_started_differently_are_not_mixed(study: StudyFolder) -> None:
