@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from autotune.errors import UserError
+from autotune.errors import UserError, shown
 from autotune.frozen_model import FrozenModel, absolute, read_text, read_toml
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ MOST_PX = 2**26  # of a picture that is read: what unpacks to more is a bomb, or
 MOST_FRAMES = 4096  # of a clip: minutes of video
 PROMPTS = Path(__file__).parent / "prompts"
 ArgumentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-Json = bool | int | float | str | None | list[bool | int | float | str | list[float]]  # a value of `--call`
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Json = bool | int | Finite | str | None | list[bool | int | Finite | str | list[Finite]]  # a value of `--call`
+MOST = {"width": 2**15, "height": 2**15, "batch": 2**12, "steps": 10**4}  # of any workload, measured or loaded
 
 
 CALL_OPTIONS = {  # arguments of a pipe's call that have an option of their own
@@ -374,6 +376,9 @@ def request_workload(
         "call": dict(call or {}),
     }
     how |= {"prompts": prompts, "steps": steps, "seed": seed, "frames": read_frames(frames)}
+    _check_most({"steps": steps, "batch": batch, **dict(zip(("width", "height"), size or (), strict=False))})
+    for width, height, pictures in workloads:
+        _check_most({"width": width, "height": height, "batch": pictures})
     if not workloads:
         return WorkloadRequest(size=size, batch=batch or 1, **how)
     if size is not None or batch is not None:
@@ -386,3 +391,10 @@ def request_workload(
             raise UserError(f"--workload {shape} is given twice: give every size once.")
     main, *others = shapes
     return WorkloadRequest(size=(main.width, main.height), batch=main.batch, also=tuple(others), **how)
+
+
+def _check_most(numbers: Mapping[str, int | None]) -> None:
+    """Raises UserError for a number (name in MOST -> number) that no workload may have."""
+    for name, number in numbers.items():
+        if number is not None and number > MOST[name]:
+            raise UserError(f"the {name} {shown(number)} of a call is above {MOST[name]}: give less.")

@@ -278,10 +278,30 @@ def test_further_arguments_of_the_call_are_json_or_text_and_come_from_files_too(
     assert read_call(words) == {"clip_skip": 1, "sigmas": [1.0, 0.5], "cfg_normalization": True, "prompt_2": "a cat"}
 
 
-@pytest.mark.parametrize("word", ["clip_skip", "=3", "no-name=3", "missing.toml", 'x={"a": 1}'])
+ODD = ["x=NaN", "x=-Infinity", "x=1e999", "x=[0.5, 1e999]"]
+
+
+@pytest.mark.parametrize("word", ["clip_skip", "=3", "no-name=3", "missing.toml", 'x={"a": 1}', *ODD])
 def test_a_further_argument_that_cant_be_read_is_refused_in_one_sentence(word: str) -> None:
     with pytest.raises(UserError, match="--call"):
         read_call([word])
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"steps": 10_001}, "the steps 10001 of a call is above 10000"),
+        ({"steps": 10**400}, "the steps 1000"),
+        ({"batch": 10**400}, "the batch 1000"),
+        ({"size": (64, 2**15 + 8)}, "the height 32776 of a call is above 32768"),
+        ({"workloads": [(64, 64, 1), (10**400, 64, 1)]}, "the width 1000"),
+    ],
+)
+def test_no_workload_is_larger_than_one_that_an_export_may_have(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        request_workload(PROMPTS_OF_A_TEST, **{"steps": None, "size": None, "batch": None, **asked})
+    assert str(caught.value).startswith(says)
+    assert len(str(caught.value)) < 200
 
 
 def test_negative_prompt_and_further_arguments_are_part_of_the_workload() -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from autotune.pipeline import Weights as WeightsWord
 
 
+MOST_ROUNDS = 1000  # of a comparison: days of a small pipeline
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """What is loaded: a pipeline, and what is put on top of it. Those of resolve(), where they are described."""

@@ -1,9 +1,9 @@
-"""Paths on the command line: `~` also after an equals sign, and a sentence for paths of Windows."""
+"""Words of the command line: `~` also after an equals sign; a sentence for paths of Windows and for empty values."""
 
 import re
 from pathlib import Path, PureWindowsPath
 
-from autotune.errors import UserError
+from autotune.errors import UserError, shown
 
 TEXT = ("--prompt", "--negative-prompt", "--call")  # options whose values are no paths
 HOME = re.compile(r"~(?=/|$)")
@@ -11,12 +11,25 @@ DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def with_paths(words: list[str]) -> list[str]:
-    """The words with the home folder in place of `~`, as a shell has it. Raises UserError for paths of Windows."""
+    """The words with the home folder in place of `~`, as a shell has it.
+
+    Raises UserError for paths of Windows, for options with nothing as their value, and for texts that are not UTF-8.
+    """
     made: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        named, given = (option, value) if equals else (before if before.startswith("-") else "", word)
+        if not given and named and named not in TEXT:
+            raise UserError(f"{named} is given nothing: name a value, or leave it out.")
+        if named in TEXT and not _is_utf_8(given):
+            raise UserError(f"the text of {named} is not UTF-8: {shown(given)}.")
         made.append(word if before in TEXT or option in TEXT else f"{option}{equals}{_path(value)}")
     return made
+
+
+def _is_utf_8(text: str) -> bool:
+    """Of words that are not, Python keeps each byte as half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _path(value: str) -> str:

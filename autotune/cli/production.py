@@ -10,7 +10,7 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import BROKEN, DONE, WORSE
-from autotune.cli.options import DeviceName, JsonObject, Pick, Python, SameDevice, Timeout
+from autotune.cli.options import MOST_ROUNDS, DeviceName, JsonObject, Pick, Python, SameDevice, Timeout
 from autotune.errors import UserError
 
 # Of an exported config whose pipe was built by the user's function, see Model in options.py
@@ -78,7 +78,9 @@ def schema() -> None:
 @app.command()
 def verify(
     config: Annotated[Path, typer.Argument(help="An exported config, such as best.json.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Measure it in at least this many fresh processes.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=2, max=MOST_ROUNDS, help="Measure it in at least this many fresh processes.")
+    ] = 3,
     python: Python = None,
     factory: Factory = None,
     run_code: RunCode = False,

@@ -8,14 +8,16 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.grouped import grouped
-from autotune.cli.options import Call, DeviceName, JsonObject, Model, Python, SameDevice, Timeout
+from autotune.cli.options import MOST_ROUNDS, Call, DeviceName, JsonObject, Model, Python, SameDevice, Timeout
 
 
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="An exported config.")],
     second: Annotated[Path | None, typer.Argument(help="Another one, of the same pipeline and workload.")] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Measure each config at least this often, interleaved.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=2, max=MOST_ROUNDS, help="Measure each config at least this often, interleaved.")
+    ] = 3,
     python: Python = None,
     bisect: Annotated[
         bool,

@@ -21,6 +21,7 @@ from autotune.pipelines import adapters, checkpoint, families
 from autotune.pipelines import factory as own
 
 DEFAULT_SCORER = "openai/clip-vit-large-patch14"
+FILES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")  # a variant, or a commit, tag or branch of the hub
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -72,19 +73,19 @@ def resolve(
         }
         return _built(factory, lora, others, run_code=run_code)
     if run_code:
-        raise UserError("--run-code allows the code of --factory FILE.py:FUNCTION to run: give that, or leave it out.")
+        raise UserError(own.ALONE)
     named = _files_of(_named(word, weights), word, config, variant, revision)
     options = {
-        "task": task and _task(task),
+        "task": None if task is None else _task(task),
         **_controlnets(_listed(controlnet)),
         **_loras(_listed(lora)),
         **_scheduler(scheduler),
         **adapters.fields(ip_adapter, textual_inversion, weights),
     }
     for option in ("task", "controlnet", "lora", "scheduler"):
-        own, value = getattr(named, option), options.get(option)
-        if value is not None and own not in (None, value):
-            raise UserError(f"--{option} {value}: {word} comes with another ({own}); name another --pipeline.")
+        has, value = getattr(named, option), options.get(option)
+        if value is not None and has not in (None, value):
+            raise UserError(f"--{option} {value}: {word} comes with another ({has}); name another --pipeline.")
     found = named.model_copy(update={option: value for option, value in options.items() if value is not None})
     return found if gguf is None else adapters.with_gguf(found, gguf)
 
@@ -144,6 +145,9 @@ def requested_options(pipeline: Pipeline) -> dict[str, str]:
 
 def _files_of(named: Pipeline, word: str, config: str | None, variant: str | None, revision: str | None) -> Pipeline:
     """The pipeline with the files that the options name. Raises UserError."""
+    for option, value in (("variant", variant), ("revision", revision)):
+        if value is not None and not FILES.fullmatch(value):
+            raise UserError(f"--{option} takes the name of a {option} on the hub, not {shown(value)}.")
     if config is not None and not checkpoint.is_single_file(named.source):
         raise UserError(f"--config {config}: only a single .safetensors file needs one, and {word} is none.")
     if revision is not None and (Path(named.source).is_absolute() or named.source == "demo"):
@@ -274,7 +278,7 @@ def _lora(word: str) -> str:
         raise UserError(f"{word!r} has no LoRA: it has no .safetensors file.")
     if len(files) > 1:
         raise UserError(f"{word!r} has several LoRAs: give one of its files, {', '.join(files)}.")
-    if path.is_file() and path.suffix != ".safetensors":
+    if path.exists() and not path.is_dir() and (path.suffix != ".safetensors" or not path.is_file()):
         raise UserError(f"{word!r} is not a .safetensors file: LoRAs are loaded from safetensors only.")
     if path.exists():
         return str(absolute(path))

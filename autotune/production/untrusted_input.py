@@ -14,7 +14,7 @@ from autotune.config import Value
 from autotune.errors import UserError, shown
 from autotune.frozen_model import read_json
 from autotune.pipeline import GGUF, SAFETENSORS, Pipeline, split_hub_file
-from autotune.workload import Workload
+from autotune.workload import MOST, Workload
 
 MOST_BYTES = 2**20  # of the file: an exported config has some 15 KB
 MOST_TOKEN = 128  # characters of a textual inversion's token
@@ -23,7 +23,6 @@ HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,95}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-MOST = {"width": 2**15, "height": 2**15, "batch": 2**12, "steps": 10**4}
 
 
 def read_untrusted(path: str | Path, what: str) -> Any:

@@ -36,6 +36,23 @@ def test_a_path_of_windows_is_one_sentence_that_has_it_in_this_systems_form(word
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("words", [["--vram="], ["--vram", ""], ["-o", ""], ["--task="]])
+def test_an_option_with_nothing_as_its_value_is_not_taken_for_one_that_was_left_out(words: list[str]) -> None:
+    """As `--vram=$LIMIT` is in a shell where LIMIT is not set."""
+    with pytest.raises(UserError, match=rf"^{words[0].rstrip('=')} is given nothing: name a value, or leave it out"):
+        with_paths(["search", *words])
+    fine = ["search", "--negative-prompt=", "--json", "--quick", "--no-reuse"]
+    assert with_paths(fine) == fine
+
+
+def test_a_text_that_is_not_utf_8_reaches_no_model() -> None:
+    with pytest.raises(UserError, match=r"the text of --negative-prompt is not UTF-8: 'caf\\udce9'"):
+        with_paths(["search", "--negative-prompt=caf\udce9"])
+    with pytest.raises(UserError, match="the text of --prompt is not UTF-8"):
+        with_paths(["run", "--prompt", "caf\udce9"])
+    assert with_paths(["search", "--study", "caf\udce9"]) == ["search", "--study", "caf\udce9"], "names may be so"
+
+
 def test_a_name_that_is_there_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a\\b").touch()
     monkeypatch.chdir(tmp_path)

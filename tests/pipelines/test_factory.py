@@ -214,6 +214,8 @@ def test_a_factory_is_refused_for_a_pipe_that_diffusers_loads(target: Target, tm
     plain = tuned.model_copy(update={"pipeline": resolve("demo")})
     with pytest.raises(UserError, match="loaded by diffusers, not built by a factory"):
         plain.pipeline_on("cpu", factory=lambda dtype: None)
+    with pytest.raises(UserError, match="--run-code allows the code of --factory"):
+        factory.rebuilt(plain.pipeline, None, run_code=True)
 
 
 def test_the_plain_script_builds_the_pipe_by_the_function(target: Target, tmp_path: Path, root: Path) -> None:

@@ -185,3 +185,22 @@ def test_a_folder_given_by_a_relative_path_is_found_from_everywhere(
     (tmp_path / "mine" / "x.safetensors").touch()
     monkeypatch.chdir(tmp_path)
     assert resolve("sd15", lora="mine").lora == str(tmp_path.resolve() / "mine")
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a\nb", "x" * 200, "--", "caf\udce9"])
+def test_a_variant_and_a_revision_are_names_of_the_hub(word: str) -> None:
+    for option in ("variant", "revision"):
+        with pytest.raises(UserError, match=f"--{option} takes the name of a {option} on the hub, not"):
+            resolve("a/b", **{option: word})
+    assert resolve("a/b", variant="fp16", revision="refs/pr/5").revision == "refs/pr/5"
+
+
+def test_a_device_is_no_lora_and_an_empty_task_is_none(tmp_path: Path) -> None:
+    for name in ("/dev/zero", "/dev/null"):
+        with pytest.raises(UserError, match=r"is not a \.safetensors file"):
+            resolve("sd15", lora=name)
+    (tmp_path / "a.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"is not a \.safetensors file"):
+        resolve("sd15", lora=str(tmp_path / "a.safetensors"))
+    with pytest.raises(UserError, match="unknown task ''"):
+        resolve("sd15", task="")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 Factory = Callable[..., Any]
+ALONE = "--run-code allows the code of --factory FILE.py:FUNCTION to run: give that, or leave it out."
 _allowed: set[str] = set()  # words of the factories that the user allows the children of this process to run
 _given: ContextVar[Factory | None] = ContextVar("factory", default=None)
 
@@ -65,6 +66,8 @@ def rebuilt(pipeline: Pipeline, word: str | None, *, run_code: bool) -> Pipeline
 
     Raises UserError without run_code, and for a pipeline that no factory built.
     """
+    if word is None and run_code:
+        raise UserError(ALONE)
     if word is None:
         return pipeline
     now = described(word, run_code=run_code)
