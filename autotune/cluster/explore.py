@@ -198,6 +198,7 @@ class ParallelExplorer(Explorer):
             return  # it is due still
         if work.attempt < ATTEMPTS:
             self.waiting.append(work.again(card))
+            self.listen(CardTold(card.name, f"has lost trial {work.number} ({why.rstrip('.')}): it is tried again"))
             return
         reason = f"lost twice: {why}"
         if work.number == 0:

@@ -140,7 +140,8 @@ def _name(parts: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> str
     for name, value in ((name, value) for part in parts for name, value in part.items()):
         shown = "x".join(map(str, options[name])) if name == "size" else str(value)
         words.append(shown if name in ("pipeline", "size", "device") else f"{name}-{shown}")
-    return "-".join(word.replace("/", "-").replace(":", "-").replace(" ", "-").lower() for word in words)
+    named = "-".join(word.replace("/", "-").replace(":", "-").replace(" ", "-").lower() for word in words)
+    return named.lstrip("-.")  # of a path: no command takes the folder for an option
 
 
 def _of(cell: Cell) -> Any:

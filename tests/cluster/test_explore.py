@@ -175,6 +175,7 @@ def test_what_is_lost_is_given_out_again_once_elsewhere_and_then_typed(tmp_path:
     assert search.study.trials[3].measured is not None
     hosts = [["a", "a", "b", "b"][card] for _, card, order in cluster.given if order.place == "trials/0003"]
     assert len(set(hosts)) == 2, "the second time on another host"
+    assert sum("has lost trial 3 (" in said and said.endswith("): it is tried again") for said in search.said) == 1
     assert len([order for _, _, order in cluster.given if order.place == "trials/0005"]) == 2
     states = {t.user_attrs["trial"]: t.state.name for t in search.study._optuna.get_trials(deepcopy=False)}
     assert states[5] == "FAIL", "no sampler takes it for the config's fault"

@@ -39,6 +39,8 @@ def test_a_plan_is_every_pipeline_at_every_workload(tmp_path: Path) -> None:
     assert [cell.name for cell in whole.cells] == names
     assert whole.cells[1].options == {"budget": 2, "pipeline": "sdxl", "size": (512, 512), "batch": 4}
     assert whole.folder == tmp_path / "plan"
+    paths = plan(tmp_path, '[[pipeline]]\npipeline = "/models/mine"\n[[pipeline]]\npipeline = "../other"\n')
+    assert [cell.name for cell in paths.cells] == ["models-mine", "other"], "no folder looks like an option"
 
 
 @pytest.mark.parametrize(
