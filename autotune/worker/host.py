@@ -65,7 +65,7 @@ def taken(before: int | None, above: Iterable[int]) -> HostMemory | None:
 
 
 def _mapped_files_bytes(job: "Job") -> int:
-    """The bytes of the pipeline's weight files.
+    """The bytes of the weight files of the pipeline and of what is loaded beside it.
 
     safetensors maps a file as private memory that could be written, and never writes. It counts, and takes no memory.
     """
@@ -83,10 +83,13 @@ def _mapped_files_bytes(job: "Job") -> int:
             total += sum(FLOAT32_BYTES * component.weights for component in components)
             continue
         try:
-            folder = locate.folder_of(pipeline, local_files_only=True)
+            places = [locate.folder_of(pipeline, local_files_only=True)]
+            places += [locate.part_folder(source, local_files_only=True) for source in pipeline.added.values()]
         except UserError:  # the job will fail by it and say so
             continue
-        alone = Path(pipeline.source)  # a checkpoint in one file
-        files = {*Path(folder).rglob("*.safetensors"), *([alone] if alone.is_file() else [])}
+        alone = [
+            path for path in (Path(pipeline.source), *places) if path.is_file()
+        ]  # a checkpoint or LoRA in one file
+        files = {*alone, *(path for place in places for path in place.rglob("*.safetensors"))}
         total += sum(path.stat().st_size for path in files if path.exists())
     return total

@@ -46,14 +46,18 @@ def test_weight_files_count_but_take_no_memory(
         file.truncate(3 * GIB)
     score = tmp_path / "score"
     monkeypatch.setattr(host, "Path", lambda name: score if "oom" in str(name) else Path(name))
-    monkeypatch.setattr(locate, "folder_of", lambda pipeline, **_: tmp_path)
     target, alone = make_target(), tmp_path / "alone.ckpt"
     with alone.open("wb") as file:
         file.truncate(GIB)
     one_file = target.pipeline.model_copy(update={"source": str(alone)})
-    host.live_within(DrawJob(target=target, values={}))
-    host.live_within(DrawJob(target=target.model_copy(update={"pipeline": one_file}), values={}))
-    assert limits == [(12 * GIB, 12 * GIB), (13 * GIB, 13 * GIB)]
+    (tmp_path / "control").mkdir()
+    with (tmp_path / "control" / "net.safetensors").open("wb") as file:
+        file.truncate(2 * GIB)
+    controlled = target.pipeline.model_copy(update={"controlnet": str(tmp_path / "control")})
+    monkeypatch.setattr(locate, "folder_of", lambda pipeline, **_: tmp_path / "unet")
+    for pipeline in (target.pipeline, one_file, controlled):
+        host.live_within(DrawJob(target=target.model_copy(update={"pipeline": pipeline}), values={}))
+    assert limits == [(12 * GIB, 12 * GIB), (13 * GIB, 13 * GIB), (14 * GIB, 14 * GIB)]
 
 
 def test_a_limit_of_the_user_is_never_raised(limits: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
