@@ -12,7 +12,7 @@ from studies import HOSTILE, VALUES, large, study, usual
 from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.goal import Goal
-from autotune.production.tuned_config import BesideSingle, Confirmation
+from autotune.production.tuned_config import BesideSingle, Confirmation, OnSecondCard
 from autotune.report.markdown import escaped, markdown
 from autotune.report.page.measured import how_measured
 from autotune.report.page.page import page, write_report
@@ -217,6 +217,24 @@ def test_pictures_of_a_batch_beside_single_ones_are_a_line_of_the_report(tmp_pat
     line = said(BesideSingle(batch=4, pictures=8, equal=6, ssim_mean=0.99912, ssim_worst=0.9971))
     assert "batch 4 beside those of batch 1, same prompts and seeds: SSIM 0.9991 (worst 0.9971), 6 of 8 equal" in line
     assert said(BesideSingle(batch=4, fault="it is too large")).endswith("those of batch 1: it is too large")
+
+
+def test_a_second_card_is_a_line_of_the_report_also_where_it_was_lost(tmp_path: Path) -> None:
+    summary = read_summary(study(tmp_path, [measured(0), measured(1, VALUES[1], latency_s=0.5)], best=1).path)
+    assert summary.tuned is not None
+
+    def said(second: OnSecondCard | None) -> str | None:
+        again = Confirmation(baseline_latency_s=(1.0,), tuned_latency_s=(0.5,), second_card=second)
+        tuned = summary.tuned.model_copy(update={"confirmation": again})
+        return dict(how_measured(replace(summary, tuned=tuned))).get("second card")
+
+    assert said(None) is None
+    both = said(OnSecondCard(card="b/gpu-0", baseline_latency_s=(1.0, 1.0), tuned_latency_s=(0.5, 0.5)))
+    assert both is not None
+    assert both.startswith("b/gpu-0: 2.00x the baseline's speed")
+    alone = "the pick is confirmed on one card alone"
+    assert said(OnSecondCard(card="b/gpu-0", fault="its node died.")) == f"{alone}; b/gpu-0: its node died."
+    assert said(OnSecondCard(card=None, fault="no card is left.")) == f"{alone}; on a second one: no card is left."
 
 
 def test_what_a_trial_has_reused_and_a_mismatch_are_said(tmp_path: Path) -> None:
