@@ -24,6 +24,7 @@ MOST_PX = 2**26  # of a picture that is read: what unpacks to more is a bomb, or
 MOST_FRAMES = 4096  # of a clip: minutes of video
 PROMPTS = Path(__file__).parent / "prompts"
 ArgumentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of a picture, see digest_of()
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Json = bool | int | Finite | str | None | list[bool | int | Finite | str | list[Finite]]  # a value of `--call`
 MOST = {"width": 2**15, "height": 2**15, "batch": 2**12, "steps": 10**4}  # of any workload, measured or loaded
@@ -72,6 +73,8 @@ class Workload(FrozenModel):
     call             further arguments of the pipe's call, by name
     strength         how much of the starting picture is drawn anew, above 0 up to 1; None: the call decides itself
     frames           of each clip; None: the pipeline makes pictures
+    pictures    the user's own pictures that a call starts from, by argument of the call: digests, of one picture for
+                all prompts or of one for each. An argument that is not named gets pictures made by autotune
     references  the user's own pictures of the prompts, by digest ("": none), which `autotune score` compares with
     """
 
@@ -89,6 +92,7 @@ class Workload(FrozenModel):
     call: dict[ArgumentName, Json] = Field(default_factory=dict)
     strength: float | None = None
     frames: int | None = None
+    pictures: dict[ArgumentName, Annotated[tuple[Digest, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
     def seed_of(self, index: int) -> int:
         """The seed of the initial noise of the prompt with this index."""
@@ -125,6 +129,7 @@ class Workload(FrozenModel):
         guidance = "the call's own guidance" if self.guidance_scale is None else f"guidance {self.guidance_scale:g}"
         negative = f", negative prompt {self.negative_prompt!r}" if (self.negative_prompt or "").strip() else ""
         more = "".join(f", {name}={json.dumps(value)}" for name, value in self.call.items())
+        more += "".join(f", own {name} {' '.join(each[:8] for each in own)}" for name, own in self.pictures.items())
         frames = f"{self.frames} frames, " if self.frames is not None else ""
         some = f" of which {run} run" if run is not None and run != self.steps else ""
         at = f" at strength {self.strength:g}" if self.strength is not None else ""
@@ -294,6 +299,7 @@ class WorkloadRequest:
     seed   of the initial noise, see Workload
 
     guidance, negative_prompt, call, strength, frames  see Workload; None or empty: the preset's or the pipeline's
+    pictures  "image", "mask" or "control_image" -> digests of the user's pictures
     """
 
     prompts: Prompts
@@ -307,6 +313,7 @@ class WorkloadRequest:
     call: Mapping[str, Any] = field(default_factory=dict)
     strength: float | None = None
     frames: int | None = None
+    pictures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_call(words: Sequence[str]) -> dict[str, Any]:
@@ -357,11 +364,13 @@ def request_workload(
     call: Mapping[str, Any] | None = None,
     strength: float | None = None,
     frames: int | None = None,
+    pictures: Mapping[str, tuple[str, ...]] | None = None,
 ) -> WorkloadRequest:
     """The checked request. Raises UserError.
 
     workloads  (width, height, batch) of each size, the main one first; then `size` and `batch` must be None
     guidance, negative_prompt, call, strength, frames  see Workload
+    pictures   see WorkloadRequest
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed {seed} is not between 0 and {2**32 - 1}.")
@@ -376,9 +385,10 @@ def request_workload(
         "call": dict(call or {}),
     }
     how |= {"prompts": prompts, "steps": steps, "seed": seed, "frames": read_frames(frames)}
+    how["pictures"] = {option: own for option, own in (pictures or {}).items() if own}
     _check_most({"steps": steps, "batch": batch, **dict(zip(("width", "height"), size or (), strict=False))})
-    for width, height, pictures in workloads:
-        _check_most({"width": width, "height": height, "batch": pictures})
+    for width, height, count in workloads:
+        _check_most({"width": width, "height": height, "batch": count})
     if not workloads:
         return WorkloadRequest(size=size, batch=batch or 1, **how)
     if size is not None or batch is not None:

@@ -174,6 +174,22 @@ Workloads = Annotated[
     ),
 ]
 
+StartImage = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image",
+        help="Your own picture that the calls start from. Repeat it: one for each prompt. Default: ours.",
+    ),
+]
+Mask = Annotated[
+    list[Path] | None,
+    typer.Option("--mask", help="Your own mask of inpainting: white is drawn anew. Repeat it: one for each prompt."),
+]
+ControlImage = Annotated[
+    list[Path] | None,
+    typer.Option("--control-image", help="Your own picture for the ControlNet. Repeat it: one for each prompt."),
+]
+
 # The search space and the goal
 Space = Annotated[Path | None, typer.Option(help="A space file (TOML): which values of which knobs.")]
 Fix = Annotated[list[str] | None, typer.Option(help="KNOB=VALUE: hold a knob at a value. Can be repeated.")]

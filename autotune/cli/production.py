@@ -81,6 +81,10 @@ def verify(
     rounds: Annotated[
         int, typer.Option(min=2, max=MOST_ROUNDS, help="Measure it in at least this many fresh processes.")
     ] = 3,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="A picture of your own that the search started from, where this machine has it no more."),
+    ] = None,
     python: Python = None,
     factory: Factory = None,
     run_code: RunCode = False,
@@ -105,6 +109,7 @@ def verify(
     if not as_json:
         show_heading(plain_console(), "verify", str(config))
     how: dict[str, Any] = {"timeout_s": read_seconds(timeout), "device": device, "python": python}
+    how["images"] = image or []
     result = measure(config, rounds=rounds, listen=listen, factory=factory, run_code=run_code, **how)
     if as_json:
         print(json.dumps(verification_data(result)))

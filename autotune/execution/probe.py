@@ -13,6 +13,7 @@ from autotune.execution.room import LEAST_SIDE, require_room
 from autotune.execution.variables import recorded_variables, trial_environment
 from autotune.isolation import Isolation
 from autotune.job import DeviceJob, ProbeJob
+from autotune.pictures.own import argument_of
 from autotune.pipeline import Pipeline, Traits
 from autotune.pipelines import checkpoint, presets
 from autotune.pipelines.call import CONTROL_SCALE
@@ -95,6 +96,7 @@ def probe(
         also=also,
         seeds=prompts.seeds_from(request.seed),
         references=prompts.references,
+        pictures=_own_pictures(traits, request),
     )
     _check_strength(traits, workload)
     found = Device.parse(answer["device"], "the probe's device")
@@ -106,6 +108,23 @@ def probe(
         notes=answer.get("notes", ()),
         environment=recorded_variables(os.environ),
     )
+
+
+def _own_pictures(traits: Traits, request: WorkloadRequest) -> dict[str, tuple[str, ...]]:
+    """Argument of the call -> the user's pictures for it. Raises UserError where the call takes none."""
+    found: dict[str, tuple[str, ...]] = {}
+    for option, digests in request.pictures.items():
+        name, word = argument_of(option, traits.inputs), f"--{option.replace('_', '-')}"
+        if name is None:
+            task = " inpainting" if option == "mask" else " image2image"
+            hint = "" if option == "control_image" else f", or give --task{task} if it can do that"
+            raise UserError(f"{traits.class_name} takes no picture of {word}: leave it out{hint}.")
+        if name in found:
+            raise UserError(f"{word} and --image are the same for {traits.class_name}: give one of them.")
+        if traits.control_pictures > 1 and traits.inputs[name] == "edges":
+            raise UserError(f"{word} is one picture a call: with {traits.control_pictures} ControlNets, leave it out.")
+        found[name] = digests
+    return found
 
 
 def _unprobed(pipeline: Pipeline, failure: Failure, log: Path) -> UserError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from autotune.errors import UserError
+from autotune.pictures import own
 from autotune.pipelines import call, parts, pictures
 from autotune.pipelines.running import task_for
 from autotune.workload import Workload
@@ -123,7 +124,25 @@ def call_arguments(
         else:
             made = [own[0] if own else _picture(pipe, kind, seed, workload) for seed in seeds]
             arguments[name] = made[0] if len(made) == 1 else made  # some calls (WanImageToVideo) take no list
-    return arguments
+    return arguments | _own_pictures(pipe, workload, prompts, seeds, given or {})
+
+
+def _own_pictures(
+    pipe: "DiffusionPipeline",
+    workload: Workload,
+    prompts: list[str],
+    seeds: list[int],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The user's pictures of the workload, for the arguments that are not given others. Raises UserError."""
+    found: dict[str, Any] = {}
+    for name, kind in picture_arguments(pipe).items():
+        if name not in given:
+            mode, size = "L" if kind == "mask" else "RGB", picture_size(pipe, kind, workload)
+            made = own.pictures_of(workload, name, prompts, seeds, mode, size)
+            if made is not None:
+                found[name] = made[:1] if kind == "reference" else made[0] if len(made) == 1 else made
+    return found
 
 
 def picture_number(pipe: "DiffusionPipeline", kind: str) -> int:

@@ -11,6 +11,7 @@ from autotune.devices import current_device, torch_name
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel, absolute, write_json
 from autotune.measurement import ChainCost
+from autotune.pictures.own import at_hand
 from autotune.pipelines.factory import Factory
 from autotune.production import fingerprint, serving
 from autotune.production import untrusted_input as untrusted
@@ -92,7 +93,8 @@ class ChainConfig(FrozenModel):
         ]
         fingerprint.report(list(dict.fromkeys(differences)), strict=strict)
         stages = [
-            (stage.pipeline, place.config, stage.workload) for stage, place in zip(self.stages, places, strict=True)
+            (stage.pipeline, place.config, at_hand(stage.workload))
+            for stage, place in zip(self.stages, places, strict=True)
         ]
         with LOADING:
             name = torch_name(places[0].device)

@@ -18,6 +18,7 @@ from autotune.devices.probe import OF_SETTINGS, broken, probe_device, versions
 from autotune.errors import UserError
 from autotune.frozen_model import FrozenModel
 from autotune.knobs import all_knobs
+from autotune.pictures.own import at_hand
 from autotune.pipeline import same_files
 from autotune.pipelines.running import remember
 from autotune.production import fallback
@@ -159,7 +160,7 @@ def load(measured: Target, place: Place, *, strict: bool, local_files_only: bool
     device = torch_name(place.device)
     with current_device(device):
         pipe = build.load(measured.pipeline, place.config, device, local_files_only=local_files_only)
-        build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
+        build.apply(pipe, place.config, at_hand(measured.workload), device, no_effect=no_effect_reporter(strict))
     return pipe
 
 
@@ -168,7 +169,7 @@ def apply(pipe: "DiffusionPipeline", measured: Target, place: Place, *, strict: 
     device = torch_name(place.device)
     remember(pipe, traits=measured.pipeline.traits, revisions=measured.pipeline.part_revisions)
     with current_device(device):
-        build.apply(pipe, place.config, measured.workload, device, no_effect=no_effect_reporter(strict))
+        build.apply(pipe, place.config, at_hand(measured.workload), device, no_effect=no_effect_reporter(strict))
 
 
 def report(differences: Sequence[str], *, strict: bool) -> None:

@@ -150,8 +150,15 @@ def _where_from(tuned: TunedConfig, steps: str) -> str:
         f"Measured {tuned.created[:10]} on {tuned.device.name} with torch {tuned.versions.get('torch', '?')} and "
         f"diffusers {tuned.versions.get('diffusers', '?')}, at {' and '.join(map(str, tuned.workload.shapes))}, "
         f"{frames}{steps} steps. Found by `{tuned.command}`. This script needs torch, diffusers and the packages that "
-        f"it imports, nothing else.{pictures}"
+        f"it imports, nothing else.{pictures}{_own_pictures(tuned)}"
     )
+
+
+def _own_pictures(tuned: TunedConfig) -> str:
+    """A sentence about the user's own pictures that were measured with; empty where autotune made them."""
+    own = tuned.workload.pictures
+    digests = ", ".join(f"{name} {' '.join(each[:12] for each in digests)}" for name, digests in own.items())
+    return f" Measured with pictures of the user's own (SHA-256 of their pixels: {digests})." if own else ""
 
 
 def _imports(tuned: TunedConfig, parts: dict[str, Script]) -> str:

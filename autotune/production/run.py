@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from autotune.devices import find_device
 from autotune.errors import UserError, shown
+from autotune.pictures.own import at_hand
 from autotune.pictures.video import Picture, Video, mp4_fault
 from autotune.pipelines.factory import Factory, function_of, rebuilt, refusal
 from autotune.production.chain import ChainConfig, read_exported
@@ -163,7 +164,8 @@ def _caller(
     from autotune.measure import call_pipe
 
     if isinstance(exported, TunedConfig):
-        return lambda prompts, seeds: call_pipe(pipe, exported.workload, prompts, seeds, fitted)
+        workload = at_hand(exported.workload)
+        return lambda prompts, seeds: call_pipe(pipe, workload, prompts, seeds, fitted)
     return lambda prompts, seeds: list(pipe(prompts, seed=seeds[0], given=fitted))
 
 
@@ -254,7 +256,10 @@ def _fitted(
         fitted[name] = [picture.convert(mode).resize(size) for picture in pictures]
         for width, height in dict.fromkeys(picture.size for picture in pictures if picture.size != size):
             remarks.append(f"{name} resized from {width}x{height} to {size[0]}x{size[1]}")
-    generated = [what for name, what in arguments.items() if name not in given]
+    own = [name for name in at_hand(tuned.workload).pictures if name not in given]
+    if own:
+        remarks.append(f"started from the search's own pictures ({', '.join(own)})")
+    generated = [what for name, what in arguments.items() if name not in (*given, *own)]
     if generated:
         remarks.append(f"started from pictures made by autotune ({', '.join(generated)})")
     if inputs.reads_no_prompt(pipe):

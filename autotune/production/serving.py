@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.config import Config
 from autotune.devices import current_device
 from autotune.frozen_model import FrozenModel
+from autotune.pictures.own import at_hand
 from autotune.production.compiled_shapes import CompiledShapes
 from autotune.production.guard import Installed, guard
 from autotune.production.library_messages import COMPILERS, kept_in_log
@@ -46,7 +47,7 @@ def warm_up(pipe: "DiffusionPipeline", workload: Workload) -> None:
     from autotune.pipelines.inputs import call_arguments
 
     for shape in workload.shapes:
-        at_shape = workload.at(shape)
+        at_shape = at_hand(workload).at(shape)
         with torch.no_grad():
             pipe(**call_arguments(pipe, at_shape, *next(at_shape.calls())))
 

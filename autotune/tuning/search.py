@@ -25,6 +25,7 @@ from autotune.frozen_model import write_json
 from autotune.goal import Budget, Goal, read_levels, read_minimise
 from autotune.isolation import Isolation
 from autotune.knobs import check_value, find_knob
+from autotune.pictures.own import keep
 from autotune.pipeline import Weights
 from autotune.pipelines import resolve
 from autotune.production.tuned_config import TunedConfig
@@ -102,6 +103,9 @@ def search(
     negative_prompt: str | None = None,
     call: Mapping[str, Any] | None = None,
     strength: float | None = None,
+    image: str | Path | Sequence[str | Path] | None = None,
+    mask: str | Path | Sequence[str | Path] | None = None,
+    control_image: str | Path | Sequence[str | Path] | None = None,
     batch: int | None = None,
     workloads: Sequence[tuple[int, int, int]] = (),
     seed: int = 0,
@@ -165,6 +169,9 @@ def search(
     negative_prompt   what the pictures should not show
     call              further arguments of the pipeline's call, by name
     strength          how much of the picture that a call starts from is drawn anew, up to 1; None: the call's default
+    image, mask, control_image
+                      the files of your own pictures that the calls start from: one for all prompts, or one for each in
+                      their order; () or None: made by autotune. A study goes on where their pixels are the same
     batch             pictures a call; None: 1
     frames            of each clip, of a pipeline that makes videos; None: the default
     workloads         several (width, height, batch) instead of size and batch; pictures are judged at the first
@@ -221,8 +228,10 @@ def search(
     if scorer is not None:
         described = described.model_copy(update={"scorer": None if scorer == "none" else scorer})
     found_device = find_device(device)
-    asked = asked_beyond(search, given, described, found_device, GOES_ON)
     all_prompts = read_prompts(Path(prompts)) if prompts else default_prompts(described)
+    own = {"image": image, "mask": mask, "control_image": control_image}
+    pictures = {name: keep(name, files, prompts=len(all_prompts.texts)) for name, files in own.items()}
+    asked = asked_beyond(search, given | pictures, described, found_device, GOES_ON)
     in_search = all_prompts.first(PROMPTS_OF_USERS if prompts else PROMPTS_IN_SEARCH)
     request = Request(
         pipeline=described,
@@ -253,6 +262,7 @@ def search(
             negative_prompt=negative_prompt,
             call=call,
             strength=strength,
+            pictures=pictures,
         ),
         goal=Goal(
             minimise=read_minimise(minimise),

@@ -16,6 +16,7 @@ from autotune.execution.runner import Runner
 from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
+from autotune.pictures.own import give_again
 from autotune.pipelines.factory import rebuilt
 from autotune.production.fingerprint import choose_device, device_differences, file_differences, version_differences
 from autotune.production.thumbnail import DIFFERS, Thumbnail, thumbnail_of, with_thumbnails
@@ -63,6 +64,7 @@ def verify(
     path: str | Path,
     *,
     rounds: int = 3,
+    images: Sequence[Path] = (),
     timeout_s: float = 1800.0,
     device: str | None = None,
     python: str | None = None,
@@ -73,6 +75,7 @@ def verify(
     """Measure an exported config again in fresh processes, and draw its first pictures again.
 
     rounds     measure it in at least this many processes
+    images     the user's own pictures that the search started from, where this machine has them no more
     timeout_s  the longest that a run may take
     device     "cuda", "cuda:N" or "cpu"; None: the kind of device that the config was measured on
     python     the interpreter of another environment, which runs the config; None: this one
@@ -84,6 +87,7 @@ def verify(
     if rounds < 2:
         raise UserError(f"{rounds} round has no interval: give --rounds 2 or more.")
     tuned = TunedConfig.load(path)
+    give_again(tuned.workload, images)
     current = choose_device(tuned.device, device)
     other = other_interpreter(python) if python is not None else None
     verification = Verification(

@@ -1,6 +1,7 @@
 """Options of earlier versions keep working, and what several commands share means the same in each."""
 
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,11 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         arguments.update(named)
         return []
 
-    monkeypatch.setattr("autotune.report.terminal.show.show_search", work)
+    def searched(**named: Any) -> Any:
+        work(**named)
+        return SimpleNamespace(held=None)
+
+    monkeypatch.setattr("autotune.report.terminal.show.show_search", searched)
     monkeypatch.setattr("autotune.report.terminal.ladder.show_ladder", work)
     monkeypatch.setattr("autotune.tuning.selftest.selftest", work)
     monkeypatch.setattr("autotune.report.terminal.trust.selftest_data", lambda result: {})

@@ -1,7 +1,7 @@
 """A search in a terminal: its header, the table of the Pareto front, and how it ended."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -29,7 +29,7 @@ def header(event: Probed) -> str:
     about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
     lines = [
         heading_words("search", f"{about}, {target.calls}"),
-        inputs_words(target.pipeline.known),
+        inputs_words(target.pipeline.known, target.workload.pictures),
         target.doubt or "",
         *target.notes,
         f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
@@ -39,9 +39,14 @@ def header(event: Probed) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def inputs_words(traits: Traits) -> str:
-    """The inputs of the pipeline beside, or instead of, the prompts; empty where it takes the prompts alone."""
-    inputs = [f"starts from pictures made by autotune ({', '.join(traits.inputs.values())})"] if traits.inputs else []
+def inputs_words(traits: Traits, own: Collection[str] = ()) -> str:
+    """The inputs of the pipeline beside, or instead of, the prompts; empty where it takes the prompts alone.
+
+    own  the arguments that are given the user's pictures
+    """
+    made = [kind for name, kind in traits.inputs.items() if name not in own]
+    inputs = [f"starts from your own pictures ({', '.join(own)})"] if own else []
+    inputs += [f"starts from pictures made by autotune ({', '.join(made)})"] if made else []
     inputs += ["prompts replaced by random embeddings"] if traits.random_prompt_embeds else []
     return "; ".join(inputs)
 
