@@ -48,6 +48,7 @@ class Traits(FrozenModel):
     vae_class: Identifier | None
     vae_name: Identifier = "vae"  # of the component, if there is one ("movq" in Kandinsky)
     fuses_qkv: bool
+    casting_fault: str | None = None  # of a call of the denoiser whose layers are cast from 8 bits; None: it works
     slices_attention: bool
     repeated_blocks: tuple[Identifier, ...]  # the classes of the denoiser's blocks that regional compilation compiles
     attention_downsamples: tuple[int, ...]  # of a UNet's levels with transformer blocks; 1: full resolution

@@ -129,6 +129,12 @@ def test_an_encoders_output_that_each_step_is_given_as_it_is_is_read_after_the_s
     assert ("text_encoder", "unet", False) in seen.kept
 
 
+def test_a_denoiser_that_casts_to_what_its_layers_are_stored_in_can_not_be_cast_layer_by_layer(root: Path) -> None:
+    assert "Float8" in str(facts("KandinskyV22CombinedPipeline", root)["casting_fault"])
+    assert facts("StableDiffusionPipeline", root)["casting_fault"] is None
+    assert facts("FluxPipeline", root)["casting_fault"] is None
+
+
 def test_weights_that_are_read_without_a_call_of_their_layer(root: Path) -> None:
     pipe = pipe_of("HunyuanDiTPipeline", root)
     used = rehearse(pipe, workload(pipe, "a", guided=False), until="denoised").used_directly

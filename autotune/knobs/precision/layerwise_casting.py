@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def why_not(value: Value, target: Target) -> str | None:
-    return None if value == "none" else target.denoiser_is_quantized
+    if value == "none":
+        return None
+    fault = target.pipeline.known.casting_fault
+    return target.denoiser_is_quantized or (fault and f"the denoiser does not work with layers that are cast ({fault})")
 
 
 def clash(config: Config, target: Target) -> str | None:

@@ -66,6 +66,7 @@ def facts_of(
         "sets_processors": any(replaced),
         "names_sample": any(named),
         "fuses_qkv": _fuses_qkv(pipe, make, first, memory),
+        "casting_fault": _casting_fault(pipe, make, first, memory),
         "block_caches": _block_caches(pipe, make, memory),
         "guidance_doubles": len(calls) > 1 and guidance_doubles(pipe, calls[0][0], calls[1][0]),
         "encodes_apart": bool(first.encodes) and all(all(seen.encodes) for seen in (first, negative, longer)),
@@ -111,6 +112,19 @@ def _fuses_qkv(pipe: "DiffusionPipeline", make: MakeWorkload, plain: Seen, memor
     short = make(SHORT, guided=False)
     fused = rehearse(pipe, short, until="denoised", change=fuse, memory=remembered)
     return fused.fault is None and bool(fused.rows.keys() - plain.rows.keys())
+
+
+def _casting_fault(pipe: "DiffusionPipeline", make: MakeWorkload, plain: Seen, memory: dict[Any, Any]) -> str | None:
+    """Why a call fails once layers are stored in 8 bits: some models cast to the format that a layer is stored in."""
+    if plain.fault or not hasattr(parts.denoiser(pipe), "enable_layerwise_casting"):
+        return None
+
+    def cast(stand_in: Any) -> None:
+        for denoiser in parts.denoisers(stand_in).values():
+            denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=denoiser.dtype)
+
+    remembered = _OfOthers(memory, parts.denoiser_name(pipe))
+    return rehearse(pipe, make(SHORT, guided=False), until="denoised", change=cast, memory=remembered).fault
 
 
 def _block_caches(pipe: "DiffusionPipeline", make: MakeWorkload, memory: dict[Any, Any]) -> tuple[str, ...]:

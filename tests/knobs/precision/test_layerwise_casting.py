@@ -71,3 +71,13 @@ def test_clash_with_compiled_graphs(compile: str) -> None:
     said = KNOB.clash(complete({"layerwise_casting": "float8_e4m3fn", "compile": compile}), make_target())
     assert said == "layerwise casting replaces every layer's weights at every call, which breaks compiled graphs"
     assert KNOB.clash(complete({"layerwise_casting": "float8_e4m3fn", "offload": "model"}), make_target()) is None
+
+
+def test_it_is_not_offered_where_a_rehearsed_call_fails_with_it() -> None:
+    target = make_target()
+    known = target.pipeline.known.model_copy(update={"casting_fault": "RuntimeError: Expected query"})
+    fails = target.model_copy(update={"pipeline": target.pipeline.model_copy(update={"traits": known})})
+    knob = find_knob("layerwise_casting")
+    assert knob.why_not("float8_e4m3fn", target) is None
+    assert "does not work with layers that are cast (RuntimeError" in str(knob.why_not("float8_e4m3fn", fails))
+    assert knob.why_not("none", fails) is None
