@@ -22,7 +22,7 @@ from PIL import Image
 from searches import REQUESTED, command_here
 
 import autotune
-from autotune.cli.exits import BROKEN
+from autotune.cli.exits import BROKEN, STOPPED, TERMINATED
 from autotune.execution import isolate
 from autotune.execution.child import Stuck
 from autotune.execution.traces import mark_of, marked
@@ -273,11 +273,16 @@ def test_every_kind_of_failure_is_a_typed_trial_and_the_search_goes_on(files: Pa
 def started(folder: Path, number: int) -> Path:
     """Wait until the child of this trial is at work; returns the trial's folder."""
     place = StudyFolder(folder).trial(number)
-    deadline = time.monotonic() + 300
-    while not (place / "job.json").exists():
-        assert time.monotonic() < deadline, "the trial did not start"
-        time.sleep(0.05)
+    begun(place)
     return place
+
+
+def begun(*places: Path) -> None:
+    """Wait until one of these jobs is at work."""
+    deadline = time.monotonic() + 300
+    while not any((place / "job.json").exists() for place in places):
+        assert time.monotonic() < deadline, f"none of {places} did start"
+        time.sleep(0.05)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -317,19 +322,41 @@ def test_a_search_killed_in_a_trial_leaves_no_process_and_loses_that_trial_at_mo
     assert all(isinstance(trial.outcome, Measurement) for trial in trials)
 
 
-def test_ctrl_c_kills_the_trial_says_how_to_go_on_and_exits_with_130(files: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "stopped"
-    words = command("search", *small(files), "--study", folder, "--budget", "5")
-    search = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    started(folder, 1)
-    search.send_signal(signal.SIGINT)
-    out, err = search.communicate(timeout=30)
-    assert search.returncode == 130
-    assert "the same command continues" in err
-    assert "Traceback" not in err
-    assert "Pareto front" in out
-    assert processes_of(folder) == []
-    assert len(read_trials(StudyFolder(folder))) == 1
+def test_a_search_goes_on_after_ctrl_c_after_sigterm_and_after_a_kill_while_it_confirms(
+    files: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C and SIGTERM in a trial, SIGKILL in the second round. A call of one step is surely faster: it is picked."""
+    folder, space = tmp_path / "stopped", tmp_path / "space.toml"
+    fewer = SPACE.replace('["fp32", "bf16"]', '"fp32"').replace("[false, true]", "false")
+    space.write_text(fewer.replace('steps = "workload"', 'steps = ["workload", 1]'))
+    words = ["search", *small(files)[:-1], space, "--steps", "8", "--study", folder, "--budget", "2"]
+    words += ["--max-quality-drop", "999", "--confirm-rounds", "2", "--confirm-pairs", "0"]
+    for how, code, word in ((signal.SIGINT, STOPPED, "stopped"), (signal.SIGTERM, TERMINATED, "ended by SIGTERM")):
+        search = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        begun(StudyFolder(folder).trial(1))
+        search.send_signal(how)
+        out, err = search.communicate(timeout=60)
+        assert search.returncode == code
+        assert err.endswith(f"autotune: {word}; the same command continues.\n")
+        assert "Traceback" not in err
+        assert "Pareto front" in out
+        assert processes_of(folder) == []
+        assert len(read_trials(StudyFolder(folder))) == 1
+        shutil.rmtree(StudyFolder(folder).trial(1))  # so that the next search is seen to begin it
+
+    search = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    rounds = folder / "confirm" / "0001"
+    begun(*(rounds / f"round-2-trial-{number}" for number in (0, 1)))
+    os.kill(search.pid, signal.SIGKILL)
+    search.wait()
+    first = {path: path.stat().st_mtime_ns for path in rounds.glob("round-1-*/*.json")}
+    assert len({path.parent for path in first}) == 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interleaved, "MOST_TIMES", 1)  # as many rounds as it is told
+        done = command_here(*words)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in rounds.glob("round-1-*/*.json")} == first, "they were kept"
 
 
 def test_a_trial_killed_by_somebody_else_is_run_again_and_not_held_against_the_config(
