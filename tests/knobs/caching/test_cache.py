@@ -198,7 +198,7 @@ def test_seacache_skips_where_the_latents_have_changed_little(root: Path) -> Non
     pipe = diffusers.WanPipeline.from_pretrained(folder if folder.exists() else tiny_of(folder.name, folder))
     pipe.set_progress_bar_config(disable=True)
     work = tiny_workload("WanPipeline", steps=6).model_copy(update={"frames": 5})
-    assert "seacache" in facts._block_caches(pipe, {})
+    assert "seacache" in facts.facts_of(pipe)["block_caches"]
     effects = build.apply(pipe, complete({"cache": "seacache:0.9"}), work, "cpu")
     drawn = []
     for _ in range(2):
