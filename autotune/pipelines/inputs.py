@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from autotune.errors import UserError
-from autotune.pictures import own
+from autotune.pictures.own import pictures_of
 from autotune.pipelines import call, parts, pictures
 from autotune.pipelines.running import task_for
 from autotune.workload import Workload
@@ -139,7 +139,7 @@ def _own_pictures(
     for name, kind in picture_arguments(pipe).items():
         if name not in given:
             mode, size = "L" if kind == "mask" else "RGB", picture_size(pipe, kind, workload)
-            made = own.pictures_of(workload, name, prompts, seeds, mode, size)
+            made = pictures_of(workload, name, prompts, seeds, mode, size)
             if made is not None:
                 found[name] = made[:1] if kind == "reference" else made[0] if len(made) == 1 else made
     return found

@@ -133,7 +133,7 @@ def test_random_weights_need_the_configurations_alone(here: Path) -> None:
             ),
         ),
     ],
-    ids=str,
+    ids=["vanilla", "sliced", "sdpa_math", "channels_last"],
 )
 def test_a_knob_acts_in_each_of_them(here: Path, values: dict[str, Any], acts: Any) -> None:
     pipe = load(named(here, "one", "two"), dtype=torch.float32, device="cpu")
