@@ -4,6 +4,7 @@ test_fork_server.py has a real one.
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -181,6 +182,8 @@ def test_a_child_that_can_not_be_killed_ends_the_command_with_what_holds_it(
         assert time.monotonic() - began < 30
     os.killpg(pids[0], signal.SIGKILL)
     wait_until(lambda: living(tmp_path) == [], 10)
+    del held
+    gc.collect()  # the Popen, here and not in a later test
 
 
 def test_a_process_that_waits_in_the_kernel_is_described_so(monkeypatch: pytest.MonkeyPatch) -> None:
