@@ -255,10 +255,12 @@ def test_a_textual_inversion_draws_what_it_draws_on_the_untouched_pipe(root: Pat
     def drawn(pipe: Any) -> Any:
         pipe.load_textual_inversion({"<it>": embedding})
         with torch.no_grad():
-            return np.asarray(pipe("<it>", generator=torch.Generator().manual_seed(0), num_inference_steps=2).images[0])
+            image = pipe("<it>", generator=torch.Generator().manual_seed(0), num_inference_steps=2).images[0]
+        return np.asarray(image, dtype=np.int16)
 
     plain, _ = tiny_pipe(UNET, root)
-    assert np.array_equal(drawn(loaded(UNET, root, memory_format="channels_last")), drawn(plain))
+    tuned = drawn(loaded(UNET, root, memory_format="channels_last"))
+    assert np.abs(tuned - drawn(plain)).max() <= 1, "sums in another order"
 
 
 def test_another_pipeline_of_the_same_parts_refuses_what_the_pipe_refuses(root: Path) -> None:
