@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return lambda name: root / name if (root / name).exists() else tiny_of(name, root / name)
 
 
-def drawn(pipeline: Pipeline, given: dict[str, Image.Image] | None = None) -> Any:
+def drawn(pipeline: Pipeline, given: dict[str, list[Image.Image]] | None = None) -> Any:
     workload = Workload(prompts=("a red circle",), width=SIDE, height=SIDE, steps=2, guidance_scale=2.5)
     pipe = build.load(pipeline, complete({}), "cpu")
     build.apply(pipe, complete({}), workload, "cpu")
@@ -49,7 +49,7 @@ def test_the_task_says_whether_a_picture_is_given(name: str, checkpoint: Callabl
 def test_the_users_picture_decides_what_an_editing_pipeline_draws(checkpoint: Callable[[str], Path]) -> None:
     editing = resolve(str(checkpoint("FluxKontextPipeline")), task="image2image")
     red, blue = (Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "blue"))
-    pictures = [drawn(editing, {"image": picture}) for picture in (red, blue, red)]
+    pictures = [drawn(editing, {"image": [picture]}) for picture in (red, blue, red)]
     assert pictures[0].size == (SIDE, SIDE)
     assert ImageChops.difference(pictures[0], pictures[1]).getbbox() is not None
     assert ImageChops.difference(pictures[0], pictures[2]).getbbox() is None

@@ -101,7 +101,7 @@ def test_a_study_that_began_before_a_knob_was_there_tries_no_config_again(tmp_pa
     assert len({complete(trial.values) for trial in study.trials}) == 8
 
 
-TRIALS = {"auto": 60, "tpe": 30, "random": 30, "nsga2": 30, "gp": 7}
+TRIALS = {"auto": 40, "tpe": 30, "random": 30, "nsga2": 30, "gp": 7}
 
 
 @pytest.fixture(scope="module")
