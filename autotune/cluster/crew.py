@@ -37,10 +37,11 @@ class Crew:
         self.cards[news.card] = card
         return card.name, "takes part"
 
-    def left(self, news: Gone) -> tuple[str, str]:
-        card = self.cards[news.card]
-        card.is_here = False
-        return card.name, "is gone with its node"
+    def left(self, news: Gone) -> list[tuple[str, str]]:
+        gone = [self.cards[index] for index in news.cards]
+        for card in gone:
+            card.is_here = False
+        return [(card.name, "is gone with its node") for card in gone]
 
 
 def keep_files(files: Path, place: Path) -> None:

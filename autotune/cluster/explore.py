@@ -177,7 +177,8 @@ class ParallelExplorer(Explorer):
             case Ready():
                 self.listen(CardTold(*self.crew.joined(news)))
             case Gone():
-                self.listen(CardTold(*self.crew.left(news)))
+                for told in self.crew.left(news):
+                    self.listen(CardTold(*told))
             case Lost():
                 if news.ticket in self.running:
                     self._lost(*self._returned(news.ticket), news.why)

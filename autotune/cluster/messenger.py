@@ -39,9 +39,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Gone:
-    """A card has gone with its node. It may come back, as Ready."""
+    """Cards have gone, with their node or all at once. They may come back, as Ready."""
 
-    card: int
+    cards: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class RayMessenger:
                 return Ready(message["card"], message["host"])
             case "gone":
                 self.cards.discard(message["card"])
-                return Gone(message["card"])
+                return Gone((message["card"],))
             case "done":
                 self._failures = 0
                 self.running.discard(message["ticket"])
@@ -221,8 +221,9 @@ class RayMessenger:
             )
         self.close()
         threading.Event().wait(PAUSE_S[self._failures - 1])
-        # The cards first: what is lost must not be given to one of them again.
-        self._backlog = [*map(Gone, sorted(self.cards)), *(Lost(ticket, why) for ticket in sorted(self.running))]
+        # All cards, and before what is lost: no order can be given to any of them.
+        gone = [Gone(tuple(sorted(self.cards)))] if self.cards else []
+        self._backlog = [*gone, *(Lost(ticket, why) for ticket in sorted(self.running))]
         self.running.clear()
         self.cards.clear()
         return self._backlog.pop(0) if self._backlog else None

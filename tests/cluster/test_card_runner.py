@@ -60,7 +60,7 @@ def test_a_run_that_is_lost_is_made_again_and_then_ends_the_search_with_the_reas
 
     def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
         if len(cluster.given) == 1:
-            return [Gone(card), Lost(ticket, "its node died")]
+            return [Gone((card,)), Lost(ticket, "its node died")]
         return [cluster.done(ticket, card, order)]
 
     cluster.answer = answer
@@ -105,7 +105,7 @@ def test_a_second_card_is_another_gpu_also_where_a_search_that_goes_on_names_the
 
 def test_a_confirmation_does_not_wait_for_ever_for_a_node_that_is_gone(tmp_path: Path) -> None:
     cluster = made_up(tmp_path, hosts=("a",))
-    cluster.answer = lambda cluster, ticket, card, order: [Gone(card), Lost(ticket, "its node died")]
+    cluster.answer = lambda cluster, ticket, card, order: [Gone((card,)), Lost(ticket, "its node died")]
     local = Runner(StudyFolder(tmp_path / "study"), make_target(), 60.0)
     runner = CardRunner(local, Team(cluster), clock=count(0.0, 100.0).__next__)
     with pytest.raises(UserError, match="the confirmation can't go on: no card is left"):

@@ -93,7 +93,7 @@ def test_another_host_fetches_what_it_lacks_before_its_first_run_and_again_when_
 
     def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
         if card == 1 and sum(own == 1 for _, own, _ in cluster.given) == 4:
-            return [Gone(1), Lost(ticket, "its node is gone"), Ready(1, "b")]
+            return [Gone((1,)), Lost(ticket, "its node is gone"), Ready(1, "b")]
         return [cluster.done(ticket, card, order)]
 
     cluster.answer = answer
@@ -206,8 +206,7 @@ def test_a_card_whose_connection_was_lost_during_its_first_baseline_takes_part_a
     def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
         if card == 1 and sum(own == 1 for _, own, _ in cluster.given) == 1:
             return [
-                Gone(0),
-                Gone(1),
+                Gone((0, 1)),
                 Lost(ticket, "the process that talks to Ray has ended"),
                 Ready(0, "a"),
                 Ready(1, "b"),
@@ -288,7 +287,7 @@ def test_a_card_that_goes_and_comes_back_runs_the_baseline_first(tmp_path: Path)
 
     def answer(cluster: MadeUp, ticket: int, card: int, order: Order) -> list[News]:
         if order.place == "trials/0004" and sum(given[2].place == order.place for given in cluster.given) == 1:
-            return [Gone(card), Lost(ticket, "its node died"), Ready(card, ["a", "b"][card])]
+            return [Gone((card,)), Lost(ticket, "its node died"), Ready(card, ["a", "b"][card])]
         return [cluster.done(ticket, card, order)]
 
     cluster.answer = answer

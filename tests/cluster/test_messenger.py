@@ -62,7 +62,7 @@ def test_when_the_courier_ends_its_cards_go_first_then_its_orders_are_lost_and_i
     assert done.files.is_dir()
     give(opened, tmp_path, 2, 1)
     why = "the process that talks to Ray has ended"
-    assert [opened.news(20.0) for _ in range(3)] == [Gone(0), Gone(1), Lost(2, why)]
+    assert [opened.news(20.0) for _ in range(2)] == [Gone((0, 1)), Lost(2, why)]
     assert heard(opened, 2) == [Ready(0, "a"), Ready(1, "a")], "the courier was started again"
     opened.close()
     assert opened._process is None
@@ -95,13 +95,13 @@ def test_a_line_that_is_no_message_loses_no_order_and_is_said_once(
     monkeypatch.setattr(messenger, "COMMAND", (sys.executable, str(tmp_path / "garbles.py")))
     assert opened.news(20.0) == Ready(0, "a")
     give(opened, tmp_path, 1, 0)
-    assert opened.news(20.0) == Gone(0)
+    assert opened.news(20.0) == Gone((0,))
     lost = opened.news(20.0)
     assert isinstance(lost, Lost)
     assert (lost.ticket, "has said what is no message" in lost.why) == (1, True)
     assert opened.news(20.0) == Ready(0, "a"), "it was started again"
     give(opened, tmp_path, 2, 0)
-    assert [opened.news(20.0) for _ in range(2)] == [Gone(0), Lost(2, lost.why)]
+    assert [opened.news(20.0) for _ in range(2)] == [Gone((0,)), Lost(2, lost.why)]
     assert len([record for record in caplog.records if "no message" in record.message]) == 1
     opened.close()
 
