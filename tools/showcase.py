@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from autotune.devices import find_device
-from tools.docs.figures import WHERE
 
 ROOT = Path(__file__).parent.parent
 REPORTS = ROOT / "reports"
@@ -88,7 +87,8 @@ def study() -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(WORK / "demo-cpu", target, ignore=_left_out)
     text, _ = autotune("verify demo-cpu/best.json")
-    (REPORTS / "benchmarks" / "verify.txt").write_text(f"$ autotune verify best.json\n{text}", encoding="utf-8")
+    seen = f"# {where()}\n$ autotune verify best.json\n{text}"
+    (REPORTS / "benchmarks" / "verify.txt").write_text(seen, encoding="utf-8")
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
@@ -115,7 +115,8 @@ def selftest() -> None:
     line = "selftest --pipeline demo --pairs 20"
     output, seconds = autotune(line)
     record("selftest", f"autotune {line}", output, seconds)
-    (REPORTS / "selftest-demo-cpu" / "selftest.txt").write_text(f"$ autotune {line}\n{output}", encoding="utf-8")
+    seen = f"# {where()}\n$ autotune {line}\n{output}"
+    (REPORTS / "selftest-demo-cpu" / "selftest.txt").write_text(seen, encoding="utf-8")
 
 
 def benchmarks() -> None:
@@ -123,12 +124,11 @@ def benchmarks() -> None:
     for name, words in BENCHMARKS.items():
         output, _ = run([sys.executable, f"benchmarks/{name}.py", *words], cwd=ROOT)
         line = " ".join(["python", f"benchmarks/{name}.py", *words])
-        (REPORTS / "benchmarks" / f"{name}.txt").write_text(f"$ {line}\n{output}", encoding="utf-8")
+        (REPORTS / "benchmarks" / f"{name}.txt").write_text(f"# {where()}\n$ {line}\n{output}", encoding="utf-8")
     best = "reports/demo-cpu/best.json"
     output, _ = run([sys.executable, "benchmarks/latency_agrees.py", best], cwd=ROOT)
     with (REPORTS / "benchmarks" / "latency_agrees.txt").open("a", encoding="utf-8") as file:
         file.write(f"\n$ python benchmarks/latency_agrees.py {best}\n{output}")
-    WHERE.write_text(f"{where()}\n", encoding="utf-8")
 
 
 def tunes() -> None:

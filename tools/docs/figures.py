@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
 REPORTS = ROOT / "reports"
-WHERE = REPORTS / "showcase" / "where"  # a line: the device, the versions and the days of these figures
+WHERE = REPORTS / "showcase" / "where"  # a line: device, versions and days of the files that do not say it themselves
 
 
 class Figure(NamedTuple):
@@ -107,6 +107,15 @@ def _demo() -> tuple[str, str, str]:
     return f"the demo's pick, {best['workload']['steps']} steps at {size}", value, best["command"]
 
 
+def _measured_on(file: str) -> str:
+    """The day, the device and the versions of a figure: the study's own, or the first line of a benchmark's output."""
+    if file.startswith("demo-cpu/"):
+        best = json.loads(_text("demo-cpu/best.json"))
+        return f"{best['created'][:10]}, {best['device']['name']}, torch {best['versions']['torch']}"
+    first = _text(file).partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else WHERE.read_text(encoding="utf-8").strip()
+
+
 def _largest_error() -> str:
     errors = [abs(float(error)) for error in re.findall(r"error ([+-][\d.]+)%", _text("benchmarks/fit_error.txt"))]
     exact = sum(error < 0.005 for error in errors)
@@ -125,10 +134,15 @@ def _found(file: str, pattern: str) -> tuple[str, ...]:
 
 
 def table(page: Path) -> str:
-    """The table of a page: in the README a part of the figures, elsewhere all. Below it: where they were measured."""
+    """The table of a page: in the README a part of the figures, elsewhere all. Below it: where each was measured."""
     readme = page == ROOT / "README.md"
     up = "../" * (len(page.relative_to(ROOT).parts) - 1)
     shown = [figure for figure in figures() if figure.in_readme or not readme]
-    rows = [f"| {f.what} | {f.value} | [`{f.command}`]({up}reports/{f.file}) |" for f in shown]
-    head = ["| what | measured | by |", "|---|---|---|"]
-    return "\n".join([*head, *rows, "", f"*Measured on {WHERE.read_text(encoding='utf-8').strip()}.*"])
+    places = list(dict.fromkeys(_measured_on(figure.file) for figure in shown))
+    rows = [
+        f"| {f.what} | {f.value} | [`{f.command}`]({up}reports/{f.file}) | {places.index(_measured_on(f.file)) + 1} |"
+        for f in shown
+    ]
+    head = ["| what | measured | by | on |", "|---|---|---|--:|"]
+    notes = [f"{number}: {place}." for number, place in enumerate(places, start=1)]
+    return "\n".join([*head, *rows, "", f"*{' '.join(notes)}*"])
