@@ -189,7 +189,8 @@ class Smac(Opponent):
             own = self.facade.scenario.configspace
             values = {n: space[n].choices.index(one.params[n]) for n in own}
             cost = [_log(v, i) for i, v in enumerate(one.values)]
-            self.facade.tell(TrialInfo(Configuration(own, values=values), seed=0), TrialValue(cost=cost))
+            trial_info = TrialInfo(Configuration(own, values=values), seed=0)
+            self.facade.tell(trial_info, TrialValue(cost=cost), save=False)  # proposals that are not told stay open
         self.told = len(done)
         asked = dict(self.facade.ask().config)
         return {n: d.choices[int(asked.get(n, 0))] for n, d in space.items()}
@@ -264,7 +265,7 @@ def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequen
     shares = []
     for mark in MARKS:
         found = paired([curve.at(mark) for curve in curves])
-        within = "" if found.half_width is None else f" +-{found.half_width:.2f}"
+        within = "" if found.low is None or found.high is None else f" ({found.low:.2f} to {found.high:.2f})"
         shares.append(f"{found.mean:.2f}{within}")
     picks = [curve.trials_to_pick() for curve in curves]
     had = [count for count in picks if count is not None]
