@@ -192,7 +192,8 @@ def test_only_the_command_line_and_the_report_print() -> None:
 def test_only_mains_end_the_process() -> None:
     endings = {"sys.exit", "exit", "quit", "os._exit", "SystemExit"}
     enders = {m for m in FILES if endings & set(called(m))}
-    assert enders <= {"cli", "compat.__main__", "worker.main", "worker.fork_server", "demo.train"}
+    # Ray's main runs an order, and can't be told to end from a thread.
+    assert enders <= {"cli", "compat.__main__", "worker.main", "worker.fork_server", "demo.train", "cluster.cut_off"}
 
 
 def test_nothing_is_evaluated_or_unpickled() -> None:

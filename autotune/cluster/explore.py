@@ -156,7 +156,9 @@ class ParallelExplorer(Explorer):
         place = self.folder.path / order.place
         if work.origin is not None:  # a search that is killed now finds the trial's config there
             place.mkdir(parents=True, exist_ok=True)
-            write_json(place / "job.json", self.orders.job(work.config, pictures=True, reuse=order.reuse).to_json())
+            trials, reuse = self.study.trials, order.reuse
+            job = self.orders.job(work.config, pictures=True, earlier=trials, reuse=reuse)
+            write_json(place / "job.json", job.to_json())
         self.crew.messenger.give(ticket, card.index, order, self.folder.path)
 
     def _order(self, card: Card, work: Work) -> Order:

@@ -95,7 +95,7 @@ def make_order(
     return Order(
         study=runner.folder.cache.name,
         place=place.relative_to(runner.folder.path).as_posix(),
-        target=runner.target,
+        target=runner.target_of(config, earlier),
         version=autotune.__version__,
         niceness=os.nice(0),
         values=dict(config),

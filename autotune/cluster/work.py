@@ -1,17 +1,18 @@
 """Work: the worker's side: one order is run by the code of a local trial, in a scratch folder.
 
-The function runs in a process of Ray's that ends with it. The trial itself is a child of that process, in a process
-group of its own, and is killed with it (see execution/isolate.py).
+The function runs in a process of Ray's that ends with it, or before where the cluster is out of reach (cut_off.py). The
+trial itself is a child of that process, in a process group of its own, and is killed with it (execution/isolate.py).
 """
 
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import autotune
+from autotune.cluster.cut_off import ended_where_cut_off, head_address
 from autotune.cluster.gate import Gate, GatedRunner
 from autotune.cluster.order import Order, Result
 from autotune.cluster.parcel import Parcel, pack, unpack
@@ -39,7 +40,11 @@ def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
 
     parcels  the files of each folder that the order wants
     """
-    order = Order.model_validate_json(order_json)
+    with ended_where_cut_off(*head_address()):
+        return _perform(Order.model_validate_json(order_json), parcels)
+
+
+def _perform(order: Order, parcels: Sequence[Parcel]) -> tuple[str, Parcel]:
     _sweep()
     scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
     try:
