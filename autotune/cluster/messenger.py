@@ -237,6 +237,7 @@ def _environment(settings: Settings, *, token: bool) -> dict[str, str]:
     # 15 (see work.py). Ray takes 127.0.0.1 for this machine's address in the network, where everybody could send it
     # tasks, but where it is to be no cluster: so its name for that variable (it has nothing to do with Windows).
     own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.address is None else {}
+    own |= {"CUDA_VISIBLE_DEVICES": settings.shown} if settings.shown else {}
     mode = {"RAY_AUTH_MODE": "token"} if token else {}
     return {**mode, **os.environ, **SAFE_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 

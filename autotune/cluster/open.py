@@ -1,6 +1,6 @@
 """Open: a team for a search: the equal cards of this machine, or those of a Ray cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -28,8 +28,7 @@ def open_team(workers: str | int | None, address: str | None, device: str | None
         return
     count = read_workers(workers)
     own = find_device(device)
-    equal = [found for found in find_devices() if alike(found, own)] if own.is_gpu else [own]
-    settings = choose_settings(count, address, own, len(equal))
+    settings = choose_settings(count, address, own, [found for found in find_devices() if found.is_gpu])
     if settings is None:
         yield None
         return
@@ -53,10 +52,10 @@ def alike(one: Device, other: Device) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in ("kind", "name", "memory_bytes", "driver"))
 
 
-def choose_settings(count: int | None, address: str | None, device: Device, equal: int) -> Settings | None:
+def choose_settings(count: int | None, address: str | None, device: Device, there: Sequence[Device]) -> Settings | None:
     """What the courier is started with; None: one card of this machine needs none. Raises UserError.
 
-    equal  cards of this machine that are like the device, it among them
+    there  the GPUs of this machine
     """
     if address is not None:
         host = address.partition(":")[0]
@@ -69,9 +68,26 @@ def choose_settings(count: int | None, address: str | None, device: Device, equa
             f"--workers {count}: trials on one processor would disturb each other's timings. Without a GPU, name a "
             "cluster of several machines by --address."
         )
-    if count is not None and count > equal:
+    equal = [found for found in there if alike(found, device)]
+    if count is not None and count > len(equal):
         raise UserError(
-            f"--workers {count}: this machine has {equal} {device.name} with one driver and as much memory; give at "
-            f"most {equal}, or a cluster by --address."
+            f"--workers {count}: this machine has {len(equal)} {device.name} with one driver and as much memory; give "
+            f"at most {len(equal)}, or a cluster by --address."
         )
-    return Settings(workers=count or equal, cards=equal) if (count or equal) > 1 else None
+    workers = count or len(equal)
+    return Settings(workers=workers, cards=len(equal), shown=shown(equal, there)) if workers > 1 else None
+
+
+def shown(equal: Sequence[Device], there: Sequence[Device]) -> str | None:
+    """The equal cards by their UUIDs, where there are others: Ray would count the others first. None: there are none.
+
+    Raises UserError where they have none that Ray takes: NVIDIA's have.
+    """
+    if len(equal) == len(there):
+        return None
+    if any(card.kind != "cuda" or card.uuid is None for card in equal):
+        raise UserError(
+            f"this machine has other cards than {equal[0].name}, too: show the search these alone by the variable of "
+            "their driver, such as HIP_VISIBLE_DEVICES."
+        )
+    return ",".join(card.uuid for card in equal if card.uuid)

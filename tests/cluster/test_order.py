@@ -9,7 +9,7 @@ from conftest import CPU, gpu, make_target
 from made_up import failed, measured
 
 import autotune
-from autotune.cluster import work
+from autotune.cluster import messenger, work
 from autotune.cluster.cards import off, off_words
 from autotune.cluster.open import choose_settings, open_team, read_workers
 from autotune.cluster.order import Order, make_order, needed
@@ -126,22 +126,41 @@ def test_a_worker_that_may_not_take_the_searchs_priority_says_so(monkeypatch: py
 
 def test_what_workers_of_this_machine_are_given() -> None:
     card = gpu(8, 0)
-    assert choose_settings(None, None, card, 1) is None, "one card: the search runs as ever"
-    assert choose_settings(1, None, card, 8) is None
-    every = choose_settings(None, None, card, 8)
+    eight = [card] * 8
+    assert choose_settings(None, None, card, [card]) is None, "one card: the search runs as ever"
+    assert choose_settings(1, None, card, eight) is None
+    every = choose_settings(None, None, card, eight)
     assert every is not None
-    assert (every.address, every.workers, every.cards, every.resource) == (None, 8, 8, "GPU")
-    assert choose_settings(None, None, CPU, 1) is None
+    assert (every.address, every.workers, every.cards, every.resource, every.shown) == (None, 8, 8, "GPU", None)
+    assert choose_settings(None, None, CPU, []) is None
     with pytest.raises(UserError, match="--workers 9: this machine has 8"):
-        choose_settings(9, None, card, 8)
+        choose_settings(9, None, card, eight)
     with pytest.raises(UserError, match="on one processor would disturb"):
-        choose_settings(2, None, CPU, 1)
-    remote = choose_settings(None, "ray://head:10001", CPU, 1)
+        choose_settings(2, None, CPU, [])
+    remote = choose_settings(None, "ray://head:10001", CPU, [])
     assert remote is not None
     assert (remote.address, remote.resource, remote.driver_ip) == ("ray://head:10001", "card", None)
-    inside = choose_settings(None, "127.0.0.2:6379", CPU, 1)
+    inside = choose_settings(None, "127.0.0.2:6379", CPU, [])
     assert inside is not None
     assert inside.driver_ip == "127.0.0.2"
+
+
+def test_of_a_machine_with_cards_of_two_models_ray_sees_the_searchs_alone() -> None:
+    """It would count the first ones of the machine, and the search would refuse them all."""
+    first, second = (
+        [gpu(major, 0).model_copy(update={"uuid": f"GPU-{major}{index}"}) for index in range(count)]
+        for major, count in ((8, 2), (9, 3))
+    )
+    there = [*first, *second]
+    found = choose_settings(None, None, second[0], there)
+    assert found is not None
+    assert (found.workers, found.cards, found.shown) == (3, 3, "GPU-90,GPU-91,GPU-92")
+    assert messenger._environment(found, token=False)["CUDA_VISIBLE_DEVICES"] == "GPU-90,GPU-91,GPU-92"
+    assert choose_settings(None, None, first[0], [*first, second[0]]) is not None
+    assert choose_settings(None, None, second[0], [*first, second[0]]) is None, "the only one of its model"
+    others = [card.model_copy(update={"kind": "rocm"}) for card in there]
+    with pytest.raises(UserError, match=r"has other cards than .*, too: show the search these alone"):
+        choose_settings(None, None, others[0], others)
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "all", "1.5", 0])
