@@ -169,9 +169,14 @@ class Knob:
              A knob with `load` needs `apply` as well, which changes nothing and counts what loading did.
     call(value, pipe) -> arguments
              Arguments that become defaults of the pipe's `__call__`. Example: {"num_inference_steps": 8}.
-    prepare(pipe, config)
+    prepare(pipe, config, known) -> numbers
              Called once, right before the first call of the built pipe, for a knob that is not at its default. It may
-             call the pipe. Its time is part of the first call's. Example: a cache that is calibrated.
+             call the pipe, and its time is part of the first call's. Returns what it has measured, if `calibrates` has
+             a word for the value; `known` is what it returned in an earlier process, to be returned again, or empty.
+             Example: a cache that is calibrated.
+    calibrates(value) -> word or None
+             What `prepare` measures for this value. The numbers are kept with the trial and in an exported config.
+             Trials whose value has the same word, and whose other knobs draw the same picture, share them.
     verify(pipe, config, kernels) -> Effect
              Return the effect that only finished calls show. Called after the measured calls, for a knob that is not
              at its default. `kernels` counts the attention kernels that the profiler saw in the denoiser during the
@@ -217,7 +222,8 @@ class Knob:
     modifies: str | None = None
     load: Callable[[Value], dict[str, Any]] | None = None
     apply: Callable[[Any, Config, str], Effect] | None = None  # Any: DiffusionPipeline, which is not imported here
-    prepare: Callable[[Any, Config], None] | None = None
+    prepare: Callable[[Any, Config, tuple[float, ...]], tuple[float, ...]] | None = None
+    calibrates: Callable[[Value], str | None] = no_objection
     verify: Callable[[Any, Config, dict[str, int]], Effect] | None = None
     reads_kernels: bool = True
     call: Callable[[Value, Any], dict[str, Any]] | None = None
@@ -230,6 +236,11 @@ class Knob:
     def default(self) -> Value:
         """The value that leaves the pipeline as diffusers loads it."""
         return self.values[0]
+
+    def calibration(self, value: Value) -> str | None:
+        """The name of what `prepare` measures for this value, such as "cache=magcache"; None: nothing is kept."""
+        word = self.calibrates(value)
+        return None if word is None else f"{self.name}={word}"
 
     def accepts(self, value: Value) -> bool:
         """Is this a value of the knob, on any device? Types must match: True is not 1, 1 is not 1.0."""

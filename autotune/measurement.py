@@ -14,6 +14,7 @@ from autotune.frozen_model import FrozenModel, renamed
 from autotune.isolation import Isolation
 from autotune.knob import Effect
 from autotune.reuse import SpotCheck
+from autotune.target import Calibrations
 from autotune.workload import Shape
 
 # Limits of `spread`: torch.utils.benchmark warns of "system fluctuation" above the first, and of "significant
@@ -247,6 +248,7 @@ class Measurement(FrozenModel):
     run_peak_memory_bytes: Bytes  # after the first call; with compiled_as, at least that of the trial that compiled
     peak_memory_bytes: Bytes  # of loading and all calls; with compiled_as, at least that of the trial that compiled
     effects: dict[str, Effect]
+    calibrations: Calibrations = Field(default_factory=dict)  # measured, or taken over, before the first call
     attention_kernels: dict[str, int]  # of the denoiser, from the profiler: name -> launches in the first steps
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes

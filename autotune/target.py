@@ -1,6 +1,9 @@
 """Target: what is tuned (Pipeline), for which calls (Workload), on which Device, with which library versions."""
 
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
 
 from autotune.device import Device
 from autotune.frozen_model import FrozenModel, same_place
@@ -9,6 +12,7 @@ from autotune.workload import Workload
 
 MODELS = ("class_name", "denoiser_class", "vae_class", "linear_shapes")  # the traits that say which models these are
 CANT_BE_IMPORTED = "can't be imported"  # begins what stands for the version of such a package
+Calibrations = dict[str, tuple[Annotated[float, Field(allow_inf_nan=False)], ...]]  # as Knob.calibration names them
 FEW_STEPS = 9  # what distilled checkpoints take at most (Z-Image-Turbo); others take 20 and more
 
 
@@ -18,6 +22,7 @@ class Target(FrozenModel):
     versions     of Python and of the libraries that make the pictures: name -> version
     environment  variables that these libraries read: name -> value; None: a study of an earlier version
     notes        sentences about the prompts: what the pipeline does not read of them, which the scorer can't read
+    calibrations what an earlier process has measured for knobs before its first call, so that this one need not
     """
 
     pipeline: Pipeline
@@ -26,6 +31,7 @@ class Target(FrozenModel):
     versions: dict[str, str]
     environment: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
+    calibrations: Calibrations = Field(default_factory=dict)
 
     @property
     def steps_run(self) -> int:

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from autotune.building.changes import REPLACE_WEIGHTS
@@ -13,7 +14,8 @@ from autotune.errors import UserError
 from autotune.knob import Effect, Knob, Stage
 from autotune.knobs import all_knobs
 from autotune.pipeline import Pipeline
-from autotune.pipelines.running import has_unequal_sizes, prepare_once, remember, running
+from autotune.pipelines.running import calibrations_for, has_unequal_sizes, prepare_once, remember, running
+from autotune.target import Calibrations
 from autotune.workload import Workload
 
 if TYPE_CHECKING:
@@ -63,18 +65,25 @@ def load(
 
 
 def chain(
-    stages: Sequence[tuple[Pipeline, Config, Workload]], device: str, *, local_files_only: bool = False
+    stages: Sequence[tuple[Pipeline, Config, Workload]],
+    device: str,
+    *,
+    local_files_only: bool = False,
+    calibrations: Sequence[Calibrations] = (),
 ) -> "Chain":
-    """Load and build the pipes of several stages, each with its own config, as one Chain. Raises as load and apply."""
+    """Load and build the pipes of several stages, each with its own config, as one Chain. Raises as load and apply.
+
+    calibrations  of each stage, see apply(); empty: none is known
+    """
     from autotune.pipelines.chain import Chain, shared_parts
 
     # Offload puts hooks on each pipe's components, and a component can't have the hooks of two pipes.
     offloads = any(config["offload"] != "none" for _, config, _ in stages)
     pipes: list[DiffusionPipeline] = []
-    for pipeline, config, workload in stages:
+    for (pipeline, config, workload), known in zip_longest(stages, calibrations):
         shared = shared_parts(pipes[0], (stages[0][0], pipeline)) if pipes and not offloads else {}
         pipe = load(pipeline, config, device, local_files_only=local_files_only, components=shared)
-        apply(pipe, config, workload, device)
+        apply(pipe, config, workload, device, calibrations=known)
         pipes.append(pipe)
     return Chain(pipes, [workload for _, _, workload in stages])
 
@@ -90,11 +99,13 @@ def apply(
     device: str,
     *,
     no_effect: Callable[[NoEffect], None] = raise_it,
+    calibrations: Calibrations | None = None,
 ) -> dict[str, Effect]:
     """Apply the knobs to the loaded pipe in place, in the order of their stages. Returns what each knob changed.
 
-    device     torch's name of the device
-    no_effect  called for a knob that changed nothing. Unless it raises, the other knobs are applied
+    device        torch's name of the device
+    no_effect     called for a knob that changed nothing. Unless it raises, the other knobs are applied
+    calibrations  what an earlier process has measured before its first call, see Target
 
     Raises NoEffect for a knob that changed nothing (by default). Raises UserError for a knob that acts only while
     loading, and for one that changes weights to which peft has attached a LoRA.
@@ -103,7 +114,7 @@ def apply(
     if replacing and _has_live_lora(pipe):
         (name, value), hint = replacing[0], "pipe.fuse_lora(); pipe.unload_lora_weights()"
         raise UserError(f"{name}={value} would lose the LoRA that is on this pipe: fuse the LoRA first: {hint}.")
-    remember(pipe, workload=workload)
+    remember(pipe, workload=workload, calibrations=calibrations)
     effects: dict[str, Effect] = {}
     for name, value in acting(config):
         knob = all_knobs()[name]
@@ -122,9 +133,13 @@ def apply(
 
 
 def _prepare(name: str, config: Config, pipe: "DiffusionPipeline") -> None:
-    prepare = all_knobs()[name].prepare
-    if prepare is not None:
-        prepare(pipe, config)
+    knob = all_knobs()[name]
+    if knob.prepare is None:
+        return
+    calibrations, kept = calibrations_for(pipe), knob.calibration(config[name])
+    found = knob.prepare(pipe, config, calibrations.get(kept or "", ()))
+    if kept is not None and found:
+        remember(pipe, calibrations={**calibrations, kept: found})
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int] | None) -> dict[str, Effect]:

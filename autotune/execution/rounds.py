@@ -60,7 +60,7 @@ class Rounds:
         """A round that is on disk, and its card; None: it is not there as a whole, or is of two cards."""
         found, cards = dict[Side, Measurement](), list[UsedCard | None]()
         for side, trial in self.sides.items():
-            outcome = self.runner.finished(self._place(index, side), trial.config)
+            outcome = self.runner.finished(self._place(index, side), trial.config, earlier=self.earlier)
             if outcome is None:
                 return None
             found[side] = outcome

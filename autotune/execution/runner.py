@@ -15,7 +15,7 @@ from autotune.devices import environment
 from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.execution.interpreter import Interpreter
-from autotune.execution.reused import with_compilation_of, with_quality_of
+from autotune.execution.reused import calibrations_of, with_compilation_of, with_quality_of
 from autotune.execution.variables import OFFLINE, trial_environment
 from autotune.frozen_model import read_json
 from autotune.isolation import Isolation
@@ -96,7 +96,8 @@ class Runner:
         A failure that is not the config's fault is retried. If it persists, a disturbed device (NOT_THE_CONFIG) is
         returned as the outcome; any other such failure, and bad input, raises UserError.
         """
-        job = self.job(config, pictures=pictures, reuse=self._with_pictures(reuse) if reuse else None)
+        reusing = self._with_pictures(reuse) if reuse else None
+        job = self.job(config, pictures=pictures, earlier=earlier, reuse=reusing)
         compiler = self._compiler(config, reuse, earlier)
         if compiler is not None:
             outcome = self._attempts(place, config, job, earlier, self._cache(compiler.config))
@@ -115,11 +116,18 @@ class Runner:
         """
         return None
 
-    def job(self, config: Config, *, pictures: bool, reuse: Reuse | None = None) -> MeasureJob:
+    def target_of(self, config: Config, earlier: Sequence[Trial]) -> Target:
+        """The target, with what earlier trials have calibrated for this config."""
+        found = calibrations_of(config, earlier)
+        return self.target.model_copy(update={"calibrations": self.target.calibrations | found})
+
+    def job(
+        self, config: Config, *, pictures: bool, earlier: Sequence[Trial] = (), reuse: Reuse | None = None
+    ) -> MeasureJob:
         """The job that run() hands to a child."""
         limit = self.max_memory_bytes if config != self.baseline else None
         return MeasureJob(
-            target=self.target,
+            target=self.target_of(config, earlier),
             values=dict(config),
             pictures=pictures,
             max_memory_bytes=limit,
@@ -127,13 +135,13 @@ class Runner:
             timing_s=self.timing_s,
         )
 
-    def finished(self, place: Path, config: Config) -> Measurement | None:
+    def finished(self, place: Path, config: Config, *, earlier: Sequence[Trial] = ()) -> Measurement | None:
         """What run() has measured in this folder before, without pictures, for the very same job; None: nothing."""
         job, outcome = place / "job.json", place / "outcome.json"
         if not (job.exists() and outcome.exists()):
             return None
         try:
-            if JOB.validate_python(read_json(job, "job")) != self.job(config, pictures=False):
+            if JOB.validate_python(read_json(job, "job")) != self.job(config, pictures=False, earlier=earlier):
                 return None
             result = JobOutcome.parse(read_json(outcome, "outcome"), str(outcome)).result
             card = place / CARD
@@ -185,7 +193,7 @@ class Runner:
 
         Raises UserError for bad input.
         """
-        target = self.target.model_copy(update={"workload": workload})
+        target = self.target_of(config, earlier).model_copy(update={"workload": workload})
         factor = 1 + len(workload.prompts) / len(self.target.workload.prompts)
         job, limit_s = DrawJob(target=target, values=dict(config)), factor * self.time_limit_s(config, earlier)
         answer = self._start(place, job, limit_s, self._cache(config))

@@ -32,6 +32,7 @@ def remember(pipe: Any, **known: Any) -> None:
     workload       (Workload) whose calls it is built for
     task           for which the pipe was loaded, where the user has named one
     prepare        functions of the pipe, to be run before its first call
+    calibrations   name -> numbers that were measured before a first call, of this pipe or of an earlier one
     unequal_sizes  True: a graph is made for sizes that are equal in one call and differ in another
     """
     vars(pipe)[_KNOWN] = _known_of(pipe) | {name: value for name, value in known.items() if value is not None}
@@ -44,6 +45,11 @@ def prepare_once(pipe: Any) -> None:
         vars(pipe)[_KNOWN] = known | {"prepare": ()}
         for prepare in known["prepare"]:
             prepare(pipe)
+
+
+def calibrations_for(pipe: Any) -> dict[str, tuple[float, ...]]:
+    """Name -> numbers that were measured before the first call of this pipe, or of an earlier one."""
+    return dict(_known_of(pipe).get("calibrations", {}))
 
 
 def traits_for(pipe: Any) -> Any | None:

@@ -53,7 +53,7 @@ def run_artifacts_job(job: ArtifactsJob, folder: Path) -> dict[str, Any]:
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
-    build.apply(pipe, config, target.workload, device)
+    build.apply(pipe, config, target.workload, device, calibrations=target.calibrations)
     pipe.set_progress_bar_config(disable=True)
     serving.warm_up(pipe, target.workload)
     saved = torch.compiler.save_cache_artifacts()

@@ -99,7 +99,12 @@ class ChainConfig(FrozenModel):
         with LOADING:
             name = torch_name(places[0].device)
             with current_device(name):
-                chain: Chain = build.chain(stages, name, local_files_only=local_files_only)
+                chain: Chain = build.chain(
+                    stages,
+                    name,
+                    local_files_only=local_files_only,
+                    calibrations=[stage.calibrations for stage in self.stages],
+                )
             for pipe, (_, config, workload) in zip(chain.stages, stages, strict=True):
                 serving.serve(pipe, config, workload, thread_safe=thread_safe)
         if warmup:

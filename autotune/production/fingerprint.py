@@ -160,7 +160,7 @@ def load(measured: Target, place: Place, *, strict: bool, local_files_only: bool
     device = torch_name(place.device)
     with current_device(device):
         pipe = build.load(measured.pipeline, place.config, device, local_files_only=local_files_only)
-        build.apply(pipe, place.config, at_hand(measured.workload), device, no_effect=no_effect_reporter(strict))
+        _apply(pipe, measured, place, device, strict=strict)
     return pipe
 
 
@@ -169,7 +169,18 @@ def apply(pipe: "DiffusionPipeline", measured: Target, place: Place, *, strict: 
     device = torch_name(place.device)
     remember(pipe, traits=measured.pipeline.traits, revisions=measured.pipeline.part_revisions)
     with current_device(device):
-        build.apply(pipe, place.config, at_hand(measured.workload), device, no_effect=no_effect_reporter(strict))
+        _apply(pipe, measured, place, device, strict=strict)
+
+
+def _apply(pipe: "DiffusionPipeline", measured: Target, place: Place, device: str, *, strict: bool) -> None:
+    build.apply(
+        pipe,
+        place.config,
+        at_hand(measured.workload),
+        device,
+        no_effect=no_effect_reporter(strict),
+        calibrations=measured.calibrations,
+    )
 
 
 def report(differences: Sequence[str], *, strict: bool) -> None:

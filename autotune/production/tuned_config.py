@@ -26,7 +26,7 @@ from autotune.production.thumbnail import Thumbnail
 from autotune.production.turns import LOADING
 from autotune.statistics.paired import Paired
 from autotune.statistics.verdict import Verdict, judge
-from autotune.target import Target
+from autotune.target import Calibrations, Target
 from autotune.trial import BaselineChoice
 from autotune.workload import Workload
 
@@ -172,6 +172,7 @@ class TunedConfig(FrozenModel):
     evidence_of: str | None = None  # digest of the measured config; None: an older file
     pictures: tuple[Thumbnail, ...] = ()  # the trial's pictures of the first prompts
     artifacts: Artifacts | None = None  # compiled code beside this file
+    calibrations: Calibrations = Field(default_factory=dict)  # with which it was measured, and draws
     pipeline: Pipeline
     inputs: dict[Identifier, str] = Field(default_factory=dict)  # arguments of the call -> kind of picture
 
@@ -219,20 +220,23 @@ class TunedConfig(FrozenModel):
             device=self.device,
             versions=self.versions,
             environment=self.environment,
+            calibrations=self.calibrations,
         )
 
     @property
     def digest(self) -> str:
-        """Identifies what was measured: pipeline, workload and knobs. 16 hexadecimal digits."""
+        """Identifies what was measured: pipeline, workload, knobs and calibrations. 16 hexadecimal digits."""
         weights = {"source", "revision", "weights", "task", "controlnet", "lora", "scheduler", "part_revisions"}
         weights |= {"scheduler_settings", "controlnet_weight", "more_controlnets"}
         weights |= {"config", "variant", "lora_weight", "more_loras", "factory", "gguf"}
         weights |= {"ip_adapter", "ip_adapter_scale", "textual_inversions"}
-        identity = {
+        identity: dict[str, object] = {
             "knobs": {name: check_value(name, value) for name, value in self.knobs.items()},
             "workload": self.workload.model_dump(mode="json", exclude_defaults=True),
             "pipeline": self.pipeline.model_dump(mode="json", include=weights, exclude_defaults=True),
         }
+        if self.calibrations:  # older files have none
+            identity["calibrations"] = self.calibrations
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

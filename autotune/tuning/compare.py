@@ -120,9 +120,12 @@ def compare(
     target = _target(configs["first"], configs["second"], device)
     with scratch("autotune-compare-") as temporary:
         folder = StudyFolder(Path(temporary))
+        known: dict[Side, Target] = {
+            side: target.model_copy(update={"calibrations": tuned.calibrations}) for side, tuned in configs.items()
+        }
         runners: dict[Side, Runner] = {
-            "first": Runner(folder, target, timeout_s, isolation="spawn"),
-            "second": Runner(folder, target, timeout_s, isolation="spawn", interpreter=other),
+            "first": Runner(folder, known["first"], timeout_s, isolation="spawn"),
+            "second": Runner(folder, known["second"], timeout_s, isolation="spawn", interpreter=other),
         }
 
         def run(number: int, side: Side) -> Measurement | Failure:

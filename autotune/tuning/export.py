@@ -81,6 +81,7 @@ def export(
         pipeline=target.pipeline,
         pictures=pictures,
         workload=target.workload,
+        calibrations=_measured(trial).calibrations,
         knobs=trial.values,
         tuned=evidence(trial, baseline, target.workload),
         baseline_knobs=baseline.values,

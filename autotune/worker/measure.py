@@ -22,6 +22,7 @@ from autotune.measure.watch import watch_for
 from autotune.pictures.video import Picture
 from autotune.pipelines.inputs import picture_arguments
 from autotune.pipelines.loading import import_classes
+from autotune.pipelines.running import calibrations_for
 from autotune.reuse import Reuse
 from autotune.study_folder import picture_name
 from autotune.target import Target
@@ -49,7 +50,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
     load_s = lap()
-    effects = build.apply(pipe, config, target.workload, device)
+    effects = build.apply(pipe, config, target.workload, device, calibrations=target.calibrations)
     apply_s = lap()
     meter.stop()
     meter.release()  # what loading used and offloading moved away is not memory of the calls
@@ -77,6 +78,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
         "start_s": start_s,
         "isolation": os.environ.get(STARTED_BY),
         "load_peak_memory_bytes": meter.peaks["load"].device_bytes,
+        "calibrations": calibrations_for(pipe),
         "effects": {name: effect.to_json() for name, effect in effects.items()},
         **fields,
     }
@@ -86,7 +88,7 @@ def run_draw_job(job: DrawJob, folder: Path) -> dict[str, Any]:
     """Draw a picture of each prompt, and save them in the folder's subfolder "images". Nothing is timed."""
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
-    build.apply(pipe, config, target.workload, device)
+    build.apply(pipe, config, target.workload, device, calibrations=target.calibrations)
     tell_timed()
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
@@ -104,7 +106,8 @@ def run_chain_job(job: ChainJob, folder: Path) -> dict[str, Any]:
     meter = meter_for(device)
     meter.start("load")
     stages = [(s.target.pipeline, Config(s.values), s.target.workload) for s in job.stages]
-    chain = build.chain(stages, device, local_files_only=True)
+    known = [stage.target.calibrations for stage in job.stages]
+    chain = build.chain(stages, device, local_files_only=True, calibrations=known)
     meter.stop()
     chain.set_progress_bar_config(disable=True)
     with torch.no_grad():

@@ -27,7 +27,7 @@ def run_packages_job(job: PackagesJob, folder: Path) -> dict[str, Any]:
 
     target, config, device = job.target, Config(job.values), job.target.device.torch_name
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
-    build.apply(pipe, config, target.workload, device)
+    build.apply(pipe, config, target.workload, device, calibrations=target.calibrations)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
         one_call(pipe, target.workload)  # compiles and fills caches, which later calls do without

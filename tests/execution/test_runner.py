@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_target
@@ -145,6 +146,31 @@ def test_the_limit_on_memory_goes_with_the_job(tmp_path: Path, monkeypatch: pyte
     attempts = Attempts(monkeypatch, None)
     outcome(tmp_path)
     assert [job.max_memory_bytes for job in attempts.jobs] == [2**33]
+
+
+def test_what_earlier_trials_have_calibrated_goes_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Any] = []
+
+    def run(place: Path, job: Any, **_: object) -> Failure:
+        jobs.append(job)
+        return Failure(cause="crash", reason="SIGSEGV")
+
+    monkeypatch.setattr(isolate, "run", run)
+    runner = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0)
+    config, trial, known = complete({"cache": "magcache:0.2"}), measured(1, {"cache": "magcache:0.1"}), (1.0, 0.9)
+    kept = trial.outcome.model_copy(update={"calibrations": {"cache=magcache": known}})
+    earlier = [trial.model_copy(update={"outcome": kept})]
+    runner.run(tmp_path / "trial", config, pictures=False, earlier=earlier)
+    runner.make_pictures(tmp_path / "pictures", config, make_target(batch=2).workload, earlier=earlier)
+    runner.run(tmp_path / "plain", complete({}), pictures=False, earlier=earlier)
+    given = [job.target.calibrations for job in jobs]
+    assert given == [{"cache=magcache": known}, {"cache=magcache": known}, {}]
+    place = tmp_path / "round"
+    place.mkdir()
+    write_json(place / "job.json", jobs[0].to_json())
+    write_json(place / "outcome.json", JobOutcome(result=kept.to_json()).to_json())
+    assert runner.finished(place, config, earlier=earlier) == kept
+    assert runner.finished(place, config) is None, "it was another job"
 
 
 def test_what_was_measured_before_is_read_for_the_very_same_job_only(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from autotune.devices import find_device
 from autotune.devices.probe import versions
 from autotune.errors import UserError
 from autotune.pipelines.locate import revision_of
+from autotune.pipelines.running import calibrations_for
 from autotune.production.tuned_config import SCHEMA_VERSION, TunedConfig
 from autotune.target import Target
 from autotune.tuning.export import export
@@ -63,6 +64,19 @@ def test_a_config_survives_its_file(tmp_path: Path) -> None:
     assert again.config == first.config
     assert [type(value) for value in again.config.values()] == [type(value) for value in first.config.values()]
     assert [path.name for path in tmp_path.iterdir()] == ["best.json"]
+
+
+def test_what_the_trial_has_calibrated_is_in_the_file_and_goes_to_the_pipe(tmp_path: Path) -> None:
+    ratios = {"cache=magcache": (1.0, 0.1 + 0.2)}
+    trial = measured(1, {"qkv_fusion": True})
+    trial = trial.model_copy(update={"outcome": trial.outcome.model_copy(update={"calibrations": ratios})})
+    export(record(small_target()), trial, measured(0), None).save(tmp_path / "best.json")
+    again = TunedConfig.load(tmp_path / "best.json")
+    assert again.calibrations == again.target.calibrations == ratios
+    assert calibrations_for(again.pipeline_on("cpu", strict=True)) == ratios
+    assert calibrations_for(again.apply(demo_pipe(), "cpu")) == ratios
+    assert again.is_measured
+    assert not again.model_copy(update={"calibrations": {"cache=magcache": (1.0, 0.3)}}).is_measured
 
 
 def test_the_file_has_the_numbers_that_justify_it(tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 How much the blocks' outputs change from step to step hardly depends on the prompt. It is measured once, in a call with
 the workload's first prompt and seed that is made before the first call of the pipe. The error of reused steps adds up,
 at most 3 in a row, and not in the first fifth of the steps. A method of the knob `cache`, from diffusers'
-MagCacheConfig. The ratios that were found are in the effect, and so in the study's records.
+MagCacheConfig.
+
+The ratios that were found are kept with the trial. Nothing is skipped while they are measured, so they do not depend on
+the threshold: later trials that differ in it, or in what does not change the picture, take them over. An exported
+config has them, and draws with them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -68,10 +72,18 @@ def apply(pipe: "DiffusionPipeline", number: str) -> Effect:
     return Effect(count=calls.kept.modules, what="blocks computed only where the error would be too large")
 
 
-def prepare(pipe: "DiffusionPipeline") -> None:
-    """Measure how the outputs change, in one call in which nothing is skipped."""
-    denoiser, workload = parts.denoiser(pipe), workload_for(pipe)
+def prepare(pipe: "DiffusionPipeline", known: tuple[float, ...]) -> tuple[float, ...]:
+    """The ratios of each step's outputs to those of the step before, measured unless they are known."""
+    denoiser = parts.denoiser(pipe)
     calls: Calibrated = denoiser.calibration
+    calls.ratios = list(known) or _calibrated(pipe, calls)
+    denoiser.cache_note = "; calibrated ratios " + " ".join(f"{ratio:.3g}" for ratio in calls.ratios)
+    return tuple(calls.ratios)
+
+
+def _calibrated(pipe: "DiffusionPipeline", calls: Calibrated) -> list[float]:
+    """Measure how the outputs change, in one call in which nothing is skipped."""
+    workload = workload_for(pipe)
     assert workload is not None, "a built pipe knows its workload"
     prompts, seeds = next(workload.calls())
     calls.config.calibrate, calls.config.num_inference_steps = True, ENDLESS
@@ -79,13 +91,13 @@ def prepare(pipe: "DiffusionPipeline") -> None:
         pipe(**inputs.call_arguments(pipe, workload, prompts, seeds))
     finally:
         calls.config.calibrate = False
-    calls.ratios = [sum(ratios) / len(ratios) for ratios in zip(*calls.found.values(), strict=True)]
-    denoiser.cache_note = "; calibrated ratios " + " ".join(f"{ratio:.3g}" for ratio in calls.ratios)
+    return [sum(ratios) / len(ratios) for ratios in zip(*calls.found.values(), strict=True)]
 
 
 METHOD = Method(
     name="magcache",
     numbers=("0.06", "0.12", "0.24"),
+    between=(0.03, 0.4),
     accepts=share,
     steps=4,
     why_not=why_not,

@@ -42,7 +42,8 @@ class Method:
     why_not   (target) -> why the method is not available, as a clause; None: it is
     clash     (config, target) -> why it can't be combined with another knob's value; None: it can
     apply     (pipe, number) -> Effect. It counts each call with `Calls`, and drops what it keeps where a call is new
-    prepare   (pipe) called once, before the first call of the built pipe; it may call the pipe
+    prepare   (pipe, known) -> numbers, called once, before the first call of the built pipe; it may call the pipe. The
+              numbers are kept, and given as `known` to a later process, whatever its number is; empty: nothing is known
     script    (number, config, target) -> its lines in a plain script
     blocks    does it decide for whole blocks, outside of what regional compilation compiles?
     """
@@ -56,7 +57,7 @@ class Method:
     steps: int = 2
     why_not: Callable[[Target], str | None] = no_objection
     clash: Callable[[Config, Target], str | None] = no_objection
-    prepare: Callable[[Any], None] | None = None
+    prepare: Callable[[Any, tuple[float, ...]], tuple[float, ...]] | None = None
     blocks: bool = True
 
 

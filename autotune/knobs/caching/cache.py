@@ -77,10 +77,15 @@ def apply(pipe: "DiffusionPipeline", config: Config, device: str) -> Effect:
     return method.apply(pipe, number)
 
 
-def prepare(pipe: "DiffusionPipeline", config: Config) -> None:
+def calibrates(value: Value) -> str | None:
+    """The method's name: what is measured does not depend on its number."""
+    method, _ = _read(value)
+    return method.name if method is not None and method.prepare is not None else None
+
+
+def prepare(pipe: "DiffusionPipeline", config: Config, known: tuple[float, ...]) -> tuple[float, ...]:
     method, _ = _read(config["cache"])
-    if method is not None and method.prepare is not None:
-        method.prepare(pipe)
+    return () if method is None or method.prepare is None else method.prepare(pipe, known)
 
 
 def verify(pipe: "DiffusionPipeline", config: Config, kernels: dict[str, int]) -> Effect:
@@ -111,6 +116,7 @@ KNOB = Knob(
     clash=clash,
     apply=apply,
     prepare=prepare,
+    calibrates=calibrates,
     verify=verify,
     reads_kernels=False,
     script=script,

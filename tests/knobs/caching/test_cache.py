@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import copies
 import diffusers
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from compiled import captured
 from conftest import gpu, make_target
 from live import built, difference, picture, profiled_kernels
 from tiny_classes import tiny_of
-from tiny_pipes import draw, tiny_pipe, tiny_traits, tiny_workload
+from tiny_pipes import draw, tiny_pipe, tiny_pipeline, tiny_traits, tiny_workload
 
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
 from autotune.pipelines import parts
 from autotune.pipelines.rehearsal import facts
+from autotune.pipelines.running import calibrations_for
 
 KNOB = find_knob("cache")
 UNETS = (
@@ -247,6 +249,21 @@ def test_magcache_is_calibrated_once_before_the_first_call_and_skips_less_below_
     assert counts["magcache:0.0001"] < counts["magcache:0.9"] <= 6  # of 8 steps, at most 3 in a row
     said = build.verify(pipe, complete({"cache": "magcache:0.9"}), None)["cache"].what
     assert said.endswith("; calibrated ratios " + " ".join(ratios))
+
+
+def test_known_ratios_are_taken_instead_of_a_calibration_and_draw_the_same(root: Path) -> None:
+    family, config = "StableDiffusion3Pipeline", complete({"cache": "magcache:0.9"})
+    first, _ = tiny_pipe(family, root, **config)
+    drawn = draw(first, family)
+    found = calibrations_for(first)
+    assert list(found) == ["cache=magcache"]
+    again = copies.load(tiny_pipeline(family, root), config)
+    build.apply(again, config, tiny_workload(family), "cpu", calibrations=found)
+    calls: list[int] = []
+    again.transformer.register_forward_hook(lambda *_: calls.append(1))
+    assert np.array_equal(draw(again, family), drawn)
+    assert len(calls) == 4, "the workload's steps alone"
+    assert calibrations_for(again) == found
 
 
 def test_layers_inside_of_compiled_blocks_are_not_decided_at_each_step() -> None:
