@@ -20,7 +20,7 @@ from typing import IO, Any
 from autotune.devices.host_memory import free_bytes
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
-from autotune.isolation import TIMED
+from autotune.isolation import TIMED, Isolation
 from autotune.job import Job
 from autotune.measurement import Quality
 from autotune.trial import Failure
@@ -121,10 +121,14 @@ class GatedRunner(Runner):
 
     gate: Gate
 
-    def _start(self, place: Path, job: Job, limit_s: float, cache: Path) -> dict[str, Any] | Failure:
+    def _start(
+        self, place: Path, job: Job, limit_s: float, cache: Path, how: Isolation | None = None
+    ) -> dict[str, Any] | Failure:
         with self.gate.passed():
-            return super()._start(place, job, limit_s, cache)
+            return super()._start(place, job, limit_s, cache, how)
 
-    def _judge(self, place: Path, reference: Path, workload: Workload) -> Quality | Failure:
+    def _judge(
+        self, place: Path, reference: Path, workload: Workload, how: Isolation | None = None
+    ) -> Quality | Failure:
         with self.gate.passed():
-            return super()._judge(place, reference, workload)
+            return super()._judge(place, reference, workload, how)

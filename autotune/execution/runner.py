@@ -47,6 +47,7 @@ class Runner:
                       it needs
     isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
                       children: forks share the layout of their memory, so they differ less than processes in use do
+    drawing           the same, of draw(), which times nothing; None: as `isolation`
     timing_s          seconds of timed calls, beyond those that draw pictures; None: as usual
     interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
 
@@ -65,6 +66,7 @@ class Runner:
         max_memory_bytes: int | None = None,
         baseline: Config | None = None,
         isolation: Isolation | None = None,
+        drawing: Isolation | None = None,
         interpreter: Interpreter | None = None,
         timing_s: float | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class Runner:
         self.interpreter, self.timing_s = interpreter, timing_s
         if interpreter is not None:
             self.isolation = "spawn"
+        self.drawing = drawing or self.isolation
         self._in_graphs: set[str] = set()  # knobs that change the compiled graphs although they declare that they don't
 
     def run(
@@ -184,7 +187,7 @@ class Runner:
         Nothing is timed. Raises UserError for bad input.
         """
         failure = self.make_pictures(place, config, workload, earlier=earlier)
-        return failure or self._judge(place, reference, workload)
+        return failure or self._judge(place, reference, workload, self.drawing)
 
     def make_pictures(
         self, place: Path, config: Config, workload: Workload, *, earlier: Sequence[Trial]
@@ -196,7 +199,7 @@ class Runner:
         target = self.target_of(config, earlier).model_copy(update={"workload": workload})
         factor = 1 + len(workload.prompts) / len(self.target.workload.prompts)
         job, limit_s = DrawJob(target=target, values=dict(config)), factor * self.time_limit_s(config, earlier)
-        answer = self._start(place, job, limit_s, self._cache(config))
+        answer = self._start(place, job, limit_s, self._cache(config), self.drawing)
         if not isinstance(answer, Failure):
             return None
         if answer.cause == "bad_input":
@@ -208,10 +211,12 @@ class Runner:
         where = f"-{sha256(self.interpreter.path.encode()).hexdigest()[:8]}" if self.interpreter else ""
         return (self.folder.cache / f"{config.digest}{where}").resolve()
 
-    def _start(self, place: Path, job: Job, limit_s: float, cache: Path) -> dict[str, Any] | Failure:
+    def _start(
+        self, place: Path, job: Job, limit_s: float, cache: Path, how: Isolation | None = None
+    ) -> dict[str, Any] | Failure:
         """Run a job that builds the config's pipe."""
         command = self.interpreter.worker if self.interpreter else isolate.WORKER
-        how, env = self.isolation, trial_environment(cache)
+        how, env = how or self.isolation, trial_environment(cache)
         return isolate.run(place, job, timeout_s=limit_s, env=env, isolation=how, command=command)
 
     def untouched(self, place: Path, config: Config, *, all_prompts: bool) -> dict[str, Any] | Failure:
@@ -251,7 +256,9 @@ class Runner:
         update = source.model_copy(update={"images": str(images.resolve())}) if complete else None
         return reuse.model_copy(update={"source": update})
 
-    def _judge(self, place: Path, reference: Path, workload: Workload) -> Quality | Failure:
+    def _judge(
+        self, place: Path, reference: Path, workload: Workload, how: Isolation | None = None
+    ) -> Quality | Failure:
         job = ScoreJob(
             images=str((place / "images").resolve()),
             baseline=str((reference / "images").resolve()),
@@ -261,7 +268,7 @@ class Runner:
         )
         # As if it ran on the target's device, which it does not: with one environment, one fork server serves both.
         where, env = place / "score", {**environment(self.target.device), **OFFLINE}
-        fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=env, isolation=self.isolation)
+        fields = isolate.run(where, job, timeout_s=SCORE_TIMEOUT_S, env=env, isolation=how or self.isolation)
         if isinstance(fields, Failure) and fields.cause == "broken_output":  # a clip that stands still or flickers
             return fields
         if isinstance(fields, Failure):  # the pictures are drawn, so this is not the config's fault

@@ -1,6 +1,6 @@
 """Confirm: the pick is measured again, interleaved with the baseline, before it is exported.
 
-Each run is a fresh process. Pictures are compared over more prompts and seeds than the search could afford.
+Each timed run is a fresh process. Pictures are compared over more prompts and seeds than the search could afford.
 
 A pick that does not hold up is not exported: the next best trial is confirmed instead, and the baseline is exported
 where none holds. A trial is picked by its first figures and judged by the new ones alone, so that a lucky first
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autotune.device import UsedCard
 from autotune.errors import UserError
+from autotune.execution import isolate
 from autotune.execution.isolate import ChildHeld
 from autotune.execution.rounds import Rounds
 from autotune.execution.runner import Runner
@@ -175,6 +176,7 @@ class Confirmer:
             if isinstance(quality, Failure):
                 return None
             beside = self._beside_single(trial)
+            isolate.close()  # drawing may fork processes: their server does not stay while calls are timed
             second = self._on_second_card(trial, rounds.cards, took_s)
             if isinstance(second, Failure):
                 return None

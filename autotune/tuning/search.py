@@ -205,7 +205,7 @@ def search(
     thrift            the former name of `reuse`; overrides it unless None
     isolation         "fork" trials off a process that has loaded the libraries, or "spawn" them; None: as is safe
 
-    The confirmation, always in spawned processes:
+    The confirmation, always timed in spawned processes:
     confirm_rounds    measure the pick and the baseline again at least this often; 0: export the first figures
     confirm_pairs     compare their pictures over this many prompts and seeds; None: up to 128, as time allows
     quick             trials time fewer calls, and the pick is confirmed with 3 rounds and 32 pairs at most; the result
@@ -304,10 +304,11 @@ def run(request: Request, listen: Listener) -> Result:
                 explorer.anchor(last=True)
         except ChildHeld as error:  # no further process can be measured: end with what is known
             held = error
-        isolate.close()  # nothing is forked from here on: free the fork server's half a gigabyte
+        isolate.close()  # nothing is forked while the pick is timed: free the fork server's half a gigabyte
 
-        # Confirm: in spawned processes, as in production. Forked ones all share one layout of their memory.
-        confirming = runner(isolation="spawn", timing_s=request.budget.trial_timing_s)
+        # Confirm: timed in spawned processes, as in production. Forked ones all share one layout of their memory.
+        how = {"isolation": "spawn", "drawing": record.isolation}
+        confirming = runner(**how, timing_s=request.budget.trial_timing_s)
         confirming = request.team.confirming(confirming) if request.team else confirming
         confirmer = Confirmer(folder, study, confirming, request.confirmation, listen, held)
         best, confirmation = confirmer.best()

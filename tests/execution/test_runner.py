@@ -173,6 +173,21 @@ def test_what_earlier_trials_have_calibrated_goes_with_the_job(tmp_path: Path, m
     assert runner.finished(place, config) is None, "it was another job"
 
 
+def test_what_times_nothing_may_be_forked_beside_spawned_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def run(place: Path, job: Any, *, isolation: object, **_: object) -> Any:
+        asked[place.name] = isolation
+        return {} if job.kind == "draw" else Failure(cause="crash", reason="SIGSEGV")
+
+    monkeypatch.setattr(isolate, "run", run)
+    runner = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0, isolation="spawn", drawing="fork")
+    config, workload = complete({}), make_target().workload
+    runner.run(tmp_path / "timed", config, pictures=False, earlier=())
+    runner.draw(tmp_path / "drawn", config, workload, tmp_path, earlier=())
+    assert asked == {"timed": "spawn", "drawn": "fork", "score": "fork"}
+
+
 def test_what_was_measured_before_is_read_for_the_very_same_job_only(tmp_path: Path) -> None:
     place, config, values = tmp_path / "round", complete({}), measured(0).outcome.to_json()
     runner = Runner(StudyFolder(tmp_path), make_target(), timeout_s=1800.0)

@@ -62,7 +62,7 @@ class Again:
         self.outcomes[place], self.on[place] = outcome, self.where
         return outcome
 
-    def finished(self, place: Path, config: Config) -> Measurement | None:
+    def finished(self, place: Path, config: Config, *, earlier: object = ()) -> Measurement | None:
         self.where = self.on.get(place, self.where)
         return self.outcomes.get(place)
 

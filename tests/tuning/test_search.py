@@ -97,7 +97,7 @@ def test_a_search_leaves_a_config_that_production_loads(study: Path) -> None:
     assert image.size == (64, 64)
 
 
-def test_trials_are_forked_and_the_confirmation_starts_new_interpreters(study: Path) -> None:
+def test_trials_are_forked_and_the_confirmation_is_timed_in_new_interpreters(study: Path) -> None:
     """The confirmation's figures are exported; production starts new interpreters, too."""
     asked = {path.relative_to(study).parts: how for path, how in REQUESTED.items() if path.is_relative_to(study)}
     first = {parts: how for parts, how in asked.items() if parts[0] != "confirm"}
@@ -107,6 +107,8 @@ def test_trials_are_forked_and_the_confirmation_starts_new_interpreters(study: P
     # Noise may leave the baseline the fastest, as the calls have two steps: then nothing is confirmed.
     confirming = (study / "confirm" / "0001").exists()
     assert runs == ["spawn"] * (4 if confirming else 0)
+    drawn = [how for parts, how in asked.items() if parts[0] == "confirm" and not parts[2].startswith("round-")]
+    assert set(drawn) <= {"fork"}, "nothing is timed there"
 
 
 def test_a_search_leaves_a_report_of_all_its_trials(study: Path) -> None:
