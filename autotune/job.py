@@ -127,6 +127,7 @@ class CompatJob(FrozenModel):
     threads   of each fork; None: torch's default
     budget_s  seconds after which no further config is begun
     limit_s   seconds after which a fork is stopped
+    captured  graphs are run as torch.compile captures them; nothing is compiled
     """
 
     kind: Literal["compat"] = "compat"
@@ -137,6 +138,7 @@ class CompatJob(FrozenModel):
     threads: int | None
     budget_s: float
     limit_s: float
+    captured: bool = False
 
 
 class ScoreJob(FrozenModel):

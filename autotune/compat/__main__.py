@@ -34,6 +34,12 @@ def main(
         bool, typer.Option("--challenge-refusals", help="Run the refused pairs as well, to see which work here.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Run the failed checks again.")] = False,
+    capture: Annotated[
+        bool, typer.Option("--capture", help="Run graphs as they are captured: minutes, where compiling takes hours.")
+    ] = False,
+    together: Annotated[
+        bool, typer.Option("--together", help="Try many pairs in one config, and alone only those that fail there.")
+    ] = False,
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Number of processes. Default: 1 on a CPU, up to 8 on a GPU.")
     ] = None,
@@ -56,6 +62,8 @@ def main(
                 without=_words(without),
                 challenge=challenge_refusals,
                 again=again,
+                captured=capture,
+                together=together,
                 limit_s=limit_s,
                 at_once=at_once,
                 command=shlex.join(["python", "-m", "autotune.compat", *sys.argv[1:]]),

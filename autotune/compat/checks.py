@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.compat.judge import Pictures, judge
-from autotune.compat.plan import PLAIN, PROMPTS, STEPS, Check, Plan, fitted, make_plan
+from autotune.compat.plan import PLAIN, PROMPTS, STEPS, Check, Plan, fitted, make_plan, space_of
 from autotune.compat.record import PipelineVerdicts, Verdict
+from autotune.compat.together import SIZES, together
 from autotune.config import Config
 from autotune.device import Device
 from autotune.errors import UserError
@@ -31,7 +32,7 @@ COMPILING = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
-ROUND_S = 90.0  # for this long a child begins new configs
+ROUND_S = 300.0  # for this long a child begins new configs; to start one takes 10 to 20 s
 GRACE_S = 300.0  # for a child to start and end
 LIMIT_S = 300.0  # the longest that one config may take
 
@@ -44,6 +45,8 @@ class Options:
     without    knobs: run no pair with one of these
     challenge  run pairs that the rules refuse as well
     again      run failed checks again
+    captured   run graphs as they are captured, see CompatJob
+    together   try many pairs in one config, see together.py
     deadline   in seconds of time.monotonic()
     at_once    the number of forks
     """
@@ -52,6 +55,8 @@ class Options:
     without: frozenset[str] = frozenset()
     challenge: bool = False
     again: bool = False
+    captured: bool = False
+    together: bool = False
     deadline: float = float("inf")
     at_once: int = 1
 
@@ -95,6 +100,8 @@ class Checks:
         parts = {part for check in wanted for part in check.parts}
         singles = [check for check in self.plan.singles if self.options.includes(check) or check.name in parts]
         yield from self.settle([c for c in singles if self.singles[c.name].outcome == "not run"], self.singles)
+        if self.options.together:
+            yield from self.settle_together(wanted)
         yield from self.settle(self.pairs_to_run(wanted), self.pairs)
         if self.options.challenge:
             yield from self.challenge([check for check in wanted if check.refused])
@@ -143,6 +150,19 @@ class Checks:
             verdicts.update(done)
             yield self.verdicts()
 
+    def settle_together(self, wanted: list[Check]) -> Iterable[PipelineVerdicts]:
+        """Run configs that hold many pairs; the pairs of those that are fine are settled."""
+        space = space_of(self.plan.target)
+        for most in SIZES:
+            held = together(space, self.pairs_to_run(wanted), most)
+            pairs_in = {whole.name: (len(whole.values), pairs) for whole, pairs in held}
+            for done in self.judged([whole for whole, _ in held]):
+                for name, verdict in done.items():
+                    among, pairs = pairs_in[name]
+                    found = verdict.model_copy(update={"among": among if among > 2 else None})
+                    self.pairs |= {pair.name: found for pair in pairs if found.outcome == "fine"}
+                yield self.verdicts()
+
     def challenge(self, checks: list[Check]) -> Iterable[PipelineVerdicts]:
         """Run the checks that the rules refuse; yields all verdicts after each round."""
         left = [check for check in checks if self.pairs[check.name].challenged is None]
@@ -179,6 +199,7 @@ class Checks:
             threads=None if options.at_once == 1 else 1,
             budget_s=max(1.0, min(ROUND_S, options.time_left_s)),
             limit_s=LIMIT_S,
+            captured=options.captured,
         )
         cache = {"TORCHINDUCTOR_CACHE_DIR": str((self.folder / "compiled").resolve())}
         answer = isolate.run(

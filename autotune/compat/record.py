@@ -43,6 +43,7 @@ class Verdict(FrozenModel):
     reason: str | None = None
     difference: float | None = None  # the largest of any pixel, from 0 to 1; None: the config is its own reference
     seconds: float | None = None
+    among: int | None = None  # values of the config in which the pair was tried; None: in one of its own
     challenged: "Verdict | None" = None  # the verdict on a refused pair that was run nevertheless
 
 
@@ -60,11 +61,15 @@ class PipelineVerdicts(FrozenModel):
 
 
 class CompatRecord(FrozenModel):
-    """The content of compat-DEVICE.json."""
+    """The content of compat-DEVICE.json.
+
+    captured  graphs were run as torch.compile captured them: what the compiler makes of them was not tried
+    """
 
     schema_version: int = SCHEMA_VERSION
     created: str
     command: str
+    captured: bool = False
     device: dict[str, Any]
     versions: dict[str, str]
     pipelines: dict[str, PipelineVerdicts] = Field(default_factory=dict)
@@ -76,6 +81,8 @@ class CompatRecord(FrozenModel):
             for key in sorted({*own, *others}):
                 if own.get(key) != others.get(key):
                     return f"{what}: {key} {own.get(key)}, not {others.get(key)}"
+        if self.captured != other.captured:
+            return f"graphs {'captured alone' if self.captured else 'compiled'}"
         return None
 
     def having(self, name: str, verdicts: PipelineVerdicts) -> "CompatRecord":

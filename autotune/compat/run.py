@@ -31,6 +31,8 @@ def compat(
     without: Iterable[str],
     challenge: bool,
     again: bool,
+    captured: bool,
+    together: bool,
     limit_s: float | None,
     at_once: int | None,
     command: str,
@@ -49,10 +51,10 @@ def compat(
     for name in (*only, *without):
         find_knob(name)
     forks = at_once or (max(1, min(8, (os.cpu_count() or 1) // 2)) if found_device.is_gpu else 1)
-    options = Options(frozenset(only), frozenset(without), challenge, again, at_once=forks)
+    options = Options(frozenset(only), frozenset(without), challenge, again, captured, together, at_once=forks)
     deadline = time.monotonic() + (float("inf") if limit_s is None else limit_s)
     path = output or Path("reports") / f"compat-{found_device.slug}.json"
-    record = _agree(path, found_device, command)
+    record = _agree(path, found_device, command, captured=captured)
     for number, (name, pipeline) in enumerate(chosen.items()):
         share = (deadline - time.monotonic()) / (len(chosen) - number)
         checks = Checks(folder / name, pipeline, found_device, replace(options, deadline=time.monotonic() + share))
@@ -63,11 +65,11 @@ def compat(
     return path, record
 
 
-def _agree(path: Path, device: Device, command: str) -> CompatRecord:
+def _agree(path: Path, device: Device, command: str, *, captured: bool) -> CompatRecord:
     """The record in the file, or a new one. Raises UserError where the file is of another device or other libraries."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = {"autotune": version("diffusers-autotune"), **versions()}
-    new = CompatRecord(created=now, command=command, device=describe_device(device), versions=known)
+    new = CompatRecord(created=now, command=command, captured=captured, device=describe_device(device), versions=known)
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,8 @@ from once_a_run import traits_once
 
 from autotune.compat import __main__ as command
 from autotune.compat import checks, judge, plan, record, run
-from autotune.compat.pictures import unordered_operation
+from autotune.compat.pictures import run_as_captured, unordered_operation
+from autotune.compat.together import together
 from autotune.config import Config, Value
 from autotune.errors import UserError
 from autotune.execution import isolate
@@ -276,9 +277,66 @@ def test_the_plan_has_every_pair_of_values_of_two_knobs_once(name: str) -> None:
     pairs = {frozenset((a, b)) for a in possible for b in possible if a[0] != b[0]}
     assert {frozenset(check.values) for check in made.pairs} == pairs
     assert len(made.pairs) == len(pairs)
+    assert not [why for why in made.impossible.values() if why.startswith("needs at least")], (
+        "every cache has its steps"
+    )
     for check in (*made.singles, *made.pairs):
         assert all(check.config[knob] == value for knob, value in check.values)
         assert check.refused == SearchSpace(made.target, {}).objection(check.config)
+
+
+@pytest.mark.parametrize("most", [3, 8])
+@pytest.mark.parametrize("name", ["sd", "flux", "if"])
+def test_few_configs_that_the_rules_allow_hold_every_pair_once(name: str, most: int) -> None:
+    made = plan.make_plan(tiny_target(name))
+    allowed = [pair for pair in made.pairs if not pair.refused]
+    wholes = together(plan.space_of(made.target), allowed, most)
+    assert sorted(pair.name for _, held in wholes for pair in held) == sorted(pair.name for pair in allowed)
+    for whole, held in wholes:
+        assert len(whole.values) <= most
+        assert SearchSpace(made.target, {}).objection(whole.config) is None
+        assert all(set(pair.values) <= set(whole.values) for pair in held)
+        assert all(whole.config[knob] == value for knob, value in whole.values)
+    if most == 8:
+        assert len(wholes) < len(allowed) / 4
+
+
+def test_a_pair_that_fails_is_found_in_the_configs_that_hold_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The verdicts are made up: one pair fails wherever it is."""
+    bad, asked = {"dtype=bf16", "memory_format=channels_last"}, list[plan.Check]()
+
+    def judged(self: checks.Checks, left: list[plan.Check]) -> Any:
+        asked.extend(left)
+        yield {c.name: record.Verdict(outcome="failed" if bad <= set(c.parts) else "fine") for c in left}
+
+    monkeypatch.setattr(checks, "probe", lambda *_, **__: tiny_target("sd"))
+    monkeypatch.setattr(checks.Checks, "judged", judged)
+    pairs = ended(tmp_path, "one.json", pipelines="sd", together=True).pipelines["sd"].pairs
+    assert [name for name, verdict in pairs.items() if verdict.outcome == "failed"] == [" + ".join(sorted(bad))]
+    assert {verdict.outcome for verdict in pairs.values()} == {"fine", "failed", "refused"}
+    assert {v.among for v in pairs.values() if v.outcome == "fine"} > {8}
+    assert pairs[" + ".join(sorted(bad))].among is None, "it was tried alone"
+    assert len(asked) < len(pairs) / 2
+
+
+def test_captured_graphs_run_and_nothing_is_compiled() -> None:
+    import torch
+
+    compiler: Any = torch._TorchCompileInductorWrapper
+    with captured() as counters:  # puts the compiler back
+        compiler.__call__ = lambda *_, **__: pytest.fail("Inductor was asked")
+        run_as_captured()
+        assert torch.compile(lambda x: x + 1, mode="max-autotune-no-cudagraphs")(torch.ones(2)).tolist() == [2, 2]
+        assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_file_of_compiled_graphs_is_not_continued_with_captured_ones(tmp_path: Path) -> None:
+    made = record.CompatRecord(created="", command="", device={}, versions={})
+    said = made.difference(made.model_copy(update={"captured": True}))
+    assert said == "graphs compiled"
+    assert made.difference(made) is None
 
 
 def test_the_tiny_pipelines_are_of_different_kinds() -> None:
@@ -398,6 +456,8 @@ def ended(folder: Path, name: str, **options: Any) -> record.CompatRecord:
         "without": (),
         "challenge": False,
         "again": False,
+        "captured": False,
+        "together": False,
         "limit_s": None,
         "at_once": None,
         "command": "test",
