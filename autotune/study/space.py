@@ -8,6 +8,7 @@ every trial with it has failed for the same reason.
 import itertools
 import math
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 
 from autotune.building.changes import objection
@@ -150,28 +151,39 @@ class SearchSpace:
         return str(self.failing.get((name, value), f"{name}={value} had no effect here"))
 
     def clashes(self) -> dict[str, list[str]]:
-        """Sentence -> what it forbids: pairs of possible values as "knob=value + knob=value", or "knob=value alone".
+        """Sentence -> what it forbids: values alone as "knob=value", and pairs as "knob=value, value + knob=value".
 
-        A value that is forbidden beside the first values of all other knobs is named once, not with each of them.
+        A value that is forbidden beside the first values of all other knobs is named once, not with each of them. What
+        a value forbids is not said again of the knobs that modify it.
         """
-        clashes: dict[str, list[str]] = {}
+        pairs: dict[str, list[tuple[tuple[str, Value], ...]]] = {}
         changed = [(n, v) for n, values in self.free.items() for v in values if v != find_knob(n).default]
         alone = {pair: self._objection_to(pair) for pair in changed}
-        for (a, x), why in alone.items():
+        for pair, why in alone.items():
             if why:
-                clashes.setdefault(why, []).append(f"{a}={x} alone")
-        for (a, x), (b, y) in itertools.combinations(changed, 2):
-            why = self._objection_to((a, x), (b, y)) if a != b else None
-            if why and why not in (alone[a, x], alone[b, y]):
-                clashes.setdefault(why, []).append(f"{a}={x} + {b}={y}")
-        return clashes
+                pairs.setdefault(why, []).append((pair,))
+        for one, other in itertools.combinations(changed, 2):
+            why = self._objection_to(one, other) if one[0] != other[0] else None
+            if why and why not in (alone[one], alone[other]):
+                pairs.setdefault(why, []).append((one, other))
+        return {why: _in_words(forbidden) for why, forbidden in pairs.items()}
 
     def _objection_to(self, *pairs: tuple[str, Value]) -> str | None:
-        """Why these values can't be combined, where they are all active and the other knobs have their first values."""
-        named = dict(pairs)
+        """Why these values can't be combined, where they are all active and the other knobs have their first values.
+
+        A knob that modifies another one is tried beside each value of that one with which the rest is allowed.
+        """
+        named, reasons = dict(pairs), list[str | None]()
         modified = [m for m in (find_knob(name).modifies for name in named) if m in self.free and m not in named]
-        config = self.config({**{m: self.free[m][1] for m in modified}, **named})
-        return self.objection(config) if all(config.get(name) == value for name, value in pairs) else None
+        for carried in itertools.product(*(self.free[m][1:] for m in modified)):
+            carriers = dict(zip(modified, carried, strict=True))
+            rests = [{n: v for n, v in named.items() if n != name} for name in named] if carriers else []
+            if any(self.objection(self.config({**carriers, **rest})) for rest in rests):
+                continue
+            config = self.config({**carriers, **named})
+            acts = all(config.get(name) == value for name, value in pairs)
+            reasons.append(self.objection(config) if acts else None)
+        return reasons[0] if reasons and all(reasons) else None
 
     def combinations(self) -> int:
         """The number of combinations of listed values, before any rule."""
@@ -320,3 +332,23 @@ def _drop_unusable(space: SearchSpace, fix: Mapping[str, Value]) -> None:
 
 def _unique(values: Iterable[Value]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def _in_words(forbidden: Iterable[tuple[tuple[str, Value], ...]]) -> list[str]:
+    """Values, and pairs of values, as lines. Pairs that differ in the first value share a line, then in the second."""
+    alone = defaultdict[str, list[Value]](list)
+    firsts = defaultdict[tuple[str, tuple[str, Value]], list[Value]](list)
+    seconds = defaultdict[tuple[str, tuple[Value, ...], str], list[Value]](list)
+    for (name, value), *other in forbidden:
+        if other:
+            firsts[name, other[0]].append(value)
+        else:
+            alone[name].append(value)
+    for (name, (beside, value)), values in firsts.items():
+        seconds[name, tuple(values), beside].append(value)
+    lines = [f"{name}={_listed(values)}" for name, values in alone.items()]
+    return [*lines, *(f"{a}={_listed(xs)} + {b}={_listed(ys)}" for (a, xs, b), ys in seconds.items())]
+
+
+def _listed(values: Iterable[Value]) -> str:
+    return ", ".join(map(str, values))

@@ -291,7 +291,22 @@ def test_a_value_that_clashes_with_the_first_values_of_all_others_is_named_once(
     space = make_space(make_target(gpu(8, 0)), SpaceFile(), fix={}, exclude=(), baseline=complete({}))
     named = space.clashes()
     needs_half = "nothing is multiplied in float16 with dtype=fp32, so fp16_accumulation would not act"
-    assert named[needs_half] == ["fp16_accumulation=True alone"]
+    assert named[needs_half] == ["fp16_accumulation=True"]
     half = needs_half.replace("fp32", "bf16")
     assert named[half] == ["dtype=bf16 + fp16_accumulation=True"]
     assert all(len(pairs) == len(set(pairs)) for pairs in named.values())
+
+
+def test_clashes_of_many_values_with_many_share_a_line_and_modifiers_are_no_clashes_of_their_own() -> None:
+    space = make_space(make_target(gpu(8, 0)), SpaceFile(), fix={}, exclude=(), baseline=complete({}))
+    named = space.clashes()
+    whole = "a cache decides at each step what to compute, which only regional compilation supports"
+    [line] = named[whole]
+    assert line.startswith("cache=deepcache:3, deepcache:5 + compile=denoiser, denoiser+vae")
+    graphs = "CUDA graphs do not support offloading, which moves the weights at every call"
+    assert not any("compile_encoders" in line for line in named[whole])
+    assert named[graphs] == ["compile_mode=reduce-overhead, max-autotune + offload=model"]
+    assert not any("group_offload" in line for line in named[graphs])
+    assert not any("compile" in line and "group_offload" in line for lines in named.values() for line in lines)
+    regional = "the CUDA graph of each region overwrites the output of the one before, which the next one reads"
+    assert not any(line.startswith("compile_mode=") for line in named.get(regional, ()))

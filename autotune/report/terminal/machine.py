@@ -57,6 +57,8 @@ def _values_table(target: Target, space: SearchSpace) -> Table:
         label = f"{name} *" if knob.changes_output else name
         label += f"\n  of {knob.modifies}" if knob.modifies else ""
         searched = [" ".join(map(str, space.values[name])) or "-"]
+        if knob.modifies is not None and knob.modifies not in space.free:
+            searched, impossible = ["-"], [f"refines {knob.modifies}, which has one value here"]
         searched += [f"and any number of {each}" for each in space.ranges.get(name, ())]
         table.add_row(label, "\n".join(searched), "\n".join(impossible))
     return table
@@ -64,7 +66,7 @@ def _values_table(target: Target, space: SearchSpace) -> Table:
 
 def _clashes_table(clashes: dict[str, list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, title="Values that don't go together", title_justify="left")
-    table.add_column("pairs", overflow="fold")
+    table.add_column("values, alone or together", overflow="fold")
     table.add_column("because", overflow="fold")
     for why, pairs in clashes.items():
         table.add_row("\n".join(pairs), why)
