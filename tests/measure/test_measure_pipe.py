@@ -78,17 +78,18 @@ class Profiler:
     def stop(self) -> None:
         self.log.append("end of profiled")
 
-    def key_averages(self) -> list[Any]:
-        return [SimpleNamespace(key="aten::_scaled_dot_product_flash_attention", count=6)]
+    @property
+    def profiler(self) -> Any:
+        on, kernel = torch.autograd.DeviceType, "aten::_scaled_dot_product_flash_attention"
+        launched = [recorded(kernel, on.CPU, 0, 10**9)] * 6
+        events = [*launched, recorded("a", on.CUDA, 0, 20 * 10**6), recorded("b", on.CUDA, 10 * 10**6, 30 * 10**6)]
+        return SimpleNamespace(kineto_results=SimpleNamespace(events=lambda: events))
 
-    def events(self) -> list[Any]:
-        spans = [(0.0, 20_000.0), (10_000.0, 30_000.0)]
-        on = torch.autograd.DeviceType
-        host = SimpleNamespace(device_type=on.CPU, time_range=SimpleNamespace(start=0.0, end=1e6))
-        return [host] + [
-            SimpleNamespace(device_type=on.CUDA, time_range=SimpleNamespace(start=start, end=end))
-            for start, end in spans
-        ]
+
+def recorded(name: str, device: Any, start_ns: int, end_ns: int) -> SimpleNamespace:
+    """An event of the profiler: its fields are methods."""
+    fields = {"name": name, "device_type": device, "start_ns": start_ns, "end_ns": end_ns, "is_user_annotation": False}
+    return SimpleNamespace(**{field: lambda value=value: value for field, value in fields.items()})
 
 
 class Event:
