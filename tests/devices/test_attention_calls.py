@@ -16,10 +16,12 @@ SAGE = attention_dispatch.AttentionBackendName.SAGE
 
 @pytest.fixture
 def with_sage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes diffusers believe in SageAttention, computed by the given function of query, key and value."""
+    """Makes diffusers believe in SageAttention, computed by this function of query, key, value (and mask)."""
 
-    def install(compute: Any) -> None:
+    def install(compute: Any, *, takes_mask: bool = False) -> None:
         def backend(query: Any, key: Any, value: Any, attn_mask: Any = None) -> Any:
+            if takes_mask:
+                return compute(query, key, value, attn_mask)
             if attn_mask is not None:
                 raise ValueError("`attn_mask` is not supported for sage attention")
             return compute(query, key, value)
@@ -61,6 +63,17 @@ def test_each_number_format_has_its_own_answer(with_sage: Any) -> None:
 def test_a_kernel_that_computes_something_else_does_not_work(with_sage: Any) -> None:
     with_sage(lambda query, key, value: query * 0)
     assert ask("cpu", ())[0] == {"sage": dict.fromkeys(FORMATS, "a tiny call of it is off by 100% here")}
+
+
+def test_a_kernel_that_takes_the_first_keys_or_none_of_the_mask_is_found(with_sage: Any) -> None:
+    """As diffusers' `sage_varlen`, which is right only where the padding comes last."""
+    native = attention_dispatch._native_attention
+    with_sage(lambda q, k, v, mask: native(q, k[:, : int(mask.sum())], v[:, : int(mask.sum())]), takes_mask=True)
+    assert "is off by" in ask("cpu", {(64, True)})[0]["sage"]["bf16"]
+    with_sage(lambda q, k, v, mask: native(q, k, v), takes_mask=True)
+    assert "is off by" in ask("cpu", {(64, True)})[0]["sage"]["bf16"]
+    with_sage(native, takes_mask=True)
+    assert ask("cpu", {(64, True)})[0]["sage"] == {}
 
 
 def test_a_kernel_that_is_no_number_does_not_work(with_sage: Any) -> None:

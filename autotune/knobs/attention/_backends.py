@@ -29,6 +29,9 @@ OF_HUB = {
     "flash_4_hub": "flash_4_hub",
     "sage_hub": "sage_hub",
     "sage_blackwell_hub": "sage_blackwell_hub",
+    "flash_varlen_hub": "flash_varlen_hub",
+    "flash_3_varlen_hub": "_flash_3_varlen_hub",
+    "aiter_hub": "aiter_fa2_hub",
 }
 DISPATCHED = {**OF_PACKAGES, "flex": "flex", **OF_HUB}
 PACKAGES = {  # value -> (package, lowest version that diffusers accepts)
@@ -43,11 +46,17 @@ NEEDS = {  # compute capability, where 8.0 is not enough
     "sage_fp8": (8, 9),
     "sage_fp8_sm90": (9, 0),
     "flash_3_hub": (9, 0),
+    "flash_3_varlen_hub": (9, 0),
     "flash_4_hub": (9, 0),
     "sage_blackwell_hub": (12, 0),
 }
-NINE_ALONE = {"flash_attn_3": "FlashAttention-3", "flash_3_hub": "FlashAttention-3", "sage_fp8_sm90": "this variant"}
-UNMASKED = (*OF_PACKAGES, *OF_HUB)  # take no attention mask
+NINE_ALONE = {
+    **dict.fromkeys(("flash_attn_3", "flash_3_hub", "flash_3_varlen_hub"), "FlashAttention-3"),
+    "sage_fp8_sm90": "this variant",
+}
+VARLEN = {"flash_varlen_hub": "flash_hub", "flash_3_varlen_hub": "flash_3_hub"}  # take a mask -> the same without one
+OF_AMD = ("aiter_hub",)
+UNMASKED = tuple(value for value in (*OF_PACKAGES, *OF_HUB) if value not in VARLEN)  # take no attention mask
 HALF = ("sdpa_flash", "sdpa_cudnn", *OF_PACKAGES, *OF_HUB)  # no float32
 BY_HAND = tuple(value for value in OF_PACKAGES if value not in ("flash_attn", "sage"))  # Dynamo knows nothing of them
 
@@ -68,9 +77,13 @@ def missing(value: str, target: Target) -> str | None:
     """What this kernel of a package needs and the target does not have, as a clause; None: it has it all."""
     device, (package, lowest) = target.device, PACKAGES[value]
     installed = target.versions.get(package)
-    if not device.is_nvidia:
+    if device.is_amd and answer(value, target) is not None:
+        return None  # its answer decides: the other tables are of NVIDIA's cards
+    if value in OF_AMD and not device.is_amd:
+        return "needs an AMD GPU"
+    if value not in OF_AMD and not device.is_nvidia:
         return "needs an NVIDIA GPU"
-    if value != "xformers" and not device.at_least(*NEEDS.get(value, (8, 0))):
+    if value not in ("xformers", *OF_AMD) and not device.at_least(*NEEDS.get(value, (8, 0))):
         return device.capability_fault(*NEEDS.get(value, (8, 0)))
     if value in NINE_ALONE and device.at_least(10):
         return f"{NINE_ALONE[value]} has kernels for compute capability 9 alone"
@@ -90,9 +103,19 @@ def masked(kernel: str, target: Target) -> str | None:
     return None
 
 
+def needs_no_lengths(value: str, target: Target) -> str | None:
+    """Why the kernel for sequences of several lengths brings nothing, as a clause; None: there are masks."""
+    traits = target.pipeline.known
+    if any(has_mask for _, has_mask, _ in traits.step_attention):
+        return None
+    return f"{traits.class_name} gives no attention mask, and {VARLEN[value]} is the same kernel without one"
+
+
 def wrong_format(config: Config, target: Target) -> str | None:
     """Why the kernel can't compute in the config's number format; None: it can."""
     value, dtype = str(config["attention"]), str(config["dtype"])
+    if value in OF_AMD and dtype != "bf16":
+        return f"{value} supports bfloat16 only"
     if value in HALF and dtype == "fp32":
         return f"{value} supports float16 and bfloat16 only"
     fault = (answer(value, target) or {}).get(dtype)
@@ -102,8 +125,10 @@ def wrong_format(config: Config, target: Target) -> str | None:
 def breaks_graph(value: str, target: Target) -> str | None:
     """Why no whole graph can hold this kernel; None: one can. The operator for sage is autotune's own (_sage.py)."""
     faults = answer(value, target)
-    if value == "sage" or (faults is None and value not in BY_HAND):
+    if value == "sage" or (faults is None and value not in (*BY_HAND, *VARLEN)):
         return None
+    if faults is None and value in VARLEN:
+        return f"{value} asks the GPU how long the longest prompt is, where a whole graph breaks"
     if faults is None:
         return f"the kernels of {value} are no operators of torch, where a whole graph breaks"
     return f"{value}: {faults['graph']}" if "graph" in faults else None

@@ -13,7 +13,10 @@ variants of sage multiply with the values in float16 or fp8.
 
 Values that end in `_hub` are kernels that the package `kernels` downloads from the hub: code, which runs only where you
 allow it (AUTOTUNE_HUB_KERNELS=accept). Their commit is part of what a study records, and that commit is what production
-loads. FlashAttention-4 comes in this form alone.
+loads. FlashAttention-4 comes in this form alone, and aiter, for AMD's cards. The two with "varlen" pick the keys that a
+mask allows, which the others can't: they are for models that give one. diffusers' other backends are not offered:
+`flash_varlen`, `_flash_varlen_3` and `sage_varlen` keep the first keys, as many as the mask allows, which is another
+picture where the padding comes first, as Qwen-Image's does; two are for kinds of device that are not supported here.
 
 The probe asks each kernel that is here by a tiny call, with the model's head size and mask, in each number format, and
 whether a whole graph can hold it. What it answers is the reason. All but torch's own kernels were never seen on a GPU.
@@ -31,11 +34,13 @@ from autotune.knobs.attention._backends import (
     OF_HUB,
     PACKAGES,
     UNMASKED,
+    VARLEN,
     answer,
     breaks_graph,
     fails_everywhere,
     masked,
     missing,
+    needs_no_lengths,
     wrong_format,
 )
 from autotune.knobs.attention._processors import beside_adapter, weighted_processors, would_replace
@@ -75,6 +80,8 @@ def why_not(value: Value, target: Target) -> str | None:
     if value in DISPATCHED and not traits.dispatches_attention:
         return f"diffusers' attention dispatcher does not support {traits.denoiser_class}"
     if value in UNMASKED and (fault := masked(str(value), target)):
+        return fault
+    if value in VARLEN and (fault := needs_no_lengths(str(value), target)):
         return fault
     if value == "xformers" and not traits.dispatches_attention and not processors <= set(HAVE_XFORMERS):
         return f"diffusers has no xFormers attention for {traits.denoiser_class}"

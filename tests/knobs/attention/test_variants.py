@@ -11,7 +11,7 @@ from tiny_pipes import tiny_pipe
 from autotune.building import build
 from autotune.device import Device
 from autotune.knobs import complete, find_knob
-from autotune.knobs.attention._backends import DISPATCHED, OF_HUB
+from autotune.knobs.attention._backends import DISPATCHED, OF_HUB, VARLEN
 from autotune.pipelines.running import remember
 from autotune.target import Target
 
@@ -71,20 +71,67 @@ def test_every_block_is_set_to_the_name_that_diffusers_knows(tmp_path: Path, mon
             build.verify(pipe, config, {"flash": 4})  # torch's own kernel ran
 
 
+MI300X = Device(kind="rocm", name="AMD Instinct MI300X", memory_bytes=192 * 10**9, sdpa_kernels=("flash", "math"))
 HUB = {
     "flash_hub": gpu(8, 0),
     "flash_3_hub": gpu(9, 0),
     "flash_4_hub": gpu(10, 0),
     "sage_hub": gpu(8, 0),
     "sage_blackwell_hub": gpu(12, 0),
+    "flash_varlen_hub": gpu(8, 0),
+    "flash_3_varlen_hub": gpu(9, 0),
+    "aiter_hub": MI300X,
 }
+CUT = "keeps the first keys, as many as the mask allows, which is another picture where the padding comes first"
+SDPA = "is SDPA, whose kernels are forced in the processors"
+ELSEWHERE = "is for a kind of device that is not supported here"
+LEFT_OUT = {
+    **dict.fromkeys(("flash_varlen", "_flash_varlen_3", "sage_varlen"), CUT),
+    **dict.fromkeys(("native", "_native_flash", "_native_efficient", "_native_cudnn", "_native_math"), SDPA),
+    **dict.fromkeys(("_native_npu", "_native_xla"), ELSEWHERE),
+    "xformers": "is a value of its own, also for models that the dispatcher does not support",
+}
+MASKED = ((64, True, True),)  # attention of each step
 
 
 def asked(device: Device, value: str, **answers: str) -> Target:
     """A target whose probe has called the kernel of this value: what failed, by number format."""
     told = device.model_copy(update={"attention": {DISPATCHED[value]: answers}})
-    target = make_target(told, dispatches_attention=True)
+    target = make_target(told, dispatches_attention=True, step_attention=MASKED if value in VARLEN else ())
     return target.model_copy(update={"versions": {"kernels": "0.17.2", "sageattention": "2.2.0"}})
+
+
+def test_every_backend_of_the_dispatcher_is_a_value_or_has_a_reason() -> None:
+    backends = {name.value for name in attention_dispatch.AttentionBackendName}
+    assert backends - set(DISPATCHED.values()) == set(LEFT_OUT)
+
+
+@pytest.mark.parametrize(("value", "unmasked"), VARLEN.items())
+def test_kernels_for_several_lengths_are_for_models_that_give_a_mask(value: str, unmasked: str) -> None:
+    with_mask = asked(HUB[value], value)
+    without = with_mask.model_copy(update={"pipeline": make_target(dispatches_attention=True).pipeline})
+    assert KNOB.why_not(value, with_mask) is None
+    assert KNOB.why_not(value, without) == (
+        f"StableDiffusionPipeline gives no attention mask, and {unmasked} is the same kernel without one"
+    )
+    assert "takes no attention mask" in str(KNOB.why_not(unmasked, with_mask))
+    config = complete({"attention": value, "dtype": "bf16", "compile": "regional"})
+    assert KNOB.clash(config, asked(gpu(8, 0), "flex")) == (
+        f"{value} asks the GPU how long the longest prompt is, where a whole graph breaks"
+    )
+
+
+def test_aiter_is_for_amd_and_bfloat16_and_there_the_answer_to_a_tiny_call_is_all_that_counts() -> None:
+    amd = MI300X
+    assert KNOB.why_not("aiter_hub", asked(gpu(9, 0), "flex")) == "needs an AMD GPU"
+    assert "AUTOTUNE_HUB_KERNELS=accept" in str(KNOB.why_not("aiter_hub", asked(amd, "flex")))
+    assert KNOB.clash(complete({"attention": "aiter_hub"}), asked(amd, "aiter_hub")) == (
+        "aiter_hub supports bfloat16 only"
+    )
+    assert KNOB.why_not("flash_attn", asked(amd, "flex")) == "needs an NVIDIA GPU"
+    assert KNOB.why_not("flash_attn", asked(amd, "flash_attn")) is None
+    broken = dict.fromkeys(("fp32", "fp16", "bf16"), "a tiny call of it fails here: RuntimeError: no kernel")
+    assert KNOB.why_not("flash_attn", asked(amd, "flash_attn", **broken)) == broken["bf16"]
 
 
 def test_every_kernel_of_the_hub_is_one_of_diffusers_own() -> None:
@@ -96,13 +143,13 @@ def test_every_kernel_of_the_hub_is_one_of_diffusers_own() -> None:
 
 @pytest.mark.parametrize(("value", "device"), HUB.items())
 def test_a_kernel_of_the_hub_is_offered_where_it_was_loaded_and_ran(value: str, device: Device) -> None:
-    unasked = asked(device, "flex")
+    unasked = asked(device, value).model_copy(update={"device": device})
     assert "AUTOTUNE_HUB_KERNELS=accept" in str(KNOB.why_not(value, unasked))
     assert KNOB.why_not(value, asked(device, value)) is None
     assert KNOB.why_not(value, unasked.model_copy(update={"versions": {}})) == "the package kernels is not installed"
     failed = asked(device, value, **dict.fromkeys(("fp32", "fp16", "bf16"), "can't be loaded: OSError: no network"))
     assert KNOB.why_not(value, failed) == "can't be loaded: OSError: no network"
-    assert KNOB.why_not(value, asked(CPU, value)) == "needs an NVIDIA GPU"
+    assert KNOB.why_not(value, asked(CPU, value)) == f"needs an {'AMD' if value == 'aiter_hub' else 'NVIDIA'} GPU"
 
 
 def test_in_production_the_kernel_that_was_measured_is_offered_without_asking_it_again() -> None:
