@@ -13,7 +13,7 @@ does.
 
 tiny/        the configurations of pipelines with random weights, one folder each; "sd" is the trained demo. The noise
              levels of flux lie close together: with random weights its steps would otherwise differ too much for a
-             cache of blocks to reuse any
+             cache of blocks to reuse any. Its timesteps are in the middle, where caches of attention act
 plan.py      the values and pairs, the rules' verdict on them, and the pictures that each check needs
 pictures.py  in the child process: draws the pictures of each config in a process of its own
 together.py  configs that hold many pairs
