@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.cluster import work
+from autotune.cluster.gate import Gate
 from autotune.cluster.parcel import Parcel
 from autotune.execution import isolate
 
@@ -26,8 +27,11 @@ FUNCTION = "fake_work:perform"
 def perform(order_json: str, *parcels: Parcel) -> tuple[str, Parcel]:
     isolate.WORKER = COMMAND
     isolate.run = functools.partial(isolate.run, command=COMMAND)
-    place = Path(json.loads(order_json)["place"])
-    full = Path(os.environ[CONTROL]) / f"{place.name}.full"
+    order = json.loads(order_json)
+    place, control = Path(order["place"]), Path(order["target"]["environment"].get(CONTROL, os.environ[CONTROL]))
+    # Real searches of this machine would be waited for.
+    work.Gate = functools.partial(Gate, folder=control / "gate")  # type: ignore[misc, assignment]
+    full = control / f"{place.name}.full"
     if place.parent.name == "trials" and full.exists():
         full.unlink()
         work.tempfile.mkdtemp = _full  # type: ignore[assignment]
@@ -54,7 +58,7 @@ def probe(place: Path, pipeline: Any, device: Any, request: Any, **options: obje
         ),
         device=device,
         versions=versions(),
-        environment={},
+        environment={CONTROL: os.environ[CONTROL]},  # a fleet may have a folder of its own
     )
 
 

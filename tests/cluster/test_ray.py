@@ -1,7 +1,8 @@
 """A search on a real Ray cluster: four nodes on this machine, on the loopback interface, with one pretended card each.
 
 The children are fakes that answer at once or hang, so that faults can be injected. Ray's start takes seconds of a core,
-and so does each of its tasks: all tests share one cluster and have few trials, and those that end a node come last.
+and so does each of its tasks: all tests share one cluster and have few trials, the fleet runs beside the first of them,
+and the test that ends nodes comes last.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,11 @@ FOUR = make_space(
 
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_control(tmp_path_factory.mktemp("control"))
+
+
+def make_control(folder: Path) -> Path:
     """The folder that the fake children read."""
-    folder = tmp_path_factory.mktemp("control")
     outcome = measured(0).outcome.model_copy(update={"quality": None})
     write_json(folder / "measure.json", outcome.model_dump(mode="json"))
     alike = quality().model_copy(update={"ssim": (1.0, 1.0)})  # the baseline drawn again is like itself
@@ -189,6 +194,89 @@ def are_gone(pids: list[int]) -> bool:
     return not any(map(runs, pids))
 
 
+PLAN = """
+[search]
+budget = 2
+confirm_rounds = 0
+quick = true
+scorer = "none"
+prompts = {prompts!r}
+device = "cpu"
+sampler = "random"
+reuse = false
+[[pipeline]]
+pipeline = "demo"
+[[pipeline]]
+pipeline = "sd15"
+[[workload]]
+size = "64x64"
+[[workload]]
+size = "96x96"
+"""
+FLEET = [sys.executable, "-P", str(TESTS / "fake_work.py"), "fleet", "plan.toml", "--workers", "1", "--address"]
+
+
+class Fleet:
+    """A fleet of four searches that is killed in the second, stopped by Ctrl-C in the third, and then ends.
+
+    In a thread: it starts many processes one after the other, and other tests go on meanwhile.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder, self.address, self.control = folder, address, make_control(folder)
+        (folder / "prompts.txt").write_text("a red circle\na blue square\n")
+        (folder / "plan.toml").write_text(PLAN.format(prompts=str(folder / "prompts.txt")))
+        self.cells = [cell.name for cell in read_plan(folder / "plan.toml").cells]
+        self.env = {**os.environ, fake_work.CONTROL: str(self.control)}
+
+    def states(self) -> list[str]:
+        return [status.state for status in statuses(read_plan(self.folder / "plan.toml"))]
+
+    def start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen([*FLEET, self.address], cwd=self.folder, env=self.env, stdout=-1, stderr=-2, text=True)
+
+    def stop_in(self, cell: int, how: signal.Signals) -> tuple[int, str]:
+        """Start it, and stop it while trial 1 of this cell hangs. Returns its exit code and its output."""
+        (self.control / "0001.pids").unlink(missing_ok=True)
+        fleet = self.start()
+        try:
+            before = self.folder / "plan" / self.cells[cell - 1] / "best.json"
+            until(lambda: before.exists() or fleet.poll() is not None, 400, "the cell before does not end")
+            (self.control / "0001.hang").touch()
+            pids = hanging(self.control, 1)
+            assert self.states()[cell] == "running"
+            fleet.send_signal(how)
+            until(lambda: are_gone(pids), 10, f"processes of a fleet that was stopped by {how.name} are left")
+            fleet.wait(60)
+        finally:
+            (self.control / "0001.hang").unlink(missing_ok=True)
+            fleet.kill()
+        out, _ = fleet.communicate()
+        return fleet.returncode, out
+
+    def run(self) -> tuple[int, str]:
+        """Returns the exit code and the output of the command that ends it."""
+        assert len(self.cells) == 4
+        code, _ = self.stop_in(1, signal.SIGKILL)
+        assert code == -signal.SIGKILL
+        assert self.states() == ["done", "waiting", "waiting", "waiting"]
+        code, out = self.stop_in(2, signal.SIGINT)
+        assert (code, "the same command continues" in out) == (130, True), out
+        assert f"{self.cells[1]}: goes on" in out
+        last = self.start()
+        out, _ = last.communicate()
+        return last.returncode, out
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, cluster: Any) -> Iterator[tuple[Fleet, "Future[tuple[int, str]]"]]:
+    """A fleet, and what it will have returned: it is under way."""
+    made = Fleet(tmp_path_factory.mktemp("fleet"), cluster.address)
+    with ThreadPoolExecutor(1) as pool:
+        yield made, pool.submit(made.run)
+
+
+@pytest.mark.usefixtures("fleet")
 def test_a_worker_is_killed_a_disk_is_full_and_the_connection_is_lost(
     tmp_path: Path, cluster: Any, control: Path
 ) -> None:
@@ -234,75 +322,6 @@ def searched_here(path: Path, control: Path) -> Study:
     return study
 
 
-PLAN = """
-[search]
-budget = 2
-confirm_rounds = 0
-quick = true
-scorer = "none"
-prompts = {prompts!r}
-device = "cpu"
-sampler = "random"
-reuse = false
-[[pipeline]]
-pipeline = "demo"
-[[pipeline]]
-pipeline = "sd15"
-[[workload]]
-size = "64x64"
-[[workload]]
-size = "96x96"
-"""
-FLEET = [sys.executable, "-P", str(TESTS / "fake_work.py"), "fleet", "plan.toml", "--workers", "1", "--address"]
-
-
-def test_a_fleet_is_killed_stopped_by_ctrl_c_and_then_ends_by_the_same_command(
-    tmp_path: Path, cluster: Any, control: Path
-) -> None:
-    """Each time, no process is left on any node after 10 s."""
-    (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
-    (tmp_path / "plan.toml").write_text(PLAN.format(prompts=str(tmp_path / "prompts.txt")))
-    cells = [cell.name for cell in read_plan(tmp_path / "plan.toml").cells]
-    assert len(cells) == 4
-
-    def states() -> list[str]:
-        return [status.state for status in statuses(read_plan(tmp_path / "plan.toml"))]
-
-    def stop_in(cell: int, how: signal.Signals) -> "subprocess.CompletedProcess[str]":
-        (control / "0001.pids").unlink(missing_ok=True)
-        fleet = subprocess.Popen([*FLEET, cluster.address], cwd=tmp_path, stdout=-1, stderr=-2, text=True)
-        try:
-            before = tmp_path / "plan" / cells[cell - 1] / "best.json"
-            until(lambda: before.exists() or fleet.poll() is not None, 400, "the cell before does not end")
-            (control / "0001.hang").touch()
-            pids = hanging(control, 1)
-            assert states()[cell] == "running"
-            fleet.send_signal(how)
-            until(lambda: are_gone(pids), 10, f"processes of a fleet that was stopped by {how.name} are left")
-            fleet.wait(60)
-        finally:
-            (control / "0001.hang").unlink(missing_ok=True)
-            fleet.kill()
-        out, _ = fleet.communicate()
-        return subprocess.CompletedProcess(FLEET, fleet.returncode, out)
-
-    assert stop_in(1, signal.SIGKILL).returncode == -signal.SIGKILL
-    assert states() == ["done", "waiting", "waiting", "waiting"]
-    stopped = stop_in(2, signal.SIGINT)
-    assert (stopped.returncode, "the same command continues" in stopped.stdout) == (130, True), stopped.stdout
-    assert f"{cells[1]}: goes on" in stopped.stdout
-    done = subprocess.run([*FLEET, cluster.address], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [f"{cell}: is finished" in done.stdout for cell in cells] == [True, True, False, False]
-    assert states() == ["done"] * 4
-    for cell in cells:
-        trials = read_trials(StudyFolder(tmp_path / "plan" / cell))
-        assert [trial.number for trial in trials] == [0, 1]
-        assert (tmp_path / "plan" / cell / "best.json").exists()
-    page = (tmp_path / "plan" / "fleet.html").read_text()
-    assert all(cell in page for cell in cells)
-
-
 def test_a_ray_of_our_own_is_reached_from_this_machine_alone(
     tmp_path: Path, control: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +329,7 @@ def test_a_ray_of_our_own_is_reached_from_this_machine_alone(
     from psutil import Process
 
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a token into it
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "60")  # on a busy machine its node may give up: then once more
     messenger = RayMessenger(Settings(cards=1, resource="card", function=fake_work.FUNCTION), tmp_path)
     try:
         news = next(news for news in iter(lambda: messenger.news(60.0), "never") if news is not None)
@@ -329,6 +349,23 @@ def test_a_ray_of_our_own_is_reached_from_this_machine_alone(
     until(lambda: are_gone([process.pid for process in started]), 10, "processes of our own Ray are left")
 
 
+def test_a_fleet_is_killed_stopped_by_ctrl_c_and_then_ends_by_the_same_command(
+    fleet: tuple[Fleet, "Future[tuple[int, str]]"],
+) -> None:
+    """Each time, no process is left on any node after 10 s."""
+    made, running = fleet
+    code, out = running.result()
+    assert code == 0, out
+    assert [f"{cell}: is finished" in out for cell in made.cells] == [True, True, False, False]
+    assert made.states() == ["done"] * 4
+    for cell in made.cells:
+        trials = read_trials(StudyFolder(made.folder / "plan" / cell))
+        assert [trial.number for trial in trials] == [0, 1]
+        assert (made.folder / "plan" / cell / "best.json").exists()
+    page = (made.folder / "plan" / "fleet.html").read_text()
+    assert all(cell in page for cell in made.cells)
+
+
 def test_what_a_task_has_raised_is_said_in_its_own_words() -> None:
     from ray.exceptions import RayTaskError
 
@@ -345,23 +382,17 @@ def has_process(node: Any, pid: int) -> bool:
     return parent in [started.process.pid for started in node.all_processes["raylet"]]
 
 
-def hang_on(control: Path, number: int, search: Search, cluster: Any) -> tuple[list[int], Any]:
-    """The processes of this trial once it hangs, and its node, after which it goes on wherever it is given next."""
-    pids = hanging(control, number, search)
-    found = next(node for node in cluster.list_all_nodes() if has_process(node, pids[2]))
-    (control / f"{number:04d}.pids").unlink()
-    (control / f"{number:04d}.hang").unlink()
-    return pids, found
-
-
-def test_a_node_that_does_not_answer_and_a_node_that_is_gone_cost_no_trial(
-    tmp_path: Path, cluster: Any, control: Path
+def test_a_node_without_answer_a_node_that_is_gone_and_a_head_that_is_restarted_cost_no_trial(
+    tmp_path: Path, cluster: Any, control: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network of the first one is cut until it is taken for dead: its result comes too late, and counts nothing."""
-    for number in (1, 2):
+    """The last test of the module: at its end the whole cluster is gone."""
+    monkeypatch.setattr("autotune.cluster.messenger.PAUSE_S", (0.0, 1.0, 1.0, 2.0, 40.0))  # the head is soon back
+    for number in (1, 2, 3):
         (control / f"{number:04d}.hang").touch()
         (control / f"{number:04d}.pids").unlink(missing_ok=True)
-    search = Search(tmp_path, cluster, budget=3, workers=1)
+    search = Search(tmp_path, cluster, budget=4, workers=1)
+
+    # The network of the first node is cut until it is taken for dead: its result comes too late, and counts nothing.
     pids = hanging(control, 1, search)
     silent = next(node for node in cluster.list_all_nodes() if has_process(node, pids[2]))
     raylet = next(started.process.pid for started in silent.all_processes["raylet"])
@@ -370,29 +401,24 @@ def test_a_node_that_does_not_answer_and_a_node_that_is_gone_cost_no_trial(
     (control / "0001.hang").unlink()  # it ends as if nothing had happened
     os.kill(raylet, signal.SIGCONT)
     until(lambda: are_gone([*pids, raylet]), 60, "processes of a node that was taken for dead are left")  # Ray's own
-    pids, gone = hang_on(control, 2, search, cluster)
+
+    pids = hanging(control, 2, search)
+    gone = next(node for node in cluster.list_all_nodes() if has_process(node, pids[2]))
+    (control / "0002.hang").unlink()
     cluster.remove_node(gone, allow_graceful=False)
     until(lambda: are_gone(pids), 10, "processes of a node that is gone are left")
-    search.join()
-    assert [trial.number for trial in search.study.trials] == [0, 1, 2]
-    assert all(trial.measured for trial in search.study.trials), [trial.outcome for trial in search.study.trials]
+
+    # A new cluster of a single node is started at the address of the old one.
+    pids, address = hanging(control, 3, search), cluster.address
     assert sum(said.endswith("is gone with its node") for said in search.said) == 2
-
-
-def test_a_head_that_is_restarted_costs_no_trial(tmp_path: Path, cluster: Any, control: Path) -> None:
-    """The last test of the module: the whole cluster ends, and a new one of a single node is started at its address."""
-    (control / "0001.hang").touch()
-    (control / "0001.pids").unlink(missing_ok=True)
-    search = Search(tmp_path, cluster, budget=2, workers=1)
-    pids, address = hanging(control, 1, search), cluster.address
     cluster.shutdown()
     until(lambda: are_gone(pids), 10, "processes of a cluster that is gone are left")
-    (control / "0001.hang").unlink()
+    (control / "0003.hang").unlink()
     again = start_cluster(gcs_server_port=int(address.rpartition(":")[2]))
     try:
         assert again.address == address
         search.join()
     finally:
         again.shutdown()
-    assert [trial.number for trial in search.study.trials] == [0, 1]
-    assert search.study.trials[1].measured
+    assert [trial.number for trial in search.study.trials] == [0, 1, 2, 3]
+    assert all(trial.measured for trial in search.study.trials), [trial.outcome for trial in search.study.trials]
