@@ -65,4 +65,6 @@ def _switch_on(denoiser: Any, config: Any, calls: Calls) -> "BlockCache":
 
 
 def script(number: str, config: Config, target: Target) -> Script:
-    return Script(why_not="diffusers drops cached outputs only where a call ends well; autotune drops them by its own hooks")
+    return Script(
+        why_not="diffusers drops cached outputs only where a call ends well; autotune drops them by its own hooks"
+    )
