@@ -50,6 +50,7 @@ SHARE = 0.9
 SAMPLES = 64  # of the posterior, for the expectation
 LEAST = 4  # measured trials before a model is fitted
 SUGGESTIONS = 8  # of HEBO at once
+NEVER = 10**9  # trials; between two infinities there is no quartile
 
 
 class Opponent(optuna.samplers.BaseSampler):  # type: ignore[misc]
@@ -260,8 +261,11 @@ def search(
 
 
 def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequence[float]) -> str:
-    counts = [curve.trials_to(SHARE) or math.inf for curve in curves]
-    low, middle, high = statistics.quantiles(counts, n=4) if len(counts) > 1 else counts * 3
+    counts = [curve.trials_to(SHARE) or NEVER for curve in curves]
+    quartiles = statistics.quantiles(counts, n=4) if len(counts) > 1 else counts * 3
+    low, middle, high = (
+        math.inf if count >= NEVER / 100 else count for count in quartiles
+    )  # also between one and NEVER
     shares = []
     for mark in MARKS:
         found = paired([curve.at(mark) for curve in curves])
