@@ -149,7 +149,7 @@ REFUSED: list[tuple[str, str, Mapping[str, Value], Target]] = [
         {"quantization": "int8_weight_only", "layerwise_casting": "float8_e4m3fn"},
         make_target(),
     ),
-    ("C43", "no block cache", {"cache": "first_block:0.05"}, make_target()),
+    ("C43", "cache of this kind does not work", {"cache": "first_block:0.05"}, make_target()),
 ]
 
 ALLOWED: list[tuple[str, Mapping[str, Value], Target]] = [

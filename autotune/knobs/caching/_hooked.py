@@ -22,7 +22,7 @@ def why_not(name: str) -> Callable[[Target], str | None]:
         traits = target.pipeline.known
         if name in traits.block_caches or (name == "first_block" and traits.caches_blocks):
             return None
-        return f"diffusers has no block cache for {traits.denoiser_class} in {traits.class_name}"
+        return f"diffusers' cache of this kind does not work with {traits.denoiser_class} in {traits.class_name}"
 
     return said
 

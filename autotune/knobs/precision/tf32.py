@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def why_not(value: Value, target: Target) -> str | None:
     if value == "convolutions":
         return None
-    return target.device.capability_fault(8)
+    fault = target.device.capability_fault(8)
+    return f"TF32 {fault}" if fault else None
 
 
 def clash(config: Config, target: Target) -> str | None:

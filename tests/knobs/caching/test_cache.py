@@ -359,12 +359,16 @@ def test_what_is_offered_to_whom(family: str, root: Path) -> None:
     deep, first = KNOB.why_not("deepcache:3", target), KNOB.why_not("first_block:0.05", target)
     assert deep == (None if family == "StableDiffusionPipeline" else f"DeepCache supports UNets, not {kind}")
     cached = (FLUX, "PixArtSigmaPipeline")  # SD3's last block gives no text, which diffusers' first-block cache reads
-    assert first == (None if family in cached else f"diffusers has no block cache for {kind} in {family}")
+    assert first == (
+        None if family in cached else f"diffusers' cache of this kind does not work with {kind} in {family}"
+    )
     assert (KNOB.why_not("pab:2", target) is None) == (
         family != "StableDiffusionPipeline" or "pab" in traits.block_caches
     )
     assert KNOB.why_not("taylorseer:3", target) == (
-        None if "taylorseer" in traits.block_caches else f"diffusers has no block cache for {kind} in {family}"
+        None
+        if "taylorseer" in traits.block_caches
+        else f"diffusers' cache of this kind does not work with {kind} in {family}"
     )
 
 
