@@ -263,9 +263,7 @@ def search(
 def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequence[float]) -> str:
     counts = [curve.trials_to(SHARE) or NEVER for curve in curves]
     quartiles = statistics.quantiles(counts, n=4) if len(counts) > 1 else counts * 3
-    low, middle, high = (
-        math.inf if count >= NEVER / 100 else count for count in quartiles
-    )  # also between one and NEVER
+    low, middle, high = (math.inf if count >= NEVER / 100 else count for count in quartiles)
     shares = []
     for mark in MARKS:
         found = paired([curve.at(mark) for curve in curves])
