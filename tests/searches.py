@@ -29,7 +29,7 @@ REQUESTED: dict[Path, Isolation | None] = {}  # folder of a job that ran here ->
 
 @contextlib.contextmanager
 def forked_children() -> Iterator[None]:
-    """Inside the block, every job that may be forked is, also where `spawn` was asked; the fork server stays."""
+    """Inside the block, every measurement is forked, also where `spawn` was asked; the fork server stays."""
 
     def run(
         folder: Path,
@@ -46,6 +46,7 @@ def forked_children() -> Iterator[None]:
     isolated = isolate.run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(isolate, "run", run)
+        patch.setattr(isolate, "FORKED_KINDS", isolate.FORKED_KINDS | {"chain"})
         patch.setattr(isolate, "close", lambda: None)
         yield
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from searches import REQUESTED
 from tiny import tiny_checkpoint
 
 import autotune
@@ -13,6 +14,7 @@ from autotune.building import build
 from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution import isolate
+from autotune.job import ChainJob
 from autotune.knobs import complete
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
@@ -131,18 +133,25 @@ def test_a_stage_that_starts_from_nothing_can_only_be_the_first(folders: dict[st
         build.chain([stage, stage], "cpu")
 
 
+@pytest.mark.usefixtures("children_are_forked")
 def test_a_chain_is_measured_exported_and_loaded(stages: list[Path], tmp_path: Path) -> None:
+    REQUESTED.clear()
     heard: list[tuple[int, str]] = []
     made = chain(stages, rounds=2, device="cpu", listen=lambda number, which: heard.append((number, which)))
     assert heard == [(1, "baseline"), (1, "tuned"), (2, "tuned"), (2, "baseline")]
     assert [len(made.baseline), len(made.tuned)] == [2, 2]
     assert all(len(cost.latency_samples_s) >= 5 and cost.peak_memory_bytes > 0 for cost in made.tuned)
+    assert list(REQUESTED.values()) == [None] * 4
     assert "2 interleaved rounds" in made.about
     made.save(tmp_path / "chain.json")
     assert ChainConfig.load(tmp_path / "chain.json") == made
     live = autotune.load(tmp_path / "chain.json", device="cpu")
     assert type(live.stages[1].unet.down_blocks[1].attentions[0].processor).__name__ == "AttnAddedKVProcessor"
     assert live("a red circle")[0].size == (64, 64)
+
+
+def test_a_chain_is_measured_in_new_interpreters() -> None:
+    assert ChainJob.model_fields["kind"].default not in isolate.FORKED_KINDS
 
 
 def test_a_chain_on_a_device_that_is_always_contended_is_tried_three_times(

@@ -206,6 +206,7 @@ def test_runs_of_another_day_are_compared_with_an_interval_that_holds() -> None:
         judge_apart((1.0,), (1.0,))
 
 
+@pytest.mark.usefixtures("children_are_forked")
 def test_a_tampered_config_of_the_demo_is_broken_by_its_real_pictures(tmp_path: Path) -> None:
     """Its pictures are those of eight steps; the file was made to say that a single one gives them."""
     import torch
