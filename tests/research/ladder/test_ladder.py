@@ -16,6 +16,7 @@ import pytest
 from command_line import HEAVY, NO_DRIVER, check_refused, run, snapshot
 from conftest import CPU, gpu, make_target
 from made_up import failed, measured, quality
+from searches import command_here
 from typer.testing import CliRunner
 
 from autotune.cli import app
@@ -570,10 +571,11 @@ def test_json_is_one_object_a_line_and_ends_with_everything(climb: Climb, recipe
 
 
 def test_a_real_ladder_of_the_demo(tmp_path: Path) -> None:
-    """Stopped at once by Ctrl-C, then measured to its end: two rungs, and the first one again."""
+    """Stopped at once by Ctrl-C, in a process of its own, then measured to its end: two rungs, and the first again."""
     (tmp_path / "mine.toml").write_text(RECIPE.partition('[[rungs]]\nname = "SDPA"')[0])
     (tmp_path / "prompts.txt").write_text("a large red circle at the top on a white background\n")
-    words = given(tmp_path / "mine.toml", "--steps", "1", "--prompts", "prompts.txt", "--scorer", "none", "--json")
+    more = ["--steps", "1", "--prompts", str(tmp_path / "prompts.txt"), "--scorer", "none", "--json"]
+    words = given(tmp_path / "mine.toml", *more)
     command = [sys.executable, "-m", "autotune.cli", *words]
     stopped = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
@@ -585,7 +587,7 @@ def test_a_real_ladder_of_the_demo(tmp_path: Path) -> None:
     assert stopped.communicate(timeout=300) == ("", "autotune: stopped; the same command continues.\n")
     assert stopped.returncode == 130
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = command_here(*words)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     # The last rung needs a GPU: nothing is started for it.
