@@ -9,12 +9,15 @@ from searches import forked_children
 
 from autotune.devices.specs import EVIDENCE, SPECS, find_spec
 from autotune.errors import UserError
+from autotune.execution import isolate
 from autotune.execution.probe import probe
 from autotune.knobs import complete
 from autotune.report.terminal.machine import knobs_table
 from autotune.study.space import SearchSpace
 from autotune.target import Target
 from autotune.tuning.probe_space import probe_space
+
+NOT_FORKED = isolate.run
 
 
 def test_every_gpu_of_the_table_is_a_complete_device_that_was_not_probed() -> None:
@@ -100,6 +103,8 @@ def test_the_table_says_that_no_real_gpu_was_probed(demo: tuple[Target, SearchSp
 
 
 def test_a_preset_needs_no_weights_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a new interpreter, as a fork server of another environment would end the one that the other tests share."""
+    monkeypatch.setattr(isolate, "run", NOT_FORKED)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     target, space = probe_space("sdxl", "pretrained", find_spec("a100"))
