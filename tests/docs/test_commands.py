@@ -22,7 +22,7 @@ ALL = commands()
 AUTOTUNE = [command for command in ALL if re.match(r"autotune [a-z]+( |$)", command.text)]
 PLACEHOLDERS = {"COMMAND", "STUDY", "P", "FILE", "FOLDER"}
 HUB_IDS = re.compile(r"[\w.-]+/[\w.-]+")
-SHELL = {"pip", "make", "python", "docker", "curl", "hf", "apt-get", "bash", "twine"}
+SHELL = {"python3", ".", "pip", "make", "python", "docker", "curl", "hf", "apt-get", "bash", "twine"}
 SHELL |= {"optuna-dashboard", "uvicorn", "ray"}
 
 
