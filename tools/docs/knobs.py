@@ -17,7 +17,7 @@ HEAD = """# Knobs
 
 A knob is one setting of a pipeline. The first value is the pipeline's own default. `autotune knobs --pipeline P` says
 which values can act on your pipeline and device, and why the others can't. A word in capitals stands for what is found
-there. Other packages can add knobs ([how](../contributing.md#add-a-knob)).
+there. Other packages can add knobs ([how](../../CONTRIBUTING.md#add-a-knob)).
 """
 
 
