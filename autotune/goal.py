@@ -104,8 +104,8 @@ def read_levels(levels: float | None) -> float | None:
 
 
 def read_bytes(text: str) -> int:
-    """`8GB` -> 8 000 000 000, `8GiB` -> 8 589 934 592. Raises UserError."""
-    return int(_read(text, _SIZES, "a size such as 8GB or 500MiB", within=(1, 1e18)))
+    """`8GB` -> 8 000 000 000, `8GiB` -> 8 589 934 592. Raises UserError, also below 1 MB: `12` lacks its unit."""
+    return int(_read(text, _SIZES, "a size such as 8GB or 500MiB", within=(1e6, 1e18)))
 
 
 def read_seconds(text: str) -> float:

@@ -8,7 +8,14 @@ from autotune.goal import Goal, read_bytes, read_levels, read_minimise, read_sec
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("8GB", 8 * 10**9), ("8GiB", 8 * 2**30), ("500 mb", 500 * 10**6), ("1.5kib", 1536), ("4096", 4096), ("7b", 7)],
+    [
+        ("8GB", 8 * 10**9),
+        ("8GiB", 8 * 2**30),
+        ("500 mb", 500 * 10**6),
+        ("1500kib", 1_536_000),
+        ("4000000", 4_000_000),
+        ("1000000b", 10**6),
+    ],
 )
 def test_a_size_is_read_in_decimal_and_binary_units(text: str, expected: int) -> None:
     assert read_bytes(text) == expected
@@ -22,7 +29,9 @@ def test_a_duration_is_read_in_its_unit(text: str, expected: float) -> None:
     assert read_seconds(text) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("text", ["", "GB", "lots", "8 TB!", "-1GB", "0", "0GB", "0.2", "8G B", "1e3", "1" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "GB", "lots", "8 TB!", "-1GB", "0", "0GB", "0.2", "12", "999kB", "8G B", "1e3", "1" * 400]
+)
 def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UserError, match="8GB"):
         read_bytes(text)
