@@ -101,6 +101,8 @@ def read_json(path: Path, what: str, *, most_bytes: int = MOST_BYTES) -> Any:
         text = read_text(path, most_bytes=most_bytes)
     except FileNotFoundError:
         raise UserError(f"there is no {what} at {str(path)!r}.") from None
+    except IsADirectoryError:
+        raise UserError(f"{what} {str(path)!r} is a folder: name the file in it.") from None
     except OSError as error:
         raise UserError(f"{what} {str(path)!r} can't be read: {error}.") from None
     try:

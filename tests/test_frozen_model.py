@@ -175,3 +175,9 @@ def test_a_folder_is_never_taken_for_a_file_to_write(
     with pytest.raises(IsADirectoryError, match="Is a directory"):
         write_json(Path(where), {})
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_in_place_of_a_config_is_said(tmp_path: Path) -> None:
+    """A study's folder, where its best.json is meant."""
+    with pytest.raises(UserError, match="is a folder: name the file in it"):
+        TunedConfig.load(tmp_path)
