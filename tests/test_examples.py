@@ -21,6 +21,7 @@ import pytest
 from conftest import make_target
 from made_up import measured, record
 from PIL import Image
+from programs import run_program
 
 import autotune
 from autotune.devices import find_device
@@ -104,14 +105,7 @@ def test_the_batch_script_draws_every_prompt_that_has_no_picture_yet(best: Path,
     (tmp_path / "out").mkdir()
     for number in range(2):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / "out" / f"{number:03d}.png")
-    command = [
-        sys.executable,
-        str(EXAMPLES / "batch.py"),
-        str(best),
-        str(tmp_path / "prompts.txt"),
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(EXAMPLES / "batch.py", best, tmp_path / "prompts.txt", tmp_path / "out")
     assert done.returncode == 0, done.stderr[-2000:]
     files = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in files] == [f"{number:03d}.png" for number in range(5)]
@@ -124,8 +118,7 @@ def test_the_comparison_shows_both_configs(best: Path, tmp_path: Path) -> None:
     baseline = tmp_path / "baseline.json"
     tuned = autotune.TunedConfig.load(best)
     tuned.model_copy(update={"knobs": {}}).save(baseline)
-    command = [sys.executable, str(EXAMPLES / "comparison.py"), str(baseline), str(best)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_program(EXAMPLES / "comparison.py", baseline, best, here=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(baseline), str(best)]
     with Image.open(tmp_path / "comparison.png") as sheet:

@@ -2,7 +2,7 @@
 
 Real processes: forks of one that has its imports done (run), or fresh interpreters (run_fresh). In their path lie a
 torch, a diffusers and a transformers that can't be imported, so that a command that loads one of them fails, and a
-pynvml of a machine without a driver.
+pynvml of a machine without a driver. Where a child must look at the pipeline first, the command runs here.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import HEAVY, NO_DRIVER, check_refused, run, run_fresh, snapshot
 from made_up import measured, record
+from searches import command_here
 
 from autotune import demo
 from autotune.frozen_model import write_json
@@ -221,8 +222,15 @@ def test_no_room_on_the_disk_is_one_sentence_before_a_child_is_started(here: Pat
     assert snapshot(here) == before
 
 
+def test_weights_that_are_not_here_are_named_and_nothing_is_left(here: Path) -> None:
+    before = snapshot(here)
+    hub = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(here / "hub")}
+    done = run_fresh(here, "search", "--pipeline", "sd15", "--device", "cpu", **hub)
+    check_refused(done, "hf download stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert {path: text for path, text in snapshot(here).items() if not path.startswith(str(here / "hub"))} == before
+
+
 IN_THE_CHILD = [
-    (["--pipeline", "sd15"], "hf download stable-diffusion-v1-5/stable-diffusion-v1-5"),
     (["--fix", "dtype=fp16"], "--fix dtype=fp16: diffusers does not support float16 on a CPU"),
     (["--controlnet", str(demo.PIPELINE / "unet")], "that autotune can load: it is a UNet2DConditionModel"),
 ]
@@ -233,9 +241,9 @@ def test_what_only_a_look_at_the_pipeline_can_show_is_one_sentence_too_and_leave
     here: Path, words: list[str], says: str
 ) -> None:
     before = snapshot(here)
-    done = run_fresh(here, "search", *words, "--device", "cpu", HF_HUB_OFFLINE="1", HF_HOME=str(here / "hub"))
+    done = command_here("search", *words, "--device", "cpu", "--study", here / "new")
     check_refused(done, says)
-    assert {path: text for path, text in snapshot(here).items() if not path.startswith(str(here / "hub"))} == before
+    assert snapshot(here) == before
 
 
 IMPORTS = """

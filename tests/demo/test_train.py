@@ -1,13 +1,11 @@
 """The training script runs whole, leaves what is shipped, and says in one sentence what it will not do."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from programs import run_program
 from transformers import CLIPModel
 
 from autotune.demo import CLIP, PIPELINE, shapes, train
@@ -19,9 +17,8 @@ ROOT = Path(__file__).parents[2]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the script leaves after 2 s a stage on 200 pictures: all the files, no skill."""
     out = tmp_path_factory.mktemp("trained") / "new" / "folder"
-    command = [sys.executable, "-m", "autotune.demo.train", str(out), "--pictures", "200"]
     stages = ["--vae-s", "2", "--clip-s", "2", "--unet-s", "2"]
-    done = subprocess.run([*command, *stages], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_program("-m", "autotune.demo.train", out, "--pictures", "200", *stages, here=ROOT)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -180,8 +177,6 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
 
 
 def test_the_module_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "autotune.demo.train", "--help"]
-    environment = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    done = run_program("-m", "autotune.demo.train", "--help", here=ROOT, late={"COLUMNS": "100"})
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m autotune.demo.train ")

@@ -1,12 +1,11 @@
-"""What torch.compile did: every graph, break, recompilation and function given up is counted. In fresh processes: they
-are counted for a process as a whole."""
+"""What torch.compile did: every graph, break, recompilation and function given up is counted. In a process of its own,
+as they are counted for a process as a whole."""
 
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
+from programs import run_program
 
 from autotune.measure.compilation import compilation
 
@@ -48,7 +47,8 @@ print(json.dumps(seen))
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, dict[str, float]]:
-    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    done = run_program("-c", CHILD)
+    assert done.returncode == 0, done.stderr
     found: dict[str, dict[str, float]] = json.loads(done.stdout)
     return found
 

@@ -1,8 +1,6 @@
 """The parts of a call: they are inside it, they leave the pipe as it was, and they compile nothing anew."""
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from live import loaded, picture
+from programs import run_program
 
 from autotune.measure.phases import _steps_s, phases
 from autotune.worker.packages import packages_by_part
@@ -165,8 +164,8 @@ print(json.dumps([before.graphs, before.to_json() == compilation().to_json(), fo
 
 
 def test_nothing_is_compiled_anew_by_being_timed() -> None:
-    ours = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", COMPILED], stdout=subprocess.PIPE, text=True, check=True, env=ours)
+    done = run_program("-c", f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n{COMPILED}")
+    assert done.returncode == 0, done.stderr
     graphs, same, found = json.loads(done.stdout.splitlines()[-1])
     assert graphs >= 1
     assert same

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import pytest
 import torch
 from conftest import logged_warnings, make_target
 from made_up import measured, record
+from programs import run_program
 
 import autotune
 from autotune import demo
@@ -164,13 +162,13 @@ print(len(there), len(after), there == after, float(seen.sum()))
 """
 
 
-def test_in_a_fresh_process_with_empty_caches_no_kernel_is_compiled(tmp_path: Path) -> None:
+def test_in_another_process_with_empty_caches_no_kernel_is_compiled(tmp_path: Path) -> None:
     """With torch's own compiler and one kernel."""
     printed = []
     for name in ("first", "second"):
-        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name)}
-        words = [sys.executable, "-c", COMPILES, str(tmp_path / "artifacts")]
-        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        late = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name)}
+        done = run_program("-c", COMPILES, tmp_path / "artifacts", late=late)
+        assert done.returncode == 0, done.stderr
         printed.append(done.stdout.splitlines()[-1].split())
     (before, made, _, drawn), (laid, after, same, again) = printed
     assert before == "0"
