@@ -2,8 +2,6 @@
 
 import ast
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import TRAITS, gpu, make_target
 from made_up import measured, record
+from programs import run_program
 from tiny import tiny_checkpoint
 
 from autotune import demo
@@ -107,13 +106,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Any:
         (folder / name).mkdir()
         write_text(of_checkpoint(name, folder / name), "python", folder / name / "draw.py")
         asked["scripts"][name] = [str(folder / name / "draw.py"), 1]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_AUTOTUNE, json.dumps(asked)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program("-c", WITHOUT_AUTOTUNE, json.dumps(asked), here=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return np.load(folder / "made.npz")
 
