@@ -33,7 +33,7 @@ def open_team(workers: str | int | None, address: str | None, device: str | None
         yield None
         return
     if find_spec("ray") is None:
-        raise UserError("several workers need Ray: pip install 'diffusers-autotune[ray]'.")
+        raise UserError("several workers need Ray: pip install 'ray[client]>=2.49'.")
     with scratch("autotune-cluster-") as folder, Team(RayMessenger(settings, folder)) as team:
         yield team
 

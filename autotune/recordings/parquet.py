@@ -66,9 +66,7 @@ def _arrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise UserError(
-            "recorded tables need pyarrow, which is not installed: pip install 'diffusers-autotune[research]'."
-        ) from None
+        raise UserError("recorded tables need pyarrow, which is not installed: pip install 'pyarrow>=21'.") from None
     return pyarrow, parquet
 
 

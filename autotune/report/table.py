@@ -243,8 +243,7 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         from pyarrow import Table, parquet
     except ImportError:
         raise UserError(
-            "Parquet needs pyarrow, which is not installed: pip install 'diffusers-autotune[research]', "
-            "or take --format csv."
+            "Parquet needs pyarrow, which is not installed: pip install 'pyarrow>=21', or take --format csv."
         ) from None
     try:
         parquet.write_table(Table.from_pydict(_columns(rows)), path)

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,9 @@ def test_the_table_has_every_trial_with_its_difference_and_what_it_could_have_sh
     assert "pickscore by model@1, in points, 6 pictures a trial; higher is better" in " ".join(text.split())
     assert "sees from" in text
     assert "worse" in text
+    found = re.search(r"(-\d\.\d+) \((-\d\.\d+) to (-\d\.\d+)\)", text)
+    assert found is not None, "the interval of the worse one lies below zero"
+    assert float(found[2]) < float(found[1]) < float(found[3])
     assert "qkv_fusion=True" in text
     assert [line.split()[0] for line in text.splitlines() if line[:1].isdigit()] == ["0", "1", "2"]
 

@@ -37,9 +37,10 @@ def _difference(scores: Scores, trial: int) -> tuple[str, str, str]:
     drop = scores.drop(trial)
     if trial == 0 or drop is None:
         return "", "", ""
-    change = -drop.mean if scores.better == "higher" else drop.mean
-    half = "?" if drop.half_width is None else _number(drop.half_width)
-    shown = f"{change + 0.0:+.{_digits(drop.mean)}f} +-{half}"
+    sign = -1 if scores.better == "higher" else 1
+    ends = [] if drop.low is None or drop.high is None else sorted((sign * drop.low, sign * drop.high))
+    within = " to ".join(map(_signed, ends)) or "?"
+    shown = f"{_signed(sign * drop.mean)} ({within})"
     return shown, _number(drop.smallest_detectable), "" if scores.is_likeness else verdict(drop)
 
 
@@ -55,6 +56,10 @@ def verdict(drop: Paired) -> str:
 def _number(value: float | None) -> str:
     """Three digits after the point for numbers below 2, else two."""
     return "" if value is None else f"{value:.{_digits(value)}f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value + 0.0:+.{_digits(value)}f}"
 
 
 def _digits(value: float) -> int:
