@@ -1,4 +1,4 @@
-"""compile_in_child(): compile the demo in a fresh process; captured(): capture graphs in this one, without Inductor.
+"""compile_in_child(): compile the demo in a new process; captured(): capture graphs in this one, without Inductor.
 
 A child process has its own graphs, counters and caches. This file is also its program:
 
@@ -10,14 +10,14 @@ knob: with false, Inductor does not replace the formulas of attention by the fus
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from programs import run_program
 
 
 @contextmanager
@@ -48,11 +48,9 @@ def captured() -> Iterator[Any]:
 
 
 def compile_in_child(cache: Path, *runs: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a fresh process observes of each set of values, with its compiled code in the folder `cache`."""
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(runs)], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
+    """What a new process observes of each set of values, with its compiled code in the folder `cache`."""
+    done = run_program(__file__, json.dumps(runs), late={"TORCHINDUCTOR_CACHE_DIR": str(cache)})
+    assert done.returncode == 0, done.stderr
     seen: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return seen
 
