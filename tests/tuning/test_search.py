@@ -1,7 +1,8 @@
 """Whole searches of the demo, as a user runs them: through the command line, with real children.
 
 The workload is as small as it can be (two prompts, two steps): what is tested is what a search does, not what it finds.
-Searches that are killed, stopped or given another environment run in a process of their own, the others in this one.
+Searches that are killed, stopped or given another environment run in a process of their own, the others in this one,
+with children that are forked (searches.py).
 """
 
 import html
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import plugin
 import pytest
 from PIL import Image
+from programs import run_program
 from searches import REQUESTED, command_here
 
 import autotune
@@ -50,8 +53,24 @@ SPACE = "\n".join(
 )
 
 
+# A search in a process of its own whose runs of a confirmation are forked, too: new interpreters take most of its time.
+ALL_FORKED = """
+import sys
+sys.path.append({tests!r})
+from searches import forked_children
+from autotune.cli import main
+with forked_children():
+    main()
+"""
+
+
 def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "autotune.cli", *map(str, words)]
+
+
+def all_forked(*words: object) -> list[str]:
+    code = ALL_FORKED.format(tests=str(Path(__file__).parents[1]))
+    return [sys.executable, "-c", code, *map(str, words)]
 
 
 def fresh(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -127,7 +146,7 @@ def test_every_trial_can_be_looked_into_and_rerun_by_hand(study: Path) -> None:
     found = {path.name for path in place.iterdir()}
     assert {"job.json", "outcome.json", "trial.json", "log.txt", "images", "score"} <= found
     (place / "outcome.json").unlink()
-    done = subprocess.run([sys.executable, "-m", "autotune.worker", place], capture_output=True, check=False)
+    done = run_program("-m", "autotune.worker", place)
     assert done.returncode == 0, done.stderr
     assert len(json.loads((place / "outcome.json").read_text())["result"]["latency_samples_s"]) >= 5
 
@@ -336,7 +355,7 @@ def test_a_search_goes_on_after_ctrl_c_after_sigterm_and_after_a_kill_while_it_c
     words = ["search", *small(files)[:-1], space, "--steps", "8", "--study", folder, "--budget", "2"]
     words += ["--max-quality-drop", "999", "--confirm-rounds", "2", "--confirm-pairs", "0"]
     for how, code, word in ((signal.SIGINT, STOPPED, "stopped"), (signal.SIGTERM, TERMINATED, "ended by SIGTERM")):
-        search = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        search = subprocess.Popen(all_forked(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         begun(StudyFolder(folder).trial(1))
         search.send_signal(how)
         out, err = search.communicate(timeout=60)
@@ -348,7 +367,7 @@ def test_a_search_goes_on_after_ctrl_c_after_sigterm_and_after_a_kill_while_it_c
         assert len(read_trials(StudyFolder(folder))) == 1
         shutil.rmtree(StudyFolder(folder).trial(1))  # so that the next search is seen to begin it
 
-    search = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    search = subprocess.Popen(all_forked(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rounds = folder / "confirm" / "0001"
     begun(*(rounds / f"round-2-trial-{number}" for number in (0, 1)))
     os.kill(search.pid, signal.SIGKILL)
@@ -366,16 +385,22 @@ def test_a_search_goes_on_after_ctrl_c_after_sigterm_and_after_a_kill_while_it_c
 def test_a_trial_killed_by_somebody_else_is_run_again_and_not_held_against_the_config(
     files: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "disturbed"
-    words = command("search", *small(files), "--study", folder, "--budget", "1")
-    search = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    place = started(folder, 0)
-    deadline = time.monotonic() + 300
-    while not (children := [pid for pid in marked(mark_of(place, search.pid)) if leads_a_group(pid)]):
-        assert time.monotonic() < deadline
-    os.kill(children[0], signal.SIGKILL)
-    _, err = search.communicate(timeout=300)
-    assert search.returncode == 0, err
+    folder, killed = tmp_path / "disturbed", list[int]()
+
+    def kill() -> None:
+        place = started(folder, 0)
+        deadline = time.monotonic() + 300
+        while not (children := [pid for pid in marked(mark_of(place, os.getpid())) if leads_a_group(pid)]):
+            assert time.monotonic() < deadline
+        os.kill(children[0], signal.SIGKILL)
+        killed.append(children[0])
+
+    somebody = threading.Thread(target=kill)
+    somebody.start()
+    done = command_here("search", *small(files), "--study", folder, "--budget", "1")
+    somebody.join()
+    assert done.returncode == 0, done.stderr
+    assert len(killed) == 1
     assert not isinstance(read_trials(StudyFolder(folder))[0].outcome, Failure)
 
 
