@@ -169,8 +169,8 @@ Workloads = Annotated[
     list[str] | None,
     typer.Option(
         "--workload",
-        help="WIDTHxHEIGHT[@BATCH], instead of --size and --batch. Give several to time every config at each; pictures "
-        "are judged at the first.",
+        help="WIDTHxHEIGHT or WIDTHxHEIGHT@BATCH, instead of --size and --batch. Give several to time every config at "
+        "each; pictures are judged at the first.",
     ),
 ]
 

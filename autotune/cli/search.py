@@ -1,5 +1,6 @@
 """Commands that tune: search (find the best config), ladder (measure a published recipe rung by rung)."""
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import end_early, resumable
-from autotune.cli.grouped import grouped
+from autotune.cli.grouped import grouped, in_panels
 from autotune.cli.options import (
     Address,
     Baseline,
@@ -37,8 +38,21 @@ from autotune.cli.options import (
     read_isolation,
 )
 
+PANELS = {  # of the help of `search`, below the options that a first search needs
+    "What is loaded": [field.name for field in dataclasses.fields(Model) if field.name != "pipeline"],
+    "How it is called": [
+        *(field.name for field in dataclasses.fields(Call)),
+        *("prompts", "image", "mask", "control_image", "workload", "seed"),
+    ],
+    "The search space": ["space", "fix", "exclude", "lora_later", "ip_adapter_later", "baseline"],
+    "The goal": ["max_ram", "max_latency", "max_worst_place", "minimise", "scorer"],
+    "The trials": ["sampler", "warm_start", "reuse", "timeout", "isolation", "workers", "address"],
+    "The confirmation": ["confirm_rounds", "confirm_pairs"],
+}
+
 
 @app.command()
+@in_panels(PANELS)
 @grouped
 def search(
     model: Model,

@@ -1,5 +1,6 @@
 """Options of earlier versions keep working, and what several commands share means the same in each."""
 
+import re
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from autotune.cli import app
 from autotune.cli.options import Call, Model
+from autotune.cli.search import PANELS
 
 REUSE = [
     ([], True),
@@ -51,6 +53,30 @@ def test_thrift_is_another_name_of_reuse(
     done = CliRunner().invoke(app, [*command, *words])
     assert done.exit_code == 0, done.output
     assert called["reuse"] is reuse
+
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined] # a group: it has them
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_shows_each_option_with_all_its_words(command: str) -> None:
+    """What stands in square brackets is markup to the library that prints it, and is gone."""
+    wide = {"COLUMNS": "600", "TERMINAL_WIDTH": "600"}
+    words = CliRunner().invoke(app, [command, "--help"], env=wide).output.split()
+    shown = " ".join(word for word in words if word not in "│─")
+    for option in COMMANDS[command].params:
+        if option.param_type_name == "option" and not option.hidden:
+            assert " ".join(option.help.split()) in shown, option.name
+
+
+def test_the_first_panel_of_a_search_is_what_a_first_search_needs() -> None:
+    shown = CliRunner().invoke(app, ["search", "--help"], env={"COLUMNS": "100", "TERMINAL_WIDTH": "100"}).output
+    first, *others = shown.split("╭─ ")[1:]
+    assert re.findall(r"│ (--[a-z-]+)", first) == [
+        *("--pipeline", "--budget", "--study", "--time-budget", "--max-vram", "--max-quality-drop", "--quick"),
+        *("--device", "--json", "--help"),
+    ]
+    assert [panel.split(" ─")[0] for panel in others] == list(PANELS)
 
 
 @pytest.mark.parametrize("command", ["search", "replay"])
