@@ -82,7 +82,8 @@ def fit_table(target: Target, memory_bytes: int) -> RenderableType:
     for row in rows:
         cells = [_cell(row.needed.get(how), memory_bytes) for how in _offloads(target)]
         table.add_row(_stored_as(row, target).replace("=", "=\n"), *cells)
-    return Group(table, *(f"no figures for {name}: {why}" for name, why in faults.items()))
+    alike = {why: [name for name in faults if faults[name] == why] for why in faults.values()}
+    return Group(table, *(f"no figures for {', '.join(names)}: {why}" for why, names in alike.items()))
 
 
 def _stored_as(row: Row, target: Target) -> str:
