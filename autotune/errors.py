@@ -27,6 +27,11 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
+def cause(error: Exception) -> str:
+    """What the system says of a file, such as "Permission denied": without a number, and without the path again."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def one_line(text: str) -> str:
     """The text as a terminal can show it: what is not printable is escaped, and endless words are cut."""
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

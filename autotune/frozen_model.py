@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
-from autotune.errors import LONGEST_SHOWN, UserError
+from autotune.errors import LONGEST_SHOWN, UserError, cause
 
 MOST_TOML_BYTES = 2**18  # a space file has 3 KB
 MOST_DOTS = 1000  # of a line: a list of numbers, one for each step of a call, has as many
@@ -104,7 +104,7 @@ def read_json(path: Path, what: str, *, most_bytes: int = MOST_BYTES) -> Any:
     except IsADirectoryError:
         raise UserError(f"{what} {str(path)!r} is a folder: name the file in it.") from None
     except OSError as error:
-        raise UserError(f"{what} {str(path)!r} can't be read: {error}.") from None
+        raise UserError(f"{what} {str(path)!r} can't be read: {cause(error)}.") from None
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError:

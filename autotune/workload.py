@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from autotune.errors import UserError, shown
+from autotune.errors import UserError, cause, shown
 from autotune.frozen_model import FrozenModel, absolute, read_text, read_toml
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def read_prompts(path: Path) -> Prompts:
     try:
         text = read_text(path)
     except OSError as error:
-        raise UserError(f"the prompts file {str(path)!r} can't be read: {error}.") from None
+        raise UserError(f"the prompts file {str(path)!r} can't be read: {cause(error)}.") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     kept = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not kept:
@@ -242,7 +242,7 @@ def open_picture(path: Path, what: str) -> "Image":
     except UnidentifiedImageError:
         raise UserError(f"the {what} is in no image format that Pillow reads.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"the {what} can't be read: {error}.") from None
+        raise UserError(f"the {what} can't be read: {cause(error)}.") from None
 
 
 def digest_of(image: "Image") -> str:
@@ -348,7 +348,7 @@ def _read_call_file(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"the file {str(path)!r} of --call can't be read: {error}.") from None
+        raise UserError(f"the file {str(path)!r} of --call can't be read: {cause(error)}.") from None
 
 
 def request_workload(

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError, cause, nearest
 from autotune.execution.isolate import ChildHeld
 from autotune.frozen_model import FrozenModel, read_json, read_toml, write_json
 from autotune.study.record import read_trials
@@ -92,7 +92,7 @@ def read_plan(path: Path) -> Plan:
     except FileNotFoundError:
         raise UserError(f"there is no plan {str(path)!r}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"the plan {str(path)!r} can't be read: {error}.") from None
+        raise UserError(f"the plan {str(path)!r} can't be read: {cause(error)}.") from None
     unknown = next((name for name in data if name not in ("search", *TABLES)), None)
     if unknown is not None:
         raise UserError(f"the plan {str(path)!r} has {unknown!r}: {nearest(unknown, ('search', *TABLES))}")

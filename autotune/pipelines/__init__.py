@@ -201,9 +201,12 @@ def _named(word: str, weights: Weights) -> Pipeline:
     is_path = "/" in word and checkpoint.looks_like_path(word)
     if HUB_ID.fullmatch(word) and not is_path:
         return Pipeline(name=word, source=word, weights=weights, scorer=scorer)
+    if is_path:
+        raise UserError(
+            f"there is no folder or file {word!r}: give the path of one, a preset or a hub id (owner/name)."
+        )
     raise UserError(
-        f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder with a model_index.json"
-        f"{' (there is no such folder or file)' if is_path else ''}: "
+        f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder with a model_index.json: "
         f"{nearest(word, presets())}"
     )
 

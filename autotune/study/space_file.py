@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from autotune.config import Range, Value, read_range
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError, cause, nearest
 from autotune.frozen_model import FrozenModel, read_toml
 from autotune.knobs import check_value, find_knob
 
@@ -46,7 +46,7 @@ def read_space_file(path: Path) -> SpaceFile:
     except FileNotFoundError:
         raise UserError(f"there is no space file {str(path)!r}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{where} can't be read: {error}.") from None
+        raise UserError(f"{where} can't be read: {cause(error)}.") from None
     for key in data.keys() - TABLES:
         raise UserError(f"{where}: {key!r} is unknown, {nearest(key, TABLES)}")
     listed = _with_lists(data)

@@ -66,7 +66,7 @@ def test_a_folder_of_the_hub_s_cache_is_its_snapshot(sd: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("word", ["./owner/name", "../name", "a/b/c", "missing/model.safetensors", "name/"])
 def test_a_path_that_is_wrong_is_not_looked_up_on_the_hub(word: str) -> None:
-    with pytest.raises(UserError, match="there is no such folder or file"):
+    with pytest.raises(UserError, match="there is no folder or file"):
         resolve(word)
 
 
@@ -76,7 +76,7 @@ def test_a_relative_path_into_a_folder_that_exists_is_no_hub_id(
     monkeypatch.chdir(tmp_path)
     assert resolve("models/sdxl").source == "models/sdxl"
     (tmp_path / "models").mkdir()
-    with pytest.raises(UserError, match=r"unknown pipeline 'models/sdxl'.*there is no such folder or file"):
+    with pytest.raises(UserError, match="there is no folder or file 'models/sdxl'"):
         resolve("models/sdxl")
 
 

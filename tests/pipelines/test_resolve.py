@@ -102,10 +102,6 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
             "did you mean 'sd15'?",
         ),
         ("flux", "did you mean 'flux-dev'?"),
-        ("/no/such/folder", "known: chroma, demo,"),
-        ("./no-such-folder", "known: chroma, demo,"),
-        ("../no-such-folder", "known: chroma, demo,"),
-        ("a/b/c", "known: chroma, demo,"),
         ("a b/c", "known: chroma, demo,"),
     ],
 )
@@ -116,6 +112,12 @@ def test_a_word_that_names_nothing_is_answered_with_the_nearest_preset(word: str
         f"unknown pipeline {word!r}, neither a preset, a hub id (owner/name) nor a folder"
     )
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["/no/such/folder", "./no-such-folder", "../no-such-folder", "a/b/c"])
+def test_a_path_to_nothing_is_not_answered_with_presets(word: str) -> None:
+    with pytest.raises(UserError, match=f"^there is no folder or file '{word}': give"):
+        resolve(word)
 
 
 def test_a_task_a_controlnet_and_a_lora_can_be_asked_for_on_top_of_any_pipeline(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from autotune.config import Config, Value
-from autotune.errors import UserError, nearest
+from autotune.errors import UserError, cause, nearest
 from autotune.frozen_model import FrozenModel, read_toml
 from autotune.knobs import check_value
 from autotune.research import published
@@ -117,7 +117,7 @@ def read_recipe_file(path: Path) -> LadderRecipe:
     except FileNotFoundError:
         raise UserError(f"there is no recipe {str(path)!r}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{what} can't be read: {error}.") from None
+        raise UserError(f"{what} can't be read: {cause(error)}.") from None
     known = LadderRecipe.model_fields.keys() - {"name"}
     for key in data.keys() - known:
         raise UserError(f"{what}: {key!r} is unknown, {nearest(key, sorted(known))}")
