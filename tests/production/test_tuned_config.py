@@ -191,7 +191,7 @@ def test_a_field_too_many_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "there is no config" in refusal(tmp_path / "gone.json")
     (tmp_path / "best.json").mkdir()
-    assert "can't be read" in refusal(tmp_path / "best.json")
+    assert "is a folder: name the file in it" in refusal(tmp_path / "best.json")
 
 
 def test_a_file_of_bytes_is_refused(tmp_path: Path) -> None:

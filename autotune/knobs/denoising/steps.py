@@ -24,8 +24,6 @@ def also(value: Value) -> bool:
 def why_not(value: Value, target: Target) -> str | None:
     if value == target.workload.steps:
         return "is the workload's number of steps"
-    if isinstance(value, int) and value > target.workload.steps:
-        return f"is more than the {target.workload.steps} steps of the workload (--steps)"
     if isinstance(value, int) and target.steps_run_of(value) < 1:
         given = target.pipeline.known.default_strength if target.strength is None else target.strength
         return f"leaves no step at strength {given:g}"
