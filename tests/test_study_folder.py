@@ -75,7 +75,7 @@ def test_a_file_that_is_not_json_is_refused_by_its_name(tmp_path: Path, content:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no config at '.*gone\.json'"):
         read_json(tmp_path / "gone.json", "config")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="is a folder: name the file in it"):
         read_json(tmp_path, "config")
 
 

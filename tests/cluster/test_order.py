@@ -171,7 +171,7 @@ def test_a_number_of_workers_that_is_none_is_refused(word: str | int) -> None:
 
 def test_without_ray_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.cluster.open.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'diffusers-autotune\[ray\]'"), open_team(2, "host:6379", "cpu"):
+    with pytest.raises(UserError, match=r"pip install 'ray\[client\]>="), open_team(2, "host:6379", "cpu"):
         pass
     with open_team(None, None, "cpu") as team:
         assert team is None
