@@ -104,5 +104,5 @@ def test_without_pyarrow_parquet_is_refused_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'diffusers-autotune\[research\]'"):
+    with pytest.raises(UserError, match=r"pip install 'pyarrow>=21'"):
         write_parquet([], tmp_path / "table.parquet")
