@@ -123,7 +123,7 @@ def search(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Time fewer calls, confirm with 3 rounds and 32 pairs. The result says so."),
+        typer.Option("--quick", help="Time fewer calls, confirm with 3 to 6 rounds and 32 pairs. The result says so."),
     ] = False,
     scorer: Scorer = None,
     device: DeviceName = None,

@@ -36,9 +36,9 @@ class Rounds:
         self.failed: Side | None = None
         self._round: dict[Side, Measurement] = {}
 
-    def measure(self, *, least: int, most: int | None) -> list[Pair] | Failure:
+    def measure(self, *, least: int, most: int | None = None, to_be_told: float | None = None) -> list[Pair] | Failure:
         """Pairs of measurements, see interleave(), or the first failure. Raises UserError as Runner.run() does."""
-        return interleave(self._side, least=least, most=most)
+        return interleave(self._side, least=least, most=most, to_be_told=to_be_told)
 
     def _side(self, index: int, side: Side) -> Measurement | Failure:
         if index == len(self.cards):

@@ -46,6 +46,10 @@ class Verdict(FrozenModel):
         half = math.log(self.high / self.low) / 2
         return half <= abs(math.log(self.speedup)) / CLEAR or (half <= PRECISE and self.pairs >= PRECISE_PAIRS)
 
+    def would_tell(self, speedup: float) -> bool:
+        """Is the interval so narrow that around this speedup it would not reach 1? Where it lies is not looked at."""
+        return math.log(self.high / self.low) / 2 < abs(math.log(speedup))
+
     def words(self, whose: str, more: str = "") -> str:
         """ "1.23x the baseline's speed (95 % interval 1.20 to 1.26, 3 interleaved rounds)", or that there is none.
 

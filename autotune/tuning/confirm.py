@@ -35,6 +35,7 @@ from autotune.workload import Workload
 CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
 PAIRS = 128  # of pictures: with a usual spread they show a drop of 0.18 CLIP points
 QUICK_ROUNDS, QUICK_PAIRS = 3, 32  # of two rounds, an interval is too wide to call a pick faster
+QUICK_TIMES = 2  # rounds at most, as a multiple, where the machine is so noisy that three tell nothing
 LEAST_DRAWING_S = 600.0  # drawing the pictures of a confirmation may take this long, however short the search was
 
 
@@ -44,7 +45,7 @@ class ConfirmationPlan:
 
     rounds: int = 3  # at least; 0: no confirmation
     pairs: int | None = None  # of pictures; None: PAIRS, or fewer where these would take longer than the search
-    quick: bool = False  # QUICK_ROUNDS and QUICK_PAIRS at most; said in the result
+    quick: bool = False  # as few as may tell the pick from the baseline; said in the result
 
     def __post_init__(self) -> None:
         if self.rounds == 1:
@@ -167,7 +168,7 @@ class Confirmer:
             return found
         kept = self.folder.confirmation(trial.number)
         began, rounds = time.monotonic(), self._rounds(trial, self.runner, kept.parent)
-        pairs = self._measure(rounds)
+        pairs = self._measure(rounds, trial)
         if isinstance(pairs, Failure):
             return None
         confirmation, took_s = self._confirmation(pairs), time.monotonic() - began
@@ -200,7 +201,7 @@ class Confirmer:
         parent = self.folder.confirmation(trial.number).parent / "second-card"
         rounds = self._rounds(trial, second, parent, on_second_card=True)
         try:
-            pairs = self._measure(rounds)
+            pairs = self._measure(rounds, trial)
         except UserError as error:  # its card is lost, or the cluster
             return self._not_on(second, str(error))
         if isinstance(pairs, Failure):
@@ -228,8 +229,15 @@ class Confirmer:
 
         return Rounds(runner, sides, parent, self.study.trials, begin)
 
-    def _measure(self, rounds: Rounds) -> list[Pair] | Failure:
-        return rounds.measure(least=self.plan.rounds, most=self.plan.rounds if self.plan.quick else None)
+    def _measure(self, rounds: Rounds, trial: Trial) -> list[Pair] | Failure:
+        """A quick one ends where its interval would tell the trial's first speedup from none."""
+        if not self.plan.quick:
+            return rounds.measure(least=self.plan.rounds)
+        first, baseline = trial.measured, self.study.baseline.measured
+        assert first is not None
+        assert baseline is not None
+        speedup = baseline.latency_s * trial.drift / first.latency_s
+        return rounds.measure(least=self.plan.rounds, most=QUICK_TIMES * self.plan.rounds, to_be_told=speedup)
 
     def _confirmation(self, pairs: list[Pair]) -> Confirmation:
         shapes = self.study.record.target.workload.shapes

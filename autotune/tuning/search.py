@@ -208,7 +208,7 @@ def search(
     The confirmation, always timed in spawned processes:
     confirm_rounds    measure the pick and the baseline again at least this often; 0: export the first figures
     confirm_pairs     compare their pictures over this many prompts and seeds; None: up to 128, as time allows
-    quick             trials time fewer calls, and the pick is confirmed with 3 rounds and 32 pairs at most; the result
+    quick             trials time fewer calls, and the pick is confirmed with 3 to 6 rounds and 32 pairs; the result
                       says so. Called again without it, the pick is confirmed with full care
 
     The study:

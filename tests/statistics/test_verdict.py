@@ -123,3 +123,11 @@ def test_absurd_latencies_of_a_file_overflow_nothing() -> None:
     found = judge((1e7, 1e7), (5e-324, 5e-324))
     assert found.word == "FASTER"
     assert 1 < found.low <= found.speedup <= found.high < float("inf")
+
+
+def test_whether_a_speedup_would_be_told_depends_on_the_width_alone() -> None:
+    narrow, wide = judge([1.0, 1.0, 1.0], [0.5, 0.52, 0.48]), judge([1.0, 1.0, 1.0], [0.5, 0.7, 0.36])
+    for speedup in (2.0, 0.5):
+        assert narrow.would_tell(speedup)
+        assert not wide.would_tell(speedup)
+    assert not narrow.would_tell(1.0)

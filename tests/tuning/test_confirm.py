@@ -419,6 +419,29 @@ def test_fewer_pairs_than_usual_are_said_to_be_fewer(tmp_path: Path) -> None:
     assert (confirmation.quality.drop.n, confirmation.quality.shortened_from) == (11, PAIRS)
 
 
+@pytest.mark.parametrize(("first_s", "rounds"), [(0.55, 4), (0.9, 6)], ids=["told by four", "told by none"])
+def test_a_quick_confirmation_takes_more_rounds_where_noise_would_hide_the_first_speedup(
+    tmp_path: Path, first_s: float, rounds: int
+) -> None:
+    """A machine whose speed changes from process to process: three rounds reach from 0.9 to 4 times the speed."""
+
+    class Unsteady(Again):
+        seen = iter((0.29, 0.38, 0.21, 0.28, 0.31, 0.30))
+
+        def run(self, place: Path, config: Config, **more: Any) -> Measurement | Failure:
+            self.truth[complete(FASTER)] = next(self.seen) if config == complete(FASTER) else 0.0
+            return super().run(place, config, **more)
+
+    runner = Unsteady({complete({}): 0.55, complete(FASTER): 0.0})
+    quick, _ = confirmer(tmp_path, runner, pairs=0, quick=True)
+    quick.study.tell(measured(0, CONFIGS[0], latency_s=1.0))
+    quick.study.tell(measured(1, FASTER, latency_s=first_s))
+    best, confirmation = quick.best()
+    assert best.number == 1
+    assert confirmation is not None
+    assert len(confirmation.tuned_latency_s) == rounds
+
+
 def test_a_quick_confirmation_says_so_and_goes_on_where_full_care_is_asked_for(tmp_path: Path) -> None:
     again = Again({complete({}): 1.0, complete(FAST): 0.8, complete(FASTER): 0.5})
     quick, _ = confirmer(tmp_path, again, pairs=None, quick=True)
