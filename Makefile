@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 .PHONY: demo check test all-pipelines test-browser docs screenshots showcase gpu gpu-summary lint clean
 
 demo: $(VENV)/installed  ## the main job on the pipeline that ships with autotune; run again, it continues
-	$(RUN) -m autotune.cli search --pipeline demo --budget 5 --study demo-study --quick
+	$(RUN) -m autotune.cli search --pipeline demo --budget 4 --study demo-study --quick
 
 check: $(VENV)/installed  ## before every commit, in under 20 s: format, lint, types, the order of the rooms, the listings
 	$(RUN) -m ruff format --check --quiet .
