@@ -73,9 +73,9 @@ class Runner:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
         self.interpreter, self.timing_s = interpreter, timing_s
+        self.drawing = drawing or isolation
         if interpreter is not None:
-            self.isolation = "spawn"
-        self.drawing = drawing or self.isolation
+            self.isolation = self.drawing = "spawn"
         self._in_graphs: set[str] = set()  # knobs that change the compiled graphs although they declare that they don't
 
     def run(

@@ -177,7 +177,6 @@ class Confirmer:
             if isinstance(quality, Failure):
                 return None
             beside = self._beside_single(trial)
-            isolate.close()  # drawing may fork processes: their server does not stay while calls are timed
             second = self._on_second_card(trial, rounds.cards, took_s)
             if isinstance(second, Failure):
                 return None
@@ -231,6 +230,7 @@ class Confirmer:
 
     def _measure(self, rounds: Rounds, trial: Trial) -> list[Pair] | Failure:
         """A quick one ends where its interval would tell the trial's first speedup from none."""
+        isolate.close()  # drawing may have forked processes: their server does not stay while calls are timed
         if not self.plan.quick:
             return rounds.measure(least=self.plan.rounds)
         first, baseline = trial.measured, self.study.baseline.measured
