@@ -71,7 +71,7 @@ class Traits(FrozenModel):
     attention_processors: tuple[str, ...] = ()  # the class names of the denoiser's, without repeats
     dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
     caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline; of an earlier version's probe
-    block_caches: tuple[str, ...] = ()  # diffusers' caches that reuse blocks in this pipeline, see rehearsal/caches.py
+    block_caches: tuple[str, ...] = ()  # caches that reuse blocks in this pipeline, see rehearsal/caches.py
     scheduler_class: str = ""
     compatible_schedulers: tuple[Identifier, ...] = ()
     flow_matching: bool = False

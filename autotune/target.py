@@ -42,6 +42,10 @@ class Target(FrozenModel):
         """The same of a call with this number of steps, at the workload's strength."""
         return self.pipeline.known.steps_that_run(steps, self.strength)
 
+    def with_steps(self, steps: int) -> "Target":
+        """This target with another number of steps a call."""
+        return self.model_copy(update={"workload": self.workload.model_copy(update={"steps": steps})})
+
     @property
     def strength(self) -> float | None:
         """How much of the starting picture is drawn anew; None: the call's default."""

@@ -13,9 +13,9 @@ from autotune.target import CANT_BE_IMPORTED
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
 # Production may lack these: what needs them falls back.
-OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache", "bitsandbytes", "optimum-quanto")
+OF_SETTINGS = ("torchao", "tomesd", "peft", "DeepCache", "cache-dit", "bitsandbytes", "optimum-quanto")
 # Where the settings' functions are, if not in the package itself.
-MODULES = {"torchao": "torchao.quantization", "optimum-quanto": "optimum.quanto"}
+MODULES = {"torchao": "torchao.quantization", "optimum-quanto": "optimum.quanto", "cache-dit": "cache_dit"}
 OPTIONAL = ("xformers", "flash-attn", "flash-attn-3", "sageattention", "kernels")  # attention kernels of other packages
 
 

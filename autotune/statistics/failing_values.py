@@ -1,7 +1,7 @@
 """Failing values: those of which every trial has failed for the same reason, so that none is tried again."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from autotune.config import Value
 from autotune.frozen_model import FrozenModel
@@ -9,7 +9,7 @@ from autotune.trial import NOT_THE_CONFIG, Cause, Failure, Trial
 
 FAILURES = 2  # for the same reason, after which a value is not tried again
 # Causes for which more than one value of the config is to blame, as another value of another knob would make room or
-# save time, and those that say nothing of the config. A value without effect leaves the space at once.
+# save time, those that say nothing of the config, and the one that names the value itself.
 NOT_ONE_VALUE: frozenset[Cause] = NOT_THE_CONFIG | {"out_of_memory", "timeout", "environment", "no_effect", "bad_input"}
 VARYING = re.compile(r"0x[0-9a-f]+|(?<!\w)(/[\w.@+-]+)+|\d+([.,]\d+)*(e[-+]?\d+)?", re.IGNORECASE)
 
@@ -53,12 +53,16 @@ def failing_values(
         outcome, alike = failed[0].outcome if failed else None, len({_kind(trial) for trial in failed}) == 1
         if not alike or not isinstance(outcome, Failure):
             continue
-        others = set.intersection(*(set(trial.values.items()) for trial in failed)) - plain - {(knob, value)}
-        if not others and len(failed) >= FAILURES:
+        if not in_common(failed, plain | {(knob, value)}) and len(failed) >= FAILURES:
             numbers = tuple(trial.number for trial in failed)
             of = outcome.cause, outcome.reason
             found.append(FailingValue(knob=knob, value=value, trials=numbers, cause=of[0], reason=of[1]))
     return found
+
+
+def in_common(trials: Sequence[Trial], plain: Set[tuple[str, Value]]) -> Set[tuple[str, Value]]:
+    """The (knob, value) pairs, but for these, that all of the trials have: each may be why they ended as they did."""
+    return set.intersection(*(set(trial.values.items()) for trial in trials)) - plain
 
 
 def _kind(trial: Trial) -> tuple[str, str] | None:

@@ -9,14 +9,14 @@ import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from autotune.building.changes import objection
 from autotune.config import Config, Range, Value
 from autotune.errors import UserError
 from autotune.knob import Change, Knob
 from autotune.knobs import active_part, all_knobs, check_value, complete, find_knob
-from autotune.statistics.failing_values import FailingValue, failing_values
+from autotune.statistics.failing_values import FailingValue, failing_values, in_common
 from autotune.study.space_file import SpaceFile
 from autotune.target import Target
 from autotune.trial import Failure, Trial
@@ -46,7 +46,7 @@ class SearchSpace:
         ranges: Mapping[str, tuple[Range, ...]] | None = None,
     ) -> None:
         self.target, self.later = target, tuple(later)
-        self._reasons: dict[tuple[str, type, Value], str | None] = {}
+        self._reasons: dict[tuple[str, type, Value, Value | None], str | None] = {}
         self.impossible: dict[tuple[str, Value], str] = {}
         self.values: dict[str, tuple[Value, ...]] = {}
         for name, values in offered.items():
@@ -84,11 +84,15 @@ class SearchSpace:
         """Is this value listed, or in a range of the knob?"""
         return value in self.values.get(name, ()) or any(value in each for each in self.ranges.get(name, ()))
 
-    def _why_not(self, name: str, value: Value) -> str | None:
-        """Why this value is not available, asked once for each value. 1, 1.0 and True are three values."""
-        key = (name, type(value), value)
+    def _why_not(self, name: str, value: Value, steps: Value | None = None) -> str | None:
+        """Why this value is not available, asked once for each value. 1, 1.0 and True are three values.
+
+        steps  of a call, where the config has other ones than the workload: a cache may need more of them
+        """
+        key = (name, type(value), value, steps)
         if key not in self._reasons:
-            self._reasons[key] = find_knob(name).why_not(value, self.target) or self._undone(name, value)
+            target = self.target.with_steps(steps) if isinstance(steps, int) and name != "steps" else self.target
+            self._reasons[key] = find_knob(name).why_not(value, target) or self._undone(name, value)
         return self._reasons[key]
 
     def _undone(self, name: str, value: Value) -> str | None:
@@ -115,7 +119,7 @@ class SearchSpace:
     def objection(self, config: Config) -> str | None:
         """Why this config is not to be tried here; None: it is allowed."""
         for name, value in config.items():
-            why = self.impossible.get((name, value)) or self._why_not(name, value)
+            why = self.impossible.get((name, value)) or self._why_not(name, value, config.get("steps"))
             if why:
                 return f"{name}={value}: {why}"
             if (name, value) in self.dropped:
@@ -126,20 +130,36 @@ class SearchSpace:
                 return why
         return None
 
-    def learn(self, trial: Trial, trials: Iterable[Trial]) -> None:
-        """Drop a value that had no effect in this trial, unless another one of the trials was measured with it.
+    def learn(self, trial: Trial, trials: Sequence[Trial]) -> None:
+        """Drop values of this trial that all trials show to fail for the same reason, or to change nothing.
 
-        And drop values of this trial that have failed in every trial, for the same reason.
+        trials  of the study, this one among them; the baseline is the first
         """
-        if isinstance(trial.outcome, Failure) and trial.outcome.cause == "no_effect" and trial.outcome.knob:
-            name = trial.outcome.knob
-            value = trial.values[name]
-            if not any(t.measured and t.values.get(name) == value for t in trials):
-                self.no_effect.add((name, value))
-        elif isinstance(trial.outcome, Failure):
-            defaults = {name: knob.default for name, knob in all_knobs().items()}
-            found = failing_values(list(trials), defaults, among=trial)
-            self.failing |= {(one.knob, one.value): one for one in found}
+        if not isinstance(trial.outcome, Failure):
+            return
+        defaults = {name: knob.default for name, knob in all_knobs().items()}
+        found = failing_values(trials, defaults, among=trial)
+        self.failing |= {(one.knob, one.value): one for one in found}
+        name = trial.outcome.knob
+        if trial.outcome.cause == "no_effect" and name and self._never_acts(name, trial.values[name], trials):
+            self.no_effect.add((name, trial.values[name]))
+
+    def _never_acts(self, name: str, value: Value, trials: Sequence[Trial]) -> bool:
+        """Do the trials show that this value changes nothing here, whatever the other knobs have?
+
+        No trial was measured with it, and those in which it changed nothing have nothing else in common that could be
+        why: one step, to which guidance can't end earlier, says nothing about thirty. The knob that it modifies is not
+        asked: a value acts beside that one alone.
+        """
+        with_it = [trial for trial in trials if trial.values.get(name) == value]
+        idle = [t for t in with_it if isinstance(t.outcome, Failure) and t.outcome.cause == "no_effect"]
+        idle = [t for t in idle if isinstance(t.outcome, Failure) and t.outcome.knob == name]
+        if not idle or any(trial.measured for trial in with_it):
+            return False
+        carrier = find_knob(name).modifies
+        plain = {(knob.name, knob.default) for knob in all_knobs().values()} | {*trials[0].values.items()}
+        plain |= {(name, value), *((each, v) for trial in idle for each, v in trial.values.items() if each == carrier)}
+        return not in_common(idle, plain)
 
     @property
     def dropped(self) -> Set[tuple[str, Value]]:

@@ -96,6 +96,7 @@ def test_a_denoiser_that_is_called_twice_a_step_and_is_given_prompts_of_their_le
         "magcache",
         "pab",
         "fastercache",
+        "dbcache",
     }
     assert "sigmas" in seen["scheduler_faults"]["dpm++_2m"]
 

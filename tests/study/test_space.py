@@ -109,6 +109,17 @@ def test_a_value_outside_the_space_is_judged_by_the_same_rules() -> None:
     assert made.objection(complete({"steps": 7})) is None
 
 
+def test_values_are_judged_by_the_steps_of_the_config() -> None:
+    made = space()
+    one_step = "needs at least 2 steps, and a call has 1"
+    assert made.objection(complete({"steps": 1, "cache": "deepcache:3"})) == f"cache=deepcache:3: {one_step}"
+    assert made.objection(complete({"steps": 1, "guidance_cutoff": 0.6})) == (
+        "guidance_cutoff=0.6: a call of one step has no later step that could be unguided"
+    )
+    assert made.objection(complete({"steps": 2, "cache": "deepcache:3"})) is None
+    assert made.objection(complete({"steps": 2, "guidance_cutoff": 0.6})) is None
+
+
 def test_a_clash_is_an_objection() -> None:
     made = space()
     assert made.objection(complete({"attention": "vanilla", "qkv_fusion": True})) == (

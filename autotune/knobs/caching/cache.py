@@ -49,7 +49,7 @@ def why_not(value: Value, target: Target) -> str | None:
     steps = target.workload.steps
     why = method.why_not(target)
     if why is None and steps < method.steps:
-        why = f"needs at least {method.steps} steps; this workload has {steps}"
+        why = f"needs at least {method.steps} steps, and a call has {steps}"
     return why
 
 

@@ -1,4 +1,4 @@
-"""Caches: diffusers' caches of blocks in a denoiser: switched on, watched, and tried in a call without weights."""
+"""Caches: caches of a denoiser's blocks: diffusers' own switched on and watched, all tried in calls without weights."""
 
 import functools
 import inspect
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from autotune.pipelines import parts
+from autotune.pipelines.rehearsal.dual_blocks import ALWAYS, DualBlocks, is_installed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -193,31 +194,51 @@ def eager_configs() -> Mapping[str, Callable[[], Any]]:
     }
 
 
-def reusing(call: Callable[..., Any], config: Callable[[], Any]) -> bool:
-    """Does a cache of this configuration reuse anything in a rehearsed call, and does the call work with it?
+class Rehearsed(BlockCache):
+    """A cache of diffusers in a rehearsed call, whose latents have values in the first step alone."""
+
+    def __init__(self, denoiser: Any, config: Any) -> None:
+        super().__init__(denoiser, config)
+        self.clock = getattr(config, "current_timestep_callback", None)
+        for hook in self.hooks:
+            if getattr(hook, "raw_vision_callback", None) is not None:  # SeaCache compares latents of like devices
+                hook.raw_vision_callback = functools.partial(_without_values, hook.raw_vision_callback)
+
+    def begin(self, of_step: str, *, fresh: bool) -> None:
+        if isinstance(self.clock, HalfWay) and of_step == "0":
+            self.clock.first = fresh
+        super().begin(of_step, fresh=fresh)
+
+
+def rehearsable() -> Mapping[str, Callable[["DiffusionPipeline"], "Rehearsed | DualBlocks"]]:
+    """Method -> switches its cache on in a pipe, so that the second call of a denoiser reuses all that it can."""
+
+    def of_diffusers(config: Callable[[], Any]) -> Callable[["DiffusionPipeline"], Rehearsed]:
+        return lambda pipe: Rehearsed(parts.denoiser(pipe), config())
+
+    methods: dict[str, Any] = {name: of_diffusers(config) for name, config in eager_configs().items()}
+    return methods | ({"dbcache": lambda pipe: DualBlocks(pipe, ALWAYS)} if is_installed() else {})
+
+
+def reusing(call: Callable[..., Any], switch_on: Callable[["DiffusionPipeline"], "Rehearsed | DualBlocks"]) -> bool:
+    """Does a cache reuse anything in a rehearsed call, and does the call work with it?
 
     call  (change=) -> Seen, a rehearsed call of at least two steps
     """
     skipped: list[int] = []
 
-    def switch_on(stand_in: Any) -> None:
-        made = config()
-        cache, clock = BlockCache(parts.denoiser(stand_in), made), getattr(made, "current_timestep_callback", None)
+    def change(stand_in: Any) -> None:
+        cache = switch_on(stand_in)
         count_steps(stand_in)
-        for hook in cache.hooks:
-            if getattr(hook, "raw_vision_callback", None) is not None:  # SeaCache compares latents of like devices
-                hook.raw_vision_callback = functools.partial(_without_values, hook.raw_vision_callback)
         steps: list[Any] = []
 
         def before(*_: Any) -> None:
             step = step_of(stand_in.scheduler)
             steps.append(step)
             of_step = sum(step == other for other in steps) - 1
-            if isinstance(clock, HalfWay):
-                clock.first = step == steps[0]
             cache.begin(str(of_step), fresh=len(steps) == 1)
 
         parts.denoiser(stand_in).register_forward_pre_hook(before)
         parts.denoiser(stand_in).register_forward_hook(lambda *_: skipped.append(cache.skipped))
 
-    return call(change=switch_on).fault is None and any(skipped)
+    return call(change=change).fault is None and any(skipped)

@@ -10,7 +10,7 @@ import torch
 
 from autotune.pipeline import KeptOutput
 from autotune.pipelines import call, parts
-from autotune.pipelines.rehearsal.caches import eager_configs, reusing, tells_calls_apart
+from autotune.pipelines.rehearsal.caches import rehearsable, reusing, tells_calls_apart
 from autotune.pipelines.rehearsal.rehearse import rehearse
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import Seen
@@ -128,7 +128,7 @@ def _casting_fault(pipe: "DiffusionPipeline", make: MakeWorkload, plain: Seen, m
 
 
 def _block_caches(pipe: "DiffusionPipeline", make: MakeWorkload, memory: dict[Any, Any]) -> tuple[str, ...]:
-    """The caches of diffusers with which a call of the pipe works and reuses blocks."""
+    """The caches, of diffusers and cache-dit, with which a call of the pipe works and reuses blocks."""
     if not tells_calls_apart(pipe):
         return ()
     short = make(SHORT, guided=False)
@@ -136,7 +136,7 @@ def _block_caches(pipe: "DiffusionPipeline", make: MakeWorkload, memory: dict[An
         return ()
     remembered = _OfOthers(memory, parts.denoiser_name(pipe))
     call = functools.partial(rehearse, pipe, short, memory=remembered)
-    return tuple(name for name, config in eager_configs().items() if reusing(call, config))
+    return tuple(name for name, switch_on in rehearsable().items() if reusing(call, switch_on))
 
 
 class _OfOthers(dict[Any, Any]):

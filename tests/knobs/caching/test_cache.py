@@ -155,6 +155,9 @@ REUSING = [
     (FLUX, "pab:2"),
     (FLUX, "magcache:0.24"),
     (FLUX, "fastercache:3"),
+    (FLUX, "dbcache:0.9"),
+    ("StableDiffusion3Pipeline", "dbcache:0.9"),
+    ("PixArtSigmaPipeline", "dbcache:0.9"),
     ("StableDiffusion3Pipeline", "magcache:0.24"),
     ("StableDiffusion3Pipeline", "taylorseer:3"),
     ("StableDiffusion3Pipeline", "pab:2"),
@@ -213,7 +216,7 @@ def test_seacache_skips_where_the_latents_have_changed_little(root: Path) -> Non
     assert np.array_equal(*drawn)
 
 
-@pytest.mark.parametrize("value", ["taylorseer:3", "pab:2", "fastercache:3", "first_block:0.9"])
+@pytest.mark.parametrize("value", ["taylorseer:3", "pab:2", "fastercache:3", "first_block:0.9", "dbcache:0.9"])
 def test_the_calls_with_and_without_the_prompt_of_a_step_keep_their_own_outputs(value: str, root: Path) -> None:
     """Qwen-Image calls its transformer twice a step. With the outputs of one for both, the guidance would be lost."""
     folder = root / "QwenImagePipeline"
@@ -310,7 +313,12 @@ class PassOn(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("family", "value", "graphs"),
-    [("StableDiffusionPipeline", "deepcache:3", 2), (FLUX, LOOSE, 3), (FLUX, "taylorseer_lite:3", 3)],
+    [
+        ("StableDiffusionPipeline", "deepcache:3", 2),
+        (FLUX, LOOSE, 3),
+        (FLUX, "taylorseer_lite:3", 3),
+        (FLUX, "dbcache:0.9", 3),
+    ],
 )
 def test_it_goes_with_regional_compilation_in_whole_graphs(family: str, value: str, graphs: int, root: Path) -> None:
     """Inductor is left out: what Dynamo captures is all that matters here."""
@@ -362,6 +370,9 @@ def test_what_is_offered_to_whom(family: str, root: Path) -> None:
     assert first == (
         None if family in cached else f"diffusers' cache of this kind does not work with {kind} in {family}"
     )
+    assert KNOB.why_not("dbcache:0.12", target) == (
+        f"cache-dit has no adapter that works with {kind} in {family}" if family == "StableDiffusionPipeline" else None
+    )
     assert (KNOB.why_not("pab:2", target) is None) == (
         family != "StableDiffusionPipeline" or "pab" in traits.block_caches
     )
@@ -375,7 +386,7 @@ def test_what_is_offered_to_whom(family: str, root: Path) -> None:
 def test_a_single_step_has_nothing_to_reuse() -> None:
     target = make_target()
     target = target.model_copy(update={"workload": target.workload.model_copy(update={"steps": 1})})
-    assert KNOB.why_not("deepcache:3", target) == "needs at least 2 steps; this workload has 1"
+    assert KNOB.why_not("deepcache:3", target) == "needs at least 2 steps, and a call has 1"
     assert KNOB.why_not("none", target) is None
 
 
