@@ -70,6 +70,14 @@ def test_cache_dit_takes_nothing_of_a_unet_and_says_so() -> None:
         cache_dit.hand_on(tuned_for({"cache": "deepcache:3"}), "best.yaml")
 
 
+def test_cache_dit_is_not_told_a_number_of_blocks_that_only_the_model_says() -> None:
+    handed = cache_dit.hand_on(
+        tuned_for({"cache": "dbcache:0.12", "attention": "sdpa_cudnn"}, **TRANSFORMER), "best.yaml"
+    )
+    assert missing(handed.left_out) == {"cache"}
+    assert "how many first blocks are computed depends on the model" in handed.text
+
+
 def test_sglang_takes_what_its_diffusers_backend_sets() -> None:
     values: dict[str, Value] = {"dtype": "bf16", "compile": "regional", "vae_tiling": True, "offload": "model"}
     tuned = tuned_for({**values, "cache": "first_block:0.08", "qkv_fusion": True}, **TRANSFORMER)

@@ -46,6 +46,11 @@ def hand_on(tuned: TunedConfig, name: str) -> HandedOn:
 
 def _cache(settings: Settings, steps: int) -> dict[str, Scalar | dict[str, Scalar | list[str]]]:
     kind, _, number = str(settings.get("cache") or "").partition(":")
+    if kind == "dbcache":
+        settings.leave(
+            "cache", "how many first blocks are computed depends on the model, which this file does not know"
+        )
+        return {}
     if kind != "first_block":
         settings.leave("cache", "cache-dit has another method, with other pictures")
         return {}
