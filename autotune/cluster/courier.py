@@ -28,7 +28,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from autotune.cluster.parcel import pack, unpack
+from autotune.cluster.parcel import Listing, listing, pack, unpack
 from autotune.cluster.settings import Settings
 from autotune.frozen_model import read_json
 
@@ -50,7 +50,7 @@ class Courier:
             Any, tuple[int, int, Path]
         ] = {}  # the task's reference -> (ticket, card, folder of its files)
         self.failed: list[tuple[float, int, str]] = []  # when to tell, ticket, why
-        self.parcels: dict[str, Any] = {}  # folder -> its files in the object store
+        self.parcels: dict[str, tuple[Listing, Any]] = {}  # folder -> its files, which are in the object store
         module, _, name = settings.function.partition(":")
         function = getattr(importlib.import_module(module), name)
         needs = {"num_gpus": 1} if settings.resource == "GPU" else {"resources": {settings.resource: 1}}
@@ -111,12 +111,16 @@ class Courier:
 
     def give(self, ticket: int, card: int, order: str, folders: Sequence[str], to: str) -> None:
         """Start a task. `folders`: of the files that the order wants, on this machine."""
-        for folder in folders:
-            if folder not in self.parcels:
-                self.parcels[folder] = ray.put(pack(Path(folder)))
         strategy = PlacementGroupSchedulingStrategy(self.groups[card], placement_group_bundle_index=0)
-        reference = self.task.options(scheduling_strategy=strategy).remote(order, *map(self.parcels.get, folders))
+        reference = self.task.options(scheduling_strategy=strategy).remote(order, *map(self._parcel, folders))
         self.running[reference] = (ticket, card, Path(to))
+
+    def _parcel(self, folder: str) -> Any:
+        """The folder's files in Ray's store, put there once for as long as no file is new or has changed."""
+        found = listing(Path(folder))
+        if folder not in self.parcels or self.parcels[folder][0] != found:
+            self.parcels[folder] = found, ray.put(pack(Path(folder)))
+        return self.parcels[folder][1]
 
     def collect(self) -> None:
         """Write the files of tasks that have ended, and tell."""

@@ -68,7 +68,7 @@ class Order(FrozenModel):
     def wants(self) -> list[str]:
         """The folders of pictures that the run reads, relative to the study's."""
         source = self.reuse.source if self.reuse else None
-        judged = [self.reference] if self.draw or (self.pictures and self.place != self.reference) else []
+        judged = [self.reference] if (self.draw or self.pictures) and self.place != self.reference else []
         return [f"{folder}/images" for folder in (*judged, *([f"trials/{source.trial:04d}"] if source else []))]
 
 

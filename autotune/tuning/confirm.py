@@ -29,7 +29,7 @@ from autotune.study.pareto_front import keeps, pick_trial
 from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import NOT_THE_CONFIG, Failure, Trial
-from autotune.tuning.events import CardTold, Confirming
+from autotune.tuning.events import CardTold, Confirming, NotConfirmed
 from autotune.workload import Workload
 
 CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
@@ -64,7 +64,8 @@ class ConfirmationPlan:
 class Confirmer:
     """Chooses the trial that a study exports. With 0 rounds: the best one by its first figures.
 
-    held  a child can't be ended: no other is started, and what is on disk decides. None: none is held so far
+    held           a child can't be ended: no other is started, and what is on disk decides. None: none is held so far
+    not_confirmed  the candidates that did not hold up, each with the reason
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class Confirmer:
         study: Study,
         runner: Runner,
         plan: ConfirmationPlan,
-        listen: Callable[[Confirming | CardTold], None],
+        listen: Callable[[Confirming | NotConfirmed | CardTold], None],
         held: ChildHeld | None = None,
     ) -> None:
         self.folder, self.study, self.runner, self.plan, self.listen = folder, study, runner, plan, listen
         self.held = held
+        self.not_confirmed: list[NotConfirmed] = []
         self.goal = study.record.goal
 
     def best(self) -> tuple[Trial, Confirmation | None]:
@@ -94,10 +96,13 @@ class Confirmer:
             if self.plan.rounds == 0:
                 return best, None
             confirmation = self._confirm_unless_held(best)
-            if confirmation is not None and self._holds(best, confirmation):
+            why = self._why_not(best, confirmation)
+            if why is None and isinstance(confirmation, Confirmation):
                 return best, confirmation
             if confirmation is None and self.held is not None and self.held.config != best.config:
                 return best, None
+            self.not_confirmed.append(NotConfirmed(best, str(why)))
+            self.listen(self.not_confirmed[-1])
             rejected.add(best.number)
         return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.goal) else None), None
 
@@ -111,36 +116,47 @@ class Confirmer:
             )
         return best
 
-    def _holds(self, trial: Trial, confirmation: Confirmation) -> bool:
-        second = confirmation.second_card
-        slower = second is not None and second.verdict is not None and second.verdict.word == "SLOWER"
-        return self._is_as_fast(trial, confirmation) and self._is_as_good(confirmation) and not slower
+    def _why_not(self, trial: Trial, found: Confirmation | Failure | None) -> str | None:
+        """Why the trial is not to be exported, as a clause; None: it holds up."""
+        if found is None:
+            return "a child process can't be ended, so that nothing more is measured"
+        if isinstance(found, Failure):
+            return f"its confirmation failed ({found.cause}: {found.reason})"
+        second = found.second_card
+        if second is not None and second.verdict is not None and second.verdict.word == "SLOWER":
+            return "it is slower than the baseline on a second card"
+        return self._why_not_as_fast(trial, found) or self._why_not_as_good(found.quality)
 
-    def _is_as_fast(self, trial: Trial, confirmation: Confirmation) -> bool:
+    def _why_not_as_fast(self, trial: Trial, found: Confirmation) -> str | None:
         """Is the trial still within the latency limit, and still faster if it was faster at first?"""
-        each = list(confirmation.tuned_latency_at_s.values()) if self.goal.minimise == "each" else []
-        slowest_s = max(map(statistics.median, each or [confirmation.tuned_latency_s]))
+        each = list(found.tuned_latency_at_s.values()) if self.goal.minimise == "each" else []
+        slowest_s = max(map(statistics.median, each or [found.tuned_latency_s]))
         if self.goal.max_latency_s is not None and slowest_s > self.goal.max_latency_s:
-            return False
+            return f"a call takes {slowest_s:.3g} s, more than the limit of {self.goal.max_latency_s:g} s"
         first, baseline = trial.measured, self.study.baseline.measured
         assert first is not None
         assert baseline is not None
-        return confirmation.is_faster or first.latency_s / trial.drift >= baseline.latency_s
+        if found.is_faster or first.latency_s / trial.drift >= baseline.latency_s:
+            return None
+        verdict = found.verdict
+        speed = f"{verdict.speedup:.2f}x, {verdict.low:.2f} to {verdict.high:.2f}" if verdict else "too few rounds"
+        return f"it is not seen to be faster than the baseline ({speed})"
 
-    def _is_as_good(self, confirmation: Confirmation) -> bool:
+    def _why_not_as_good(self, quality: Quality | ConfirmedQuality | None) -> str | None:
         """Does its loss of quality keep the limit, by the one-sided 95 % bound, and the worst place of its pictures?"""
-        quality = confirmation.quality
         if quality is None:
-            return True
-        return not quality.drop.may_exceed(self.goal.max_quality_drop) and self._is_good_everywhere(quality)
-
-    def _is_good_everywhere(self, quality: Quality | ConfirmedQuality) -> bool:
-        """Does the worst place of the pictures keep its limit, if there is one?"""
+            return None
         worst, most = quality.worst_place_levels, self.goal.max_worst_place_levels
-        return worst is None or most is None or worst <= most
+        if worst is not None and most is not None and worst > most:
+            return f"a place of its pictures differs by {worst:.0f} levels, more than the limit of {most:g}"
+        limit = self.goal.max_quality_drop
+        if isinstance(quality, Quality) or not quality.drop.may_exceed(limit):
+            return None
+        upper = "too few pairs for a bound" if quality.drop.upper is None else f"up to {quality.drop.upper:.2f}"
+        return f"its quality drops by {quality.drop.mean:.2f} ({upper}), and the limit is {limit:g}"
 
-    def _confirm_unless_held(self, trial: Trial) -> Confirmation | None:
-        """As _confirm; while a child is held, only what is on disk. None where a run fails, or would be needed."""
+    def _confirm_unless_held(self, trial: Trial) -> Confirmation | Failure | None:
+        """As _confirm; while a child is held, only what is on disk. None where a run would be needed."""
         if self.held is not None:
             return self._confirmed(trial)
         try:
@@ -161,8 +177,8 @@ class Confirmer:
         lost = found.second_card is not None and found.second_card.fault is not None
         return (self.plan.quick or not found.quick) and not lost
 
-    def _confirm(self, trial: Trial) -> Confirmation | None:
-        """Measure the speed, then compare pictures. None where a run fails. What is on disk already is read."""
+    def _confirm(self, trial: Trial) -> Confirmation | Failure:
+        """Measure the speed, then compare pictures. What is on disk already is read."""
         found = self._confirmed(trial)
         if found is not None and self._is_whole(found):
             return found
@@ -170,16 +186,16 @@ class Confirmer:
         began, rounds = time.monotonic(), self._rounds(trial, self.runner, kept.parent)
         pairs = self._measure(rounds, trial)
         if isinstance(pairs, Failure):
-            return None
+            return pairs
         confirmation, took_s = self._confirmation(pairs), time.monotonic() - began
-        if self._is_as_fast(trial, confirmation):
+        if self._why_not_as_fast(trial, confirmation) is None:
             quality = self._draw_and_judge(trial)
             if isinstance(quality, Failure):
-                return None
+                return quality
             beside = self._beside_single(trial)
             second = self._on_second_card(trial, rounds.cards, took_s)
             if isinstance(second, Failure):
-                return None
+                return second
             more = {"quality": quality, "beside_single": beside, "second_card": second}
             confirmation = confirmation.model_copy(update=more)
         write_json(kept, confirmation.to_json())
@@ -318,9 +334,10 @@ class Confirmer:
         assert baseline is not None
         assert baseline.quality is not None
         loss = quality.loss(baseline.quality)
-        if loss <= self.goal.max_quality_drop and self._is_good_everywhere(quality):
-            return None
-        return Failure(cause="broken_output", reason=f"its own pictures lose {loss:.2f}, another trial's did not")
+        if loss > self.goal.max_quality_drop:
+            return Failure(cause="broken_output", reason=f"its own pictures lose {loss:.2f}, another trial's did not")
+        worse = self._why_not_as_good(quality)
+        return None if worse is None else Failure(cause="broken_output", reason=worse)
 
     def _drawn(self, trial: Trial, workload: Workload, place: Path, reference: Path) -> Quality | Failure:
         """The quality of the trial's pictures, drawn now unless the result is on disk."""

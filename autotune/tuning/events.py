@@ -99,6 +99,14 @@ class Confirming:
     on_second_card: bool = False  # of a search on several
 
 
+@dataclass(frozen=True)
+class NotConfirmed:
+    """A candidate for the export does not hold up where it is measured again, and the next best one is taken."""
+
+    trial: Trial
+    why: str  # a clause
+
+
 Event = (
     Probed
     | BaselineRejected
@@ -111,5 +119,6 @@ Event = (
     | CardTold
     | Skipped
     | Confirming
+    | NotConfirmed
 )
 Listener = Callable[[Event], None]

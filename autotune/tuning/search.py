@@ -45,7 +45,7 @@ from autotune.target import Target
 from autotune.trial import BaselineChoice, Trial
 from autotune.tuning.baseline import Baselines, untouched_words
 from autotune.tuning.confirm import ConfirmationPlan, Confirmer
-from autotune.tuning.events import BaselineChosen, BaselineRejected, Listener, Probed
+from autotune.tuning.events import BaselineChosen, BaselineRejected, Listener, NotConfirmed, Probed
 from autotune.tuning.explore import Explorer, Team
 from autotune.tuning.export import export, read_thumbnails
 from autotune.tuning.probe_space import PROMPTS_IN_SEARCH, default_prompts, default_space
@@ -74,6 +74,7 @@ class Result:
     exhausted: bool  # every config that the space allows was tried
     spread: float  # standard deviation of the baseline's latency from process to process, as a share
     noise_floor: NoiseFloor  # of SSIM: how far pictures of equal configs differ here
+    not_confirmed: tuple[NotConfirmed, ...] = ()  # better by their first figures, and not where measured again
     held: str | None = None  # the search ended early, because a child process can't be ended: what to do
 
 
@@ -318,7 +319,7 @@ def run(request: Request, listen: Listener) -> Result:
         tuned = export(record, best, study.baseline, confirmation, pictures)
         tuned.save(folder.best)
         shutil.rmtree(folder.cache, ignore_errors=True)
-        return _result(study, best, tuned, exhausted=exhausted, held=confirmer.held)
+        return _result(study, best, tuned, confirmer, exhausted=exhausted)
 
 
 def _probe(request: Request) -> Target:
@@ -462,7 +463,7 @@ def _agree(folder: StudyFolder, record: Record) -> Record:
     return old or record
 
 
-def _result(study: Study, best: Trial, tuned: TunedConfig, *, exhausted: bool, held: ChildHeld | None) -> Result:
+def _result(study: Study, best: Trial, tuned: TunedConfig, confirmer: Confirmer, *, exhausted: bool) -> Result:
     return Result(
         folder=study.folder.path,
         record=study.record,
@@ -473,5 +474,6 @@ def _result(study: Study, best: Trial, tuned: TunedConfig, *, exhausted: bool, h
         exhausted=exhausted,
         spread=process_spread(study.baseline, study.anchors),
         noise_floor=noise_floor(study.trials, study.anchors),
-        held=None if held is None else str(held),
+        not_confirmed=tuple(confirmer.not_confirmed),
+        held=None if confirmer.held is None else str(confirmer.held),
     )

@@ -13,7 +13,7 @@ from autotune.cluster import messenger, work
 from autotune.cluster.cards import off, off_words
 from autotune.cluster.open import choose_settings, open_team, read_workers
 from autotune.cluster.order import Order, make_order, needed
-from autotune.cluster.parcel import pack, unpack
+from autotune.cluster.parcel import listing, pack, unpack
 from autotune.devices import find_device
 from autotune.errors import UserError
 from autotune.execution.runner import Runner
@@ -59,6 +59,8 @@ def test_an_order_wants_the_pictures_that_it_reads_and_no_others(tmp_path: Path)
     assert order(tmp_path, reuse=Reuse(source=source)).wants == ["trials/0000/images", "trials/0005/images"]
     drawn = order(tmp_path, draw=make_target().workload, reference="confirm/0000/128-pairs")
     assert drawn.wants == ["confirm/0000/128-pairs/images"]
+    baseline = drawn.model_copy(update={"place": drawn.reference})
+    assert baseline.wants == [], "the baseline's are not drawn yet"
     assert Order.model_validate_json(drawn.model_dump_json()) == drawn
 
 
@@ -71,6 +73,11 @@ def test_a_parcel_is_the_folder_and_never_leaves_it(tmp_path: Path) -> None:
     unpack(parcel, tmp_path / "to")
     assert (tmp_path / "to" / "images" / "000.png").read_bytes() == b"\0picture"
     assert pack(tmp_path / "nothing") == {}
+    before = listing(tmp_path / "to")
+    assert before == listing(tmp_path / "to") != ()
+    assert listing(tmp_path / "nothing") == ()
+    (tmp_path / "to/images/001.png").write_bytes(b"another")
+    assert listing(tmp_path / "to") != before, "what was sent is not what is there now"
     for name in ("../x", "/tmp/x", "a/../../x"):
         with pytest.raises(ValueError, match="leads out"):
             unpack({name: b""}, tmp_path / "to")

@@ -1,5 +1,6 @@
 """The pick is measured and looked at again before it is exported: what does not hold up is not. No processes here."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from autotune.study.study import Study
 from autotune.study_folder import StudyFolder
 from autotune.trial import Cause, Failure, Trial
 from autotune.tuning.confirm import PAIRS, QUICK_PAIRS, QUICK_ROUNDS, ConfirmationPlan, Confirmer, more_pairs
-from autotune.tuning.events import CardTold, Confirming
+from autotune.tuning.events import CardTold, Confirming, NotConfirmed
 from autotune.tuning.export import about
 from autotune.workload import Workload
 
@@ -312,6 +313,28 @@ def test_a_pick_that_was_lucky_gives_way_to_the_next_best(tmp_path: Path) -> Non
     (best, confirmation), _, _ = confirm(tmp_path, (1.0, 0.8, 1.0))
     assert best.number == 1
     assert confirmation.verdict.speedup == pytest.approx(1.25)
+
+
+def reasons(events: list[Any]) -> dict[int, str]:
+    return {event.trial.number: event.why for event in events if isinstance(event, NotConfirmed)}
+
+
+def test_each_candidate_that_does_not_hold_up_is_told_with_its_reason(tmp_path: Path) -> None:
+    (best, _), _, events = confirm(tmp_path / "slow", (1.0, 1.0, 1.3))
+    assert best.number == 0
+    assert reasons(events) == {
+        2: "it is not seen to be faster than the baseline (0.77x, 0.77 to 0.77)",
+        1: "it is not seen to be faster than the baseline (1.00x, 1.00 to 1.00)",
+    }
+    (best, _), _, events = confirm(tmp_path / "worse", (1.0, 0.8, 0.5), losses=(0.0, 0.0, 2.0), pairs=64)
+    assert best.number == 1
+    assert re.fullmatch(r"its quality drops by 2\.00 \(up to 2\.\d\d\), and the limit is 0\.3", reasons(events)[2])
+    goal = Goal(max_quality_drop=0.3, max_latency_s=0.85)
+    (best, _), _, events = confirm(tmp_path / "limit", (1.2, 0.8, 0.9), goal=goal)
+    assert best.number == 1
+    assert reasons(events) == {2: "a call takes 0.9 s, more than the limit of 0.85 s"}
+    (best, _), _, events = confirm(tmp_path / "fails", (1.0, 0.8, -1.0))
+    assert re.fullmatch(r"its confirmation failed \(\w+: .*\)", reasons(events)[2])
 
 
 def test_a_gain_of_less_than_one_percent_is_none(tmp_path: Path) -> None:

@@ -93,7 +93,10 @@ def search_result(result: Result) -> RenderableType:
     choice = result.record.baseline_choice
     if choice is not None and choice.rejected:
         lines.append(f"The baseline is {words.config(result.record.baseline_config)}, {choice.reason}.")
-    if result.best.number == 0:
+    lines += [
+        f"Trial {one.trial.number} was better at first and is not confirmed: {one.why}." for one in result.not_confirmed
+    ]
+    if result.best.number == 0 and not result.not_confirmed:
         lines.append("No other config that keeps the limits was better beyond the noise.")
     lines += noise_floor_words(result.noise_floor)
     if failed:

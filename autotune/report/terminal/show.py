@@ -23,6 +23,7 @@ from autotune.tuning.events import (
     CardTold,
     Confirming,
     Event,
+    NotConfirmed,
     Probed,
     Skipped,
     TrialEnded,
@@ -122,6 +123,8 @@ class PlainLines:
             return [f"confirming trial {event.trial.number} against the baseline {where}"]
         if isinstance(event, Confirming) and event.round == 0:
             return [f"drawing more pictures of trial {event.trial.number} and of the baseline"]
+        if isinstance(event, NotConfirmed):
+            return [f"trial {event.trial.number} is not confirmed: {event.why}"]
         return []
 
 
@@ -150,4 +153,6 @@ def as_data(event: Event) -> dict[str, Any]:
         return {"event": "card", "card": event.card, "says": event.says}
     if isinstance(event, Skipped):
         return {"event": "left_alone", **event.untried.to_json()}
+    if isinstance(event, NotConfirmed):
+        return {"event": "not_confirmed", "trial": event.trial.number, "why": event.why}
     return {"event": "confirming", "trial": event.trial.number, "round": event.round}
