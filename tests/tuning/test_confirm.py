@@ -323,8 +323,8 @@ def test_each_candidate_that_does_not_hold_up_is_told_with_its_reason(tmp_path: 
     (best, _), _, events = confirm(tmp_path / "slow", (1.0, 1.0, 1.3))
     assert best.number == 0
     assert reasons(events) == {
-        2: "it is not seen to be faster than the baseline (0.77x, 0.77 to 0.77)",
-        1: "it is not seen to be faster than the baseline (1.00x, 1.00 to 1.00)",
+        2: "it is not seen to be faster than the baseline (0.77x, 0.76 to 0.78)",
+        1: "it is not seen to be faster than the baseline (1.00x, 0.99 to 1.01)",
     }
     (best, _), _, events = confirm(tmp_path / "worse", (1.0, 0.8, 0.5), losses=(0.0, 0.0, 2.0), pairs=64)
     assert best.number == 1
