@@ -89,6 +89,10 @@ class StudyFolder:
     def confirmation(self, number: int) -> Path:
         return self.path / "confirm" / f"{number:04d}" / "confirmation.json"
 
+    def not_confirmed(self, number: int) -> Path:
+        """Why a candidate for the export did not hold up, as a clause."""
+        return self.confirmation(number).with_name("not-confirmed.txt")
+
     def reference(self, digest: str) -> Path:
         """The user's own picture of a prompt, by its digest."""
         return self.references / f"{digest}.png"

@@ -97,14 +97,22 @@ class Confirmer:
                 return best, None
             confirmation = self._confirm_unless_held(best)
             why = self._why_not(best, confirmation)
+            self.folder.not_confirmed(best.number).unlink(missing_ok=True)
             if why is None and isinstance(confirmation, Confirmation):
                 return best, confirmation
             if confirmation is None and self.held is not None and self.held.config != best.config:
                 return best, None
-            self.not_confirmed.append(NotConfirmed(best, str(why)))
-            self.listen(self.not_confirmed[-1])
+            self._reject(best, str(why))
             rejected.add(best.number)
         return self._keeps_the_goal(baseline if keeps(baseline, baseline, self.goal) else None), None
+
+    def _reject(self, trial: Trial, why: str) -> None:
+        """Tell that the trial is not confirmed, and keep the reason for the report."""
+        self.not_confirmed.append(NotConfirmed(trial, why))
+        self.listen(self.not_confirmed[-1])
+        kept = self.folder.not_confirmed(trial.number)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(f"{why}\n")
 
     def _keeps_the_goal(self, best: Trial | None) -> Trial:
         if best is None and self.held is not None:

@@ -237,6 +237,15 @@ def test_a_second_card_is_a_line_of_the_report_also_where_it_was_lost(tmp_path: 
     assert said(OnSecondCard(card=None, fault="no card is left.")) == f"{alone}; on a second one: no card is left."
 
 
+def test_a_candidate_that_was_not_confirmed_is_a_line_of_the_report(tmp_path: Path) -> None:
+    folder = study(tmp_path, [measured(0), measured(1, VALUES[1], latency_s=0.5)], best=0)
+    assert "not confirmed" not in dict(how_measured(read_summary(folder.path)))
+    folder.not_confirmed(1).parent.mkdir(parents=True)
+    folder.not_confirmed(1).write_text("a call takes 0.9 s, more than the limit of 0.85 s\n")
+    said = dict(how_measured(read_summary(folder.path)))["not confirmed"]
+    assert said == "trial 1: a call takes 0.9 s, more than the limit of 0.85 s"
+
+
 def test_what_a_trial_has_reused_and_a_mismatch_are_said(tmp_path: Path) -> None:
     from autotune.reuse import SpotCheck
 

@@ -326,6 +326,8 @@ def test_each_candidate_that_does_not_hold_up_is_told_with_its_reason(tmp_path: 
         2: "it is not seen to be faster than the baseline (0.77x, 0.76 to 0.78)",
         1: "it is not seen to be faster than the baseline (1.00x, 0.99 to 1.01)",
     }
+    kept = StudyFolder(tmp_path / "slow")
+    assert kept.not_confirmed(2).read_text() == reasons(events)[2] + "\n"
     (best, _), _, events = confirm(tmp_path / "worse", (1.0, 0.8, 0.5), losses=(0.0, 0.0, 2.0), pairs=64)
     assert best.number == 1
     assert re.fullmatch(r"its quality drops by 2\.00 \(up to 2\.\d\d\), and the limit is 0\.3", reasons(events)[2])

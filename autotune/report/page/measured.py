@@ -39,6 +39,7 @@ def how_measured(summary: StudySummary) -> list[tuple[str, str]]:
         ("worst place", _worst_place(summary)),
         ("batch", _beside_single(summary)),
         ("second card", _second_card(summary)),
+        ("not confirmed", _not_confirmed(summary)),
         ("motion", _motion(summary)),
         ("mismatches", _mismatches(_measurements(summary))),
         ("memory by part", _memory_of_parts(summary)),
@@ -128,6 +129,13 @@ def _second_card(summary: StudySummary) -> str:
     if second.verdict is None:
         return f"the pick is confirmed on one card alone; {second.card or 'on a second one'}: {second.fault}"
     return f"{second.card}: " + second.verdict.words("the baseline's speed")
+
+
+def _not_confirmed(summary: StudySummary) -> str:
+    """The trials that were better by their first figures, and why they are not the pick."""
+    kept = ((trial.number, summary.folder.not_confirmed(trial.number)) for trial in summary.trials)
+    told = [(number, path.read_text(errors="replace").strip()) for number, path in kept if path.is_file()]
+    return "; ".join(f"trial {number}: {why}" for number, why in told)
 
 
 def _motion(summary: StudySummary) -> str:
