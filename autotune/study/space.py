@@ -137,12 +137,11 @@ class SearchSpace:
         """
         if not isinstance(trial.outcome, Failure):
             return
-        defaults = {name: knob.default for name, knob in all_knobs().items()}
+        name, defaults = trial.outcome.knob, {name: knob.default for name, knob in all_knobs().items()}
+        if name is not None and _did_nothing(trial, name) and self._never_acts(name, trial.values[name], trials):
+            self.no_effect.add((name, trial.values[name]))
         found = failing_values(trials, defaults, among=trial)
         self.failing |= {(one.knob, one.value): one for one in found}
-        name = trial.outcome.knob
-        if trial.outcome.cause == "no_effect" and name and self._never_acts(name, trial.values[name], trials):
-            self.no_effect.add((name, trial.values[name]))
 
     def _never_acts(self, name: str, value: Value, trials: Sequence[Trial]) -> bool:
         """Do the trials show that this value changes nothing here, whatever the other knobs have?
@@ -152,13 +151,11 @@ class SearchSpace:
         asked: a value acts beside that one alone.
         """
         with_it = [trial for trial in trials if trial.values.get(name) == value]
-        idle = [t for t in with_it if isinstance(t.outcome, Failure) and t.outcome.cause == "no_effect"]
-        idle = [t for t in idle if isinstance(t.outcome, Failure) and t.outcome.knob == name]
-        if not idle or any(trial.measured for trial in with_it):
+        if any(trial.measured for trial in with_it):
             return False
-        carrier = find_knob(name).modifies
+        idle, carrier = [trial for trial in with_it if _did_nothing(trial, name)], find_knob(name).modifies
         plain = {(knob.name, knob.default) for knob in all_knobs().values()} | {*trials[0].values.items()}
-        plain |= {(name, value), *((each, v) for trial in idle for each, v in trial.values.items() if each == carrier)}
+        plain |= {(name, value), *((carrier, trial.values[carrier]) for trial in idle if carrier in trial.values)}
         return not in_common(idle, plain)
 
     @property
@@ -352,6 +349,12 @@ def _drop_unusable(space: SearchSpace, fix: Mapping[str, Value]) -> None:
 
 def _unique(values: Iterable[Value]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def _did_nothing(trial: Trial, name: str) -> bool:
+    """Has the trial failed because this knob changed nothing?"""
+    failure = trial.outcome
+    return isinstance(failure, Failure) and failure.cause == "no_effect" and failure.knob == name
 
 
 def _in_words(forbidden: Iterable[tuple[tuple[str, Value], ...]]) -> list[str]:
