@@ -72,6 +72,7 @@ class Traits(FrozenModel):
     dispatches_attention: bool = False  # diffusers' attention dispatcher reaches the denoiser
     caches_blocks: bool = False  # diffusers' FirstBlockCache works in this pipeline; of an earlier version's probe
     block_caches: tuple[str, ...] = ()  # caches that reuse blocks in this pipeline, see rehearsal/caches.py
+    sets_cache_context: bool = False  # the call tells diffusers' caches its calls of the denoisers apart
     scheduler_class: str = ""
     compatible_schedulers: tuple[Identifier, ...] = ()
     flow_matching: bool = False

@@ -114,5 +114,5 @@ METHOD = Method(
     why_not=why_not,
     clash=_hooked.clash,
     apply=apply,
-    script=_hooked.script,
+    script=_hooked.no_script,
 )

@@ -28,5 +28,5 @@ METHOD = Method(
     accepts=share,
     why_not=_hooked.why_not("first_block"),
     apply=apply,
-    script=_hooked.script,
+    script=_hooked.script("FirstBlockCacheConfig", lambda number, *_: {"threshold": number}),
 )

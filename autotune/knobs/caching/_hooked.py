@@ -1,6 +1,6 @@
 """_hooked: what the methods that diffusers itself has share. A helper of the knob `cache`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotune.config import Config
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from autotune.pipelines.rehearsal.caches import BlockCache
+
+Arguments = Callable[[str, Config, Target], Mapping[str, str] | None]
 
 
 def why_not(name: str) -> Callable[[Target], str | None]:
@@ -64,7 +66,32 @@ def _switch_on(denoiser: Any, config: Any, calls: Calls) -> "BlockCache":
     return kept
 
 
-def script(number: str, config: Config, target: Target) -> Script:
+def script(config_class: str, arguments: Arguments) -> Callable[[str, Config, Target], Script]:
+    """The lines that switch a cache of diffusers on, for pipelines that tell it their calls apart.
+
+    diffusers itself drops what it keeps where a call ends well. Where one is broken off, autotune's own hooks do.
+
+    config_class  of diffusers
+    arguments     (number, config, target) -> of the class, by name; None: they are not known
+    """
+
+    def written(number: str, config: Config, target: Target) -> Script:
+        traits = target.pipeline.known
+        if not traits.sets_cache_context:
+            return Script(
+                why_not=f"{traits.class_name} tells diffusers no calls apart; autotune counts them by its hooks"
+            )
+        given = arguments(number, config, target)
+        if given is None:
+            return Script(why_not="what is measured before the first call is not known here")
+        made = f"{config_class}({', '.join(f'{name}={value}' for name, value in given.items())})"
+        lines = tuple(f"pipe.{name}.enable_cache({made})" for name in traits.denoisers)
+        return Script(imports=(f"from diffusers import {config_class}",), lines=lines)
+
+    return written
+
+
+def no_script(number: str, config: Config, target: Target) -> Script:
     return Script(
-        why_not="diffusers drops cached outputs only where a call ends well; autotune drops them by its own hooks"
+        why_not="diffusers keeps one output for all calls of a step; autotune keeps each call's by its own hooks"
     )

@@ -12,6 +12,7 @@ config has them, and draws with them.
 
 from typing import TYPE_CHECKING, Any
 
+from autotune.config import Config
 from autotune.knob import Effect
 from autotune.knobs.caching import _hooked
 from autotune.knobs.caching._calls import Calls
@@ -94,6 +95,15 @@ def _calibrated(pipe: "DiffusionPipeline", calls: Calibrated) -> list[float]:
     return [sum(ratios) / len(ratios) for ratios in zip(*calls.found.values(), strict=True)]
 
 
+def arguments(number: str, config: Config, target: Target) -> dict[str, str] | None:
+    """Of the configuration, as they stand in a script; None: the ratios were not measured."""
+    ratios, steps = target.calibrations.get("cache=magcache"), config.get("steps")
+    if not ratios:
+        return None
+    run = target.with_steps(steps).steps_run if isinstance(steps, int) else target.steps_run
+    return {"threshold": number, "num_inference_steps": str(run), "mag_ratios": str(list(ratios))}
+
+
 METHOD = Method(
     name="magcache",
     numbers=("0.06", "0.12", "0.24"),
@@ -104,5 +114,5 @@ METHOD = Method(
     clash=_hooked.clash,
     apply=apply,
     prepare=prepare,
-    script=_hooked.script,
+    script=_hooked.script("MagCacheConfig", arguments),
 )

@@ -56,6 +56,6 @@ METHOD = Method(
     why_not=_hooked.why_not("pab"),
     clash=_hooked.clash,
     apply=apply,
-    script=_hooked.script,
+    script=_hooked.no_script,
     blocks=False,
 )

@@ -31,5 +31,5 @@ METHOD = Method(
     why_not=_hooked.why_not("seacache"),
     clash=_hooked.clash,
     apply=apply,
-    script=_hooked.script,
+    script=_hooked.script("SeaCacheConfig", lambda number, *_: {"threshold": number}),
 )

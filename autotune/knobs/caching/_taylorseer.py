@@ -6,10 +6,12 @@ prediction it takes.
 
 from typing import TYPE_CHECKING
 
+from autotune.config import Config
 from autotune.knob import Effect
 from autotune.knobs.caching import _hooked
 from autotune.knobs.caching._methods import Method, integer
 from autotune.pipelines import parts
+from autotune.target import Target
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -31,6 +33,13 @@ def apply(pipe: "DiffusionPipeline", number: str, *, lite: bool = False) -> Effe
     return Effect(count=kept.modules, what=f"{what} computed in one step of {number}, predicted in the others")
 
 
+def arguments(number: str, config: Config, target: Target, *, lite: bool = False) -> dict[str, str]:
+    """Of the configuration, as they stand in a script."""
+    name = target.pipeline.known.denoisers[0]
+    interval = {"cache_interval": number, "disable_cache_before_step": str(COMPUTED)}
+    return interval | {"taylor_factors_dtype": f"pipe.{name}.dtype", "use_lite_mode": str(lite)}
+
+
 METHOD = Method(
     name="taylorseer",
     numbers=("3", "5"),
@@ -40,6 +49,6 @@ METHOD = Method(
     why_not=_hooked.why_not("taylorseer"),
     clash=_hooked.clash,
     apply=apply,
-    script=_hooked.script,
+    script=_hooked.script("TaylorSeerCacheConfig", arguments),
     blocks=False,
 )

@@ -7,7 +7,7 @@ from functools import partial
 
 from autotune.knobs.caching import _hooked
 from autotune.knobs.caching._methods import Method, integer
-from autotune.knobs.caching._taylorseer import COMPUTED, apply
+from autotune.knobs.caching._taylorseer import COMPUTED, apply, arguments
 
 METHOD = Method(
     name="taylorseer_lite",
@@ -18,5 +18,5 @@ METHOD = Method(
     why_not=_hooked.why_not("taylorseer_lite"),
     clash=_hooked.clash,
     apply=partial(apply, lite=True),
-    script=_hooked.script,
+    script=_hooked.script("TaylorSeerCacheConfig", partial(arguments, lite=True)),
 )

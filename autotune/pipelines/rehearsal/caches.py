@@ -119,9 +119,14 @@ def _registries(denoiser: Any, *, root: bool = True) -> list[Any]:
     return [module._diffusers_hook for module in modules if hasattr(module, "_diffusers_hook")]
 
 
+def sets_context(pipe: "DiffusionPipeline") -> bool:
+    """Does the pipe's call tell diffusers' caches apart which of a step's calls of a denoiser it makes?"""
+    return "cache_context" in inspect.getsource(type(pipe).__call__)
+
+
 def tells_calls_apart(pipe: "DiffusionPipeline") -> bool:
     """Does the pipe set contexts, or has it a scheduler whose steps are counted, by itself or here?"""
-    if "cache_context" in inspect.getsource(type(pipe).__call__):
+    if sets_context(pipe):
         return True
     scheduler = getattr(pipe, "scheduler", None)
     return hasattr(scheduler, "step") and hasattr(scheduler, "set_timesteps")

@@ -10,7 +10,7 @@ import torch
 
 from autotune.pipeline import KeptOutput
 from autotune.pipelines import call, parts
-from autotune.pipelines.rehearsal.caches import rehearsable, reusing, tells_calls_apart
+from autotune.pipelines.rehearsal.caches import rehearsable, reusing, sets_context, tells_calls_apart
 from autotune.pipelines.rehearsal.rehearse import rehearse
 from autotune.pipelines.rehearsal.schedulers import faults
 from autotune.pipelines.rehearsal.watch import Seen
@@ -68,6 +68,8 @@ def facts_of(
         "fuses_qkv": _fuses_qkv(pipe, make, first, memory),
         "casting_fault": _casting_fault(pipe, make, first, memory),
         "block_caches": _block_caches(pipe, make, memory),
+        "sets_cache_context": sets_context(pipe)
+        and all(hasattr(denoiser, "enable_cache") for denoiser in parts.denoisers(pipe).values()),
         "guidance_doubles": len(calls) > 1 and guidance_doubles(pipe, calls[0][0], calls[1][0]),
         "encodes_apart": bool(first.encodes) and all(all(seen.encodes) for seen in (first, negative, longer)),
         "vae_encodes": first.vae_encodes,

@@ -20,6 +20,7 @@ from autotune.knobs import complete, find_knob
 from autotune.pipelines import parts
 from autotune.pipelines.rehearsal import facts
 from autotune.pipelines.running import calibrations_for
+from autotune.target import Target
 
 KNOB = find_knob("cache")
 UNETS = (
@@ -267,6 +268,39 @@ def test_known_ratios_are_taken_instead_of_a_calibration_and_draw_the_same(root:
     assert np.array_equal(draw(again, family), drawn)
     assert len(calls) == 4, "the workload's steps alone"
     assert calibrations_for(again) == found
+
+
+def switched_on_by_script(pipe: Any, value: str, target: Target) -> Any:
+    """The pipe, after the lines that a plain script has for this cache."""
+    assert KNOB.script is not None
+    part = KNOB.script(complete({"cache": value}), target)
+    assert part.why_not is None
+    exec("\n".join([*part.imports, *part.lines]), {"pipe": pipe})
+    return pipe
+
+
+@pytest.mark.parametrize("value", ["first_block:0.2", "taylorseer:3", "taylorseer_lite:3", "magcache:0.9"])
+def test_the_lines_of_a_script_draw_the_same_picture_each_time(value: str, root: Path) -> None:
+    pipe, _ = tiny_pipe(FLUX, root, cache=value)
+    steps = tiny_workload(FLUX).steps
+    drawn = draw(pipe, FLUX, num_inference_steps=steps)
+    assert any(parts.denoiser(pipe).cached_calls[0])
+    target = make_target(**tiny_traits(FLUX, root).model_dump())
+    workload = target.workload.model_copy(update={"steps": steps})
+    target = target.model_copy(update={"calibrations": calibrations_for(pipe), "workload": workload})
+    plain = switched_on_by_script(tiny_pipe(FLUX, root)[0], value, target)
+    for _ in range(2):
+        assert np.array_equal(draw(plain, FLUX, num_inference_steps=steps), drawn)
+
+
+def test_a_script_needs_a_pipeline_that_tells_its_calls_apart_and_what_was_calibrated(root: Path) -> None:
+    assert KNOB.script is not None
+    target = make_target(**tiny_traits("PixArtSigmaPipeline", root).model_dump())
+    why = KNOB.script(complete({"cache": "first_block:0.2"}), target).why_not
+    assert why == "PixArtSigmaPipeline tells diffusers no calls apart; autotune counts them by its hooks"
+    target = make_target(**tiny_traits(FLUX, root).model_dump())
+    why = KNOB.script(complete({"cache": "magcache:0.12"}), target).why_not
+    assert why == "what is measured before the first call is not known here"
 
 
 def test_layers_inside_of_compiled_blocks_are_not_decided_at_each_step() -> None:
