@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli.app import app
-from autotune.cli.exits import resumable
+from autotune.cli.exits import BAD_INPUT, resumable
 from autotune.cli.options import Address, Workers
 from autotune.errors import UserError
 
@@ -46,6 +46,9 @@ def fleet(
     command = shlex.join(["autotune", *sys.argv[1:]])
     with resumable():
         done = run_fleet(whole, partial(search, workers=workers, address=address, command=command), listen)
-    plain_console().print(status_table(statuses(whole)))
+    found = statuses(whole)
+    plain_console().print(status_table(found))
     if len(done) > 1:
         print("\n".join(map(str, write_merged(merge(done), whole.folder / "fleet.html"))))
+    if any(status.state == "failed" for status in found):
+        raise typer.Exit(BAD_INPUT)

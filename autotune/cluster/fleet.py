@@ -220,6 +220,7 @@ def run_fleet(plan: Plan, search: Callable[..., Any], listen: Callable[[Cell, st
         if why is None:
             failures.pop(cell.name, None)
             finished[cell.name] = _as_json(cell.options)
+            listen(cell, "is done")
         else:
             failures[cell.name] = why
             listen(cell, f"has {'ended early' if held else 'failed'}: {why}")

@@ -201,7 +201,7 @@ def _named(word: str, weights: Weights) -> Pipeline:
     is_path = "/" in word and checkpoint.looks_like_path(word)
     if HUB_ID.fullmatch(word) and not is_path:
         return Pipeline(name=word, source=word, weights=weights, scorer=scorer)
-    if is_path:
+    if is_path or checkpoint.is_single_file(word):
         raise UserError(
             f"there is no folder or file {word!r}: give the path of one, a preset or a hub id (owner/name)."
         )

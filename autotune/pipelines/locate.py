@@ -294,4 +294,7 @@ def revision_of(folder: Path) -> str:
 
 def scorer_folder(scorer: str) -> Path:
     """The folder of a CLIP model. Raises UserError, as folder_of() does."""
-    return demo.CLIP if scorer == "demo" else part_folder(scorer)
+    try:
+        return demo.CLIP if scorer == "demo" else part_folder(scorer)
+    except UserError as error:
+        raise UserError(f"the scorer: {error} Or give --scorer none, which judges by SSIM alone.") from None

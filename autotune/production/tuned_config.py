@@ -181,6 +181,10 @@ class TunedConfig(FrozenModel):
         """Read and check an exported JSON file. Raises UserError, which says what is wrong with the file."""
         where = f"the config {str(path)!r}"
         data = untrusted.read_untrusted(path, "config")
+        if isinstance(data, dict) and data.get("kind") == "chain":
+            raise UserError(
+                f"{where} is of a chain, which autotune.load() and `autotune run` take: give a stage's file."
+            )
         version = data.get("schema_version") if isinstance(data, dict) else None
         if not isinstance(version, int):
             raise UserError(f"{where} was not exported by autotune: it has no schema_version.")

@@ -245,7 +245,9 @@ def next_steps(summary: StudySummary) -> list[tuple[str, str]]:
         prompt = summary.record.target.workload.prompts[0]
         clips = summary.record.target.workload.frames is not None
         file, what = ("out.webp", "one clip") if clips else ("out.png", "one picture")
-        steps.append((shlex.join(["autotune", "run", str(best), "--prompt", prompt, "-o", file]), what))
+        pipeline = summary.record.target.pipeline
+        allowed = words.naming(pipeline) if pipeline.factory else []
+        steps.append((shlex.join(["autotune", "run", str(best), *allowed, "--prompt", prompt, "-o", file]), what))
     can_ablate = summary.folder.best.exists() and summary.pick is not None and summary.pick.number != 0
     if can_ablate and summary.ablation is None:
         steps.append((shlex.join(["autotune", "ablate", str(where)]), "what each knob of the pick brings"))

@@ -65,13 +65,18 @@ def about(config: ChainConfig) -> str:
     """One sentence: the speed and the peak memory of the tuned chain relative to its baseline."""
     verdict = config.confirmation.verdict
     assert verdict is not None
-    memory = max(c.peak_memory_bytes for c in config.tuned) / max(c.peak_memory_bytes for c in config.baseline) - 1
     names = " + ".join(stage.pipeline.name for stage in config.stages)
     speed = verdict.words("the speed of the stages' baselines")
-    return (
-        f"{names}: {speed}, {abs(memory):.0%} "
-        f"{'more' if memory > 0 else 'less'} memory; quality was judged stage by stage."
-    )
+    return f"{names}: {speed}, {_memory(config)}; quality was judged stage by stage."
+
+
+def _memory(config: ChainConfig) -> str:
+    """The change of the highest peak, where the peaks of all runs of one chain lie beyond those of the other."""
+    tuned, baseline = ([cost.peak_memory_bytes for cost in costs] for costs in (config.tuned, config.baseline))
+    if min(tuned) <= max(baseline) and min(baseline) <= max(tuned):
+        return "the same memory within the noise"
+    change = max(tuned) / max(baseline) - 1
+    return f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
 
 
 def _check(stages: Sequence[TunedConfig], device: str) -> None:

@@ -105,8 +105,10 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     confirmed = confirmation.quality if confirmation else None
     quality = confirmed_quality_words(confirmed) if confirmed else quality_words(trial, baseline) + _source_words(tuned)
     compiling = f" (with what compiling took in trial {tuned.compiled_as.trial})" if tuned.compiled_as else ""
-    words = f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory{compiling}, {quality}"
-    sentence = f"{speed_words(trial, baseline, confirmation)}, {words}."
+    change = (
+        "the same memory" if abs(memory) < 0.005 else f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory"
+    )
+    sentence = f"{speed_words(trial, baseline, confirmation)}, {change}{compiling}, {quality}."
     quick = confirmation is not None and confirmation.quick
     return f"{sentence} Confirmed quickly: without --quick, the same command takes full care." if quick else sentence
 

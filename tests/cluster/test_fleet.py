@@ -1,12 +1,15 @@
 """A fleet: its plan, the order of its searches, what starts warm from what, and how it goes on."""
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from made_up import measured, record
 
+from autotune.cli.fleet import fleet
 from autotune.cluster.fleet import Cell, Plan, read_plan, run_fleet, statuses
 from autotune.errors import UserError
 from autotune.frozen_model import write_json
@@ -107,6 +110,7 @@ def test_a_fleet_that_is_cut_short_goes_on_and_finished_neighbours_come_first(tm
     assert search.calls == [("sd15-1024x1024", []), ("sd15-512x512-batch-4", ["sd15-1024x1024"])]
     assert [path.name for path in done] == [cell.name for cell in whole.cells]
     assert "sd15-1024x1024 goes on" in said
+    assert said[-1] == "sd15-512x512-batch-4 is done"
     assert {status.state for status in statuses(whole)} == {"done"}
 
 
@@ -121,6 +125,22 @@ def test_a_search_that_fails_does_not_end_the_fleet_and_is_tried_again(tmp_path:
     assert len(run_fleet(whole, search, lambda cell, says: None)) == 4
     assert search.calls == [("sdxl-512x512-batch-4", ["sdxl-1024x1024"])]
     assert statuses(whole)[1].state == "done"
+
+
+@pytest.mark.parametrize(("fails", "code"), [({"sdxl-512x512-batch-4"}, 2), (set(), 0)])
+def test_the_command_exits_with_2_where_a_search_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: set[str], code: int
+) -> None:
+    whole, search = plan(tmp_path), Searches()
+    search.fails = fails
+    ended = functools.partial(run_fleet, whole, search)
+    monkeypatch.setattr("autotune.cluster.fleet.run_fleet", lambda _, search, listen: ended(listen)[:1])
+    found = 0
+    try:
+        fleet([tmp_path / "plan.toml"])
+    except typer.Exit as error:
+        found = error.exit_code
+    assert found == code
 
 
 def test_a_child_that_can_not_be_ended_ends_the_fleet_and_its_search_goes_on_later(tmp_path: Path) -> None:

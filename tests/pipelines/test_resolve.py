@@ -114,7 +114,9 @@ def test_a_word_that_names_nothing_is_answered_with_the_nearest_preset(word: str
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("word", ["/no/such/folder", "./no-such-folder", "../no-such-folder", "a/b/c"])
+@pytest.mark.parametrize(
+    "word", ["/no/such/folder", "./no-such-folder", "../no-such-folder", "a/b/c", "mine.safetensors"]
+)
 def test_a_path_to_nothing_is_not_answered_with_presets(word: str) -> None:
     with pytest.raises(UserError, match=f"^there is no folder or file '{word}': give"):
         resolve(word)

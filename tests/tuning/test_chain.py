@@ -16,12 +16,13 @@ from autotune.errors import UserError
 from autotune.execution import isolate
 from autotune.job import ChainJob
 from autotune.knobs import complete
+from autotune.measurement import ChainCost
 from autotune.pipeline import Pipeline
 from autotune.pipelines import resolve
 from autotune.production.chain import ChainConfig
 from autotune.production.tuned_config import Evidence, TunedConfig
 from autotune.trial import Failure
-from autotune.tuning.chain import chain
+from autotune.tuning.chain import about, chain
 from autotune.workload import Workload
 
 SIDES = {"IFPipeline": 16, "IFSuperResolutionPipeline": 32, "StableDiffusionUpscalePipeline": 64}
@@ -148,6 +149,31 @@ def test_a_chain_is_measured_exported_and_loaded(stages: list[Path], tmp_path: P
     live = autotune.load(tmp_path / "chain.json", device="cpu")
     assert type(live.stages[1].unet.down_blocks[1].attentions[0].processor).__name__ == "AttnAddedKVProcessor"
     assert live("a red circle")[0].size == (64, 64)
+
+
+def test_a_change_of_memory_is_told_only_beyond_the_scatter_of_the_runs(stages: list[Path]) -> None:
+    tuned = tuple(TunedConfig.load(path) for path in stages)
+
+    def said(baseline: tuple[int, ...], of_tuned: tuple[int, ...]) -> str:
+        costs = [
+            tuple(
+                ChainCost(first_call_s=1.0, warmup_s=(1.0,), latency_samples_s=(1.0,) * 5, peak_memory_bytes=peak)
+                for peak in peaks
+            )
+            for peaks in (baseline, of_tuned)
+        ]
+        return about(ChainConfig(about="", created="", command="", stages=tuned, baseline=costs[0], tuned=costs[1]))
+
+    assert "the same memory within the noise" in said((100, 104), (96, 100))
+    assert "5% less memory" in said((100, 104), (98, 99))
+    assert "50% more memory" in said((100, 100), (149, 150))
+
+
+def test_a_chain_is_no_stage(stages: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "chain.json"
+    path.write_text(json.dumps({"kind": "chain", "schema_version": 2}))
+    with pytest.raises(UserError, match=r"is of a chain, which autotune.load\(\) and `autotune run` take"):
+        TunedConfig.load(path)
 
 
 def test_a_chain_is_measured_in_new_interpreters() -> None:

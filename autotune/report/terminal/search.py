@@ -96,7 +96,9 @@ def search_result(result: Result) -> RenderableType:
     lines += [
         f"Trial {one.trial.number} was better at first and is not confirmed: {one.why}." for one in result.not_confirmed
     ]
-    if result.best.number == 0 and not result.not_confirmed:
+    if len(result.trials) == 1:
+        lines.append("No other config was tried.")
+    elif result.best.number == 0 and not result.not_confirmed:
         lines.append("No other config that keeps the limits was better beyond the noise.")
     lines += noise_floor_words(result.noise_floor)
     if failed:

@@ -167,12 +167,12 @@ class _LadderRun:
         """Measure a rung. A value that is not available, or has no effect, is replaced by the next one."""
         rung, below = self.record.recipe.rungs[number], self.base_rung(number)
         base = self.config_of(below) if below is not None else complete({})
-        placed, trial = place(rung, base, self.space), None
+        placed, trial = place(rung, base, self.space, is_first=below is None), None
         while isinstance(placed, Placed):
             trial = self.measure(number, rung.name, placed.config, self.folder.trial(number), pictures=True)
             if not self.excludes_value(rung, trial):
                 break
-            placed, trial = place(rung, base, self.space), None
+            placed, trial = place(rung, base, self.space, is_first=below is None), None
         if isinstance(placed, Placed):
             run = Run(rung=number, below=below, stands_in=placed.stands_in, trial=trial)
         else:

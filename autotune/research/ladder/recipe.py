@@ -21,10 +21,13 @@ from autotune.study.space_file import SHIPPED
 
 
 class Rung(FrozenModel):
-    """Settings that are added to those of another rung. Of several values the first available one is used."""
+    """Settings that are added to those of another rung. Of several values the first available one is used.
+
+    The first rung may set nothing: it is then the pipeline as loaded.
+    """
 
     name: str
-    set: dict[str, tuple[Value, ...]] = Field(min_length=1)
+    set: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     on: str | None = None  # the name of the rung that it builds on; None: the one before
     published: str | None = None  # the name of the config in the published table
     note: str | None = None  # how the rung differs from the published config
@@ -55,8 +58,10 @@ class Placed:
     stands_in: tuple[str, ...]
 
 
-def place(rung: Rung, base: Config, space: SearchSpace) -> Placed | str:
+def place(rung: Rung, base: Config, space: SearchSpace, *, is_first: bool = False) -> Placed | str:
     """The config of a rung on top of `base`, or a sentence why the rung is not available on the target.
+
+    is_first  it may be `base` itself
 
     Of several values the earliest in the recipe are used: the choice with the smallest sum of positions.
     """
@@ -71,7 +76,7 @@ def place(rung: Rung, base: Config, space: SearchSpace) -> Placed | str:
         config = config_of(choice)
         if space.objection(config):
             continue
-        if config == base:
+        if config == base and not is_first:
             break  # the rung changes nothing
         sentences = []
         for k, (name, values) in enumerate(rung.set.items()):
@@ -152,6 +157,8 @@ def _checked(recipe: LadderRecipe, number: int) -> Rung:
     if rung.on is not None and rung.on not in earlier:
         known = nearest(rung.on, earlier) if earlier else "it is the first."
         raise UserError(f"rung {rung.name!r} builds on {rung.on!r}, which is not an earlier rung: {known}")
+    if number and not rung.set:
+        raise UserError(f"rung {rung.name!r} sets nothing; only the first one may.")
     for name, values in rung.set.items():
         if not values:
             raise UserError(f"rung {rung.name!r} sets {name} to an empty list; name a value.")

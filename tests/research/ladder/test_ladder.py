@@ -183,6 +183,18 @@ def test_a_rung_that_changes_nothing_is_not_available() -> None:
     assert "builds on" in str(place(rung(dtype="fp32"), complete({}), space))
 
 
+def test_the_first_rung_may_be_the_pipeline_as_loaded(tmp_path: Path) -> None:
+    space, path = SearchSpace(make_target(CPU), {}), tmp_path / "own.toml"
+    path.write_text('[[rungs]]\nname = "as loaded"\n[[rungs]]\nname = "bf16"\nset = { dtype = "bf16" }\n')
+    first, second = read_recipe_file(path).rungs
+    found = place(first, complete({}), space, is_first=True)
+    assert isinstance(found, Placed)
+    assert found.config == complete({})
+    again = place(rung(dtype="fp32"), complete({}), space, is_first=True)
+    assert isinstance(again, Placed)
+    assert isinstance(place(second, found.config, space), Placed)
+
+
 def test_a_value_without_effect_is_not_tried_again() -> None:
     space = SearchSpace(make_target(CPU), {})
     space.no_effect.add(("memory_format", "channels_last"))
@@ -195,8 +207,11 @@ def test_a_value_without_effect_is_not_tried_again() -> None:
 BAD = {
     "typo": ('[[rung]]\nname = "a"\n', "'rung' is unknown, did you mean 'rungs'?"),
     "empty": ('description = "nothing"\n', "rungs: field required"),
-    "no set": ('[[rungs]]\nname = "a"\n', "rungs.0.set: field required"),
-    "sets nothing": ('[[rungs]]\nname = "a"\nset = {}\n', "rungs.0.set"),
+    "no set": ('[[rungs]]\nname = "a"\n' + '[[rungs]]\nname = "b"\n', "rung 'b' sets nothing; only the first one may"),
+    "sets nothing": (
+        '[[rungs]]\nname = "a"\nset = { dtype = "bf16" }\n[[rungs]]\nname = "b"\nset = {}\n',
+        "rung 'b' sets nothing",
+    ),
     "nothing to choose": ('[[rungs]]\nname = "a"\nset = { dtype = [] }\n', "sets dtype to an empty list"),
     "knob": ('[[rungs]]\nname = "a"\nset = { dtipe = "bf16" }\n', "unknown knob 'dtipe': did you mean 'dtype'?"),
     "value": ('[[rungs]]\nname = "a"\nset = { dtype = ["bf16", "fp61"] }\n', "dtype can't be 'fp61'"),
