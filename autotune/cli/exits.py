@@ -9,9 +9,7 @@ import typer
 
 DONE = 0
 WORSE = 1  # verify: slower or larger than its file says
-BAD_INPUT = (
-    2  # also where there can be no result: the baseline fails, no trial keeps the limits, a fleet's search fails
-)
+BAD_INPUT = 2  # also no result: the baseline fails, no trial keeps the limits, a search of a fleet has failed
 BROKEN = 3  # verify: it can't run, or draws other pictures; search: a child can't be ended, best.json has what is known
 STOPPED = 130  # by Ctrl-C
 CLOSED_PIPE = 141  # the program that reads the output has ended
