@@ -222,6 +222,9 @@ ReuseFlag = Annotated[
     ),
 ]
 ThriftFlag = Annotated[bool | None, typer.Option("--thrift/--no-thrift", hidden=True)]  # the former name of --reuse
+# Of an exported config whose pipe was built by the user's function, see Model
+Factory = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: the function(dtype) that built the pipe.")]
+RunCode = Annotated[bool, typer.Option("--run-code", help="Allow the code of --factory to run.")]
 Python = Annotated[
     str | None,
     typer.Option(

@@ -10,12 +10,18 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.exits import BROKEN, DONE, WORSE
-from autotune.cli.options import MOST_ROUNDS, DeviceName, JsonObject, Pick, Python, SameDevice, Timeout
+from autotune.cli.options import (
+    MOST_ROUNDS,
+    DeviceName,
+    Factory,
+    JsonObject,
+    Pick,
+    Python,
+    RunCode,
+    SameDevice,
+    Timeout,
+)
 from autotune.errors import UserError
-
-# Of an exported config whose pipe was built by the user's function, see Model in options.py
-Factory = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: the function(dtype) that built the pipe.")]
-RunCode = Annotated[bool, typer.Option("--run-code", help="Allow the code of --factory to run.")]
 
 
 @app.command()

@@ -8,7 +8,18 @@ import typer
 
 from autotune.cli.app import app
 from autotune.cli.grouped import grouped
-from autotune.cli.options import MOST_ROUNDS, Call, DeviceName, JsonObject, Model, Python, SameDevice, Timeout
+from autotune.cli.options import (
+    MOST_ROUNDS,
+    Call,
+    DeviceName,
+    Factory,
+    JsonObject,
+    Model,
+    Python,
+    RunCode,
+    SameDevice,
+    Timeout,
+)
 
 
 @app.command()
@@ -25,6 +36,8 @@ def compare(
             "--bisect", help="With --python: which of the packages that differ run in the slower parts of a call."
         ),
     ] = False,
+    factory: Factory = None,
+    run_code: RunCode = False,
     timeout: Timeout = "30m",
     device: SameDevice = None,
     as_json: JsonObject = False,
@@ -52,6 +65,8 @@ def compare(
         rounds=rounds,
         timeout_s=read_seconds(timeout),
         device=device,
+        factory=factory,
+        run_code=run_code,
         listen=listen,
     )
     if as_json:

@@ -20,6 +20,7 @@ from autotune.execution.runner import Runner
 from autotune.execution.scratch import scratch
 from autotune.frozen_model import FrozenModel
 from autotune.measurement import Measurement
+from autotune.pipelines.factory import rebuilt
 from autotune.production.fingerprint import choose_same_kind
 from autotune.production.tuned_config import TunedConfig
 from autotune.statistics.interleaved import Pair, Side, interleave
@@ -93,6 +94,8 @@ def compare(
     rounds: int = 3,
     timeout_s: float = 1800.0,
     device: str | None = None,
+    factory: str | None = None,
+    run_code: bool = False,
     listen: Callable[[int, Path], None] = lambda number, which: None,
 ) -> Comparison:
     """Measure two exported configs of the same pipeline and workload, interleaved.
@@ -102,6 +105,7 @@ def compare(
     rounds     measure each at least this often
     timeout_s  the longest that a run may take
     device     "cuda", "cuda:N" or "cpu"; None: the kind of device that the first config was measured on
+    factory    FILE.py:FUNCTION of the user that builds the pipe, which `run_code` allows to run
     listen     is called before each run with (round from 1, path of the config, or of the interpreter)
 
     Raises UserError where the configs are for different things, where one of them fails here, and for an interpreter
@@ -118,6 +122,7 @@ def compare(
     shown = paths if other is None else {**paths, "second": Path(other.path)}
     configs = {side: TunedConfig.load(path) for side, path in paths.items()}
     target = _target(configs["first"], configs["second"], device)
+    target = target.model_copy(update={"pipeline": rebuilt(target.pipeline, factory, run_code=run_code)})
     with scratch("autotune-compare-") as temporary:
         folder = StudyFolder(Path(temporary))
         known: dict[Side, Target] = {

@@ -20,6 +20,7 @@ from autotune.devices import find_device
 from autotune.devices.probe import versions
 from autotune.errors import UserError
 from autotune.execution import isolate
+from autotune.execution.runner import Runner
 from autotune.isolation import RUN_CODE
 from autotune.job import ProbeJob
 from autotune.knobs import complete
@@ -29,6 +30,7 @@ from autotune.production.plain_script import script
 from autotune.production.tuned_config import TunedConfig
 from autotune.report import words
 from autotune.target import Target
+from autotune.tuning.compare import compare
 from autotune.tuning.export import export
 from autotune.worker.host import _mapped_files_bytes
 from autotune.worker.probe import run_probe_job
@@ -216,6 +218,24 @@ def test_a_factory_is_refused_for_a_pipe_that_diffusers_loads(target: Target, tm
         plain.pipeline_on("cpu", factory=lambda dtype: None)
     with pytest.raises(UserError, match="--run-code allows the code of --factory"):
         factory.rebuilt(plain.pipeline, None, run_code=True)
+
+
+def test_two_configs_are_compared_with_the_function_that_the_user_allows(
+    target: Target, tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def run(runner: Runner, *_: Any, **__: Any) -> None:
+        raise Stop(runner.target.pipeline.factory, runner.target.pipeline.source)
+
+    monkeypatch.setattr(Runner, "run", run)
+    path = exported(target, tmp_path)
+    with pytest.raises(Stop) as found:
+        compare(path, path, device="cpu", factory=f"{file}:make", run_code=True)
+    assert found.value.args == ("make", str(file))
+    with pytest.raises(UserError, match="--run-code"):
+        compare(path, path, device="cpu", factory=f"{file}:make")
 
 
 def test_the_plain_script_builds_the_pipe_by_the_function(target: Target, tmp_path: Path, root: Path) -> None:

@@ -85,7 +85,7 @@ def refusal(pipeline: Pipeline) -> UserError:
     return UserError(
         f"the pipe is built by {pipeline.factory} in {pipeline.source!r}, which is code and runs only where you allow "
         f"it: autotune.load(FILE, factory={pipeline.factory}) in Python, --factory {word_of(pipeline)} --run-code for "
-        "the commands search, ladder, verify and run."
+        "the commands search, ladder, verify, compare and run."
     )
 
 
