@@ -1,5 +1,6 @@
 """DBCache: which blocks and steps are computed in full; by themselves its adapters draw the untouched picture."""
 
+import logging
 from pathlib import Path
 
 import diffusers
@@ -49,8 +50,17 @@ def test_a_pipeline_without_an_adapter_is_said(tmp_path: Path) -> None:
         DualBlocks(pipe, 0.1)
 
 
-def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_and_handlers_of_others_stay_as_they_are(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     pipe, _ = tiny_pipe("FluxPipeline", tmp_path)
-    capfd.readouterr()
     DualBlocks(pipe, 0.1)
-    assert "Cache-DiT" not in "".join(capfd.readouterr())
+    own = logging.FileHandler(tmp_path / "log.txt")
+    logging.getLogger("CACHE_DIT").addHandler(own)
+    try:
+        capfd.readouterr()
+        DualBlocks(tiny_pipe("FluxPipeline", tmp_path)[0], 0.1)
+        assert "Cache-DiT" not in "".join(capfd.readouterr())
+        assert own.level == logging.NOTSET
+    finally:
+        logging.getLogger("CACHE_DIT").removeHandler(own)

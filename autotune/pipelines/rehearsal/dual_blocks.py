@@ -103,6 +103,10 @@ def is_installed() -> bool:
 
 
 def _silence() -> None:
-    """cache-dit prints what it does on the standard output, by a handler of its own that all its loggers share."""
+    """cache-dit prints what it does on the standard output, by a handler of its own that all its loggers share.
+
+    Handlers of others stay as they are: files, and those that test runners put into every logger.
+    """
     for handler in logging.getLogger("CACHE_DIT").handlers:
-        handler.setLevel(logging.ERROR)
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.ERROR)
