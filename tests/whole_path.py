@@ -155,13 +155,14 @@ def _pixels(frames: Sequence[Any]) -> bytes:
 
 
 def _second_trial(study: StudyFolder, target: Target, space: SearchSpace, seed: str) -> Trial:
-    """The first of a few configs that has an effect. As in a search, a value without any leaves the space."""
+    """The first of a few configs that has an effect. A value without any leaves the space, with its method's others."""
     for number in range(1, 5):
         config = some_config(space, seed)
         try:
             return run_trial(study, target, number, config)
         except NoEffect as error:
-            space.no_effect.add((error.knob, config[error.knob]))
+            method = str(config[error.knob]).partition(":")[0]
+            space.no_effect |= {(error.knob, v) for v in space.values[error.knob] if str(v).partition(":")[0] == method}
     raise AssertionError(f"no effect of {space.no_effect}")
 
 

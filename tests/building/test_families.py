@@ -157,6 +157,9 @@ def config_of(knob: Knob, value: Value, target: Target) -> Config | str:
 @pytest.mark.parametrize(("knob", "value", "name"), list(techniques()))
 def test_a_technique_acts_or_is_refused_with_a_sentence(knob: Knob, value: Value, name: str, root: Path) -> None:
     tiny = family(name, root)
+    value = (
+        "dbcache:0.9" if str(value).startswith("dbcache:") else value
+    )  # random weights change more from step to step
     config = config_of(knob, value, tiny.target)
     if isinstance(config, str):
         assert len(config.split()) >= 3, config

@@ -64,3 +64,4 @@ def test_nothing_is_printed_and_handlers_of_others_stay_as_they_are(
         assert own.level == logging.NOTSET
     finally:
         logging.getLogger("CACHE_DIT").removeHandler(own)
+        own.close()
