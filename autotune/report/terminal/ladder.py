@@ -23,12 +23,18 @@ DOUBTFUL = 1.05  # both ratios of a rung are shown where they differ by more tha
 def ladder_table(record: LadderRecord) -> RenderableType:
     """One row a rung so far, then notes on single rungs and the meaning of the columns."""
     table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
+    names = columns(record)
+    for name in names:
         is_text = name in ("rung", "quality")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "rung")
     for row in record.rows():
-        table.add_row(*(Text(cell) for cell in cells(row, newline="\n")))
+        table.add_row(*(Text(cell) for cell in cells(row, newline="\n")[: len(names)]))
     return Group(table, Text("\n".join(["", *notes(record), *legend(record)])))
+
+
+def columns(record: LadderRecord) -> tuple[str, ...]:
+    """The names of the columns; without the published figures where no rung has one."""
+    return COLUMNS if any(rung.published for rung in record.recipe.rungs) else COLUMNS[:-1]
 
 
 def write_ladder_table(folder: Path, record: LadderRecord) -> None:
@@ -40,11 +46,13 @@ def markdown(record: LadderRecord) -> str:
     """The table, with what was measured, where, and by which command."""
     target = record.target
     versions = ", ".join(f"{name} {version}" for name, version in target.versions.items())
+    names = columns(record)
     header = [
-        f"| {' | '.join(COLUMNS)} |",
-        "|" + "|".join("---" if c in ("rung", "quality") else "--:" for c in COLUMNS) + "|",
+        f"| {' | '.join(names)} |",
+        "|" + "|".join("---" if c in ("rung", "quality") else "--:" for c in names) + "|",
     ]
-    lines = [f"| {' | '.join(_escaped(c) for c in cells(row, newline=', '))} |" for row in record.rows()]
+    rows = (cells(row, newline=", ")[: len(names)] for row in record.rows())
+    lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
     parts = [
         f"# {record.recipe.name}: {target.pipeline.name} on {target.device.name}",
         record.recipe.description,
@@ -176,7 +184,7 @@ def ladder_lines(event: ladders.Event) -> list[str]:
         about = f"{target.pipeline.name} ({target.pipeline.known.class_name}) on {target.device.name}"
         return [
             heading_words("ladder", f"{about}, {target.calls}"),
-            f"{recipe.name}: {recipe.description}",
+            ": ".join(filter(None, (recipe.name, recipe.description))),
             f"ladder of {len(recipe.rungs)} rungs in {event.folder}",
             *([f"going on after {done} rungs"] if done else []),
         ]

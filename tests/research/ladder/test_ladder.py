@@ -451,6 +451,15 @@ def test_two_ladders_do_not_run_in_one_folder(climb: Climb, tmp_path: Path) -> N
         climb()
 
 
+def test_a_ladder_without_published_figures_has_no_column_for_them(climb: Climb) -> None:
+    record, _ = climb()
+    assert "| published |" in markdown(record)
+    rungs = tuple(rung.model_copy(update={"published": None}) for rung in record.recipe.rungs)
+    own = record.model_copy(update={"recipe": record.recipe.model_copy(update={"rungs": rungs, "published": None})})
+    assert "| published |" not in markdown(own)
+    assert "| quality |" in markdown(own)
+
+
 def test_a_ladder_writes_json_and_a_markdown_table(climb: Climb, tmp_path: Path) -> None:
     record, _ = climb()
     data = json.loads((tmp_path / "out" / "ladder.json").read_text())
