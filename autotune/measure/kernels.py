@@ -59,18 +59,37 @@ def profile_steps(pipe: "DiffusionPipeline", call: Callable[[], object]) -> Prof
     The profiler runs from the first step to the last profiled one only, because the text encoder and the VAE use
     attention, too: it ends before VAE decode where there are fewer steps. Pipelines that don't call the scheduler's
     scale_model_input (flow matching) are profiled from the end of the first step, and from set_timesteps where there is
-    one step.
+    one step. A cache may leave out the attention of all of these: then another call is profiled as a whole.
+    """
+    if not hasattr(getattr(pipe, "scheduler", None), "step"):
+        return Profiled({}, None)
+    found = _profiled(pipe, call, EARLY_STEPS)
+    if not found.kernels and getattr(parts.find_denoiser(pipe), "cached_calls", None):
+        # A hook of a denoiser that is compiled whole would compile it again; beside a cache, only its blocks are.
+        hook = parts.denoiser(pipe).register_forward_pre_hook
+        found = found._replace(kernels=_profiled(pipe, call, None, hook).kernels)
+    return found
+
+
+def _profiled(
+    pipe: "DiffusionPipeline", call: Callable[[], object], most: int | None, hook: Callable[..., Any] | None = None
+) -> Profiled:
+    """The steps of one call.
+
+    most  the number of steps after which the profiler stops; None: at the end of the denoising
+    hook  calls what it is given before each call of the denoiser: the profiler starts at the first one
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    scheduler: Any = getattr(pipe, "scheduler", None)
-    if not hasattr(scheduler, "step"):
-        return Profiled({}, None)
+    scheduler: Any = pipe.scheduler
     gpu = torch.cuda.is_available()
-    steps = _StepProfiler(profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]))
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    steps = _StepProfiler(profile(activities=activities), most)
     with ExitStack() as stack:
         stack.callback(steps.stop)
+        if hook is not None:
+            stack.callback(hook(lambda *_: steps.start()).remove)
         stack.enter_context(replaced(scheduler, "step", parts.rebound(scheduler, "step", steps.after)))
         if hasattr(scheduler, "scale_model_input"):
             before = parts.rebound(scheduler, "scale_model_input", lambda method: steps.before(method, steps.start))
@@ -92,10 +111,12 @@ def profile_steps(pipe: "DiffusionPipeline", call: Callable[[], object]) -> Prof
 class _StepProfiler:
     """Starts a profiler before the first step, or after it at the latest, and stops it after the last profiled step.
 
+    most   the number of that step; None: the last of the call
     whole  the number of steps that were profiled from their beginning
     """
 
-    def __init__(self, profiler: "profile") -> None:
+    def __init__(self, profiler: "profile", most: int | None) -> None:
+        self.most = most
         self.profiler, self.started, self.stopped, self.steps, self.whole = profiler, False, False, 0, 0
 
     def start(self) -> None:
@@ -139,7 +160,7 @@ class _StepProfiler:
             self.steps += 1
             self.whole += self.started and not self.stopped
             self.start()
-            if self.steps == EARLY_STEPS:
+            if self.steps == self.most:
                 self.stop()
             return result
 

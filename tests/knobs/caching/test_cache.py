@@ -17,6 +17,7 @@ from tiny_pipes import draw, tiny_pipe, tiny_pipeline, tiny_traits, tiny_workloa
 from autotune.building import build
 from autotune.building.build import NoEffect
 from autotune.knobs import complete, find_knob
+from autotune.measure.kernels import attention_kernels
 from autotune.pipelines import parts
 from autotune.pipelines.rehearsal import facts
 from autotune.pipelines.running import calibrations_for
@@ -336,6 +337,21 @@ def test_the_step_that_computes_everything_is_among_those_profiled() -> None:
     kernels = profiled_kernels(pipe)
     assert set(kernels) == {"math"}
     assert build.verify(pipe, complete({"attention": "sdpa_math"}), kernels)["attention"].count > 0
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+@pytest.mark.parametrize("value", ["pab:3", "fastercache:3"])
+def test_a_forced_kernel_is_seen_where_the_first_steps_after_the_first_take_attention_from_the_cache(
+    value: str, steps: int, root: Path
+) -> None:
+    """A flow-matching pipeline is profiled from the end of its first step; no attention is computed in the next two."""
+    config = complete({"attention": "sdpa_math", "cache": value})
+    pipe, _ = tiny_pipe(FLUX, root, **config)
+    hooks = pipe.transformer._forward_pre_hooks.keys() | set()
+    kernels = attention_kernels(pipe, lambda: draw(pipe, FLUX, num_inference_steps=steps))
+    assert not pipe.transformer._forward_pre_hooks.keys() - hooks
+    assert set(kernels) == {"math"}
+    assert build.verify(pipe, config, kernels)["attention"].count > 0
 
 
 class PassOn(torch.nn.Module):
