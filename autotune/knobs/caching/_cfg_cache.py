@@ -10,7 +10,8 @@ by their size.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from autotune.knob import Effect
+from autotune.config import Config
+from autotune.knob import Effect, Script
 from autotune.knobs._half_batch import around, batch_of, each, second_half
 from autotune.knobs.caching import _hooked
 from autotune.knobs.caching._calls import Calls
@@ -105,6 +106,10 @@ def apply(pipe: "DiffusionPipeline", number: str) -> Effect:
     return Effect(count=len(parts.denoisers(pipe)), what=f"models on a whole batch in one later step of {number}")
 
 
+def script(number: str, config: Config, target: Target) -> Script:
+    return Script(why_not="the batch of later steps is halved by autotune's own wrapper of the denoiser")
+
+
 METHOD = Method(
     name="cfg_cache",
     numbers=("3", "5"),
@@ -114,5 +119,5 @@ METHOD = Method(
     why_not=why_not,
     clash=_hooked.clash,
     apply=apply,
-    script=_hooked.no_script,
+    script=script,
 )
