@@ -259,7 +259,12 @@ def test_the_checks_accept_what_a_step_should_leave_and_name_what_is_missing(tmp
     reports = ROOT / "reports"
     assert faults("ladder", reports / "ladder-demo-cpu") == []
     assert faults("compat", reports / "compat-cpu.json") == []
-    assert gpu_checks.main(["compat", str(reports / "compat-cpu.json")]) == gpu_checks.GOES_ON
+    assert gpu_checks.main(["compat", str(reports / "compat-cpu.json")]) == 0
+    whole = json.loads((reports / "compat-cpu.json").read_text())
+    first = next(iter(whole["pipelines"]["flux"]["pairs"]))
+    whole["pipelines"]["flux"]["pairs"][first] = {"outcome": "not run"}
+    (tmp_path / "compat.json").write_text(json.dumps(whole))
+    assert gpu_checks.main(["compat", str(tmp_path / "compat.json")]) == gpu_checks.GOES_ON
     assert faults("search", reports / "demo-cpu", "8") == ["it ran on the processor (AMD EPYC)"]
     assert "8 trials instead of 50 or more" in faults("search", reports / "demo-cpu", "50")
 
