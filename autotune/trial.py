@@ -35,7 +35,7 @@ NO_RECIPE = ("baseline", "sampler", "interrupted", WARM_START)  # every origin t
 class Failure(FrozenModel):
     """Why there is no measurement.
 
-    knob    the knob to blame, if there is one: its value leaves the search space
+    knob    the knob to blame, if there is one: its value may leave the search space, see SearchSpace.learn
     memory  which memory was too small; None: it was not that, or not known
     """
 

@@ -18,7 +18,7 @@ from autotune.study.record import Record, read_anchors, read_record, read_trials
 from autotune.study_folder import StudyFolder
 from autotune.trial import NO_RECIPE, Anchor, Failure, Trial
 from autotune.tuning.ablation import Ablation, read_ablation
-from autotune.tuning.export import export
+from autotune.tuning.export import export, memory_words
 
 Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "stopped", "failed"]
 
@@ -180,7 +180,8 @@ def answer(summary: StudySummary) -> str:
     if tuned.knobs == tuned.baseline_knobs:
         others = "nothing else was tried" if tried == 1 else f"none of {tried - 1} other configs was better"
         return f"Stay with the baseline: {others}{'' if tried == 1 else ' beyond the noise within the limits'}."
-    sentence = ", ".join([_speed(tuned), _memory(tuned), _quality(tuned, _drop(summary))])
+    memory = memory_words(tuned.tuned.peak_memory_bytes, tuned.baseline.peak_memory_bytes)
+    sentence = ", ".join([_speed(tuned), memory, _quality(tuned, _drop(summary))])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -190,13 +191,6 @@ def _speed(tuned: TunedConfig) -> str:
         ratio = tuned.baseline.latency_s / tuned.tuned.latency_s
         return f"{ratio:.2f}x the baseline's speed in one process each (not confirmed)"
     return verdict.words("the baseline's speed")
-
-
-def _memory(tuned: TunedConfig) -> str:
-    change = tuned.tuned.peak_memory_bytes / tuned.baseline.peak_memory_bytes - 1
-    if abs(change) < 0.005:
-        return "the same memory"
-    return f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
 
 
 def _drop(summary: StudySummary) -> Paired | None:

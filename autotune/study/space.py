@@ -1,7 +1,7 @@
 """SearchSpace: the configs that are allowed, by target, space file and the user's options.
 
 A value that is missing has one of four reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
-can't be combined with another value (`Knob.clash`), a trial showed that it changes nothing ("had no effect here"), or
+can't be combined with another value (`Knob.clash`), trials showed that it changes nothing ("had no effect here"), or
 every trial with it has failed for the same reason.
 """
 

@@ -101,16 +101,19 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     if trial.number == baseline.number:
         return "The baseline itself, no setting changed."
     tuned = _measured(trial)
-    memory = tuned.peak_memory_bytes / _measured(baseline).peak_memory_bytes - 1
     confirmed = confirmation.quality if confirmation else None
     quality = confirmed_quality_words(confirmed) if confirmed else quality_words(trial, baseline) + _source_words(tuned)
     compiling = f" (with what compiling took in trial {tuned.compiled_as.trial})" if tuned.compiled_as else ""
-    change = (
-        "the same memory" if abs(memory) < 0.005 else f"{abs(memory):.0%} {'more' if memory > 0 else 'less'} memory"
-    )
-    sentence = f"{speed_words(trial, baseline, confirmation)}, {change}{compiling}, {quality}."
+    memory = memory_words(tuned.peak_memory_bytes, _measured(baseline).peak_memory_bytes)
+    sentence = f"{speed_words(trial, baseline, confirmation)}, {memory}{compiling}, {quality}."
     quick = confirmation is not None and confirmation.quick
     return f"{sentence} Confirmed quickly: without --quick, the same command takes full care." if quick else sentence
+
+
+def memory_words(peak_bytes: int, baseline_bytes: int) -> str:
+    """The change of the peak: "12% less memory"."""
+    change = peak_bytes / baseline_bytes - 1
+    return "the same memory" if abs(change) < 0.005 else f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
 
 
 def _source_words(measured: Measurement) -> str:

@@ -15,7 +15,7 @@ CAUSES = {
     "timeout": "The trial took longer than `--timeout`. Compiling with `max-autotune` on a busy machine may.",
     "crash": "The process was killed or ended without an answer, as by a fault in a driver. Its `log.txt` says more.",
     "unsupported": "A library says that it can't do this here.",
-    "no_effect": "The setting changed nothing in this pipeline. The value leaves the search space.",
+    "no_effect": "The setting changed nothing. The value leaves the search space once nothing else can be why.",
     "broken_output": "The pictures are black, flat, noise, NaN, of the wrong size, or the same for several prompts.",
     "error": "A library raised an exception. The reason has its last line, `log.txt` has all of it.",
     "environment": "The machine's fault, such as a full disk. The trial is tried again; the sampler is not told.",
