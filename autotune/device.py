@@ -35,6 +35,7 @@ class Device(FrozenModel):
                         pipeline: backend -> number format, or "graph" -> why it fails, as a clause. What works is left
                         out, and so are backends that were not asked (see devices/attention_calls.py)
     compile_fault       why torch.compile does not work on this device, as a clause
+    bfloat16_fault      why bfloat16, though it works, is not worth trying on this processor, as a clause
     shared_int8_fault   why the blocks of a UNet with int8 layers can't be compiled one by one in bfloat16, as a clause
     evidence            sentences that say how these fields were found
     """
@@ -53,6 +54,7 @@ class Device(FrozenModel):
     sdpa_heads: dict[str, int] = Field(default_factory=dict)
     attention: dict[str, dict[str, str]] = Field(default_factory=dict)
     compile_fault: str | None = None
+    bfloat16_fault: str | None = None
     shared_int8_fault: str | None = None
     evidence: tuple[str, ...] = ()
 

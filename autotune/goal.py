@@ -74,7 +74,7 @@ class Budget:
     trials           the number of trials of the whole study, the baseline included
     time_s           seconds: no trial starts that would end later than this; None: no limit
     trial_timeout_s  seconds after which a trial is stopped
-    trial_timing_s   seconds of timed calls of a run, beyond those that draw its pictures; None: as usual
+    trial_timing_s   seconds of a run's warm-up, and of timed calls beyond those that draw its pictures; None: as usual
     """
 
     trials: int = 50

@@ -56,7 +56,7 @@ class MeasureJob(FrozenModel):
     pictures          also draw the pictures of all prompts, into the job's folder
     max_memory_bytes  the GPU memory that the process may take: torch's allocator is limited to it; None: no limit
     reuse             the work that the child may skip
-    timing_s          seconds of timed calls at most, beyond those that draw the pictures; None: as usual
+    timing_s          seconds of the warm-up, and of timed calls beyond those that draw the pictures; None: as usual
     """
 
     kind: Literal["measure"] = "measure"

@@ -148,6 +148,10 @@ class Knob:
              Why this value is not available for the target (pipeline, workload, device, versions). It follows
              "NAME=VALUE: ". Called for every value that is offered; must return None for the default.
              Example: "needs compute capability 8.9; this GPU has 8.0".
+    not_worth_trying(value, target) -> reason or None
+             Why a search leaves this value out, although it works. It follows "NAME=VALUE: ". A value that the user
+             fixes, or that is the baseline's, is not asked.
+             Example: "takes more than 4 times as long here".
     clash(config, target) -> reason or None
              Why this knob's value can't be combined with another knob's value. The reason stands alone, so it names
              what clashes. Called for every config that has this knob; must return None where the knob is at its
@@ -218,6 +222,7 @@ class Knob:
     ranges: Callable[[Target], tuple[Range, ...]] = no_ranges
     also: Callable[[Value], bool] = lambda value: False
     why_not: Callable[[Value, Target], str | None] = no_objection
+    not_worth_trying: Callable[[Value, Target], str | None] = no_objection
     clash: Callable[[Config, Target], str | None] = no_objection
     modifies: str | None = None
     load: Callable[[Value], dict[str, Any]] | None = None

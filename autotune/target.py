@@ -94,14 +94,20 @@ class Target(FrozenModel):
         own = self.device.model_copy(update={"index": device.index, "uuid": device.uuid})
         return self.model_copy(update={"device": own})
 
+    def as_begun(self, begun: "Target") -> "Target":
+        """This target, with what the first probe of a study has timed: another might answer otherwise."""
+        slow = {"bfloat16_fault": begun.device.bfloat16_fault}
+        return self.model_copy(update={"device": self.device.model_copy(update=slow)})
+
     def difference(self, other: "Target") -> str | None:
         """The first difference between two targets, such as "workload: steps 20, not 30"; None: they are the same.
 
-        The evidence of a device and what torch and diffusers answered of its kernels may differ, and the number under
+        The evidence of a device and what torch and diffusers answered of it may differ, and the number under
         which the same GPU is found. Studies of earlier versions don't know their GPU's UUID.
         """
         known = None not in (self.device.uuid, other.device.uuid)
-        ignored = {"evidence", "sdpa_heads", "attention", "shared_int8_fault", "index" if known else "uuid"}
+        answers = {"sdpa_heads", "attention", "bfloat16_fault", "shared_int8_fault"}
+        ignored = {"evidence", *answers, "index" if known else "uuid"}
         for part in ("pipeline", "workload", "device", "versions", "environment"):
             if getattr(self, part) is None or getattr(other, part) is None:
                 continue

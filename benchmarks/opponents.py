@@ -1,7 +1,10 @@
-"""Compare our sampler with c-TPE, HEBO, SMAC3 and BoTorch's qLogNEHVI on recorded spaces, as `autotune replay` does.
+"""Compare our sampler with c-TPE, HEBO, SMAC3 and BoTorch's qLogNEHVI, on recorded and on simulated spaces.
 
     pip install botorch HEBO smac optunahub     (of the benchmark, not of autotune)
     python benchmarks/opponents.py reports/recorded/*.parquet [--samplers auto,tpe,qlognehvi] [--seeds 10] [--budget 60]
+    python benchmarks/opponents.py --worlds 12 [--samplers auto,tpe,qlognehvi] [--budget 40]
+
+A table is searched once for each seed, each simulated world of samplers_simulated.py once.
 
 All get the same: the baseline and the recipes first, then proposals that the table has; one that it lacks, or that was
 tried, is asked for again, and after thirty a random row is taken. A trial that failed has the worst values of the
@@ -17,8 +20,8 @@ ctpe       c-TPE (Watanabe and Hutter, 2023), of OptunaHub, or of a local copy (
            chance
 
 For each table and sampler are printed: the median number of trials to 90 % of the true front's hypervolume with the
-quartiles, the mean share after 10, 20 and 40 trials with its 95 % interval, how many searches had the pick, after how
-many trials (median), and the seconds of a proposal.
+quartiles, the mean share after 10, 20 and 40 trials with its 95 % interval (a bootstrap over the searches), how many
+searches had the pick, after how many trials (median), and the seconds of a proposal.
 """
 
 import argparse
@@ -31,9 +34,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from samplers_simulated import world
+from scipy.stats import bootstrap
 
 from autotune.config import Config
 from autotune.recordings.parquet import read_table
@@ -41,7 +47,6 @@ from autotune.recordings.recording import Recording
 from autotune.research.replay.convergence import Convergence, convergence_of
 from autotune.research.replay.reference_front import ReferenceFront
 from autotune.research.replay.replay import TableSpace, replay_once
-from autotune.statistics.paired import paired
 from autotune.study import proposals
 from autotune.study import study as studies
 
@@ -50,6 +55,7 @@ SHARE = 0.9
 SAMPLES = 64  # of the posterior, for the expectation
 LEAST = 4  # measured trials before a model is fitted
 SUGGESTIONS = 8  # of HEBO at once
+LEAST_SEARCHES = 5  # for an interval
 NEVER = 10**9  # trials; between two infinities there is no quartile
 
 
@@ -143,7 +149,6 @@ class Hebo(Opponent):
     def propose(
         self, done: Sequence[FrozenTrial], trial: FrozenTrial, space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        import numpy as np
         import pandas as pd
         from hebo.design_space.design_space import DesignSpace
         from hebo.optimizers.general import GeneralBO
@@ -243,9 +248,8 @@ def _log(value: float, index: int) -> float:
     return math.log(value) if index < 2 else value
 
 
-def search(
-    table: Recording, front: ReferenceFront, sampler: str, seed: int, budget: int
-) -> tuple[Convergence, list[float]]:
+def search(table: Recording, sampler: str, seed: int, budget: int) -> tuple[Convergence, list[float]]:
+    """How one search went, and the seconds of its proposals."""
     made: list[Opponent] = []
     usual = proposals.make_sampler
 
@@ -257,7 +261,16 @@ def search(
 
     studies.make_sampler, studies.ValidProposals = make, Attached  # type: ignore[assignment,misc]
     trials = replay_once(table, sampler, seed, budget)
+    front = ReferenceFront(table.trials(), table.header.goal)
     return convergence_of(trials, front, seed), [second for each in made for second in each.asked_s]
+
+
+def share(values: Sequence[float]) -> str:
+    """The mean, with its 95 % interval."""
+    if len(values) < LEAST_SEARCHES:
+        return f"{statistics.fmean(values):.2f}"
+    found = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return f"{statistics.fmean(values):.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequence[float]) -> str:
@@ -266,9 +279,7 @@ def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequen
     low, middle, high = (math.inf if count >= NEVER / 100 else count for count in quartiles)
     shares = []
     for mark in MARKS:
-        found = paired([curve.at(mark) for curve in curves])
-        within = "" if found.low is None or found.high is None else f" ({found.low:.2f} to {found.high:.2f})"
-        shares.append(f"{found.mean:.2f}{within}")
+        shares.append(share([curve.at(mark) for curve in curves]))
     picks = [curve.trials_to_pick() for curve in curves]
     had = [count for count in picks if count is not None]
     pick = f"{len(had)} of {len(picks)}" + (f", {statistics.median(had):g}" if had else "")
@@ -279,24 +290,26 @@ def row(table: str, sampler: str, curves: Sequence[Convergence], asked_s: Sequen
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="+", type=Path)
+    parser.add_argument("tables", nargs="*", type=Path)
     parser.add_argument("--samplers", default="auto,tpe,qlognehvi,hebo,smac,ctpe")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="searches of a table")
+    parser.add_argument("--worlds", type=int, default=0, help="simulated spaces, each searched once")
     parser.add_argument("--budget", type=int, default=60)
     parser.add_argument("--optunahub", help="a local copy of OptunaHub's registry, its folder `package`")
     given = parser.parse_args()
     CTpe.hub = given.optunahub
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(
-        "| table | sampler | searches | to 90 % | at 10 | at 20 | at 40 trials | the pick, after | seconds a proposal |"
+        "| space | sampler | searches | to 90 % | at 10 | at 20 | at 40 trials | the pick, after | seconds a proposal |"
     )
     print("|---|---|--:|--:|--:|--:|--:|---|--:|")
-    for path in given.tables:
-        table = read_table(path)
-        front = ReferenceFront(table.trials(), table.header.goal)
+    spaces = [(path.stem, [(read_table(path), seed) for seed in range(given.seeds)]) for path in given.tables]
+    if given.worlds:
+        spaces.append(("simulated", [(world(number), 0) for number in range(given.worlds)]))
+    for name, searches in spaces:
         for sampler in given.samplers.split(","):
-            found = [search(table, front, sampler, seed, given.budget) for seed in range(given.seeds)]
-            print(row(path.stem, sampler, [c for c, _ in found], [s for _, of in found for s in of]), flush=True)
+            found = [search(table, sampler, seed, given.budget) for table, seed in searches]
+            print(row(name, sampler, [c for c, _ in found], [s for _, of in found for s in of]), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conftest import gpu, make_target
+from conftest import CPU, gpu, make_target
 
 from autotune.device import Device
 from autotune.target import Target
@@ -34,6 +34,14 @@ def test_a_target_moves_to_another_gpu_of_its_model_and_keeps_what_was_probed() 
     moved = on(CARD).on_card(here)
     assert (moved.device.uuid, moved.device.index) == ("GPU-b", 3)
     assert moved.device.model_copy(update={"uuid": CARD.uuid, "index": CARD.index}) == CARD
+
+
+def test_what_was_timed_in_the_first_probe_of_a_study_stays() -> None:
+    """Else a study whose space has bfloat16 could not go on where a later probe finds it slow."""
+    fast, slow = make_target(), on(CPU.model_copy(update={"bfloat16_fault": "it takes long here"}))
+    assert slow.difference(fast) is None
+    assert slow.as_begun(fast) == fast
+    assert fast.as_begun(slow) == slow
 
 
 def test_traits_that_a_later_version_reads_off_make_no_other_target_and_other_models_do() -> None:

@@ -29,7 +29,9 @@ def fleet(
     from autotune.report.page.page import write_merged
     from autotune.report.searched import search
     from autotune.report.terminal.fleet import status_table
+    from autotune.report.terminal.show import PlainLines
     from autotune.report.terminal.theme import plain_console, show_heading
+    from autotune.tuning.events import Event
 
     asks = len(plan) == 2 and plan[0] == Path("status")
     if len(plan) != 1 + asks:
@@ -42,10 +44,17 @@ def fleet(
     def listen(cell: Cell, says: str) -> None:
         print(f"{cell.name}: {says}", flush=True)
 
+    lines = PlainLines()
+
+    def listen_to_search(event: Event) -> None:
+        for line in lines.hear(event):
+            print(line, flush=True)
+
     show_heading(plain_console(), "fleet", f"{len(whole.cells)} searches in {whole.folder}")
     command = shlex.join(["autotune", *sys.argv[1:]])
+    one = partial(search, workers=workers, address=address, command=command, listen=listen_to_search)
     with resumable():
-        done = run_fleet(whole, partial(search, workers=workers, address=address, command=command), listen)
+        done = run_fleet(whole, one, listen)
     found = statuses(whole)
     plain_console().print(status_table(found))
     if len(done) > 1:

@@ -48,7 +48,7 @@ class Runner:
     isolation         how children are started, see isolate.choose. Exported figures and verdicts come from spawned
                       children: forks share the layout of their memory, so they differ less than processes in use do
     drawing           the same, of draw(), which times nothing; None: as `isolation`
-    timing_s          seconds of timed calls, beyond those that draw pictures; None: as usual
+    timing_s          seconds of the warm-up, and of timed calls beyond those that draw pictures; None: as usual
     interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
 
     `where` is the card that has made the run that was returned last, of a search on several cards; None: this

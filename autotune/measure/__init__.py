@@ -32,6 +32,7 @@ Images = list[Picture]
 Dominated = Callable[[Sequence[float], int], bool]  # (seconds of the first calls, peak memory in bytes so far)
 Check = Callable[[dict[str, int] | None], None]  # (attention kernels, or None while they are not known)
 RESULTS = ("images", "image", "frames")  # where a pipe's output has its pictures (Kandinsky 5 has `image`) or clips
+WarmUp = Callable[[Callable[[], object]], list[float]]
 TimeCalls = Callable[["DiffusionPipeline", Workload], latency.Sampled[Images]]
 
 
@@ -88,7 +89,7 @@ def measure_pipe(
     spot_check  time this call of the workload first, and return its pictures only
     dominated   called once, after LEAST_CALLS calls. True ends the timing: only the pictures drawn so far are returned
     precision   the standard error of a latency, as a share, that is good enough
-    timing_s    seconds of timed calls, beyond those that draw pictures; None: as usual
+    timing_s    seconds of the warm-up, and of timed calls beyond those that draw pictures; None: as usual
 
     Raises latency.NoCleanSamples where the device was disturbed for too long, and whatever `check` raises.
     """
@@ -100,8 +101,9 @@ def measure_pipe(
     stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None
     time_calls = partial(_time_calls, watch=watch, device=device, precision=precision, budget_s=timing_s)
     time_pictures = partial(time_calls, pictures=pictures, spot_check=spot_check, dominated=stop)
-    steady, images = _steady_state(pipe, first, watch, device, time_pictures, check)
-    also = [_at_another_size(pipe, other, device, partial(time_calls, pictures=False)) for other in others]
+    warm_up = partial(latency.warm_up, device=device, budget_s=timing_s)
+    steady, images = _steady_state(pipe, first, watch, warm_up, time_pictures, check)
+    also = [_at_another_size(pipe, other, device, warm_up, partial(time_calls, pictures=False)) for other in others]
     parts = phases(pipe, lambda: one_call(pipe, first), device)
     with announced(pipe, meter.start):
         _meter_run(meter, "denoising", [partial(one_call, pipe, size) for size in (first, *others)])
@@ -126,10 +128,10 @@ def one_call(pipe: "DiffusionPipeline", workload: Workload) -> Images:
 
 
 def _steady_state(
-    pipe: "DiffusionPipeline", workload: Workload, watch: Watch, device: str, time_calls: TimeCalls, check: Check
+    pipe: "DiffusionPipeline", workload: Workload, watch: Watch, warm_up: WarmUp, time_calls: TimeCalls, check: Check
 ) -> tuple[dict[str, Any], Images]:
     """Warm up, check and time calls. Returns fields of the Measurement, and the pictures that were drawn."""
-    warmup_s = latency.warm_up(lambda: one_call(pipe, workload), device)
+    warmup_s = warm_up(lambda: one_call(pipe, workload))
     check(None)
     sampled = time_calls(pipe, workload)
     energy_j, device_health = watch.energy_j(), watch.health()
@@ -145,12 +147,12 @@ def _steady_state(
 
 
 def _at_another_size(
-    pipe: "DiffusionPipeline", workload: Workload, device: str, time_calls: TimeCalls
+    pipe: "DiffusionPipeline", workload: Workload, device: str, warm_up: WarmUp, time_calls: TimeCalls
 ) -> dict[str, Any]:
     """The fields of a ShapeCost: the cost of the same pipe at another size."""
     before = compilation()
     first_call_s = latency.timed(lambda: one_call(pipe, workload), device)[0]
-    warmup_s = latency.warm_up(lambda: one_call(pipe, workload), device)
+    warmup_s = warm_up(lambda: one_call(pipe, workload))
     sampled = time_calls(pipe, workload)
     after = compilation()
     return {

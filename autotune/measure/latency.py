@@ -74,13 +74,18 @@ def timed(call: Callable[[], T], device: str) -> tuple[float, T]:
     return time.perf_counter() - start, result
 
 
-def warm_up(call: Callable[[], object], device: str) -> list[float]:
-    """Call until WARMUP_CALLS in a row agree, at most WARMUP_MOST_CALLS times. Returns the seconds of each call."""
+def warm_up(call: Callable[[], object], device: str, budget_s: float | None = None) -> list[float]:
+    """Call until WARMUP_CALLS in a row agree, at most WARMUP_MOST_CALLS times. Returns the seconds of each call.
+
+    budget_s  seconds after which no call is added to the first WARMUP_CALLS; None: no limit
+    """
     seconds: list[float] = []
     while len(seconds) < WARMUP_MOST_CALLS:
         seconds.append(timed(call, device)[0])
         last = seconds[-WARMUP_CALLS:]
         if len(last) == WARMUP_CALLS and max(last) - min(last) <= WARMUP_AGREES * statistics.median(last):
+            break
+        if budget_s is not None and len(seconds) >= WARMUP_CALLS and sum(seconds) >= budget_s:
             break
     return seconds
 

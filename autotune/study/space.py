@@ -1,8 +1,8 @@
 """SearchSpace: the configs that are allowed, by target, space file and the user's options.
 
-A value that is missing has one of four reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
-can't be combined with another value (`Knob.clash`), trials showed that it changes nothing ("had no effect here"), or
-every trial with it has failed for the same reason.
+A value that is missing has one of five reasons, each kept as a sentence: it is not available here (`Knob.why_not`), it
+is not worth trying here (`Knob.not_worth_trying`), it can't be combined with another value (`Knob.clash`), trials
+showed that it changes nothing ("had no effect here"), or every trial with it has failed for the same reason.
 """
 
 import itertools
@@ -299,7 +299,10 @@ def make_space(
         else:
             listed, ranges[name] = _offer(knob, file, target)
             offered[name] = _unique((own, *listed))
+    left_out = _left_out(target, offered, {**complete({}), **baseline, **fix})
+    offered = {name: tuple(v for v in values if (name, v) not in left_out) for name, values in offered.items()}
     space = SearchSpace(target, offered, later, ranges)
+    space.impossible |= left_out
     for name in fix:
         if not space.values[name]:
             raise UserError(f"--fix {name}={fix[name]}: {space.impossible[name, fix[name]]}.")
@@ -310,6 +313,18 @@ def make_space(
             held = find_knob(modified).default
             raise UserError(f"--fix {name}={fix[name]}: not available, because {modified} stays at {held}.")
     return space
+
+
+def _left_out(
+    target: Target, offered: Mapping[str, Iterable[Value]], asked: Mapping[str, Value]
+) -> dict[tuple[str, Value], str]:
+    """(knob, value) -> why a value that works is not worth trying here; without those that the user has asked for."""
+    found = dict[tuple[str, Value], str]()
+    for name, value in ((name, value) for name, values in offered.items() for value in values):
+        why = find_knob(name).not_worth_trying(value, target)
+        if why and asked.get(name) != value:
+            found[name, value] = f"{why}; --fix {name}={value} tries it"
+    return found
 
 
 def _offer(knob: Knob, file: SpaceFile, target: Target) -> tuple[tuple[Value, ...], tuple[Range, ...]]:

@@ -329,7 +329,8 @@ def _probe(request: Request) -> Target:
         how = "spawn" if request.team else isolate.choose(request.isolation)  # no trial is forked off this process
         limit_s = request.budget.trial_timeout_s
         place, about = request.folder.probe, (request.pipeline, request.device, request.workload)
-        return probe(place, *about, isolation=how, timeout_s=limit_s)
+        target = probe(place, *about, isolation=how, timeout_s=limit_s)
+        return target.as_begun(read_record(request.folder).target) if request.folder.study.exists() else target
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import typer
+from conftest import make_target
 from made_up import measured, record
 
 from autotune.cli.fleet import fleet
@@ -14,7 +15,9 @@ from autotune.cluster.fleet import Cell, Plan, read_plan, run_fleet, statuses
 from autotune.errors import UserError
 from autotune.frozen_model import write_json
 from autotune.study.record import write_trial
+from autotune.study.space import SearchSpace
 from autotune.study_folder import StudyFolder
+from autotune.tuning.events import Listener, Probed, TrialEnded
 
 PLAN = """
 [search]
@@ -141,6 +144,27 @@ def test_the_command_exits_with_2_where_a_search_has_failed(
     except typer.Exit as error:
         found = error.exit_code
     assert found == code
+
+
+def test_the_command_prints_the_trials_of_each_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searches, found = Searches(), make_target()
+
+    def search(*, listen: Listener, workers: None, address: None, command: str, **options: Any) -> SimpleNamespace:
+        listen(Probed(found, SearchSpace(found, {}), options["study"], (), (), record().goal))
+        listen(TrialEnded(measured(0)))
+        return searches(**options)
+
+    monkeypatch.setattr("autotune.report.searched.search", search)
+    monkeypatch.setattr("autotune.report.merge.merge", lambda done: done)
+    monkeypatch.setattr("autotune.report.page.page.write_merged", lambda *_: [])
+    plan(tmp_path)
+    fleet([tmp_path / "plan.toml"])
+    said = capsys.readouterr().out.splitlines()
+    first, second = said.index("sdxl-1024x1024: starts"), said.index("sdxl-1024x1024: is done")
+    assert any(line.startswith("trial 0 (baseline)") for line in said[first:second])
+    assert sum(line.startswith("trial 0 (baseline)") for line in said) == 4
 
 
 def test_a_child_that_can_not_be_ended_ends_the_fleet_and_its_search_goes_on_later(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CPU
 
-from autotune.devices import probe
+from autotune.devices import cpu, probe
 from autotune.devices.probe import probe_device, versions
 
 
@@ -15,6 +15,26 @@ def test_a_processor_has_the_kernels_that_torch_has_for_it() -> None:
     assert found.sdpa_kernels == ("flash", "math")
     assert found.compile_fault is None
     assert found.evidence[-1].startswith(f"torch {torch.__version__} with ")
+
+
+@pytest.mark.parametrize(("half_s", "slow"), [(0.3, False), (3.0, False), (5.0, True)])
+def test_bfloat16_is_slow_where_a_layer_takes_four_times_as_long(
+    monkeypatch: pytest.MonkeyPatch, half_s: float, slow: bool
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(cpu, "_seconds", lambda layer, given: half_s if given.dtype == torch.bfloat16 else 1.0)
+    assert (probe_device(CPU, by_trial=True).bfloat16_fault is not None) == slow
+    assert probe_device(CPU).bfloat16_fault is None  # nothing is timed in the user's own process
+    assert torch.get_num_threads() == threads
+
+
+def test_both_formats_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = list[tuple[torch.dtype, float]]()
+    timed = cpu._seconds
+    monkeypatch.setattr(cpu, "_seconds", lambda layer, given: taken.append((given.dtype, timed(layer, given))) or 1.0)
+    assert cpu.bfloat16_fault() is None
+    assert [format for format, _ in taken] == [torch.float32, torch.bfloat16] * 2
+    assert all(0 < seconds < 5 for _, seconds in taken)
 
 
 def test_no_compiler_is_a_reason_not_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:

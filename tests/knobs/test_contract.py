@@ -152,13 +152,14 @@ def test_values_survive_json(knob: Knob) -> None:
 
 @every_knob
 def test_nothing_is_said_against_the_default_on_any_device(knob: Knob) -> None:
-    said = [knob.why_not(knob.default, target) for target in targets()]
+    said = [ask(knob.default, target) for target in targets() for ask in (knob.why_not, knob.not_worth_trying)]
     assert said == [None] * len(said)
 
 
 @every_knob
 def test_an_objection_is_a_sentence_without_its_full_stop(knob: Knob) -> None:
-    said = [knob.why_not(value, target) for target in targets() for value in values_of(knob)]
+    asked = [knob.why_not, knob.not_worth_trying]
+    said = [ask(value, target) for target in targets() for value in values_of(knob) for ask in asked]
     assert said
     assert [text for text in said if not is_sentence(text)] == []
 

@@ -109,6 +109,11 @@ def test_warm_up_ends_at_its_limit_where_calls_never_agree(clock: FakeClock) -> 
     assert len(latency.warm_up(clock.calls(*[1.0, 1.5] * 9), "cpu")) == latency.WARMUP_MOST_CALLS == 10
 
 
+def test_a_warm_up_of_a_quick_search_ends_after_its_seconds_with_three_calls_at_least(clock: FakeClock) -> None:
+    assert len(latency.warm_up(clock.calls(*[1.0, 1.5] * 9), "cpu", budget_s=2.0)) == latency.WARMUP_CALLS == 3
+    assert len(latency.warm_up(clock.calls(*[1.0, 1.5] * 9), "cpu", budget_s=6.0)) == 5
+
+
 @pytest.mark.parametrize("keep", [0, 1, 5, 12])
 def test_promise_3_never_fewer_than_five_nor_than_the_results_to_keep_and_all_are_counted(
     clock: FakeClock, keep: int

@@ -94,6 +94,24 @@ def test_a_value_that_is_not_available_here_is_left_out_with_its_reason() -> Non
     assert made.objection(complete({"dtype": "fp16"})) == "dtype=fp16: diffusers does not support float16 on a CPU"
 
 
+SLOW = CPU.model_copy(update={"bfloat16_fault": "it takes long here"})
+
+
+def test_a_value_that_works_but_is_not_worth_trying_is_left_out_with_its_reason() -> None:
+    made = space(make_target(SLOW))
+    assert made.values["dtype"] == ("fp32",)
+    assert made.impossible["dtype", "bf16"] == "it takes long here; --fix dtype=bf16 tries it"
+    assert made.objection(complete({"dtype": "bf16"})) == "dtype=bf16: it takes long here; --fix dtype=bf16 tries it"
+    assert "bf16" in space(make_target(CPU)).values["dtype"]
+
+
+def test_what_is_not_worth_trying_is_tried_where_the_user_asks_for_it() -> None:
+    assert space(make_target(SLOW), fix={"dtype": "bf16"}).values["dtype"] == ("bf16",)
+    asked = space(make_target(SLOW), baseline=complete({"dtype": "bf16"}))
+    assert asked.values["dtype"] == ("bf16", "fp32")
+    assert asked.objection(complete({"dtype": "bf16"})) is None
+
+
 def test_every_offered_value_is_either_possible_or_has_its_reason() -> None:
     made = space()
     for name, knob in all_knobs().items():

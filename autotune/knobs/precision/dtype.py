@@ -1,7 +1,8 @@
 """dtype: the number format of the weights and of the arithmetic.
 
 The default, float32, is passed explicitly: without it, diffusers loads its models in float32, but transformers in the
-format of the checkpoint. SDXL's VAE overflows in float16; its pipeline casts it to float32 and back by itself.
+format of the checkpoint. A processor without instructions for bfloat16 takes many times as long in it: the probe times
+both, and a search leaves it out. SDXL's VAE overflows in float16; its pipeline casts it to float32 and back by itself.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ def why_not(value: Value, target: Target) -> str | None:
     if value == "bf16" and fault:
         return f"{fault}, which would emulate bfloat16"
     return None
+
+
+def not_worth_trying(value: Value, target: Target) -> str | None:
+    return target.device.bfloat16_fault if value == "bf16" else None
 
 
 def load(value: Value) -> dict[str, Any]:
@@ -62,6 +67,7 @@ KNOB = Knob(
     summary="number format of weights and arithmetic",
     nearest={"fp16": ("bf16",)},  # not the reverse: values of a bfloat16 model overflow in float16
     why_not=why_not,
+    not_worth_trying=not_worth_trying,
     load=load,
     apply=apply,
     weighs=weighs,

@@ -41,3 +41,11 @@ def test_formats_are_refused_where_they_are_emulated() -> None:
     assert KNOB.why_not("bf16", make_target(gpu(8, 0))) is None
     assert KNOB.why_not("bf16", make_target(CPU)) is None
     assert KNOB.why_not("fp16", make_target(gpu(7, 0))) is None
+
+
+def test_bfloat16_is_not_worth_trying_where_the_probe_has_found_it_slow() -> None:
+    slow = make_target(CPU.model_copy(update={"bfloat16_fault": "it takes long here"}))
+    assert KNOB.not_worth_trying("bf16", slow) == "it takes long here"
+    assert KNOB.why_not("bf16", slow) is None
+    assert KNOB.not_worth_trying("fp32", slow) is None
+    assert KNOB.not_worth_trying("bf16", make_target(CPU)) is None
