@@ -149,8 +149,8 @@ class Knob:
              "NAME=VALUE: ". Called for every value that is offered; must return None for the default.
              Example: "needs compute capability 8.9; this GPU has 8.0".
     not_worth_trying(value, target) -> reason or None
-             Why a search leaves this value out, although it works. It follows "NAME=VALUE: ". A value that the user
-             fixes, or that is the baseline's, is not asked.
+             Why a search leaves this value out, although it works. It follows "NAME=VALUE: ". Not asked of values
+             that the user fixes, that the space file lists, and of the baseline's.
              Example: "takes more than 4 times as long here".
     clash(config, target) -> reason or None
              Why this knob's value can't be combined with another knob's value. The reason stands alone, so it names

@@ -299,7 +299,8 @@ def make_space(
         else:
             listed, ranges[name] = _offer(knob, file, target)
             offered[name] = _unique((own, *listed))
-    left_out = _left_out(target, offered, {**complete({}), **baseline, **fix})
+    asked = {*file.knobs, *file.ranges, *file.own_ranges, *fix}
+    left_out = _left_out(target, {n: v[1:] for n, v in offered.items() if n not in asked})  # the first: the baseline's
     offered = {name: tuple(v for v in values if (name, v) not in left_out) for name, values in offered.items()}
     space = SearchSpace(target, offered, later, ranges)
     space.impossible |= left_out
@@ -315,14 +316,12 @@ def make_space(
     return space
 
 
-def _left_out(
-    target: Target, offered: Mapping[str, Iterable[Value]], asked: Mapping[str, Value]
-) -> dict[tuple[str, Value], str]:
-    """(knob, value) -> why a value that works is not worth trying here; without those that the user has asked for."""
+def _left_out(target: Target, offered: Mapping[str, Iterable[Value]]) -> dict[tuple[str, Value], str]:
+    """(knob, value) -> why a value that works is not worth trying here."""
     found = dict[tuple[str, Value], str]()
     for name, value in ((name, value) for name, values in offered.items() for value in values):
         why = find_knob(name).not_worth_trying(value, target)
-        if why and asked.get(name) != value:
+        if why:
             found[name, value] = f"{why}; --fix {name}={value} tries it"
     return found
 

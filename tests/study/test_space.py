@@ -110,6 +110,7 @@ def test_what_is_not_worth_trying_is_tried_where_the_user_asks_for_it() -> None:
     asked = space(make_target(SLOW), baseline=complete({"dtype": "bf16"}))
     assert asked.values["dtype"] == ("bf16", "fp32")
     assert asked.objection(complete({"dtype": "bf16"})) is None
+    assert space(make_target(SLOW), knobs={"dtype": ("fp32", "bf16")}).values["dtype"] == ("fp32", "bf16")
 
 
 def test_every_offered_value_is_either_possible_or_has_its_reason() -> None:
