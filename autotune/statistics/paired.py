@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RESAMPLES = 4000
 DETECTABLE_IN_SDS = 1.645 + 0.842  # standard errors that a one-sided test at 5 % sees with a power of 80 %
 EQUAL = 1e-9  # differences that are this close differ only by the rounding of their subtraction
+ROUNDING = 0.001  # of a score: what one level of 255 in a few pixels does to a CLIP score (0.0005 was seen)
+MANY = 16  # pairs, from which on a bound lies within what they show: an interval of so many equal ones has no width
 
 
 class Paired(FrozenModel):
@@ -42,13 +44,13 @@ class Paired(FrozenModel):
 
     @property
     def is_detectable(self) -> bool:
-        """Is the candidate worse, beyond what chance gives one time in twenty?"""
-        return self.lower is not None and self.lower > EQUAL
+        """Is the candidate worse, beyond what chance gives one time in twenty, and by more than rounding?"""
+        return self.lower is not None and self.lower > ROUNDING
 
     @property
     def is_gain(self) -> bool:
-        """Is it better, beyond what chance gives one time in twenty?"""
-        return self.upper is not None and self.upper < -EQUAL
+        """Is it better, beyond what chance gives one time in twenty, and by more than rounding?"""
+        return self.upper is not None and self.upper < -ROUNDING
 
     @property
     def half_width(self) -> float | None:
@@ -97,7 +99,10 @@ def _paired(differences: tuple[float, ...]) -> Paired:
     sd = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1))
     error = sd / math.sqrt(n)
     deviates = _studentised([(d - mean) / sd for d in differences])
-    low, lower, upper, high = (_bound(mean - t * error) for t in _quantiles(deviates, (0.975, 0.95, 0.05, 0.025)))
+    bounds = [mean - t * error for t in _quantiles(deviates, (0.975, 0.95, 0.05, 0.025))]
+    if n >= MANY:  # where a few of many pairs differ, most resamples are equal: they say nothing, and t knows no end
+        bounds = [min(max(bound, min(differences)), max(differences)) for bound in bounds]
+    low, lower, upper, high = map(_bound, bounds)
     detectable = DETECTABLE_IN_SDS * error
     return Paired(n=n, mean=mean, low=low, high=high, lower=lower, upper=upper, smallest_detectable=detectable)
 
@@ -110,7 +115,8 @@ def _bound(value: float) -> float | None:
 def _studentised(standard: Sequence[float]) -> "NDArray[np.float64]":
     """The sorted t (mean over standard error) of each of RESAMPLES resamples.
 
-    A resample of equal values has no standard error. Its t is infinite, which leaves a bound of few pairs open.
+    A resample of equal values has no standard error. Its t is infinite, which leaves a bound of fewer than MANY pairs
+    open.
 
     standard  differences with mean 0 and standard deviation 1
     """

@@ -76,6 +76,25 @@ def test_one_pair_bounds_nothing_and_may_exceed_any_limit() -> None:
     assert not one.is_detectable
 
 
+@pytest.mark.parametrize("differing", [1, 2, 5])
+def test_rounding_in_a_few_of_many_pairs_bounds_the_mean_and_is_no_drop(differing: int) -> None:
+    """As where a compiled config's pictures differ from the baseline's in a few pixels of one or two pictures."""
+    for n in (16, 32, 128):
+        found = paired([0.0005] * differing + [0.0] * (n - differing))
+        assert found.upper is not None
+        assert found.low is not None
+        assert (found.low, found.upper) <= (found.mean, 0.0005)
+        assert not found.may_exceed(0.01)
+        assert not found.is_detectable
+        assert paired([-0.0005] * differing + [0.0] * (n - differing)).is_gain is False
+
+
+def test_a_few_bad_pairs_among_many_may_be_a_large_drop() -> None:
+    found = paired([9.0, 5.0] + [0.0] * 30)
+    assert found.may_exceed(0.3)
+    assert found.upper == 9.0
+
+
 def test_two_pairs_that_disagree_bound_nothing() -> None:
     assert (paired([0.0, 1.0]).low, paired([0.0, 1.0]).upper) == (None, None)
 

@@ -23,7 +23,17 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a finished search for two sizes, and what it printed."""
     folder = tmp_path_factory.mktemp("sizes")
     (folder / "prompts.txt").write_text(PROMPTS)
-    files = ["--prompts", folder / "prompts.txt", "--study", folder / "study", "--max-quality-drop", "99"]
+    (folder / "space.toml").write_text('[knobs]\ndtype = ["fp32", "bf16"]\n')  # listed: wherever it is slow, too
+    files = [
+        "--prompts",
+        folder / "prompts.txt",
+        "--space",
+        folder / "space.toml",
+        "--study",
+        folder / "study",
+        "--max-quality-drop",
+        "99",
+    ]
     done = command_here("search", *SHORT, *ONLY_DTYPE, *SIZES, "--minimise", "each", *files)
     assert done.returncode == 0, done.stderr
     return folder / "study", done.stdout
