@@ -13,7 +13,8 @@ others. Each is used as it is meant to be used:
 qlognehvi  a Gaussian process for each objective over the one-hot settings, the logarithms of latency and memory (Ament
            et al., 2023, Unexpected Improvements to Expected Improvement for Bayesian Optimization). Its acquisition is
            evaluated at every row of the table that was not tried
-hebo       GeneralBO, HEBO's optimizer for several objectives; eight suggestions are asked for at once
+hebo       GeneralBO, HEBO's optimizer for several objectives; eight suggestions are asked for at once. It searches its
+           model for 20 generations of 100, not for 200: the tables have at most 112 rows
 smac       SMAC3's hyperparameter facade (random forest) with ParEGO for several objectives
 ctpe       c-TPE (Watanabe and Hutter, 2023), of OptunaHub, or of a local copy (--optunahub FOLDER). It has one
            objective: it is given the latency, and the limit on quality as its constraint, and finds a front by
@@ -55,6 +56,7 @@ SHARE = 0.9
 SAMPLES = 64  # of the posterior, for the expectation
 LEAST = 4  # measured trials before a model is fitted
 SUGGESTIONS = 8  # of HEBO at once
+GENERATIONS = 20  # of HEBO's search of its model, of 100 each: with its own 200, a proposal takes three minutes
 LEAST_SEARCHES = 5  # for an interval
 NEVER = 10**9  # trials; between two infinities there is no quartile
 
@@ -155,15 +157,20 @@ class Hebo(Opponent):
 
         if self.optimizer is None:
             np.random.seed(self.seed)
-            coded = [{"name": n, "type": "cat", "categories": list(range(len(d.choices)))} for n, d in space.items()]
-            self.optimizer = GeneralBO(DesignSpace().parse(coded), num_obj=len(done[0].values), rand_sample=LEAST)
+            self.free = [name for name, of in space.items() if len(of.choices) > 1]
+            coded = [{"name": n, "type": "cat", "categories": list(range(len(space[n].choices)))} for n in self.free]
+            options = {"num_obj": len(done[0].values), "rand_sample": LEAST, "evo_iters": GENERATIONS}
+            self.optimizer = GeneralBO(DesignSpace().parse(coded), **options)
             self.waiting = list[dict[str, Any]]()
         if self.told < len(done):
             new, self.told = done[self.told :], len(done)
-            rows = pd.DataFrame([{n: space[n].choices.index(t.params[n]) for n in space} for t in new])
+            rows = pd.DataFrame([{n: space[n].choices.index(t.params[n]) for n in self.free} for t in new])
             self.optimizer.observe(rows, np.array([[_log(v, i) for i, v in enumerate(t.values)] for t in new]))
             self.waiting = self.optimizer.suggest(SUGGESTIONS).to_dict("records")
-        return {n: space[n].choices[int(place)] for n, place in self.waiting.pop(0).items()} if self.waiting else {}
+        if not self.waiting:
+            return {}
+        places = self.waiting.pop(0)
+        return {n: d.choices[int(places.get(n, 0))] for n, d in space.items()}
 
 
 class Smac(Opponent):
