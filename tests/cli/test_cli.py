@@ -268,7 +268,7 @@ def test_the_whole_parent_side_of_a_search_loads_no_torch(here: Path, trap: Path
 
 
 def test_help_is_instant(here: Path, trap: Path) -> None:
-    """By the processor's time: other tests run beside this one."""
+    """By the processor's time: other tests run beside this one. To load torch takes seconds."""
     seconds = []
     for _ in range(5):
         start = os.times()
@@ -277,7 +277,7 @@ def test_help_is_instant(here: Path, trap: Path) -> None:
         seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
         assert done.returncode == 0
         assert "search" in done.stdout
-    assert min(seconds) < 0.5, f"the best of {seconds}"
+    assert min(seconds) < 0.8, f"the best of {seconds}"
 
 
 def test_no_words_at_all_show_the_help(here: Path, trap: Path) -> None:
