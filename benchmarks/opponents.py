@@ -8,13 +8,13 @@ A table is searched once for each seed, each simulated world of samplers_simulat
 
 All get the same: the baseline and the recipes first, then proposals that the table has; one that it lacks, or that was
 tried, is asked for again, and after thirty a random row is taken. A trial that failed has the worst values of the
-others. Each is used as it is meant to be used:
+others. Each is used as it is meant to be used, but for HEBO's number of generations:
 
 qlognehvi  a Gaussian process for each objective over the one-hot settings, the logarithms of latency and memory (Ament
            et al., 2023, Unexpected Improvements to Expected Improvement for Bayesian Optimization). Its acquisition is
            evaluated at every row of the table that was not tried
 hebo       GeneralBO, HEBO's optimizer for several objectives; eight suggestions are asked for at once. It searches its
-           model for 20 generations of 100, not for 200: the tables have at most 112 rows
+           model for 20 generations of 100, not for 200, which take minutes: the recorded tables have at most 112 rows
 smac       SMAC3's hyperparameter facade (random forest) with ParEGO for several objectives
 ctpe       c-TPE (Watanabe and Hutter, 2023), of OptunaHub, or of a local copy (--optunahub FOLDER). It has one
            objective: it is given the latency, and the limit on quality as its constraint, and finds a front by

@@ -33,7 +33,7 @@ class SearchSpace:
     later       what users do to the pipe after it is loaded: values that don't survive it are not available
     values      knob -> its available values, the baseline's first; of a range, those that are tried first
     ranges      knob -> the ranges between whose listed values other numbers are allowed, too
-    impossible  (knob, value) -> why it is not available
+    impossible  (knob, value) -> why it is not available, or not worth trying
     no_effect   (knob, value) pairs that trials showed to change nothing
     failing     (knob, value) -> the trials that failed alike with it
     """

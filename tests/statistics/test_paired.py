@@ -83,7 +83,7 @@ def test_rounding_in_a_few_of_many_pairs_bounds_the_mean_and_is_no_drop(differin
         found = paired([0.0005] * differing + [0.0] * (n - differing))
         assert found.upper is not None
         assert found.low is not None
-        assert (found.low, found.upper) <= (found.mean, 0.0005)
+        assert 0.0 <= found.low <= found.mean <= found.upper <= 0.0005
         assert not found.may_exceed(0.01)
         assert not found.is_detectable
         assert paired([-0.0005] * differing + [0.0] * (n - differing)).is_gain is False
