@@ -8,6 +8,7 @@ memory is used. The sum decides whether a config fits a card. On a CPU, the peak
 (the kernel's VmHWM) above its resident memory before the pipeline was loaded.
 """
 
+import ctypes
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,6 +77,7 @@ class ResidentMeter:
     def __init__(self) -> None:
         self.peaks: dict[str, Peaks] = {}
         self._phase: str | None = None
+        _give_back_free_heap()
         self._before = self._status("VmRSS")
 
     def start(self, phase: str) -> None:
@@ -97,6 +99,16 @@ class ResidentMeter:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
         raise OSError(f"/proc/self/status has no {field}: memory can't be measured on this system")
+
+
+def _give_back_free_heap() -> None:
+    """Return the C library's free memory to the kernel. A pipeline that filled it would seem to need less memory.
+
+    The fork server has some 5 MB of it more than a new interpreter. Only glibc can do this.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class CudaMeter:

@@ -69,7 +69,8 @@ def test_what_a_forked_process_measures_is_what_a_fresh_one_does(job: MeasureJob
     )
     assert (fork.isolation, spawn.isolation) == ("fork", "spawn")
     assert (fork.attention_kernels, fork.effects) == (spawn.attention_kernels, spawn.effects)
-    assert abs(fork.run_peak_memory_bytes - spawn.run_peak_memory_bytes) < 8 * 2**20
+    # five pairs were up to 5 MB apart: the heaps of the fork server and of a new interpreter differ
+    assert abs(fork.run_peak_memory_bytes - spawn.run_peak_memory_bytes) < 16 * 2**20
     for number in range(len(PROMPTS)):
         mine, theirs = (tmp_path / how / "images" / picture_name(number) for how in ISOLATIONS)
         assert mine.read_bytes() == theirs.read_bytes()
