@@ -81,7 +81,7 @@ def study() -> None:
     shutil.rmtree(WORK / "demo-cpu", ignore_errors=True)
     autotune("search --pipeline demo --budget 8 --study demo-cpu")
     output, seconds = autotune("ablate demo-cpu")
-    record("ablate", "autotune ablate demo-study", output, seconds)
+    record("ablate", "autotune ablate demo-cpu", output, seconds)
     autotune("report demo-cpu")
     target = REPORTS / "demo-cpu"
     shutil.rmtree(target, ignore_errors=True)

@@ -151,7 +151,9 @@ class _Ablating:
             config = put_back(config, knob.put_back)
         minimal, tuned = try_minimal(self.bench, config, self.place / "minimal")
         shares = ", ".join(share(knob) for knob in ablation.idle)
-        why = f"{shares}: removed. {minimal.why}" if tuned else f"{shares}; but left out together, {minimal.why}: kept."
+        them = "it" if len(ablation.idle) == 1 else "them"
+        kept = f"{shares}. The config without {them} was tried, and {minimal.why}: kept."
+        why = f"{shares}: removed. {minimal.why}" if tuned else kept
         ablation = ablation.model_copy(update={"minimal": minimal.model_copy(update={"why": why})})
         if tuned is not None:
             tuned.save(path)

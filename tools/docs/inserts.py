@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.docs import figures, knobs, tunes
+from tools.docs import figures, knobs, opponents, tunes
 
 ROOT = Path(__file__).parent.parent.parent
 OUTPUTS = ROOT / "reports" / "showcase"
@@ -65,4 +65,5 @@ INSERTS: dict[str, Callable[[Path], str]] = {
     "what it tunes": lambda page: tunes.table(link=_to_knobs(page)),
     "the demo's result": demo_words,
     "what was measured": figures.table,
+    "opponents": lambda page: opponents.table(),
 }
