@@ -198,6 +198,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    if arguments.rounds < 2 or arguments.pairs < 2:
+        parser.error("an interval needs two rounds, or two pairs, at least")
     if not (arguments.apart or arguments.config):
         return show_interleaved(find_device(arguments.device), arguments.pairs)
     ours, plain_s = [], []
