@@ -1,0 +1,45 @@
+"""opponents: the sampler page's table of other samplers, read off reports/benchmarks/opponents.txt."""
+
+import re
+from pathlib import Path
+
+FILE = Path(__file__).parent.parent.parent / "reports" / "benchmarks" / "opponents.txt"
+NAMES = {
+    "auto": "**auto**",
+    "tpe": "Optuna's TPE",
+    "ctpe": "c-TPE",
+    "qlognehvi": "qLogNEHVI",
+    "smac": "SMAC3",
+    "hebo": "HEBO",
+}
+SPACES = {
+    "demo-64": "the demo",
+    "demo-64-batch-2": "the demo, batch 2",
+    "flux-tiny": "a tiny Flux",
+    "sdxl-tiny": "a tiny SDXL",
+    "simulated": "simulated",
+}
+COLUMNS = ("space", "sampler", "searches", "to 90 %", "at 10", "at 20", "at 40 trials", "the pick, after")
+SECONDS = "seconds a proposal"
+
+
+def table() -> str:
+    """A row for each space and sampler that the file has, of searches of 40 trials. Raises SystemExit where the file has a row twice."""
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in _lines()]
+    order = {(row[0], row[1]): row for row in rows}
+    if len(order) < len(rows):
+        raise SystemExit(f"{FILE.name}: a space and sampler has two rows")
+    made = [f"| {' | '.join((*COLUMNS, SECONDS))} |", "|---|---|--:|---|---|---|---|---|--:|"]
+    for space in SPACES:
+        first = True
+        for sampler in NAMES:
+            if (space, sampler) in order:
+                row = order[space, sampler]
+                cells = [SPACES[space] if first else "", NAMES[sampler], *row[2:]]
+                made.append(f"| {' | '.join(cell.replace('inf', '>40') for cell in cells)} |")
+                first = False
+    return "\n".join(made)
+
+
+def _lines() -> list[str]:
+    return re.findall(rf"^\| (?:{'|'.join(SPACES)}) \|.*$", FILE.read_text(encoding="utf-8"), re.M)
