@@ -265,7 +265,8 @@ def test_the_checks_accept_what_a_step_should_leave_and_name_what_is_missing(tmp
     whole["pipelines"]["flux"]["pairs"][first] = {"outcome": "not run"}
     (tmp_path / "compat.json").write_text(json.dumps(whole))
     assert gpu_checks.main(["compat", str(tmp_path / "compat.json")]) == gpu_checks.GOES_ON
-    assert faults("search", reports / "demo-cpu", "8") == ["it ran on the processor (AMD EPYC)"]
+    processor = json.loads((reports / "demo-cpu" / "best.json").read_text())["device"]["name"]
+    assert faults("search", reports / "demo-cpu", "8") == [f"it ran on the processor ({processor})"]
     assert "8 trials instead of 50 or more" in faults("search", reports / "demo-cpu", "50")
 
     rows = [{"name": "a", "latency_s": 1.0}, {"name": "b", "notes": []}]
