@@ -185,6 +185,7 @@ class Smac(Opponent):
         from ConfigSpace import Categorical, Configuration, ConfigurationSpace
         from smac import HyperparameterOptimizationFacade as Facade
         from smac import Scenario
+        from smac.main.exceptions import ConfigurationSpaceExhaustedException
         from smac.multi_objective.parego import ParEGO
         from smac.runhistory.dataclasses import TrialInfo, TrialValue
 
@@ -205,7 +206,10 @@ class Smac(Opponent):
             trial_info = TrialInfo(Configuration(own, values=values), seed=0)
             self.facade.tell(trial_info, TrialValue(cost=cost), save=False)  # proposals that are not told stay open
         self.told = len(done)
-        asked = dict(self.facade.ask().config)
+        try:
+            asked = dict(self.facade.ask().config)
+        except ConfigurationSpaceExhaustedException:  # it proposes nothing twice, and the table lacks some of it
+            return {}
         return {n: d.choices[int(asked.get(n, 0))] for n, d in space.items()}
 
 
