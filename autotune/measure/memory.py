@@ -104,7 +104,7 @@ class ResidentMeter:
 def _give_back_free_heap() -> None:
     """Return the C library's free memory to the kernel. A pipeline that filled it would seem to need less memory.
 
-    The fork server has some 5 MB of it more than a new interpreter. Only glibc can do this.
+    On the demo this is 1 to 2 MB, and more in children of the fork server. Only glibc can do this.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
