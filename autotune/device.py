@@ -36,7 +36,8 @@ class Device(FrozenModel):
                         out, and so are backends that were not asked (see devices/attention_calls.py)
     compile_fault       why torch.compile does not work on this device, as a clause
     bfloat16_fault      why bfloat16, though it works, is not worth trying on this processor, as a clause
-    shared_int8_fault   why the blocks of a UNet with int8 layers can't be compiled one by one in bfloat16, as a clause
+    shared_int8_fault   why the blocks of a UNet with int8 layers can't be compiled one by one in bfloat16, as a clause.
+                    None: they can, or it was not asked: another device, or one where bfloat16 is not worth trying
     evidence            sentences that say how these fields were found
     """
 

@@ -87,7 +87,8 @@ def measure_pipe(
     check       called after the warm-up with None, and at the end with the attention kernels: it raises if the config
                 can't be right
     spot_check  time this call of the workload first, and return its pictures only
-    dominated   called once, after LEAST_CALLS calls. True ends the timing: only the pictures drawn so far are returned
+    dominated   called once, after LEAST_CALLS calls that don't scatter. True ends the timing: the pictures drawn so far
+                are returned, and no others
     precision   the standard error of a latency, as a share, that is good enough
     timing_s    seconds of the warm-up, and of timed calls beyond those that draw pictures; None: as usual
 

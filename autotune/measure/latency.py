@@ -34,7 +34,7 @@ PLATEAU = 0.05  # ... its standard deviation over its mean is smaller than this
 BUDGET_S = 10.0  # of timed calls, beyond those whose results are kept
 BUSY_BUDGET_S = 1.0  # where noise is accepted: a machine that is never idle never gets quiet
 BUDGET_CALLS = 100
-PRECISE_CALLS = 10  # fewer calls don't tell the error of their median
+PRECISE_CALLS = 10  # fewer calls don't tell the error of their median, nor that they scatter by more than REJECTED
 
 PAUSE_S, PAUSE_GROWS, PAUSE_MOST_S = 0.05, 1.5, 0.5  # after a discarded sample, as nvbench pauses
 
@@ -105,7 +105,8 @@ def sample(
     watch      tells which calls were disturbed; these are timed again, though their results are kept
     keep       return the results of calls 0 to keep - 1, and time at least as many
     device     torch's name of the device
-    dominated  called once, with the seconds of the first LEAST_CALLS calls. True ends the timing ("race")
+    dominated  called once, with the seconds of the first calls: LEAST_CALLS, or as many as it takes until they scatter
+               by less than REJECTED. True ends the timing ("race")
     precision  the standard error of the median, as a share of it, that is good enough
     budget_s   seconds of calls beyond those that are kept; None: BUDGET_S
 
@@ -116,8 +117,8 @@ def sample(
     sampling = _Sampling(call, watch, keep, device, dominated, precision, budget_s)
     while (stopped_by := sampling.stopped_by()) is None:
         sampling.take()
-    scatter = spread(sampling.samples_s)
-    if scatter > REJECTED and not accepts_any():
+    if scattered(sampling.samples_s):
+        scatter = spread(sampling.samples_s)
         calls = f"the interquartile range of {len(sampling.samples_s)} calls is {scatter:.0%} of their median"
         raise NoCleanSamples("noisy", f"the times scatter: {calls}, more than the limit of {REJECTED:.0%}")
     results = tuple(sampling.results[number] for number in range(keep) if number in sampling.results)
@@ -139,7 +140,7 @@ def enough(
     precision  the standard error of the median, as a share of it, that is good enough
     budget_s   seconds of calls beyond the first `least`, the next call included
     """
-    if len(samples_s) < least:
+    if len(samples_s) < least or (len(samples_s) < PRECISE_CALLS and scattered(samples_s)):
         return None
     if sum(samples_s) >= QUIET_AFTER_S:
         if noises[-1] < QUIET:
@@ -151,6 +152,11 @@ def enough(
             return "precision"
     extra_s = sum(samples_s[least:]) + statistics.median(samples_s)  # with the next call
     return "budget" if extra_s > budget_s or len(samples_s) >= BUDGET_CALLS else None
+
+
+def scattered(samples_s: Sequence[float]) -> bool:
+    """Do so many of these calls differ that no latency is to be told by them?"""
+    return spread(samples_s) > REJECTED and not accepts_any()
 
 
 def noise(samples_s: Sequence[float]) -> float:
@@ -193,7 +199,7 @@ class _Sampling(Generic[T]):
 
     def stopped_by(self) -> Enough | Literal["race"] | None:
         """What ends the timing; None: nothing so far."""
-        if self.dominated is not None and len(self.samples_s) >= LEAST_CALLS:
+        if self.dominated is not None and len(self.samples_s) >= LEAST_CALLS and not scattered(self.samples_s):
             dominated, self.dominated = self.dominated, None  # called once: repeated tests would find it by chance
             if dominated(self.samples_s):
                 return "race"

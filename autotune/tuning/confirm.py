@@ -35,6 +35,7 @@ from autotune.workload import Workload
 CANDIDATES = 3  # at most this many trials are confirmed, best first, until one holds up
 PAIRS = 128  # of pictures: with a usual spread they show a drop of 0.18 CLIP points
 QUICK_ROUNDS, QUICK_PAIRS = 3, 32  # of two rounds, an interval is too wide to call a pick faster
+QUICK_TIMING_S = 0.0  # of timed calls beyond the fewest: runs of one config differ by more than five calls leave open
 QUICK_TIMES = 2  # rounds at most, as a multiple, where the machine is so noisy that three tell nothing
 LEAST_DRAWING_S = 600.0  # drawing the pictures of a confirmation may take this long, however short the search was
 
@@ -52,6 +53,11 @@ class ConfirmationPlan:
             raise UserError(
                 "one round has no interval: give --confirm-rounds 2 or more, or 0 to export the first figures."
             )
+
+    @property
+    def timing_s(self) -> float | None:
+        """Seconds of a run's warm-up, and of timed calls beyond the fewest; None: as usual."""
+        return QUICK_TIMING_S if self.quick else None
 
     @classmethod
     def of(cls, rounds: int, pairs: int | None, *, quick: bool) -> "ConfirmationPlan":

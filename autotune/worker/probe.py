@@ -74,8 +74,9 @@ def run_probe_job(job: ProbeJob, folder: Path) -> dict[str, Any]:
 
 
 def _shared_int8(device: Device, traits: Traits) -> str | None:
-    """Device.shared_int8_fault, which is asked on a processor alone, for UNets alone, as it takes seconds."""
-    asked = not device.is_gpu and device.compile_fault is None and traits.attention_downsamples
+    """Device.shared_int8_fault. It takes seconds, so it is asked only for UNets that a search may try in bfloat16."""
+    tried = device.compile_fault is None and device.bfloat16_fault is None
+    asked = not device.is_gpu and tried and traits.attention_downsamples
     return shared_int8.fault() if asked and "torchao" in versions() and broken("torchao") is None else None
 
 

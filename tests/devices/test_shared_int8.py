@@ -1,9 +1,12 @@
 """Shared int8: what Inductor writes is looked at, and the rule follows from it, for the configs that failed alone."""
 
+import pytest
 from conftest import CPU, make_target
 
+from autotune.devices import shared_int8
 from autotune.devices.shared_int8 import declared_twice, fault
 from autotune.knobs import complete, find_knob
+from autotune.worker.probe import _shared_int8
 
 KNOB = find_knob("compile")
 VECTOR = "auto at_BFloat16_tmp_acc0_vec = at::vec::convert<at::BFloat16,1,float,2>(tmp_acc0_vec);\n"
@@ -34,3 +37,12 @@ def test_the_configs_that_failed_in_the_recorded_tables_are_refused_and_no_other
         {"memory_format": "channels_last"},
     ):
         assert KNOB.clash(config.replace(**other), target) is None
+
+
+def test_it_is_asked_only_where_a_search_may_try_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes seconds of every first search, and a processor that is slow in bfloat16 leaves the format out."""
+    monkeypatch.setattr(shared_int8, "fault", lambda: "it declares a name twice")
+    traits = make_target(CPU).pipeline.known
+    assert _shared_int8(CPU, traits) == "it declares a name twice"
+    for why in ("bfloat16_fault", "compile_fault"):
+        assert _shared_int8(CPU.model_copy(update={why: "it takes long here"}), traits) is None

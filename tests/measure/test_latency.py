@@ -362,6 +362,24 @@ def test_a_dominated_config_is_timed_no_more_than_the_least(monkeypatch: pytest.
     assert asked[0][1] <= fields["peak_memory_bytes"]
 
 
+def test_a_few_calls_that_scatter_do_not_end_the_timing_as_starting_anew_takes_longer(clock: FakeClock) -> None:
+    """The quartiles of five calls are nearly their extremes: a calm config may look scattered, and compile again."""
+    seconds = [1.0, 1.35, 1.0, 0.98, 1.3, 1.0, 1.0, 1.01, 0.99, 1.0, 1.0]
+    assert latency.scattered(seconds[:5])
+    asked: list[int] = []
+    raced = sample(clock.endless(iter(seconds)), keep=16, dominated=lambda of: asked.append(len(of)) or True)
+    assert (raced.stopped_by, asked, len(raced.samples_s)) == ("race", [8], 8)
+    timed = sample(clock.endless(iter(seconds)), budget_s=0.0)
+    assert (timed.stopped_by, len(timed.samples_s)) == ("budget", 8)
+
+
+def test_what_still_scatters_after_ten_calls_is_refused(clock: FakeClock) -> None:
+    with pytest.raises(NoCleanSamples, match="the interquartile range of 10 calls is"):
+        sample(clock.endless(itertools.cycle([1.0, 1.5])), budget_s=0.0)
+    sampled = sample(clock.endless(itertools.cycle([1.0, 1.2])), budget_s=0.0)
+    assert len(sampled.samples_s) == latency.LEAST_CALLS
+
+
 def test_a_search_times_no_better_than_processes_differ(clock: FakeClock) -> None:
     """Some 5 % from call to call, in no order: the median is known to 2 % after the least number that is believed."""
     seconds = [1.0, 1.05, 0.95, 1.02, 0.98, 1.04, 0.97, 1.03, 0.96, 1.01] * 3
