@@ -57,6 +57,7 @@ class MeasureJob(FrozenModel):
     max_memory_bytes  the GPU memory that the process may take: torch's allocator is limited to it; None: no limit
     reuse             the work that the child may skip
     timing_s          seconds of the warm-up, and of timed calls beyond those that draw the pictures; None: as usual
+    breakdown         also time the parts of a call, and profile its first steps
     """
 
     kind: Literal["measure"] = "measure"
@@ -66,6 +67,7 @@ class MeasureJob(FrozenModel):
     max_memory_bytes: int | None = None
     reuse: Reuse | None = renamed("reuse", "thrift", default=None)
     timing_s: float | None = None
+    breakdown: bool = True
 
 
 class DrawJob(FrozenModel):

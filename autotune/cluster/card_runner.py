@@ -48,6 +48,7 @@ class CardRunner(Runner):
             baseline=runner.baseline,
             isolation=runner.isolation,
             timing_s=runner.timing_s,
+            breakdown=runner.breakdown,
         )
         self.crew, self.apart, self._clock = crew, apart, clock
         self._card: Card | None = None  # of the last run

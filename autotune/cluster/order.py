@@ -32,6 +32,7 @@ class Order(FrozenModel):
     hub_kernels  the user allows attention kernels of the hub to run
     run_code   the user allows the function that builds the pipe to run
     timing_s   seconds of timed calls, see Runner
+    breakdown  also time the parts of a call, and profile its first steps
     host_bytes of the host's memory that a trial has taken at most; None: not known yet
     earlier    those of the study's trials that the run needs, see `needed`
     draw       draw the pictures of this workload, untimed, and judge them by those in `reference`; None: measure
@@ -53,6 +54,7 @@ class Order(FrozenModel):
     hub_kernels: bool = False
     run_code: bool = False
     timing_s: float | None = None
+    breakdown: bool = True
     host_bytes: int | None = None
     earlier: tuple[Trial, ...] = ()
     pictures: bool = False
@@ -104,6 +106,7 @@ def make_order(
         baseline=None if runner.baseline is None else dict(runner.baseline),
         isolation=runner.isolation,
         timing_s=runner.timing_s,
+        breakdown=runner.breakdown,
         busy=os.environ.get(BUSY) == "accept",
         hub_kernels=hub_kernels.allowed(),
         run_code=runner.target.pipeline.factory is not None,  # the search has refused to begin without the user's leave

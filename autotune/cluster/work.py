@@ -161,6 +161,7 @@ def _runner(order: Order, device: Device, scratch: Path) -> GatedRunner:
         baseline=None if order.baseline is None else type(order.config)(order.baseline),
         isolation=order.isolation,
         timing_s=order.timing_s,
+        breakdown=order.breakdown,
     )
 
 

@@ -49,6 +49,7 @@ class Runner:
                       children: forks share the layout of their memory, so they differ less than processes in use do
     drawing           the same, of draw(), which times nothing; None: as `isolation`
     timing_s          seconds of the warm-up, and of timed calls beyond those that draw pictures; None: as usual
+    breakdown         also time the parts of a call, and profile its first steps
     interpreter       another environment, in which configs run; pictures are judged in this one. It can't be forked
 
     `where` is the card that has made the run that was returned last, of a search on several cards; None: this
@@ -69,10 +70,11 @@ class Runner:
         drawing: Isolation | None = None,
         interpreter: Interpreter | None = None,
         timing_s: float | None = None,
+        breakdown: bool = True,
     ) -> None:
         self.folder, self.target, self.timeout_s, self.isolation = folder, target, timeout_s, isolation
         self.max_memory_bytes, self.baseline = max_memory_bytes, baseline
-        self.interpreter, self.timing_s = interpreter, timing_s
+        self.interpreter, self.timing_s, self.breakdown = interpreter, timing_s, breakdown
         self.drawing = drawing or isolation
         if interpreter is not None:
             self.isolation = self.drawing = "spawn"
@@ -136,6 +138,7 @@ class Runner:
             max_memory_bytes=limit,
             reuse=reuse,
             timing_s=self.timing_s,
+            breakdown=self.breakdown,
         )
 
     def finished(self, place: Path, config: Config, *, earlier: Sequence[Trial] = ()) -> Measurement | None:

@@ -15,10 +15,11 @@ from PIL import Image
 from autotune.errors import UserError
 from autotune.measure import health, latency
 from autotune.measure.compilation import compilation
-from autotune.measure.kernels import profile_steps
+from autotune.measure.kernels import Profiled, profile_steps
 from autotune.measure.memory import MemoryMeter, largest
 from autotune.measure.phases import PARTS, announced, phases
 from autotune.measure.watch import Watch
+from autotune.measurement import Phases
 from autotune.pictures.video import Picture, Video
 from autotune.pipelines.inputs import call_arguments
 from autotune.workload import Workload
@@ -79,6 +80,7 @@ def measure_pipe(
     dominated: Dominated | None = None,
     precision: float = 0.0,
     timing_s: float | None = None,
+    breakdown: bool = True,
 ) -> tuple[dict[str, Any], Images]:
     """The fields of a Measurement that come from calling the pipe, and the pictures that the timed calls drew.
 
@@ -91,6 +93,7 @@ def measure_pipe(
                 are returned, and no others
     precision   the standard error of a latency, as a share, that is good enough
     timing_s    seconds of the warm-up, and of timed calls beyond those that draw pictures; None: as usual
+    breakdown   also time the parts of a call, and profile its first steps
 
     Raises latency.NoCleanSamples where the device was disturbed for too long, and whatever `check` raises.
     """
@@ -105,22 +108,26 @@ def measure_pipe(
     warm_up = partial(latency.warm_up, device=device, budget_s=timing_s)
     steady, images = _steady_state(pipe, first, watch, warm_up, time_pictures, check)
     also = [_at_another_size(pipe, other, device, warm_up, partial(time_calls, pictures=False)) for other in others]
-    parts = phases(pipe, lambda: one_call(pipe, first), device)
+    parts = phases(pipe, lambda: one_call(pipe, first), device) if breakdown else None
     with announced(pipe, meter.start):
         _meter_run(meter, "denoising", [partial(one_call, pipe, size) for size in (first, *others)])
     meter.peaks["run"] = largest(meter.peaks[part] for part in PARTS if part in meter.peaks)
-    profiled = profile_steps(pipe, lambda: one_call(pipe, first))
-    check(profiled.kernels)
+    profiled = profile_steps(pipe, lambda: one_call(pipe, first)) if breakdown else None
+    check(profiled.kernels if profiled else None)
     fields = {
         "first_call_s": first_call_s,
         **steady,
         "also": also,
         **_memory(meter),
-        "phases": parts.model_copy(update={"early_step_device_s": profiled.device_s}).to_json(),
-        "attention_kernels": profiled.kernels,
+        **(_breakdown(parts, profiled) if parts and profiled else {"attention_kernels": {}}),
         "compilation": compiled.to_json() if (compiled := compilation()) else None,
     }
     return fields, images
+
+
+def _breakdown(parts: Phases, profiled: Profiled) -> dict[str, Any]:
+    phases_and_device = parts.model_copy(update={"early_step_device_s": profiled.device_s})
+    return {"phases": phases_and_device.to_json(), "attention_kernels": profiled.kernels}
 
 
 def one_call(pipe: "DiffusionPipeline", workload: Workload) -> Images:

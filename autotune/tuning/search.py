@@ -309,7 +309,7 @@ def run(request: Request, listen: Listener) -> Result:
 
         # Confirm: timed in spawned processes, as in production. Forked ones all share one layout of their memory.
         how = {"isolation": "spawn", "drawing": record.isolation}
-        confirming = runner(**how, timing_s=request.confirmation.timing_s)
+        confirming = runner(**how, timing_s=request.confirmation.timing_s, breakdown=False)
         confirming = request.team.confirming(confirming) if request.team else confirming
         confirmer = Confirmer(folder, study, confirming, request.confirmation, listen, held)
         best, confirmation = confirmer.best()

@@ -62,7 +62,8 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
 
     reuse, workload = job.reuse or Reuse(), target.workload
     with torch.no_grad():
-        options = {**measure_options(workload, reuse, pictures=job.pictures), "timing_s": job.timing_s}
+        options = measure_options(workload, reuse, pictures=job.pictures)
+        options |= {"timing_s": job.timing_s, "breakdown": job.breakdown}
         fields, images = measure_pipe(pipe, workload, meter, watch, device=device, check=check, **options)
         if job.pictures:
             draw_all, check_pictures = partial(draw, pipe, workload), partial(_check, pipe, target)

@@ -286,6 +286,30 @@ def test_without_pictures_the_least_number_of_calls_is_timed(monkeypatch: pytest
     assert images == []
 
 
+def test_without_a_breakdown_nothing_is_called_for_it(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """A confirmation times and meters: what a call is made of, the trial has told."""
+    fake_pipes(monkeypatch, {"flash": 2})
+    monkeypatch.setattr(measure, "profile_steps", lambda pipe, call: Profiled({"flash": 2}, None) if call() else None)
+    monkeypatch.setattr(measure, "phases", lambda pipe, call, device: Phases(denoising_step_s=1.0) if call() else None)
+    called: dict[bool, int] = {}
+    for breakdown in (True, False):
+        pipe, checked = SlowAtFirst(clock), list[dict[str, int] | None]()
+        fields, _ = measure.measure_pipe(
+            pipe,
+            make_target().workload,
+            ResidentMeter(),
+            Unwatched(),
+            device="cpu",
+            pictures=False,
+            check=checked.append,
+            breakdown=breakdown,
+        )
+        called[breakdown] = len(pipe.asked)
+        assert checked == [None, {"flash": 2} if breakdown else None]
+        assert ("phases" in fields, fields["attention_kernels"]) == (breakdown, checked[1] or {})
+    assert called[False] == called[True] - 2
+
+
 def test_promise_11_no_meter_runs_while_calls_are_timed(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     """Every phase is closed before the first timed call, and the next is begun after the last."""
     fake_pipes(monkeypatch, {})
