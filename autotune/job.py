@@ -5,7 +5,7 @@ Every job has a folder of its own. `worker/main.py` lists the function that does
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from autotune.config import Value
 from autotune.device import Device
@@ -205,7 +205,7 @@ Job = Annotated[
     | RescoreJob,
     Field(discriminator="kind"),
 ]
-JOB: TypeAdapter[Job] = TypeAdapter(Job)
+JOB: TypeAdapter[Job] = TypeAdapter(Job, config=ConfigDict(defer_build=True))  # as for models, see FrozenModel
 
 
 def device_of(job: Job) -> Device | None:

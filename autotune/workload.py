@@ -45,7 +45,6 @@ CALL_OPTIONS = {  # arguments of a pipe's call that have an option of their own
     "frames": "--frames",
     "video_length": "--frames",
 }
-CALL: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[ArgumentName, Json])
 
 
 class Shape(FrozenModel):
@@ -331,7 +330,7 @@ def read_call(words: Sequence[str]) -> dict[str, Any]:
         else:
             raise UserError(f"--call takes NAME=VALUE such as max_sequence_length=256, or a FILE.toml, not {word!r}.")
     try:
-        return CALL.validate_python(call)
+        return TypeAdapter(dict[ArgumentName, Json]).validate_python(call)
     except ValidationError as error:
         fault = error.errors()[0]
         raise UserError(f"--call {fault['loc'][0]}: give a number, a text, true, false or a list of these.") from None
