@@ -15,7 +15,8 @@ qlognehvi  a Gaussian process for each objective over the one-hot settings, the 
            evaluated at every row of the table that was not tried
 hebo       GeneralBO, HEBO's optimizer for several objectives; eight suggestions are asked for at once. It searches its
            model for 20 generations of 100, not for 200, which take minutes: the recorded tables have at most 112 rows
-smac       SMAC3's hyperparameter facade (random forest) with ParEGO for several objectives
+smac       SMAC3's hyperparameter facade (random forest) with ParEGO for several objectives. Its acquisition, too, is
+           evaluated at every row of the table that was not tried: what it proposes from the whole space is mostly none
 ctpe       c-TPE (Watanabe and Hutter, 2023), of OptunaHub, or of a local copy (--optunahub FOLDER). It has one
            objective: it is given the latency, and the limit on quality as its constraint, and finds a front by
            chance
@@ -174,7 +175,10 @@ class Hebo(Opponent):
 
 
 class Smac(Opponent):
-    """SMAC3. What it proposes and the table lacks stays without an answer."""
+    """SMAC3, which seeks its acquisition's maximum among the untried configs of the table.
+
+    Beside them it proposes configs at random, as always. One that the table lacks stays without an answer.
+    """
 
     told = 0
     facade: Any = None
@@ -185,6 +189,7 @@ class Smac(Opponent):
         from ConfigSpace import Categorical, Configuration, ConfigurationSpace
         from smac import HyperparameterOptimizationFacade as Facade
         from smac import Scenario
+        from smac.acquisition.maximizer.abstract_acquisition_maximizer import AbstractAcquisitionMaximizer
         from smac.main.exceptions import ConfigurationSpaceExhaustedException
         from smac.multi_objective.parego import ParEGO
         from smac.runhistory.dataclasses import TrialInfo, TrialValue
@@ -198,6 +203,18 @@ class Smac(Opponent):
             scenario = Scenario(settings, objectives=objectives, output_directory=where, **how)
             start = Facade.get_initial_design(scenario, n_configs=0)
             rules = {"multi_objective_algorithm": ParEGO(scenario), "initial_design": start, "logging_level": False}
+            table, tried = self.space, self.tried
+
+            class Rows(AbstractAcquisitionMaximizer):  # type: ignore[misc]
+                def _maximize(self, previous_configs: list[Any], n_points: int) -> list[tuple[float, Any]]:
+                    left = [config for config in table.rows if config not in tried()]
+                    untried = [Configuration(settings, values=placed(config)) for config in left]
+                    return self._sort_by_acquisition_value(untried) if untried else []
+
+            def placed(config: Config) -> dict[str, int]:
+                return {n: space[n].choices.index(config.get(n, space[n].choices[0])) for n in settings}
+
+            rules["acquisition_maximizer"] = Rows(settings, Facade.get_acquisition_function(scenario), seed=self.seed)
             self.facade = Facade(scenario, lambda config, seed: 0.0, overwrite=True, **rules)
         for one in done[self.told :]:
             own = self.facade.scenario.configspace
