@@ -260,8 +260,8 @@ class Confirmer:
 
     def _measure(self, rounds: Rounds, trial: Trial) -> list[Pair] | Failure:
         """A quick one ends where its interval would tell the trial's first speedup from none."""
-        isolate.close()  # drawing may have forked processes: their server does not stay while calls are timed
         if not self.plan.quick:
+            isolate.close()  # the fork server's half a gigabyte is not held while the pick is timed
             return rounds.measure(least=self.plan.rounds)
         first, baseline = trial.measured, self.study.baseline.measured
         assert first is not None

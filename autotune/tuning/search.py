@@ -305,7 +305,6 @@ def run(request: Request, listen: Listener) -> Result:
                 explorer.anchor(last=True)
         except ChildHeld as error:  # no further process can be measured: end with what is known
             held = error
-        isolate.close()  # nothing is forked while the pick is timed: free the fork server's half a gigabyte
 
         # Confirm: timed in spawned processes, as in production. Forked ones all share one layout of their memory.
         how = {"isolation": "spawn", "drawing": record.isolation}
