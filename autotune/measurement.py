@@ -134,10 +134,10 @@ class Compilation(FrozenModel):
 
 
 class Discarded(FrozenModel):
-    """A timed call that was discarded and repeated, because the device was throttled or used by others."""
+    """A timed call that was discarded and repeated: the device was throttled or used by others, or calls scattered."""
 
     latency_s: float
-    why: Literal["throttled", "contended"]
+    why: Literal["throttled", "contended", "noisy"]
     reason: str
 
 

@@ -81,6 +81,7 @@ def measure_pipe(
     precision: float = 0.0,
     timing_s: float | None = None,
     breakdown: bool = True,
+    began: float | None = None,
 ) -> tuple[dict[str, Any], Images]:
     """The fields of a Measurement that come from calling the pipe, and the pictures that the timed calls drew.
 
@@ -94,6 +95,8 @@ def measure_pipe(
     precision   the standard error of a latency, as a share, that is good enough
     timing_s    seconds of the warm-up, and of timed calls beyond those that draw pictures; None: as usual
     breakdown   also time the parts of a call, and profile its first steps
+    began       when this process was asked for (time.monotonic): disturbed calls are taken again for as long as a new
+                process would need to get here; None: they are not
 
     Raises latency.NoCleanSamples where the device was disturbed for too long, and whatever `check` raises.
     """
@@ -103,7 +106,7 @@ def measure_pipe(
     meter.stop()
     peak_bytes = max(peak.device_bytes for peak in meter.peaks.values())
     stop = (lambda samples_s: dominated(samples_s, peak_bytes)) if dominated else None
-    time_calls = partial(_time_calls, watch=watch, device=device, precision=precision, budget_s=timing_s)
+    time_calls = partial(_time_calls, watch=watch, device=device, precision=precision, budget_s=timing_s, began=began)
     time_pictures = partial(time_calls, pictures=pictures, spot_check=spot_check, dominated=stop)
     warm_up = partial(latency.warm_up, device=device, budget_s=timing_s)
     steady, images = _steady_state(pipe, first, watch, warm_up, time_pictures, check)
@@ -180,6 +183,7 @@ def _time_calls(
     device: str,
     precision: float,
     budget_s: float | None,
+    began: float | None,
     pictures: bool,
     spot_check: int | None = None,
     dominated: Callable[[Sequence[float]], bool] | None = None,
@@ -196,7 +200,8 @@ def _time_calls(
 
     keep = 1 if spot_check is not None else len(calls) if pictures else 0
     options: dict[str, Any] = {"dominated": dominated, "precision": precision, "budget_s": budget_s}
-    return latency.sample(call, watch, keep=keep, device=device, **options)
+    patience_s = time.monotonic() - began if began is not None else 0.0
+    return latency.sample(call, watch, keep=keep, device=device, patience_s=patience_s, **options)
 
 
 def draw(pipe: "DiffusionPipeline", workload: Workload) -> Images:

@@ -44,7 +44,7 @@ class NoCleanSamples(Exception):
 
     def __init__(self, why: Literal["throttled", "contended", "noisy"], reason: str) -> None:
         super().__init__(f"{reason}; AUTOTUNE_BUSY=accept accepts such timings")
-        self.why = why
+        self.why, self.reason = why, reason
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def sample(
     dominated: Callable[[Sequence[float]], bool] | None = None,
     precision: float = 0.0,
     budget_s: float | None = None,
+    patience_s: float = 0.0,
 ) -> Sampled[T]:
     """Time call(0), call(1) ... until their noise is known, at least LEAST_CALLS of them.
 
@@ -109,20 +110,26 @@ def sample(
                by less than REJECTED. True ends the timing ("race")
     precision  the standard error of the median, as a share of it, that is good enough
     budget_s   seconds of calls beyond those that are kept; None: BUDGET_S
+    patience_s where NoCleanSamples would be raised within so many seconds, all calls are discarded and taken again: a
+               new process would need as long to get here
 
     Where the watch says that the device has settled in another state, the calls so far don't count. Raises
     NoCleanSamples where more calls are disturbed than clean, or where the clean ones scatter by more than REJECTED.
     """
-    watch.start()
-    sampling = _Sampling(call, watch, keep, device, dominated, precision, budget_s)
-    while (stopped_by := sampling.stopped_by()) is None:
-        sampling.take()
-    if scattered(sampling.samples_s):
-        scatter = spread(sampling.samples_s)
-        calls = f"the interquartile range of {len(sampling.samples_s)} calls is {scatter:.0%} of their median"
-        raise NoCleanSamples("noisy", f"the times scatter: {calls}, more than the limit of {REJECTED:.0%}")
-    results = tuple(sampling.results[number] for number in range(keep) if number in sampling.results)
-    return Sampled(tuple(sampling.samples_s), tuple(sampling.discarded), stopped_by, results)
+    began, discarded = time.perf_counter(), list[Discarded]()
+    while True:
+        watch.start()
+        sampling = _Sampling(call, watch, keep, device, dominated, precision, budget_s)
+        try:
+            stopped_by = sampling.run()
+        except NoCleanSamples as error:
+            if time.perf_counter() - began >= patience_s:
+                raise
+            discarded += sampling.all_discarded(error)
+            dominated = sampling.dominated  # None where it was called
+            continue
+        results = tuple(sampling.results[number] for number in range(keep) if number in sampling.results)
+        return Sampled(tuple(sampling.samples_s), (*discarded, *sampling.discarded), stopped_by, results)
 
 
 def enough(
@@ -196,6 +203,21 @@ class _Sampling(Generic[T]):
         self.noises: list[float] = []  # after each sample from the LEAST_CALLS-th on
         self.settled_after = 0  # of `discarded`: those of the state that the device has left for good
         self.pause_s = PAUSE_S
+
+    def run(self) -> Enough | Literal["race"]:
+        """Take calls until they are enough. What has ended it. Raises NoCleanSamples."""
+        while (stopped_by := self.stopped_by()) is None:
+            self.take()
+        if scattered(self.samples_s):
+            scatter = spread(self.samples_s)
+            calls = f"the interquartile range of {len(self.samples_s)} calls is {scatter:.0%} of their median"
+            raise NoCleanSamples("noisy", f"the times scatter: {calls}, more than the limit of {REJECTED:.0%}")
+        return stopped_by
+
+    def all_discarded(self, error: NoCleanSamples) -> list[Discarded]:
+        """Every call so far. The clean ones, too, are discarded for the error's reason."""
+        clean = [Discarded(latency_s=sample_s, why=error.why, reason=error.reason) for sample_s in self.samples_s]
+        return [*self.discarded, *clean]
 
     def stopped_by(self) -> Enough | Literal["race"] | None:
         """What ends the timing; None: nothing so far."""

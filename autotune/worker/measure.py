@@ -45,7 +45,8 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     meter, watch = meter_for(device), watch_for(target.device)
     cap(device, job.max_memory_bytes)
     requested_at = os.environ.get(REQUESTED_AT)
-    start_s = time.monotonic() - float(requested_at) if requested_at else None
+    began = float(requested_at) if requested_at else None
+    start_s = time.monotonic() - began if began is not None else None
     lap = stopwatch()
     meter.start("load")
     pipe = build.load(target.pipeline, config, device, local_files_only=True)
@@ -63,7 +64,7 @@ def run_measure_job(job: MeasureJob, folder: Path) -> dict[str, Any]:
     reuse, workload = job.reuse or Reuse(), target.workload
     with torch.no_grad():
         options = measure_options(workload, reuse, pictures=job.pictures)
-        options |= {"timing_s": job.timing_s, "breakdown": job.breakdown}
+        options |= {"timing_s": job.timing_s, "breakdown": job.breakdown, "began": began}
         fields, images = measure_pipe(pipe, workload, meter, watch, device=device, check=check, **options)
         if job.pictures:
             draw_all, check_pictures = partial(draw, pipe, workload), partial(_check, pipe, target)

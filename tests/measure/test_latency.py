@@ -404,6 +404,25 @@ def test_what_still_scatters_after_ten_calls_is_refused(clock: FakeClock) -> Non
     assert len(sampled.samples_s) == latency.LEAST_CALLS
 
 
+def test_disturbed_calls_are_taken_again_for_as_long_as_a_new_process_would_need(clock: FakeClock) -> None:
+    asked: list[int] = []
+    again = {"watch": Watched({*range(6)}), "dominated": lambda of: asked.append(len(of)), "patience_s": 7.0}
+    sampled = sample(clock.calls(1.0), **again)
+    assert (len(sampled.samples_s), len(sampled.discarded), asked) == (5, 6, [5])
+    with pytest.raises(NoCleanSamples, match="6 of 6 timed calls were disturbed"):
+        sample(clock.calls(1.0), watch=Watched({*range(6)}), patience_s=6.0)
+
+
+def test_calls_that_scatter_at_first_are_kept_as_discarded_ones(clock: FakeClock) -> None:
+    seconds = itertools.chain([1.0, 1.5] * 5, itertools.repeat(1.0))
+    asked: list[int] = []
+    given = {"dominated": lambda of: asked.append(len(of)), "budget_s": 0.0, "patience_s": 20.0}
+    sampled = sample(clock.endless(seconds), **given)
+    assert (sampled.samples_s, {call.why for call in sampled.discarded}) == ((1.0,) * 5, {"noisy"})
+    assert [call.latency_s for call in sampled.discarded] == [1.0, 1.5] * 5
+    assert asked == [5]
+
+
 def test_a_search_times_no_better_than_processes_differ(clock: FakeClock) -> None:
     """Some 5 % from call to call, in no order: the median is known to 2 % after the least number that is believed."""
     seconds = [1.0, 1.05, 0.95, 1.02, 0.98, 1.04, 0.97, 1.03, 0.96, 1.01] * 3
