@@ -22,7 +22,7 @@ SPACES = {
 HEAD = """\
 | space | sampler | searches | to 90 % | share at 20 | share at 40 | the pick, after | seconds a proposal |
 |---|---|--:|---|---|---|---|--:|"""
-AT_10 = 4  # the column of the file that is left out
+SEARCHES, AT_10, PICK = 2, 4, 7  # columns of the file; AT_10 is left out
 
 
 def table() -> str:
@@ -40,7 +40,18 @@ def table() -> str:
                 cells = [SPACES[space] if first else "", NAMES[sampler], *row[2:AT_10], *row[AT_10 + 1 :]]
                 made.append(f"| {' | '.join(cell.replace('inf', '>40') for cell in cells)} |")
                 first = False
-    return "\n".join(made)
+    return "\n".join([*made, *_together(order)])
+
+
+def _together(rows: dict[tuple[str, str], list[str]]) -> list[str]:
+    """For each sampler, in how many of all its searches the pick was found."""
+    made = []
+    for sampler, name in NAMES.items():
+        of = [row for (_, other), row in rows.items() if other == sampler]
+        found = sum(int(row[PICK].split(" of ")[0]) for row in of)
+        searches = sum(int(row[SEARCHES]) for row in of)
+        made.append(f"| {'' if made else 'together'} | {name} | {searches} |  |  |  | {found} of {searches} |  |")
+    return made
 
 
 def _lines() -> list[str]:
