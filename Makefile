@@ -57,7 +57,7 @@ $(VENV)/installed-docs: $(VENV)/installed-dev
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $(VENV)/installed-docs
 
-# What develops and tests it is half of the download: the demo does without.
+# What develops and tests autotune is a quarter of the environment: the demo does without.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(VENV)/installed-dev

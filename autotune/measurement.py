@@ -249,7 +249,7 @@ class Measurement(FrozenModel):
     peak_memory_bytes: Bytes  # of loading and all calls; with compiled_as, at least that of the trial that compiled
     effects: dict[str, Effect]
     calibrations: Calibrations = Field(default_factory=dict)  # measured, or taken over, before the first call
-    attention_kernels: dict[str, int]  # of the denoiser, from the profiler: name -> launches in the first steps
+    attention_kernels: dict[str, int]  # of the denoiser: name -> launches in the first steps; empty: none was seen
     quality: Quality | None = None
     also: tuple[ShapeCost, ...] = ()  # the workload's other sizes
     compilation: Compilation | None = None

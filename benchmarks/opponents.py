@@ -16,7 +16,7 @@ qlognehvi  a Gaussian process for each objective over the one-hot settings, the 
 hebo       GeneralBO, HEBO's optimizer for several objectives; eight suggestions are asked for at once. It searches its
            model for 20 generations of 100, not for 200, which take minutes: the recorded tables have at most 112 rows
 smac       SMAC3's hyperparameter facade (random forest) with ParEGO for several objectives. Its acquisition, too, is
-           evaluated at every row of the table that was not tried: what it proposes from the whole space is mostly none
+           evaluated at every row of the table that was not tried, as a table lacks most of what it would propose
 ctpe       c-TPE (Watanabe and Hutter, 2023), of OptunaHub, or of a local copy (--optunahub FOLDER). It has one
            objective: it is given the latency, and the limit on quality as its constraint, and finds a front by
            chance

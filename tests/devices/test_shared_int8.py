@@ -40,7 +40,7 @@ def test_the_configs_that_failed_in_the_recorded_tables_are_refused_and_no_other
 
 
 def test_it_is_asked_only_where_a_search_may_try_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling takes seconds of every first search, and a processor that is slow in bfloat16 leaves the format out."""
+    """Inductor takes seconds of every first search, and a processor that is slow in bfloat16 leaves the format out."""
     monkeypatch.setattr(shared_int8, "fault", lambda: "it declares a name twice")
     traits = make_target(CPU).pipeline.known
     assert _shared_int8(CPU, traits) == "it declares a name twice"

@@ -128,15 +128,12 @@ class Card:
     runs: list[dict[str, Value]]
     capped: list[int | None]
     timings_s: set[float | None]
-    made_with_timing_s: list[float | None]
 
     def __init__(self, free_bytes: float, cause: str = "out_of_memory") -> None:
         self.free_bytes, self.cause, self.runs, self.capped, self.timings_s = free_bytes, cause, [], [], set()
-        self.made_with_timing_s = []
 
     def __call__(self, folder: StudyFolder, target: Target, timeout_s: float, **options: Any) -> "Card":
         self.target, self.options = target, options
-        self.made_with_timing_s.append(options.get("timing_s"))
         return self
 
     def run(self, place: Path, config: Config, **_: object) -> Measurement | Failure:
@@ -218,7 +215,8 @@ def test_a_quick_search_times_fewer_calls_and_does_not_end_with_the_baseline(
     runner = Card(80 * GB)
     searched(monkeypatch, tmp_path, target_on(card(80)), runner, budget=3, quick=quick)
     assert runner.timings_s == {searching.QUICK_TIMING_S if quick else None}
-    assert runner.made_with_timing_s[-1] == (0.0 if quick else None)  # the runner of the confirmation
+    confirming = runner.options  # the last runner that was made
+    assert (confirming["timing_s"], confirming["breakdown"]) == (0.0 if quick else None, False)
     assert runner.runs.count({}) == (1 if quick else 2)
 
 
