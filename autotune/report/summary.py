@@ -13,12 +13,13 @@ from autotune.report import words
 from autotune.statistics.drift import PRIOR_SPREAD, process_spread
 from autotune.statistics.failing_values import failing_values
 from autotune.statistics.paired import Paired, paired_drop
+from autotune.statistics.peak_memory import memory_words
 from autotune.study.pareto_front import keeps, objectives, pareto_front, pick_trial
 from autotune.study.record import Record, read_anchors, read_record, read_trials
 from autotune.study_folder import StudyFolder
 from autotune.trial import NO_RECIPE, Anchor, Failure, Trial
 from autotune.tuning.ablation import Ablation, read_ablation
-from autotune.tuning.export import export, memory_words
+from autotune.tuning.export import export
 
 Kind = Literal["baseline", "pick", "front", "recipe", "measured", "over the limits", "stopped", "failed"]
 

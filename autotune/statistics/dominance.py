@@ -7,10 +7,8 @@ import math
 from collections.abc import Sequence
 
 from autotune.reuse import Reuse
+from autotune.statistics.peak_memory import is_larger
 from autotune.statistics.verdict import GAP
-
-SAME_MEMORY = 0.02  # peaks that differ by no more than this share are the same: two runs of a config differ as much
-SAME_BYTES = 16 * 2**20  # peaks that differ by no more are the same: two processes of a config differ by some MiB
 
 
 def dominated(reuse: Reuse, latencies_s: Sequence[float], error: float, memory_bytes: int) -> str | None:
@@ -25,11 +23,10 @@ def dominated(reuse: Reuse, latencies_s: Sequence[float], error: float, memory_b
     for incumbent in reuse.incumbents:
         half = 1.96 * math.sqrt(2 * reuse.spread**2 + error**2 + incumbent.error**2)
         slower = min(own / other for own, other in zip(own_s, incumbent.latencies_s, strict=True))
-        more_bytes = memory_bytes - incumbent.peak_memory_bytes
-        is_larger = more_bytes > max(SAME_BYTES, reuse.same_memory * incumbent.peak_memory_bytes)
-        if slower * math.exp(-half) > 1 + GAP and is_larger:
+        larger = is_larger(memory_bytes, incumbent.peak_memory_bytes, reuse.same_memory)
+        if slower * math.exp(-half) > 1 + GAP and larger:
             return (
                 f"can't reach the front: trial {incumbent.trial} is {slower:.2f}x as fast with "
-                f"{more_bytes / memory_bytes:.0%} less memory, and loses no quality"
+                f"{1 - incumbent.peak_memory_bytes / memory_bytes:.0%} less memory, and loses no quality"
             )
     return None

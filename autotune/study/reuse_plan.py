@@ -18,8 +18,8 @@ from autotune.goal import Goal
 from autotune.knob import Knob, Stage
 from autotune.knobs import all_knobs, complete, different
 from autotune.reuse import MIN_PSNR_DB, Incumbent, Reuse, SourceTrial
-from autotune.statistics.dominance import SAME_MEMORY
 from autotune.statistics.drift import drift_at, median_error, process_spread
+from autotune.statistics.peak_memory import SAME_MEMORY
 from autotune.study.pareto_front import costs, keeps
 from autotune.study.record import Record
 from autotune.trial import Anchor, Trial

@@ -4,8 +4,8 @@ from typing import Literal
 
 from autotune.config import Config, Value
 from autotune.frozen_model import FrozenModel, read_json
-from autotune.statistics.dominance import SAME_MEMORY
 from autotune.statistics.paired import Paired
+from autotune.statistics.peak_memory import is_larger
 from autotune.statistics.verdict import Verdict, judge
 from autotune.study_folder import StudyFolder
 
@@ -43,7 +43,7 @@ class LeftOut(FrozenModel):
         """Is the pick's highest peak below the lowest one without the knob?"""
         if self.failure is not None:
             return False
-        return max(self.pick_peak_memory_bytes) < (1 - SAME_MEMORY) * min(self.without_peak_memory_bytes)
+        return is_larger(min(self.without_peak_memory_bytes), max(self.pick_peak_memory_bytes))
 
     @property
     def brings_nothing(self) -> bool:

@@ -19,6 +19,7 @@ from autotune.measurement import ChainCost
 from autotune.production.chain import ChainConfig
 from autotune.production.fingerprint import choose_same_kind
 from autotune.production.tuned_config import TunedConfig
+from autotune.statistics.peak_memory import memory_words
 from autotune.trial import NOT_THE_CONFIG, Failure
 
 
@@ -74,9 +75,8 @@ def _memory(config: ChainConfig) -> str:
     """The change of the highest peak, where the peaks of all runs of one chain lie beyond those of the other."""
     tuned, baseline = ([cost.peak_memory_bytes for cost in costs] for costs in (config.tuned, config.baseline))
     if min(tuned) <= max(baseline) and min(baseline) <= max(tuned):
-        return "the same memory within the noise"
-    change = max(tuned) / max(baseline) - 1
-    return f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
+        return "the same memory"
+    return memory_words(max(tuned), max(baseline))
 
 
 def _check(stages: Sequence[TunedConfig], device: str) -> None:

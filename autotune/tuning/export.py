@@ -11,6 +11,7 @@ from autotune.production.serving import Serving
 from autotune.production.thumbnail import Thumbnail, thumbnail_of, with_thumbnails
 from autotune.production.tuned_config import Confirmation, ConfirmedQuality, Evidence, TunedConfig
 from autotune.statistics.paired import paired_drop
+from autotune.statistics.peak_memory import memory_words
 from autotune.study.pareto_front import pick_trial
 from autotune.study.record import Record, read_record, read_trials, usable_picture
 from autotune.study_folder import StudyFolder, picture_name
@@ -108,12 +109,6 @@ def about(trial: Trial, baseline: Trial, confirmation: Confirmation | None) -> s
     sentence = f"{speed_words(trial, baseline, confirmation)}, {memory}{compiling}, {quality}."
     quick = confirmation is not None and confirmation.quick
     return f"{sentence} Confirmed quickly: without --quick, the same command takes full care." if quick else sentence
-
-
-def memory_words(peak_bytes: int, baseline_bytes: int) -> str:
-    """The change of the peak: "12% less memory"."""
-    change = peak_bytes / baseline_bytes - 1
-    return "the same memory" if abs(change) < 0.005 else f"{abs(change):.0%} {'more' if change > 0 else 'less'} memory"
 
 
 def _source_words(measured: Measurement) -> str:

@@ -15,9 +15,9 @@ from autotune.frozen_model import read_json
 from autotune.knobs import complete
 from autotune.measurement import Measurement, Quality
 from autotune.production.tuned_config import Confirmation, ConfirmedQuality, TunedConfig
-from autotune.statistics.dominance import SAME_MEMORY
 from autotune.statistics.interleaved import Pair, Side, interleave, verdict_of
 from autotune.statistics.paired import Paired, paired
+from autotune.statistics.peak_memory import is_larger, memory_words
 from autotune.statistics.verdict import SAME_WITHIN, Verdict
 from autotune.study.pareto_front import keeps
 from autotune.study.record import Record
@@ -110,8 +110,7 @@ def _is_slower(verdict: Verdict) -> str | None:
 
 def _is_larger(pairs: list[Pair]) -> str | None:
     pick, minimal = (max(pair[side].peak_memory_bytes for pair in pairs) for side in (0, 1))
-    is_larger = minimal > (1 + SAME_MEMORY) * pick
-    return f"it needs {minimal / pick - 1:.0%} more memory than the pick" if is_larger else None
+    return f"it needs {memory_words(minimal, pick)} than the pick" if is_larger(minimal, pick) else None
 
 
 def _is_worse(bench: Bench, trial: Trial) -> str | None:

@@ -21,12 +21,13 @@ from autotune.pipelines.factory import rebuilt
 from autotune.production.fingerprint import choose_device, device_differences, file_differences, version_differences
 from autotune.production.thumbnail import DIFFERS, Thumbnail, thumbnail_of, with_thumbnails
 from autotune.production.tuned_config import TunedConfig
+from autotune.statistics.peak_memory import is_larger
 from autotune.statistics.verdict import SAME_WITHIN, Verdict, judge_apart
 from autotune.study_folder import StudyFolder, picture_name
 from autotune.trial import NOT_THE_CONFIG, Failure
 
 Word = Literal["holds", "faster", "slower", "larger", "broken"]
-LARGER = 1.1  # times the peak memory in the file
+LARGER = 0.1  # a peak above that in the file by more than this share is larger
 MOST_TIMES = 3  # at most this multiple of `rounds` is run while the interval stays wide
 
 
@@ -55,7 +56,7 @@ class Verification(FrozenModel):
             return "broken"
         if self.speed.high < 1 / (1 + SAME_WITHIN):
             return "slower"
-        if self.now_peak_memory_bytes > LARGER * self.then_peak_memory_bytes:
+        if is_larger(self.now_peak_memory_bytes, self.then_peak_memory_bytes, LARGER):
             return "larger"
         return "faster" if self.speed.low > 1 + SAME_WITHIN else "holds"
 

@@ -25,6 +25,8 @@ from autotune.trial import Failure
 from autotune.tuning.chain import about, chain
 from autotune.workload import Workload
 
+MIB = 2**20
+
 SIDES = {"IFPipeline": 16, "IFSuperResolutionPipeline": 32, "StableDiffusionUpscalePipeline": 64}
 EVIDENCE = Evidence(
     latency_s=1.0,
@@ -164,9 +166,9 @@ def test_a_change_of_memory_is_told_only_beyond_the_scatter_of_the_runs(stages: 
         ]
         return about(ChainConfig(about="", created="", command="", stages=tuned, baseline=costs[0], tuned=costs[1]))
 
-    assert "the same memory within the noise" in said((100, 104), (96, 100))
-    assert "5% less memory" in said((100, 104), (98, 99))
-    assert "50% more memory" in said((100, 100), (149, 150))
+    assert "the same memory" in said((1000 * MIB, 1040 * MIB), (960 * MIB, 1000 * MIB))
+    assert "5% less memory" in said((1000 * MIB, 1040 * MIB), (980 * MIB, 990 * MIB))
+    assert "50% more memory" in said((1000 * MIB,) * 2, (1490 * MIB, 1500 * MIB))
 
 
 def test_a_chain_is_no_stage(stages: list[Path], tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_less_memory_is_called_less() -> None:
     assert "50% less memory" in about(SMALL, BASELINE, None)
 
 
+def test_a_baseline_that_took_no_memory_that_could_be_measured_is_exported() -> None:
+    """As a tiny pipeline's on a CPU that fits into what the process had."""
+    free = measured(0, origin="baseline", memory_bytes=0)
+    assert "210 MB more memory" in about(changed(SMALL, peak_memory_bytes=200 * MIB), free, None)
+    assert "the same memory" in about(changed(SMALL, peak_memory_bytes=12 * MIB), free, None)
+
+
 def test_whose_compiling_the_memory_counts_is_said() -> None:
     theirs = CompiledAs(trial=7, first_calls_s=(30.0,), compile_s=20.0)
     made = export(record(), changed(SMALL, compiled_as=theirs), BASELINE, None)

@@ -11,7 +11,7 @@ MEANINGS = {
     "holds": "it keeps the figures in its file",
     "faster": "faster here than its file says",
     "slower": "slower here than its file says",
-    "larger": f"it needs more than {LARGER - 1:.0%} more memory here than its file says",
+    "larger": f"it needs more than {LARGER:.0%} more memory here than its file says",
     "broken": "it does not work here as its file says",
 }
 
