@@ -62,10 +62,12 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(VENV)/installed-dev
 
-# torch comes first and alone: where its pinned version is at hand as a small CPU build, nothing larger is fetched.
+# torch comes first and alone: where its pinned version is at hand as a small CPU build, nothing larger is fetched. pip compiles
+# what it installs to bytecode, except an editable package, which every process would compile where PYTHONDONTWRITEBYTECODE is set.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "autotune needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
+	$(RUN) -m compileall -q autotune
 	touch $(VENV)/installed

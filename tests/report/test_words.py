@@ -15,7 +15,7 @@ from autotune.pipelines import resolve
 from autotune.report import words
 from autotune.report.terminal.search import front_table, header
 from autotune.study.space import make_space
-from autotune.study.space_file import SpaceFile
+from autotune.study.space_file import SpaceFile, shipped_space_file
 from autotune.target import Target
 from autotune.trial import Trial
 from autotune.tuning.events import Probed
@@ -104,6 +104,21 @@ def lines_of(target: Target) -> list[str]:
 
 def test_the_header_names_every_size() -> None:
     assert "64x64@1 and 96x96@2, 20 steps" in lines_of(make_target(sizes=2))[0]
+
+
+def test_the_header_tells_what_is_not_possible_from_what_is_not_worth_trying() -> None:
+    def said(bfloat16_fault: str | None) -> str:
+        target = make_target()
+        device = target.device.model_copy(update={"bfloat16_fault": bfloat16_fault})
+        target = target.model_copy(update={"device": device})
+        space = make_space(target, shipped_space_file("default.toml"), fix={}, exclude=(), baseline=complete({}))
+        return header(Probed(target, space, Path("here"), ())).splitlines()[1]
+
+    whole, slow = said(None), said("it takes long here")
+    possible = r"(\d+) values are not possible here"
+    assert re.search(possible + r", 1 not worth trying \(", slow)
+    assert re.search(possible + r" \(", whole)
+    assert re.findall(possible, slow) == re.findall(possible, whole)
 
 
 def test_the_header_says_nothing_of_what_is_fed_where_it_is_the_prompts_alone() -> None:

@@ -37,7 +37,7 @@ def _features(device: Device) -> list[str]:
 
 
 def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
-    """One row a knob: the values that would be searched, and why others are impossible. Then the pairs that clash."""
+    """One row a knob: the values that would be searched, and why others are left out. Then the pairs that clash."""
     parts: list[RenderableType] = [_values_table(target, space)]
     clashes = space.clashes()
     if clashes:
@@ -50,7 +50,7 @@ def knobs_table(target: Target, space: SearchSpace) -> RenderableType:
 def _values_table(target: Target, space: SearchSpace) -> Table:
     title = f"Knobs of {target.pipeline.name} on {target.device.name} (*: changes the picture)"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for name in ("knob", "searched", "not possible here"):
+    for name in ("knob", "searched", "left out, because"):
         table.add_column(name, overflow="fold")
     for name, knob in all_knobs().items():
         impossible = [f"{value}: {why}" for (other, value), why in space.impossible.items() if other == name]

@@ -23,6 +23,8 @@ def header(event: Probed) -> str:
     """What is tuned and where, the inputs beside the prompts, the size of the space, and the study's folder."""
     target, space = event.target, event.space
     count = space.count()
+    left_out = f"{len(space.impossible) - len(space.unworthy)} values are not possible here"
+    left_out += f", {len(space.unworthy)} not worth trying" if space.unworthy else ""
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
     if space.ranges:
         allowed += f" and the numbers between ({', '.join(space.ranges)})"
@@ -32,7 +34,7 @@ def header(event: Probed) -> str:
         inputs_words(target.pipeline.known, target.workload.pictures),
         target.doubt or "",
         *target.notes,
-        f"{allowed} over {len(space.free)} knobs; {len(space.impossible)} values are not possible here "
+        f"{allowed} over {len(space.free)} knobs; {left_out} "
         f"({shlex.join(['autotune', 'knobs', *words.naming(target.pipeline)])})",
         f"study in {event.folder}",
     ]
