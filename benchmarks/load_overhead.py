@@ -4,8 +4,8 @@
 
 Each round starts two fresh processes, one after the other, and times both after torch and diffusers are imported: one
 calls `from_pretrained`, the other `autotune.load` with a config of the same pipeline. The second also times its call of
-from_pretrained. The rest is our overhead, which should be below 0.2 s. The package is compiled to bytecode first, as pip
-does when it installs one.
+from_pretrained. The rest is our overhead, which should be below 0.2 s. The package is compiled to bytecode first, as
+pip does when it installs one.
 """
 
 import argparse
