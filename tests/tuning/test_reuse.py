@@ -32,13 +32,13 @@ RECIPES: dict[str, dict[str, object]] = {
     "shift": {"liar": "shift"},
     "shift in another layout": {"liar": "shift", "memory_format": "channels_last"},
     "black": {"liar": "black"},
-    "bf16": {"dtype": "bf16"},
-    "bf16 in another layout": {"dtype": "bf16", "memory_format": "channels_last"},
-    "waste": {"dtype": "bf16", "liar": "waste"},
+    "merging": {"tome_ratio": 0.5},
+    "merging in another layout": {"tome_ratio": 0.5, "memory_format": "channels_last"},
+    "waste": {"tome_ratio": 0.5, "liar": "waste"},
     "compiled": {"compile": "regional"},
     "compiled, of more steps": {"compile": "regional", "steps": 3},
 }
-BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BLACK, BF16, BF16_LAYOUT, WASTE, COMPILED, OF_MORE_STEPS = range(10)
+BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BLACK, MERGING, MERGING_LAYOUT, WASTE, COMPILED, OF_MORE_STEPS = range(10)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +59,7 @@ def searched(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> t
     folder = tmp_path_factory.mktemp("reuse")
     (folder / "prompts.txt").write_text(PROMPTS)
     knobs = {name: json.dumps(value) for name, value in complete({}).items() if name != "liar"}
-    free = {"memory_format": '["contiguous", "channels_last"]', "dtype": '["fp32", "bf16"]'}
+    free = {"memory_format": '["contiguous", "channels_last"]', "tome_ratio": "[0.0, 0.5]"}
     free |= {"compile": '["off", "regional"]', "steps": '["workload", 3]'}
     free["liar"] = '["no", "shift", "black", "waste"]'
     tables = {name: ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) for name, values in RECIPES.items()}
@@ -98,7 +98,7 @@ def pictures(study: StudyFolder, number: int) -> list[str]:
     return sorted(path.name for path in (study.trial(number) / "images").glob("*.png"))
 
 
-@pytest.mark.parametrize(("number", "source"), [(LAYOUT, BASELINE), (BF16_LAYOUT, BF16)])
+@pytest.mark.parametrize(("number", "source"), [(LAYOUT, BASELINE), (MERGING_LAYOUT, MERGING)])
 def test_an_equivalent_config_draws_one_picture_and_gets_the_scores_of_its_source(
     study: StudyFolder, trials: list[Trial], number: int, source: int
 ) -> None:
@@ -187,7 +187,7 @@ def test_the_report_shows_it(study: StudyFolder) -> None:
 def test_pictures_are_scored_anew_for_each_trial_that_they_stand_for(study: StudyFolder) -> None:
     [found] = score(study.path, ["ssim"])
     trials = found.scores.trials
-    assert set(trials) - {COMPILED, OF_MORE_STEPS} == {BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, BF16, BF16_LAYOUT}
+    assert set(trials) - {COMPILED, OF_MORE_STEPS} == {BASELINE, LAYOUT, SHIFT, SHIFT_LAYOUT, MERGING, MERGING_LAYOUT}
     assert trials[SHIFT_LAYOUT] == trials[SHIFT] != trials[BASELINE] == trials[LAYOUT]
 
 
@@ -203,7 +203,7 @@ def test_a_trial_with_reused_pictures_is_exported_with_those_of_its_source_and_s
 def test_the_table_says_of_every_trial_what_it_has_reused(study: StudyFolder) -> None:
     rows = trials_rows(study.path)
     assert [row["outcome"] for row in rows[:8]] == [*["measured"] * 4, "broken_output", *["measured"] * 2, "stopped"]
-    assert [row["quality_of"] for row in rows[:8]] == [None, BASELINE, None, SHIFT, None, None, BF16, None]
+    assert [row["quality_of"] for row in rows[:8]] == [None, BASELINE, None, SHIFT, None, None, MERGING, None]
     assert [row["compiled_as"] for row in rows] == [*[None] * 9, COMPILED]
     assert rows[OF_MORE_STEPS]["first_call_s"] > rows[OF_MORE_STEPS]["latency_s"] + 1
     assert rows[WASTE]["latency_s"] > 0
@@ -213,6 +213,6 @@ def test_the_table_says_of_every_trial_what_it_has_reused(study: StudyFolder) ->
 
 def test_what_was_not_drawn_or_not_compiled_is_in_no_recording(study: StudyFolder) -> None:
     table = recording_of(study.path)
-    assert [row.trial for row in table.rows] == [BASELINE, SHIFT, BLACK, BF16]
+    assert [row.trial for row in table.rows] == [BASELINE, SHIFT, BLACK, MERGING]
     assert not table.header.is_whole
     assert all(row.score_s for row in table.rows if row.outcome == "measured")
