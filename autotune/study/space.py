@@ -30,13 +30,13 @@ COUNTABLE = 20_000  # combinations up to which a space is counted, which takes a
 class SearchSpace:
     """The values of each knob that are available on the target, and the rules between them.
 
-    later       what users do to the pipe after it is loaded: values that don't survive it are not available
-    values      knob -> its available values, the baseline's first; of a range, those that are tried first
-    ranges      knob -> the ranges between whose listed values other numbers are allowed, too
-    impossible  (knob, value) -> why it is not available, or not worth trying
-    unworthy    those of them that are available, and not worth trying
-    no_effect   (knob, value) pairs that trials showed to change nothing
-    failing     (knob, value) -> the trials that failed alike with it
+    later             what users do to the pipe after it is loaded: values that don't survive it are not available
+    values            knob -> its available values, the baseline's first; of a range, those that are tried first
+    ranges            knob -> the ranges between whose listed values other numbers are allowed, too
+    impossible        (knob, value) -> why it is not available, or not worth trying
+    not_worth_trying  those of `impossible` that are available
+    no_effect         (knob, value) pairs that trials showed to change nothing
+    failing           (knob, value) -> the trials that failed alike with it
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SearchSpace:
         self.target, self.later = target, tuple(later)
         self._reasons: dict[tuple[str, type, Value, Value | None], str | None] = {}
         self.impossible: dict[tuple[str, Value], str] = {}
-        self.unworthy: frozenset[tuple[str, Value]] = frozenset()
+        self.not_worth_trying: frozenset[tuple[str, Value]] = frozenset()
         self.values: dict[str, tuple[Value, ...]] = {}
         for name, values in offered.items():
             why_not = {value: self._why_not(name, value) for value in values}
@@ -306,7 +306,7 @@ def make_space(
     offered = {name: tuple(v for v in values if (name, v) not in left_out) for name, values in offered.items()}
     space = SearchSpace(target, offered, later, ranges)
     space.impossible |= left_out
-    space.unworthy = frozenset(left_out)
+    space.not_worth_trying = frozenset(left_out)
     for name in fix:
         if not space.values[name]:
             raise UserError(f"--fix {name}={fix[name]}: {space.impossible[name, fix[name]]}.")

@@ -23,8 +23,8 @@ def header(event: Probed) -> str:
     """What is tuned and where, the inputs beside the prompts, the size of the space, and the study's folder."""
     target, space = event.target, event.space
     count = space.count()
-    left_out = f"{len(space.impossible) - len(space.unworthy)} values are not possible here"
-    left_out += f", {len(space.unworthy)} not worth trying" if space.unworthy else ""
+    left_out = f"{len(space.impossible) - len(space.not_worth_trying)} values are not possible here"
+    left_out += f", {len(space.not_worth_trying)} not worth trying" if space.not_worth_trying else ""
     allowed = f"{count} configs" if count is not None else f"up to {space.combinations()} configs"
     if space.ranges:
         allowed += f" and the numbers between ({', '.join(space.ranges)})"
